@@ -1,0 +1,30 @@
+# make demo: the main job on embedded data. make test: every check and test. Both need only Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+demo: .venv
+	$(BIN)/python experiments/demo.py
+
+check: .venv
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/lint-imports --no-timing > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+
+test: check
+	$(BIN)/pytest -m "not slow"
+
+# The stamp makes the set-up run once, and again whenever the dependencies change.
+.venv: .venv/stamp
+
+.venv/stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "scale_ray needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@echo "making .venv (torch, torchvision and ray: a few minutes, about 6 GB)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,280 @@
+"""What one trial is: frozen, validated, and named by the hash of everything that determines its result.
+
+A `TrialConfig` holds only what can change a number. Where the data lies, how many threads work and where results go
+belong to `Execution`, which no identity ever sees.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+# Raise it whenever the same config on the same data would train to other numbers: old records are then stale.
+RECIPE_VERSION = 1
+
+# The order in which a combination of loss terms is written everywhere: ce+ssl+dist+reg. Other terms follow by name.
+_TERM_ORDER = ("ce", "ssl", "dist", "reg")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names it, its place and what to write instead."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`"did you mean 'x'? "`, or an empty string where nothing known is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def _ordered_terms(terms: Iterable[str]) -> list[str]:
+    return sorted(terms, key=lambda name: (_TERM_ORDER.index(name) if name in _TERM_ORDER else len(_TERM_ORDER), name))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        """Pydantic's own message does not say which key was meant; this one does."""
+        if isinstance(values, Mapping):
+            for key in values:
+                if key not in cls.model_fields:
+                    known = ", ".join(cls.model_fields)
+                    hint = suggest(str(key), cls.model_fields)
+                    raise ValueError(f"unknown key {key!r} in {cls.__name__}: {hint}known keys: {known}")
+        return values
+
+
+class DataConfig(_Part):
+    """Which images a trial trains on and is measured on."""
+
+    benchmark: str = "office_home"
+    source: str = "Art"
+    target: str = "Clipart"
+    image_size: int = Field(224, ge=8, le=1024, description="side in pixels of what the network sees")
+    resize: int = Field(256, ge=8, le=2048, description="side in pixels to which every image is decoded, before crops")
+    holdout: float = Field(0.1, gt=0, lt=1, description="stratified share of the source kept for source_val_accuracy")
+    class_balance: Literal["off", "source", "both"] = "source"
+    gamma: float = Field(0.5, ge=0, le=2, description="sampling weight is (class frequency) ** -gamma")
+    corrupt: Literal["error", "skip"] = Field("error", description="what an unreadable image does to a trial")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.source == self.target:
+            raise ValueError(f"source and target are both {self.source!r}: a domain pair needs two domains")
+        if self.resize < self.image_size:
+            raise ValueError(f"resize={self.resize} is smaller than image_size={self.image_size}: raise data.resize")
+        return self
+
+
+class ViewsConfig(_Part):
+    """The random views of an image; every image draws its own parameters."""
+
+    crop_scale: tuple[float, float] = Field((0.5, 1.0), description="share of the image's area that a crop keeps")
+    flip: bool = True
+    strong: str = Field("randaugment", description="a name in STRONG_VIEWS, applied on top of the weak view")
+    randaugment_operations: int = Field(2, ge=0, le=14)
+    randaugment_magnitude: int = Field(10, ge=0, le=30)
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _check_scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        low, high = scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale={scale} must satisfy 0 < low <= high <= 1")
+        return scale
+
+
+class ModelConfig(_Part):
+    """Encoder, heads and how BatchNorm sees the two domains (METHOD 1)."""
+
+    backbone: str = "resnet50"
+    weights: str = Field("imagenet", description="'none', 'imagenet', or the path of a state dict")
+    hidden_dim: int = Field(1024, ge=1)
+    projection_dim: int = Field(128, ge=1)
+    contrast_level: Literal["pooled", "spatial"] = "pooled"
+    batch_norm: Literal["separate", "joint"] = Field("separate", description="one student forward a domain, or one")
+    teacher_momentum: float = Field(0.99, ge=0, lt=1, description="alpha: theta' <- a theta' + (1 - a) theta")
+
+
+class LossesConfig(_Part):
+    """The loss combination and its settings (METHOD 3)."""
+
+    terms: dict[str, float] = Field(
+        default_factory=lambda: {"ce": 1.0, "ssl": 1.0, "dist": 1.0, "reg": 1.0},
+        description="name -> weight; also written 'ce+ssl+dist+reg'. A weight of 0 switches the term off",
+    )
+    threshold: float = Field(0.8, ge=0, lt=1, description="a pseudo-label counts where confidence > threshold")
+    temperature: float = Field(0.1, gt=0, le=10, description="tau of dist and reg")
+    consistency: Literal["cross_entropy", "mse"] = "cross_entropy"
+    contrast: Literal["dist", "proto"] = "dist"
+    covariance: Literal["diagonal", "full"] = "diagonal"
+    statistics_window: Literal["cumulative", "epoch", "ema"] = "cumulative"
+    reg_mean: Literal["batch", "image"] = "batch"
+
+    @field_validator("terms", mode="before")
+    @classmethod
+    def _read_combination(cls, terms: Any) -> Any:
+        if isinstance(terms, str):
+            names = [name.strip() for name in terms.split("+")]
+            if len(set(names)) != len(names) or not all(names):
+                raise ValueError(f"{terms!r} is no loss combination: write each term once, as in 'ce+ssl'")
+            return dict.fromkeys(names, 1.0)
+        return terms
+
+    @field_validator("terms")
+    @classmethod
+    def _drop_switched_off(cls, terms: dict[str, float]) -> dict[str, float]:
+        for name, weight in terms.items():
+            if weight < 0:
+                raise ValueError(f"weight of loss term {name!r} is {weight}: it must not be negative")
+        kept = {name: weight for name, weight in terms.items() if weight > 0}
+        if "ce" not in kept:
+            raise ValueError(f"loss terms {'+'.join(kept) or '(none)'} lack 'ce', the only term that sees labels: add it")
+        return {name: kept[name] for name in _ordered_terms(kept)}
+
+
+class OptimConfig(_Part):
+    """SGD and its length (METHOD 6)."""
+
+    steps: int = Field(20_000, ge=1)
+    warmup_steps: int = Field(1_000, ge=0, description="Lw: dist and reg act where step > Lw")
+    batch_size: int = Field(32, ge=2, description="images per domain and step")
+    learning_rate: float = Field(0.003, gt=0)
+    encoder_factor: float = Field(0.1, ge=0, description="the encoder learns at learning_rate times this")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(1e-3, ge=0)
+    schedule: Literal["inverse", "cosine", "constant"] = Field("inverse", description="inverse: (1 + 4e-4 t) ** -0.75")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov=True needs momentum > 0: set optim.nesterov to false")
+        return self
+
+
+class TrialConfig(_Part):
+    """Everything that determines the numbers of one training. Any field is an axis, by its dotted path."""
+
+    method: str = "scale"
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: DataConfig = DataConfig()
+    views: ViewsConfig = ViewsConfig()
+    model: ModelConfig = ModelConfig()
+    losses: LossesConfig = LossesConfig()
+    optim: OptimConfig = OptimConfig()
+    evaluate_every: int = Field(1_000, ge=1, description="steps between points of the curve; the last step is one")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> "TrialConfig":
+        """Build a config from nested values.
+
+        Raises:
+            ConfigError: one line a problem, each naming the field by its dotted path.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(_describe(error)) from None
+
+    def replace(self, changes: Mapping[str, Any]) -> "TrialConfig":
+        """A copy with other values at dotted paths: `config.replace({"losses.threshold": 0.9})`.
+
+        Raises:
+            ConfigError: a path that is no field (with the nearest one that is), or a value out of range.
+        """
+        values = self.model_dump()
+        known = field_paths()
+        for path, value in changes.items():
+            if path not in known:
+                raise ConfigError(f"unknown field {path!r}: {suggest(path, known) or f'fields: {known}'}".rstrip())
+            *parents, leaf = path.split(".")
+            place = values
+            for parent in parents:
+                place = place[parent]
+            place[leaf] = value
+        return TrialConfig.parse(values)
+
+    def value(self, path: str) -> Any:
+        """The value at a dotted path."""
+        place: Any = self
+        for name in path.split("."):
+            place = getattr(place, name)
+        return place
+
+    @property
+    def pair(self) -> str:
+        """The domain pair as it is written in tables: `mnist>mnistm`."""
+        return f"{self.data.source}>{self.data.target}"
+
+    @property
+    def combination(self) -> str:
+        """The loss combination as it is written in tables: `ce+ssl+dist+reg`; a weight other than 1 is shown."""
+        return "+".join(name if weight == 1 else f"{weight:g}*{name}" for name, weight in self.losses.terms.items())
+
+    def canonical_json(self) -> str:
+        """One text for one meaning: keys sorted, floats in shortest form, no spaces."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+class Execution(BaseModel):
+    """Where and how a trial runs. Nothing here may change what it computes, so no identity sees it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: Path | None = Field(None, description="folder of an image benchmark: root/domain/class/image")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
+    threads: int = Field(1, ge=1, description="torch threads: the CPUs that the trial was given")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    keep_model: bool = Field(False, description="store the trained model (without projection head) beside the record")
+
+
+def field_paths() -> list[str]:
+    """Every field of a trial by its dotted path, in the order in which they are declared."""
+
+    def walk(part: type[BaseModel], prefix: str) -> Iterable[str]:
+        for name, field in part.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield from walk(field.annotation, f"{prefix}{name}.")
+            else:
+                yield prefix + name
+
+    return list(walk(TrialConfig, ""))
+
+
+def identity(config: TrialConfig, inputs: Mapping[str, str]) -> str:
+    """The trial's id: 64 hex digits.
+
+    Args:
+        config: what is trained.
+        inputs: digests of what is read, by role: `source`, `target`, and `weights` where a file was named. They stand
+            for the files, so that neither host nor path matters.
+    """
+    values = json.loads(config.canonical_json())
+    if "weights" in inputs:
+        values["model"]["weights"] = "file"
+    document = {"config": values, "inputs": dict(inputs), "recipe": RECIPE_VERSION}
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_name(kind: str, name: str, known: Collection[str]) -> None:
+    """Raise ConfigError, with the nearest known name, where `name` is not one of `known`."""
+    if name not in known:
+        raise ConfigError(f"unknown {kind} {name!r}: {suggest(name, known)}known: {', '.join(known)}")
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
+        lines.append(f"{place}: {message}{given}" if place else message)
+    return "\n".join(lines)

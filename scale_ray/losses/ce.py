@@ -1,0 +1,20 @@
+"""`ce`: what the labels say. The only term that sees any."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from scale_ray.config import LossesConfig
+from scale_ray.losses.term import LossTerm, StepTensors, full_precision
+
+
+@full_precision
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of `logits` (N, K) with `labels` (N,)."""
+    return F.cross_entropy(logits, labels)
+
+
+def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
+    return cross_entropy(step.source_logits, step.source_labels)
+
+
+TERM = LossTerm(_compute, needs=frozenset(), after_warmup=False)

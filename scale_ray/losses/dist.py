@@ -1,0 +1,101 @@
+"""`dist` (L_cl): every query is drawn to its class's distribution and pushed from the others'.
+
+The closed form of contrast with infinitely many samples of Gaussian classes: SePiCo's DistCL
+(https://arxiv.org/abs/2204.08808, equation 11; SCALE, section 4.4.2). Without covariance it is ProtoCL.
+"""
+
+import torch
+from torch import Tensor
+
+from scale_ray.config import LossesConfig
+from scale_ray.losses.term import LossTerm, StepTensors, full_precision, given, masked_mean
+
+
+@full_precision
+def distribution_contrast(
+    features: Tensor,
+    labels: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    temperature: float,
+    seen: Tensor | None = None,
+) -> Tensor:
+    """DistCL: logsumexp_k(q.mu_k/tau + q' S_k q / (2 tau^2)) - q.mu_y/tau, mean over the queries.
+
+    Args:
+        features: (N, A) queries q, L2-normalised: under tau^2 = 0.01 longer ones would drown in the quadratic term.
+        labels: (N,) class of each query; a negative label gives no query.
+        mean: (K, A) class means mu; detached here.
+        covariance: (K, A) diagonals or (K, A, A) full matrices S; detached here.
+        temperature: tau > 0.
+        seen: (K,) bool, the classes that have statistics; the others leave the denominator and give no query.
+
+    Returns:
+        Scalar; 0 where no query is left.
+
+    Raises:
+        ValueError: temperature is not positive, or shapes do not fit.
+
+    >>> q, mu, s = torch.ones(1, 1), torch.tensor([[1.0], [0.0]]), torch.tensor([[0.5], [0.25]])
+    >>> round(distribution_contrast(q, torch.tensor([0]), mu, s, 0.5).item(), 4)  # log(e^3 + e^0.5) - 2
+    1.0789
+    """
+    _check(features, labels, mean, temperature)
+    covariance = covariance.detach()
+    if covariance.shape == mean.shape:
+        quadratic = features.square() @ covariance.T
+    elif covariance.shape == (*mean.shape, mean.shape[1]):
+        quadratic = torch.einsum("na,kab,nb->nk", features, covariance, features)
+    else:
+        raise ValueError(f"covariance {tuple(covariance.shape)} fits neither (K, A) nor (K, A, A) of mean {tuple(mean.shape)}")
+    similarity = features @ mean.detach().T / temperature
+    return _contrast(similarity + quadratic / (2 * temperature**2), similarity, labels, seen)
+
+
+@full_precision
+def prototype_contrast(
+    features: Tensor, labels: Tensor, mean: Tensor, temperature: float, seen: Tensor | None = None
+) -> Tensor:
+    """ProtoCL: cross-entropy of q.mu/tau with the query's class; `distribution_contrast` with no covariance.
+
+    Arguments, result and errors as there.
+    """
+    _check(features, labels, mean, temperature)
+    similarity = features @ mean.detach().T / temperature
+    return _contrast(similarity, similarity, labels, seen)
+
+
+def _contrast(scores: Tensor, similarity: Tensor, labels: Tensor, seen: Tensor | None) -> Tensor:
+    """Mean over valid queries of logsumexp_k(scores) - similarity[label]."""
+    kept = labels >= 0
+    chosen = labels.clamp(min=0)
+    if seen is not None:
+        # The lowest finite number and not -inf: a row with no class at all must not turn its gradient into NaN.
+        scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+        kept = kept & seen[chosen]
+    losses = scores.logsumexp(dim=1) - similarity.gather(1, chosen[:, None]).squeeze(1)
+    return masked_mean(losses, kept)
+
+
+def _check(features: Tensor, labels: Tensor, mean: Tensor, temperature: float) -> None:
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    if features.ndim != 2 or mean.ndim != 2 or features.shape[1] != mean.shape[1] or labels.shape != features.shape[:1]:
+        raise ValueError(
+            f"shapes do not fit: features {tuple(features.shape)} must be (N, A), labels {tuple(labels.shape)} (N,), "
+            f"mean {tuple(mean.shape)} (K, A)"
+        )
+
+
+def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
+    # Target queries under the threshold get the label -1: their number varies, the tensor's shape does not.
+    confident = given(step.confidence) > losses.threshold
+    features = torch.cat([given(step.source_features), given(step.target_features)])
+    labels = torch.cat([step.source_labels, torch.where(confident, given(step.pseudo_labels), -1)])
+    if losses.contrast == "proto":
+        return prototype_contrast(features, labels, given(step.mean), losses.temperature, step.seen)
+    covariance = given(step.covariance)
+    return distribution_contrast(features, labels, given(step.mean), covariance, losses.temperature, step.seen)
+
+
+TERM = LossTerm(_compute, needs=frozenset({"target", "features", "statistics"}), after_warmup=True)

@@ -1,0 +1,59 @@
+"""`ssl`: the student's strong view learns what the teacher is sure of on the weak view."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scale_ray.config import LossesConfig
+from scale_ray.losses.term import LossTerm, StepTensors, full_precision, given
+
+
+@full_precision
+def self_training(student_logits: Tensor, pseudo_labels: Tensor, confidence: Tensor, threshold: float) -> Tensor:
+    """Cross-entropy with confident pseudo-labels, divided by the whole batch size.
+
+    Dividing by N and not by the number of confident images lets the term grow with the teacher's certainty
+    (FixMatch, https://arxiv.org/abs/2001.07685, equation 4).
+
+    Args:
+        student_logits: (N, K) of the strong view.
+        pseudo_labels: (N,) the teacher's most probable class on the weak view.
+        confidence: (N,) its probability.
+        threshold: an image counts where confidence > threshold.
+
+    Returns:
+        Scalar. No gradient reaches the pseudo-labels or the confidence.
+
+    >>> logits = torch.zeros(2, 4)
+    >>> round(self_training(logits, torch.tensor([0, 1]), torch.tensor([0.9, 0.5]), 0.8).item(), 4)  # log(4) / 2
+    0.6931
+    """
+    losses = F.cross_entropy(student_logits, pseudo_labels, reduction="none")
+    return torch.where(confidence.detach() > threshold, losses, 0).sum() / len(student_logits)
+
+
+@full_precision
+def consistency(student_logits: Tensor, teacher_probabilities: Tensor, confidence: Tensor, threshold: float) -> Tensor:
+    """Squared difference of the two views' probabilities, where the teacher is confident (SCALE, section 4.3).
+
+    Args:
+        student_logits: (N, K) of the strong view.
+        teacher_probabilities: (N, K) of the weak view; detached here.
+        confidence: (N,) the teacher's highest probability.
+        threshold: an image counts where confidence > threshold.
+
+    Returns:
+        Scalar: sum over classes, divided by the whole batch size N.
+    """
+    squared = (student_logits.softmax(dim=1) - teacher_probabilities.detach()).square().sum(dim=1)
+    return torch.where(confidence.detach() > threshold, squared, 0).sum() / len(student_logits)
+
+
+def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
+    logits, confidence = given(step.target_logits), given(step.confidence)
+    if losses.consistency == "mse":
+        return consistency(logits, given(step.teacher_probabilities), confidence, losses.threshold)
+    return self_training(logits, given(step.pseudo_labels), confidence, losses.threshold)
+
+
+TERM = LossTerm(_compute, needs=frozenset({"target"}), after_warmup=False)

@@ -1,0 +1,85 @@
+"""What every loss term shares: the tensors it may read, what it needs computed, and full precision."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Literal, ParamSpec
+
+import torch
+from torch import Tensor
+
+from scale_ray.config import LossesConfig
+
+P = ParamSpec("P")
+
+Need = Literal["target", "features", "statistics"]
+
+
+@dataclass(frozen=True)
+class StepTensors:
+    """What one training step offers to the loss terms.
+
+    B source images and B target images, K classes, A projection dimensions, L locations an image (1 when pooled).
+    Rows are (image, location) pairs, the locations of an image next to each other. A field is None where no active
+    term needs it. Everything that comes from the teacher or the statistics is detached.
+    """
+
+    source_logits: Tensor  # (B * L, K)
+    source_labels: Tensor  # (B * L,)
+    locations: int = 1  # L
+    source_features: Tensor | None = None  # (B * L, A), L2-normalised
+    target_logits: Tensor | None = None  # (B * L, K), strong view
+    target_features: Tensor | None = None  # (B * L, A), strong view
+    pseudo_labels: Tensor | None = None  # (B * L,), teacher on the weak view
+    confidence: Tensor | None = None  # (B * L,), the teacher's highest probability
+    teacher_probabilities: Tensor | None = None  # (B * L, K)
+    mean: Tensor | None = None  # (K, A)
+    covariance: Tensor | None = None  # (K, A) or (K, A, A)
+    seen: Tensor | None = None  # (K,) bool: classes that have statistics
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One entry of LOSSES.
+
+    Args:
+        compute: step tensors -> scalar, before the term's weight.
+        needs: what must be computed for it. `target`: a target batch; `features`: the student's projections;
+            `statistics`: class statistics of the teacher's source projections.
+        after_warmup: whether the term waits until step > optim.warmup_steps.
+    """
+
+    compute: Callable[[StepTensors, LossesConfig], Tensor]
+    needs: frozenset[Need]
+    after_warmup: bool
+
+
+def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Run a loss in float32, or float64 where it is given that, also under autocast.
+
+    Half precision loses the differences of similarities that tau = 0.1 blows up by 10, and tau^2 by 50.
+    """
+
+    @wraps(loss)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            return loss(*(_widen(value) for value in args), **{key: _widen(value) for key, value in kwargs.items()})  # type: ignore[arg-type]
+
+    return wrapped
+
+
+def _widen(value: object) -> object:
+    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+        return value.float()
+    return value
+
+
+def masked_mean(values: Tensor, kept: Tensor) -> Tensor:
+    """Mean of `values` (N,) where `kept` (N,) bool; 0, still differentiable, where nothing is kept. No host sync."""
+    return torch.where(kept, values, 0).sum() / kept.sum().clamp(min=1)
+
+
+def given(tensor: Tensor | None) -> Tensor:
+    """A tensor that the term's `needs` promise; a None here is a mistake of ours, not of the user."""
+    assert tensor is not None, "a loss term reads a tensor that its `needs` do not name"
+    return tensor

@@ -1,0 +1,8 @@
+"""Networks and what is kept beside them."""
+
+from scale_ray.models.backbones import BACKBONES, Backbone, WeightsError, build_encoder
+from scale_ray.models.class_statistics import ClassStatistics
+from scale_ray.models.network import Network, Outputs
+from scale_ray.models.teacher import Teacher
+
+__all__ = ["BACKBONES", "Backbone", "ClassStatistics", "Network", "Outputs", "Teacher", "WeightsError", "build_encoder"]

@@ -1,0 +1,179 @@
+"""The encoders, and where their weights come from. A new backbone is one entry in BACKBONES."""
+
+import hashlib
+import logging
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torchvision import models as zoo
+
+from scale_ray.config import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class WeightsError(ConfigError):
+    """Weights that cannot be had or do not fit; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One encoder.
+
+    Args:
+        build: -> module that maps images (B, 3, H, W) to a feature map (B, feature_dim, H', W'), randomly initialised,
+            with the parameter names of its torchvision original.
+        feature_dim: D.
+        imagenet: torchvision's weights enum, or None where there are none.
+    """
+
+    build: Callable[[], nn.Module]
+    feature_dim: int
+    imagenet: "zoo.WeightsEnum | None" = None
+
+
+def _resnet(factory: Callable[..., nn.Module]) -> Callable[[], nn.Module]:
+    """A torchvision ResNet without pooling and classifier; layers keep their names."""
+
+    def build() -> nn.Module:
+        layers = dict(factory(weights=None).named_children())
+        del layers["avgpool"], layers["fc"]
+        encoder = nn.Sequential()
+        for name, layer in layers.items():
+            encoder.add_module(name, layer)
+        return encoder
+
+    return build
+
+
+def _mobilenet_v2() -> nn.Module:
+    encoder = nn.Sequential()
+    encoder.add_module("features", zoo.mobilenet_v2(weights=None).features)
+    return encoder
+
+
+def _lenet() -> nn.Module:
+    """Five small convolutions for 32 x 32 images, in LeNet's manner: detail is halved early to stay cheap."""
+
+    def block(inputs: int, outputs: int) -> nn.Sequential:
+        convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+    return nn.Sequential(
+        block(3, 24), nn.MaxPool2d(2), block(24, 48), block(48, 48), nn.MaxPool2d(2), block(48, 96), block(96, 96)
+    )
+
+
+BACKBONES: dict[str, Backbone] = {
+    "lenet": Backbone(_lenet, 96),
+    "mobilenet_v2": Backbone(_mobilenet_v2, 1280, zoo.MobileNet_V2_Weights.IMAGENET1K_V1),
+    "resnet18": Backbone(_resnet(zoo.resnet18), 512, zoo.ResNet18_Weights.IMAGENET1K_V1),
+    "resnet50": Backbone(_resnet(zoo.resnet50), 2048, zoo.ResNet50_Weights.IMAGENET1K_V1),
+    "resnet101": Backbone(_resnet(zoo.resnet101), 2048, zoo.ResNet101_Weights.IMAGENET1K_V1),
+    "resnet152": Backbone(_resnet(zoo.resnet152), 2048, zoo.ResNet152_Weights.IMAGENET1K_V1),
+}
+
+
+def check_weights(backbone: str, weights: str) -> None:
+    """Refuse, before any compute, weights that this backbone can never have.
+
+    Raises:
+        WeightsError: `imagenet` for a backbone that has none, or a file that is not there.
+    """
+    if weights == "none":
+        return
+    if weights == "imagenet":
+        if BACKBONES[backbone].imagenet is None:
+            raise WeightsError(f"model.weights: there are no ImageNet weights for {backbone!r}: write 'none' or a file's path")
+    elif not Path(weights).is_file():
+        raise WeightsError(f"model.weights: no file {weights!r}: write 'none', 'imagenet' or the path of a state dict")
+
+
+def weights_digest(weights: str) -> str | None:
+    """sha256 of the weights file, which stands for its path in a trial's identity; None for 'none' and 'imagenet'."""
+    if weights in ("none", "imagenet"):
+        return None
+    with open(weights, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def build_encoder(backbone: str, weights: str) -> nn.Module:
+    """The encoder with its weights; random ones are drawn from torch's global generator.
+
+    Raises:
+        WeightsError: the weights cannot be downloaded, read, or are of another architecture.
+    """
+    check_weights(backbone, weights)
+    entry = BACKBONES[backbone]
+    encoder = entry.build()
+    if weights == "imagenet":
+        load_weights(encoder, _download(entry), f"torchvision {entry.imagenet}")
+    elif weights != "none":
+        load_weights(encoder, _read(Path(weights)), weights)
+    return encoder
+
+
+def load_weights(encoder: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Load a whole or partial state dict, and log what was in it.
+
+    A classifier may be missing from the file or left over; the encoder must be there whole, or numbers would come from
+    a half-random network.
+
+    Raises:
+        WeightsError: tensors of the encoder are missing, of another shape, or more than it has.
+    """
+    state = {name.removeprefix("module.").removeprefix("encoder."): value for name, value in state.items()}
+    wanted = encoder.state_dict()
+    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
+    misfits = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    top_level = {name for name, _ in encoder.named_children()}
+    left_over = [name for name in state if name not in wanted]
+    foreign = [name for name in left_over if name.split(".")[0] in top_level]
+    if missing or misfits or foreign:
+        raise WeightsError(
+            f"{origin}: weights of another architecture: {len(missing)} tensors missing{_examples(missing)}, "
+            f"{len(misfits)} of another shape{_examples(misfits)}, {len(foreign)} too many{_examples(foreign)}: "
+            "choose the file or the backbone that fits"
+        )
+    encoder.load_state_dict({name: state.get(name, value) for name, value in wanted.items()})
+    heads = sorted({name.rsplit(".", 1)[0] for name in left_over})
+    log.info("%s: %d tensors loaded; in the file but unused: %s", origin, len(wanted), ", ".join(heads) or "nothing")
+
+
+def _examples(names: list[str]) -> str:
+    return f" (such as {names[0]})" if names else ""
+
+
+def _download(entry: Backbone) -> dict[str, Tensor]:
+    assert entry.imagenet is not None
+    try:
+        return dict(entry.imagenet.get_state_dict(progress=True, check_hash=True, weights_only=True))
+    except (URLError, OSError) as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise WeightsError(
+            f"model.weights: cannot download {entry.imagenet.url} ({error}): offline, put that file into {folder}, "
+            "or give its path as model.weights"
+        ) from None
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, OSError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{path}: not a state dict that is safe to load ({reason}): save one with torch.save") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: holds no state dict (name -> tensor): save model.state_dict()")
+    return state

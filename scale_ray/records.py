@@ -1,0 +1,131 @@
+"""What a finished trial leaves: one record, done or failed.
+
+`result` is a function of the config, the data and the machine, bit for bit; what may differ between two runs of the same
+trial (time, host, versions) is in `provenance` and nowhere else.
+"""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from scale_ray.config import RECIPE_VERSION, TrialConfig
+
+SCHEMA_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CurvePoint(_Part):
+    """The state of a training after `step` steps. Accuracies are percent; losses are means since the last point."""
+
+    step: int
+    target_accuracy: float
+    teacher_accuracy: float | None
+    source_val_accuracy: float
+    losses: dict[str, float]
+    kept_fraction: float | None  # share of target images whose pseudo-label passed the threshold
+
+
+class Result(_Part):
+    """The numbers of a finished training. Accuracies are percent, of the last iterate (METHOD 7)."""
+
+    target_accuracy: float  # student, whole target domain
+    teacher_accuracy: float | None  # None where the method keeps no teacher
+    source_val_accuracy: float  # student, held-out source images
+    steps: int
+    curve: list[CurvePoint]
+    skipped: dict[str, list[str]]  # domain -> unreadable images that were left out (data.corrupt = skip)
+
+
+class Failure(_Part):
+    """Why a trial ended without a result."""
+
+    kind: str  # the exception's class
+    message: str
+    traceback: str
+
+
+class Provenance(_Part):
+    """Where, when and with what a record was made."""
+
+    started: str  # ISO 8601, UTC
+    wall_seconds: float  # training and evaluation, over all sessions of the trial
+    host: str
+    device: str
+    threads: int
+    git_commit: str | None
+    git_dirty: bool | None
+    versions: dict[str, str]
+
+
+class Record(_Part):
+    """One trial's outcome. `id` is the identity of (config, inputs, recipe)."""
+
+    schema_version: int = SCHEMA_VERSION
+    recipe_version: int = RECIPE_VERSION
+    id: str
+    status: Literal["done", "failed"]
+    config: TrialConfig
+    inputs: dict[str, str]
+    result: Result | None = None
+    failure: Failure | None = None
+    provenance: Provenance
+
+    def to_json(self) -> str:
+        """Readable JSON, keys in declared order."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def now() -> str:
+    """This moment in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def provenance(*, started: str, wall_seconds: float, device: str, threads: int) -> Provenance:
+    """Provenance of a trial that ran in this process."""
+    commit, dirty = _git_state()
+    return Provenance(
+        started=started,
+        wall_seconds=round(wall_seconds, 3),
+        host=platform.node(),
+        device=device,
+        threads=threads,
+        git_commit=commit,
+        git_dirty=dirty,
+        versions=_versions(),
+    )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("scale-ray", "torch", "torchvision", "kornia", "numpy", "ray", "optuna"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+@cache
+def _git_state() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that this package runs from; (None, None) for an installed wheel."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / ".git").exists():
+        return None, None
+
+    def git(*arguments: str) -> Any:
+        return subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=False)
+
+    commit = git("rev-parse", "HEAD")
+    if commit.returncode != 0:
+        return None, None
+    return commit.stdout.strip(), bool(git("status", "--porcelain", "--untracked-files=no").stdout.strip())

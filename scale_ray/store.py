@@ -1,0 +1,180 @@
+"""The store: a folder that owns identity and progress. What is in it is done; what is not is still to do.
+
+    STORE/studies/<name>.json      the planned cells of a study
+    STORE/records/<id>.json        one record a trial, done or failed
+    STORE/checkpoints/<id>.pt      the state of a trial that is not finished
+    STORE/models/<id>.safetensors  a trained model, where it was asked for
+
+Every file is written under another name, flushed and moved into place: a reader sees the old content or the new one,
+never half of either, whatever kills the writer.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from scale_ray.config import RECIPE_VERSION, TrialConfig
+from scale_ray.records import SCHEMA_VERSION, Record
+
+
+class StoreError(ValueError):
+    """The store cannot be used as asked; the message names the path and the remedy."""
+
+
+class PlannedCell(BaseModel):
+    """One cell that a study wants a record of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    config: TrialConfig
+
+
+class StudyPlan(BaseModel):
+    """What a study wants: the report measures completeness against it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    created: str
+    cells: list[PlannedCell]
+
+
+class Store:
+    """Records, checkpoints and study plans under one folder.
+
+    Args:
+        root: the folder.
+        create: make it where it is missing; otherwise a missing folder is an error.
+
+    Raises:
+        StoreError: the folder is missing, is a file, or cannot be written to (when `create`).
+    """
+
+    def __init__(self, root: str | Path, *, create: bool = False):
+        if "://" in str(root):
+            raise StoreError(f"store {root}: only folders of a mounted file system can be a store: give a path")
+        self.root = Path(root).expanduser().absolute()
+        if create:
+            self._make_folders()
+        elif not self.root.is_dir():
+            raise StoreError(f"store {self.root}: no such folder: check the path, or run a study into it first")
+
+    def _make_folders(self) -> None:
+        try:
+            for name in ("studies", "records", "checkpoints", "models"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self.root / name):
+                    pass
+        except OSError as error:
+            raise StoreError(
+                f"store {self.root}: cannot be written to ({error.strerror}): choose another folder or change its permissions"
+            ) from None
+
+    # Records
+
+    def record_path(self, trial_id: str) -> Path:
+        return self.root / "records" / f"{trial_id}.json"
+
+    def write_record(self, record: Record) -> None:
+        """Put a record in place and drop the trial's checkpoint if it is done."""
+        self._write(self.record_path(record.id), record.to_json())
+        if record.status == "done":
+            self.checkpoint_path(record.id).unlink(missing_ok=True)
+
+    def read_record(self, trial_id: str) -> Record | None:
+        """The trial's record, or None where it has none.
+
+        Raises:
+            StoreError: the file is there and cannot be read as a record.
+        """
+        path = self.record_path(trial_id)
+        return _parse_record(path) if path.exists() else None
+
+    def records(self) -> Iterator[Record]:
+        """Every record, ordered by id.
+
+        Raises:
+            StoreError: at the first file that cannot be read as a record; it is never skipped.
+        """
+        for path in sorted((self.root / "records").glob("*.json")):
+            yield _parse_record(path)
+
+    # Study plans
+
+    def write_plan(self, plan: StudyPlan) -> None:
+        self._write(self.root / "studies" / f"{plan.name}.json", plan.model_dump_json(indent=1) + "\n")
+
+    def plans(self) -> list[StudyPlan]:
+        """Every study planned in this store, ordered by name."""
+        plans = []
+        for path in sorted((self.root / "studies").glob("*.json")):
+            try:
+                plans.append(StudyPlan.model_validate_json(path.read_bytes()))
+            except ValidationError as error:
+                raise StoreError(f"{path}: not a study plan ({_first(error)}): move it away and run the study again") from None
+        return plans
+
+    # Checkpoints and models
+
+    def checkpoint_path(self, trial_id: str) -> Path:
+        return self.root / "checkpoints" / f"{trial_id}.pt"
+
+    def model_path(self, trial_id: str) -> Path:
+        return self.root / "models" / f"{trial_id}.safetensors"
+
+    def _write(self, path: Path, text: str) -> None:
+        with replacing(path) as file:
+            file.write(text.encode())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes `path`'s place, whole and flushed to disk, when the block ends without an error.
+
+    Raises:
+        StoreError: the folder cannot be written to.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror}): check the folder and its permissions") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's 0600 would lock colleagues out of a shared store
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _parse_record(path: Path) -> Record:
+    text = path.read_bytes()
+    try:
+        version: Any = json.loads(text).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise StoreError(f"{path}: record schema {version}, this scale-ray reads {SCHEMA_VERSION}: use the version that wrote it")
+        return Record.model_validate_json(text)
+    except (ValidationError, json.JSONDecodeError, AttributeError) as error:
+        raise StoreError(f"{path}: not a readable record ({_first(error)}): move it away and run the study again") from None
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return str(error)
+
+
+def is_current(record: Record | None) -> bool:
+    """Whether this record answers its cell: done, and by this recipe."""
+    return record is not None and record.status == "done" and record.recipe_version == RECIPE_VERSION

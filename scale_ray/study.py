@@ -1,0 +1,124 @@
+"""A study: a base config and axes, expanded into cells in plain Python before anything runs."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.records import Record
+
+
+class Study(BaseModel):
+    """Every combination of the axes' values on top of a base config.
+
+    Args:
+        name: the study's file in the store, so letters, digits, dots, dashes and underscores.
+        base: what all cells share.
+        axes: name -> values. The name is a dotted path of TrialConfig, or any word where each value is a mapping of
+            dotted paths: a domain pair sets two fields. The first axis varies slowest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    base: TrialConfig
+    axes: dict[str, list[Any]]
+
+    def cells(self) -> list[TrialConfig]:
+        """One config a cell, in the order in which they are to run.
+
+        Raises:
+            ConfigError: an axis has no values, a value is not valid, or two cells are the same trial.
+        """
+        for axis, values in self.axes.items():
+            if not values:
+                raise ConfigError(f"study {self.name!r}: axis {axis!r} has no values: name at least one")
+        configs = [
+            self.base.replace(_changes(zip(self.axes, point, strict=True)))
+            for point in itertools.product(*self.axes.values())
+        ]
+        seen: set[str] = set()
+        for config in configs:
+            text = config.canonical_json()
+            if text in seen:
+                raise ConfigError(
+                    f"study {self.name!r} plans one cell twice ({describe(config)}): its axes repeat a value; name each once"
+                )
+            seen.add(text)
+        return configs
+
+
+def _changes(point: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for axis, value in point:
+        changes.update(value if isinstance(value, Mapping) and "." not in axis else {axis: value})
+    return changes
+
+
+def ablation(
+    name: str,
+    base: TrialConfig,
+    *,
+    pairs: Sequence[tuple[str, str]],
+    combinations: Sequence[str],
+    backbones: Sequence[str],
+    seeds: Sequence[int],
+) -> Study:
+    """The paper's grid: domain pair x loss combination x backbone x seed (METHOD 8).
+
+    The combination `ce` alone is the method source_only; any other is scale. Seeds vary slowest, so that the first
+    seed's grid is whole before the second begins.
+    """
+    return Study(
+        name=name,
+        base=base,
+        axes={
+            "seed": list(seeds),
+            "pair": [{"data.source": source, "data.target": target} for source, target in pairs],
+            "model.backbone": list(backbones),
+            "combination": [
+                {"method": "source_only" if combination == "ce" else "scale", "losses.terms": combination}
+                for combination in combinations
+            ],
+        },
+    )
+
+
+def describe(config: TrialConfig) -> str:
+    """A cell in one line: `mnist>mnistm ce+ssl lenet seed 0`."""
+    return f"{config.pair} {config.combination} {config.model.backbone} seed {config.seed}"
+
+
+def seconds_per_step(records: Iterable[Record]) -> dict[tuple[str, str], float]:
+    """Measured cost by (combination, backbone): mean over the finished records, evaluation included."""
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
+    steps: dict[tuple[str, str], int] = defaultdict(int)
+    for record in records:
+        if record.result is not None:
+            key = cost_key(record.config)
+            seconds[key] += record.provenance.wall_seconds
+            steps[key] += record.result.steps
+    return {key: seconds[key] / steps[key] for key in seconds}
+
+
+def cost_key(config: TrialConfig) -> tuple[str, str]:
+    """What a step's cost mostly depends on."""
+    return config.combination, config.model.backbone
+
+
+def estimate_seconds(cells: Iterable[TrialConfig], measured: Mapping[tuple[str, str], float]) -> float | None:
+    """Seconds of training that the cells need, one after the other; None where some cell has no measured kin.
+
+    A combination that was never measured counts as the dearest measured one of its backbone.
+    """
+    total = 0.0
+    for config in cells:
+        combination, backbone = cost_key(config)
+        of_backbone = [cost for (_, name), cost in measured.items() if name == backbone]
+        if not of_backbone:
+            return None
+        total += measured.get((combination, backbone), max(of_backbone)) * config.optim.steps
+    return total
