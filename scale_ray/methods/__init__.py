@@ -1,0 +1,15 @@
+"""Adaptation methods, all trained by the same loop on the same batches.
+
+A new method is one file, `methods/<name>.py`, and one line in METHODS.
+"""
+
+from scale_ray.methods.base import Method, Setting, StepOutput
+from scale_ray.methods.scale import Scale
+from scale_ray.methods.source_only import SourceOnly
+
+METHODS: dict[str, type[Method]] = {
+    "scale": Scale,
+    "source_only": SourceOnly,
+}
+
+__all__ = ["METHODS", "Method", "Setting", "StepOutput"]

@@ -1,0 +1,54 @@
+"""The Method protocol: what the training loop asks of every adaptation method."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from scale_ray.config import TrialConfig
+from scale_ray.data.batches import SourceBatch, TargetBatch
+from scale_ray.models import Network, Teacher
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one step of a method gives back to the loop."""
+
+    losses: dict[str, Tensor]  # loss term -> scalar, before its weight
+    pseudo_labels: Tensor | None = None  # (B,) of the target batch, detached
+    kept: Tensor | None = None  # (B,) bool: which of them passed the threshold
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method may know besides its config."""
+
+    config: TrialConfig
+    num_classes: int
+    steps_per_epoch: int
+
+
+class Method(nn.Module, ABC):
+    """Student, teacher and statistics as one module: one state dict is the whole state of a method.
+
+    The loop calls `needs_target`, `step` and `after_update` for every step, in this order, and optimises
+    `student.parameters()` in between. A method owns no optimiser and draws nothing at random but dropout.
+    """
+
+    student: Network
+    teacher: Teacher | None
+
+    @classmethod
+    def check(cls, config: TrialConfig) -> None:
+        """Refuse, before any compute, a config that this method cannot honour (ConfigError)."""
+
+    def needs_target(self, step: int) -> bool:
+        """Whether this step reads a target batch; where it does not, none is made."""
+        return False
+
+    @abstractmethod
+    def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
+        """The step's losses, differentiable towards the student alone. `target` is None where it is not needed."""
+
+    def after_update(self) -> None:
+        """Called when the student has been optimised."""

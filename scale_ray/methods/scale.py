@@ -1,0 +1,138 @@
+"""`scale`: self-training with a mean teacher, and contrast with class distributions (SCALE, Algorithm 1; METHOD 2)."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.data.batches import SourceBatch, TargetBatch
+from scale_ray.losses import LOSSES, StepTensors
+from scale_ray.losses.term import LossTerm
+from scale_ray.methods.base import Method, Setting, StepOutput
+from scale_ray.models import ClassStatistics, Network, Outputs, Teacher
+from scale_ray.models.network import image_level, per_location
+
+
+@dataclass(frozen=True)
+class _TeacherLabels:
+    probabilities: Tensor  # (B, K)
+    confidence: Tensor  # (B,)
+    labels: Tensor  # (B,)
+
+
+class Scale(Method):
+    """Any combination of LOSSES. Terms that are off cost nothing: with ce alone there is no teacher and no target,
+    without a contrast term there are no statistics and no projections, and no target before a term needs one.
+
+    Args:
+        student: optimised; its copy is the teacher.
+        setting: config and sizes.
+    """
+
+    def __init__(self, student: Network, setting: Setting):
+        super().__init__()
+        config = setting.config
+        self.student = student
+        self._config = config
+        self._steps_per_epoch = setting.steps_per_epoch
+        self._terms: dict[str, LossTerm] = {name: LOSSES[name] for name in config.losses.terms}
+        needs = frozenset().union(*(term.needs for term in self._terms.values()))
+        self.teacher = Teacher(student, config.model.teacher_momentum) if needs else None
+        self.statistics = _statistics(config, setting.num_classes) if "statistics" in needs else None
+
+    @classmethod
+    def check(cls, config: TrialConfig) -> None:
+        waiting = [name for name in config.losses.terms if LOSSES[name].after_warmup]
+        if waiting and config.optim.warmup_steps >= config.optim.steps - 1:
+            raise ConfigError(
+                f"loss terms {'+'.join(waiting)} never act: they wait until step > optim.warmup_steps="
+                f"{config.optim.warmup_steps}, and the last step is {config.optim.steps - 1}: lower optim.warmup_steps"
+            )
+
+    def needs_target(self, step: int) -> bool:
+        return any("target" in term.needs for term in self._active(step).values())
+
+    def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
+        """Losses of one step. Also merges the source batch into the statistics, from step 0 on."""
+        self._observe(step, source)
+        active = self._active(step)
+        project = any("features" in term.needs for term in active.values())
+        outputs, target_outputs = self._student_outputs(source, target, project)
+        locations = len(outputs.logits) // len(source.labels)
+        tensors = StepTensors(
+            source_logits=outputs.logits,
+            source_labels=per_location(source.labels, locations),
+            source_features=outputs.features,
+            locations=locations,
+            **self._class_distributions(),
+        )
+        if target is None or target_outputs is None:
+            return StepOutput(self._losses(active, tensors))
+        labels = self._label(target)
+        tensors = replace(
+            tensors,
+            target_logits=target_outputs.logits,
+            target_features=target_outputs.features,
+            pseudo_labels=per_location(labels.labels, locations),
+            confidence=per_location(labels.confidence, locations),
+            teacher_probabilities=per_location(labels.probabilities, locations),
+        )
+        kept = labels.confidence > self._config.losses.threshold
+        return StepOutput(self._losses(active, tensors), labels.labels, kept)
+
+    def after_update(self) -> None:
+        if self.teacher is not None:
+            self.teacher.update_parameters(self.student)
+
+    def _losses(self, active: dict[str, LossTerm], tensors: StepTensors) -> dict[str, Tensor]:
+        return {name: term.compute(tensors, self._config.losses) for name, term in active.items()}
+
+    def _active(self, step: int) -> dict[str, LossTerm]:
+        warm = step > self._config.optim.warmup_steps
+        return {name: term for name, term in self._terms.items() if warm or not term.after_warmup}
+
+    @torch.no_grad()
+    def _observe(self, step: int, source: SourceBatch) -> None:
+        """Merge the teacher's projections of the source batch into the class statistics."""
+        if self.statistics is None:
+            return
+        assert self.teacher is not None
+        if self._config.losses.statistics_window == "epoch" and step % self._steps_per_epoch == 0:
+            self.statistics.reset()
+        features = self.teacher(source.images, project=True).features
+        self.statistics.update(features, per_location(source.labels, len(features) // len(source.labels)))
+
+    @torch.no_grad()
+    def _label(self, target: TargetBatch) -> _TeacherLabels:
+        """Hard pseudo-labels of the weak view; every location of an image takes the image's."""
+        assert self.teacher is not None
+        logits = self.teacher(target.weak).logits.float()
+        probabilities = image_level(logits.softmax(dim=1), len(target.weak))
+        confidence, labels = probabilities.max(dim=1)
+        return _TeacherLabels(probabilities, confidence, labels)
+
+    def _student_outputs(
+        self, source: SourceBatch, target: TargetBatch | None, project: bool
+    ) -> tuple[Outputs, Outputs | None]:
+        if target is None:
+            return self.student(source.images, project=project), None
+        if self._config.model.batch_norm == "separate":
+            return self.student(source.images, project=project), self.student(target.strong, project=project)
+        both = self.student(torch.cat([source.images, target.strong]), project=project)
+        halves = [(None, None) if part is None else part.tensor_split(2) for part in both]
+        return Outputs(*(half[0] for half in halves)), Outputs(*(half[1] for half in halves))
+
+    def _class_distributions(self) -> dict[str, Tensor]:
+        if self.statistics is None:
+            return {}
+        return {
+            "mean": self.statistics.mean.float(),
+            "covariance": self.statistics.covariance.float(),
+            "seen": self.statistics.seen,
+        }
+
+
+def _statistics(config: TrialConfig, num_classes: int) -> ClassStatistics:
+    decay = config.model.teacher_momentum if config.losses.statistics_window == "ema" else None
+    return ClassStatistics(num_classes, config.model.projection_dim, config.losses.covariance, decay=decay)

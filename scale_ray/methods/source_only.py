@@ -1,0 +1,30 @@
+"""`source_only`: cross-entropy on the source, and the target is never touched. The row called "None" in SCALE's Table 2."""
+
+from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.data.batches import SourceBatch, TargetBatch
+from scale_ray.losses import cross_entropy
+from scale_ray.methods.base import Method, Setting, StepOutput
+from scale_ray.models import Network
+from scale_ray.models.network import per_location
+
+
+class SourceOnly(Method):
+    """No teacher, no statistics: what a CE-only trial costs, and no more."""
+
+    def __init__(self, student: Network, setting: Setting):
+        super().__init__()
+        self.student = student
+        self.teacher = None
+
+    @classmethod
+    def check(cls, config: TrialConfig) -> None:
+        if list(config.losses.terms) != ["ce"]:
+            raise ConfigError(
+                f"method 'source_only' trains with ce alone, losses.terms is {config.combination!r}: "
+                "write losses.terms='ce', or method='scale'"
+            )
+
+    def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
+        logits = self.student(source.images).logits
+        labels = per_location(source.labels, len(logits) // len(source.labels))
+        return StepOutput({"ce": cross_entropy(logits, labels)})

@@ -1,0 +1,75 @@
+"""What a study wants, and what of it the store does not answer yet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from scale_ray.config import TrialConfig, identity
+from scale_ray.records import now
+from scale_ray.store import PlannedCell, Store, StudyPlan, is_current
+from scale_ray.study import Study, estimate_seconds, seconds_per_step
+from scale_ray.training.trial import check_trial, open_data, trial_inputs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a study, and those that are still to do, in the same order."""
+
+    study: StudyPlan
+    todo: list[PlannedCell]
+    failed_before: frozenset[str]  # ids whose last run left a failure; they are to do again
+
+    @property
+    def done(self) -> int:
+        return len(self.study.cells) - len(self.todo)
+
+    @property
+    def steps_to_do(self) -> int:
+        return sum(cell.config.optim.steps for cell in self.todo)
+
+    def estimated_seconds(self, store: Store) -> float | None:
+        """Seconds of training still to do, one trial after the other, judged by the store's records; None: no telling."""
+        return estimate_seconds((cell.config for cell in self.todo), seconds_per_step(store.records()))
+
+
+def plan_study(study: Study, store: Store, root: Path | None, limit: int | None = None) -> Plan:
+    """Expand a study, check every cell, and ask the store what is missing.
+
+    Args:
+        study: what is wanted.
+        store: what there is.
+        root: folder of an image benchmark.
+        limit: only the first so many cells.
+
+    Raises:
+        ConfigError: a cell names something that does not exist. Nothing has run then.
+        StoreError: a record cannot be read.
+    """
+    cells = []
+    for config in study.cells()[:limit]:
+        checked = check_trial(config)
+        cells.append(PlannedCell(id=identity(checked, trial_inputs(checked, root)), config=checked))
+    records = {cell.id: store.read_record(cell.id) for cell in cells}
+    return Plan(
+        study=StudyPlan(name=study.name, created=now(), cells=cells),
+        todo=[cell for cell in cells if not is_current(records[cell.id])],
+        failed_before=frozenset(key for key, record in records.items() if record and record.status == "failed"),
+    )
+
+
+def prepare_data(plan: Plan, root: Path | None) -> None:
+    """Decode what the cells to do will read, once, so that trials only map it.
+
+    Raises:
+        ValueError: folders, classes or images are not as they must be. Nothing has run then.
+    """
+    seen = set()
+    for cell in plan.todo:
+        data = cell.config.data
+        key = (data.benchmark, data.source, data.target, data.resize, data.corrupt)
+        if key not in seen:
+            seen.add(key)
+            open_data(cell.config, root)
+
+
+def configs_by_id(plan: Plan) -> dict[str, TrialConfig]:
+    return {cell.id: cell.config for cell in plan.todo}

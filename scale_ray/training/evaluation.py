@@ -1,0 +1,64 @@
+"""The evaluator: the only code that reads target labels, and it only counts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from scale_ray.data.batches import LabelledImages
+from scale_ray.data.views import evaluation_view
+from scale_ray.models import Network, Teacher
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Percent of images classified right."""
+
+    target: float  # student, whole target domain
+    teacher: float | None  # teacher, whole target domain; None without one
+    source_val: float  # student, held-out source images
+
+
+class Evaluator:
+    """Measures a student and its teacher on images that it alone holds.
+
+    Args:
+        target: the whole target domain with labels.
+        source_val: the held-out source images.
+        size: side of the evaluation view in pixels.
+        device: where the models are.
+    """
+
+    def __init__(self, target: LabelledImages, source_val: LabelledImages, *, size: int, device: torch.device):
+        self._target, self._source_val = target, source_val
+        self._size, self._device = size, device
+
+    def measure(self, student: Network, teacher: Teacher | None) -> Accuracies:
+        """Accuracies with running BatchNorm statistics; the models come back in the mode in which they were."""
+        return Accuracies(
+            target=self._accuracy(student, self._target),
+            teacher=None if teacher is None else self._accuracy(teacher.module, self._target),
+            source_val=self._accuracy(student, self._source_val),
+        )
+
+    @torch.inference_mode()
+    def _accuracy(self, network: Network, images: LabelledImages) -> float:
+        modes = {module: module.training for module in network.modules()}
+        network.eval()
+        right = 0
+        for start in range(0, len(images.places), _BATCH):
+            rows = slice(start, start + _BATCH)
+            pixels = torch.from_numpy(images.images[images.places[rows]]).to(self._device)
+            predicted = network.predict(evaluation_view(pixels, size=self._size)).argmax(dim=1)
+            right += int(np.sum(predicted.cpu().numpy() == images.labels[rows]))
+        _restore(modes)
+        return 100 * right / len(images.places)
+
+
+def _restore(modes: dict[nn.Module, bool]) -> None:
+    """Put every module back by itself: `train()` would also switch its children."""
+    for module, training in modes.items():
+        module.training = training
