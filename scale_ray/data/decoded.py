@@ -1,0 +1,244 @@
+"""Domains as arrays: every image is decoded and resized once, ever; later runs map the result into memory."""
+
+import io
+import json
+import logging
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from scale_ray.config import TrialConfig
+from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain, check_benchmark
+from scale_ray.data.cache import cache_folder, in_threads, open_or_build, read_bytes
+from scale_ray.data.digits import SIDE, open_digits
+from scale_ray.data.image_folder import (
+    Listing,
+    checked_listings,
+    differing_counts,
+    domain_folder,
+    domain_folders,
+    image_names,
+    list_images,
+    listing_digest,
+)
+
+logger = logging.getLogger(__name__)
+
+# Raise it whenever the same file would be decoded to other pixels: old arrays are then left alone.
+DECODER_VERSION = 1
+
+# Libraries that switch this on get grey pixels in place of an error, in the whole process.
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+class UnreadableImage(ValueError):
+    """Bytes that are no whole image; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One domain's images and labels.
+
+    Attributes:
+        name: canonical name.
+        images: (N, 3, S, S) uint8 RGB; memory-mapped and read-only, or in memory.
+        labels: (N,) int64, index into classes.
+        classes: ASCII-sorted names.
+        skipped: `class/file` of the images left out because they are unreadable.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+def open_domains(
+    benchmark: str, domains: Sequence[str], *, root: Path | None, resize: int, corrupt: Literal["error", "skip"]
+) -> list[Domain]:
+    """Open domains that are used together, in the order asked for; what is not in the cache yet is made first.
+
+    Args:
+        benchmark: a name in BENCHMARKS.
+        domains: in any accepted spelling.
+        root: the folder that holds the domains' folders; not used by `digits`.
+        resize: side in pixels to which every image is resized; its aspect ratio is not kept.
+        corrupt: `error` stops at an unreadable image, `skip` leaves it out and lists it in `Domain.skipped`.
+
+    Raises:
+        ConfigError: unknown benchmark or domain, missing root or folder.
+        DataError: class sets that differ, a class without images, an unreadable image.
+    """
+    check_benchmark(benchmark)
+    names = [canonical_domain(benchmark, domain) for domain in domains]
+    if benchmark == "digits":
+        return [_open_digits(name, resize) for name in names]
+    folders = {name: domain_folder(benchmark, name, root) for name in names}
+    listings = checked_listings(benchmark, folders)
+    for name in folders:
+        _warn_of_counts(benchmark, name, listings[name])
+    return [_open_folder(name, folders[name], listings[name], resize, corrupt) for name in names]
+
+
+def domain_names(benchmark: str, *, root: Path | None) -> list[str]:
+    """Every domain that can be opened: the embedded ones, or those whose folders are in `root`."""
+    check_benchmark(benchmark)
+    return list(BENCHMARKS["digits"].domains) if benchmark == "digits" else list(domain_folders(benchmark, root))
+
+
+def prepare(
+    benchmark: str, *, root: Path | None = None, resize: int | None = None, corrupt: Literal["error", "skip"] = "error"
+) -> list[Domain]:
+    """Fill the cache with every domain of a benchmark; `resize` is the benchmark's default where None."""
+    size = resize or TrialConfig().replace(check_benchmark(benchmark).defaults).data.resize
+    return open_domains(benchmark, domain_names(benchmark, root=root), root=root, resize=size, corrupt=corrupt)
+
+
+def domain_digest(benchmark: str, domain: str, *, root: Path | None) -> str:
+    """sha256 (hex) of a domain's content and labels: the same on every host, in every folder, in any file order.
+
+    Raises:
+        ConfigError: unknown benchmark or domain, missing root or folder.
+    """
+    name = canonical_domain(benchmark, domain)
+    if benchmark == "digits":
+        return open_digits(name)[2]
+    folder = domain_folder(benchmark, name, root)
+    return listing_digest(folder, list_images(folder))
+
+
+def decode_image(data: bytes, size: int) -> np.ndarray:
+    """An image file's content as (3, size, size) uint8 RGB: upright, transparency on white, squeezed to a square.
+
+    Bilinear with antialiasing and no regard for the aspect ratio, as Transfer-Learning-Library's ResizeImage does
+    (https://github.com/thuml/Transfer-Learning-Library, tllib/vision/transforms).
+
+    Raises:
+        UnreadableImage: the bytes are not a whole image.
+    """
+    if not data:
+        raise UnreadableImage("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            # JPEG only: the decoder may halve the image while both sides stay at least twice what is wanted.
+            image.draft(None, (2 * size, 2 * size))
+            squeezed = _to_rgb(ImageOps.exif_transpose(image)).resize((size, size), Image.Resampling.BILINEAR)
+    except UnidentifiedImageError:
+        raise UnreadableImage("not an image of any known format") from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise UnreadableImage(str(error) or type(error).__name__) from error
+    return np.asarray(squeezed).transpose(2, 0, 1)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")  # convert() alone would clip
+    if image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, "white")
+        canvas.alpha_composite(image.convert("RGBA"))
+        return canvas.convert("RGB")
+    return image.convert("RGB")
+
+
+def _open_digits(name: str, resize: int) -> Domain:
+    images, labels, _ = open_digits(name)
+    if resize != SIDE:
+        square, bilinear = (resize, resize), Image.Resampling.BILINEAR
+        resized = [Image.fromarray(image.transpose(1, 2, 0)).resize(square, bilinear) for image in images]
+        images = np.stack([np.asarray(image).transpose(2, 0, 1) for image in resized])
+    classes = BENCHMARKS["digits"].classes
+    assert classes is not None
+    return Domain(name, images, labels, classes, ())
+
+
+def _warn_of_counts(benchmark: str, domain: str, listing: Listing) -> None:
+    if lines := differing_counts(benchmark, domain, listing):
+        more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
+        logger.warning(
+            "%s is not as published: %s%s: `scale-ray data check %s` lists all",
+            benchmark,
+            "; ".join(lines[:3]),
+            more,
+            benchmark,
+        )
+
+
+def _open_folder(name: str, folder: Path, listing: Listing, resize: int, corrupt: Literal["error", "skip"]) -> Domain:
+    key = f"{listing_digest(folder, listing)[:32]}-{resize}-v{DECODER_VERSION}"
+
+    def build(unfinished: Path) -> None:
+        _decode_all(folder, listing, resize, corrupt, unfinished)
+
+    images, labels, skipped = open_or_build(cache_folder() / "decoded" / key, _load, build)
+    if skipped and corrupt == "error":
+        first, reason = next(iter(skipped.items()))
+        raise _unreadable(folder / first, reason)
+    for label, class_name in enumerate(listing):
+        if label not in labels:
+            raise DataError(f"{folder / class_name}: every image of class {class_name!r} is unreadable: replace them")
+    return Domain(name, images, labels, tuple(listing), tuple(skipped))
+
+
+def _load(stored: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    images = np.asarray(np.load(stored / "images.npy", mmap_mode="r"))
+    labels = np.load(stored / "labels.npy")
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} images, {len(labels)} labels")
+    return images, labels, json.loads((stored / "skipped.json").read_bytes())
+
+
+def _decode_all(folder: Path, listing: Listing, size: int, corrupt: Literal["error", "skip"], unfinished: Path) -> None:
+    def decode(name: str) -> np.ndarray | UnreadableImage:
+        try:
+            return decode_image(read_bytes(folder / name), size)
+        except UnreadableImage as error:
+            if corrupt == "skip":
+                return error
+            raise _unreadable(folder / name, str(error)) from error
+
+    labels: list[int] = []
+    skipped: dict[str, str] = {}
+    names = image_names(listing)
+    classes = [label for label, images in enumerate(listing.values()) for _ in images]
+    # Written as a stream: through a memory map, a full disk would kill the process instead of raising an error.
+    with (unfinished / "images.npy").open("wb") as file:
+        _write_header(file, 0, size)
+        results = in_threads(decode, names, f"decoding {folder.name} to {size} px")
+        for name, label, result in zip(names, classes, results, strict=True):
+            if isinstance(result, UnreadableImage):
+                skipped[name] = str(result)
+            else:
+                file.write(result.tobytes())
+                labels.append(label)
+        file.seek(0)
+        _write_header(file, len(labels), size)
+    np.save(unfinished / "labels.npy", np.array(labels, np.int64))
+    (unfinished / "skipped.json").write_text(json.dumps(skipped))
+
+
+def _write_header(file: BinaryIO, count: int, size: int) -> None:
+    """The .npy header. NumPy pads it so that its length does not depend on the count (GROWTH_AXIS_MAX_DIGITS)."""
+    shape = (count, 3, size, size)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _unreadable(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"{path}: unreadable image ({reason}): replace it, or set data.corrupt to 'skip'; "
+        "`scale-ray data check` lists all such images"
+    )

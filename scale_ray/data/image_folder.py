@@ -1,0 +1,161 @@
+"""Images as they lie on a disk: root/domain/class/*.{jpg,jpeg,png,webp}.
+
+A listing is one domain's images, class -> file names, both ASCII-sorted: no label depends on the file system.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from scale_ray.config import ConfigError, suggest
+from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain
+from scale_ray.data.cache import file_digests
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+Listing = dict[str, list[str]]
+
+
+def domain_folders(benchmark: str, root: Path | None) -> dict[str, Path]:
+    """The benchmark's domains that are in `root`: canonical name -> folder, ordered by name.
+
+    Raises:
+        ConfigError: no root was given, it is no folder, or two folders are the same domain.
+    """
+    if root is None:
+        raise ConfigError(f"{benchmark}: where are the images? name the folder that holds its domains: --root FOLDER")
+    if not root.is_dir():
+        parent = next(parent for parent in root.absolute().parents if parent.is_dir())
+        hint = suggest(root.name, (path.name for path in parent.iterdir() if path.is_dir()))
+        raise ConfigError(f"--root {root}: no such folder: {hint}{parent} is the last part of that path that exists")
+    known = BENCHMARKS[benchmark].domains
+    found: dict[str, Path] = {}
+    for folder in _folders(root):
+        domain = BENCHMARKS[benchmark].aliases.get(folder.name, folder.name)
+        if known and domain not in known:
+            continue
+        if domain in found:
+            raise ConfigError(
+                f"--root {root}: {found[domain].name!r} and {folder.name!r} are both domain {domain!r}: move one away"
+            )
+        found[domain] = folder
+    return found
+
+
+def domain_folder(benchmark: str, domain: str, root: Path | None) -> Path:
+    """The folder of one domain, by any of its spellings.
+
+    Raises:
+        ConfigError: as `domain_folders`; or the benchmark or the root has no such domain (with what it holds instead).
+    """
+    name = canonical_domain(benchmark, domain)
+    found = domain_folders(benchmark, root)
+    if name not in found:
+        assert root is not None
+        held = [folder.name for folder in _folders(root)]
+        raise ConfigError(
+            f"--root {root}: no folder for domain {name!r}: {suggest(name, held)}it holds: {', '.join(held) or 'none'}"
+        )
+    return found[name]
+
+
+def list_images(folder: Path) -> Listing:
+    """One domain's images. A class whose folder holds none is there with an empty list; hidden entries are not."""
+    return {
+        path.name: sorted(entry.name for entry in os.scandir(path) if _is_image(entry)) for path in _folders(folder)
+    }
+
+
+def list_ignored(folder: Path) -> list[str]:
+    """What lies in a domain's folder and is neither image nor hidden: relative paths, sorted."""
+    ignored = [entry.name for entry in os.scandir(folder) if not entry.is_dir() and not _is_hidden(entry.name)]
+    for path in _folders(folder):
+        ignored += [
+            f"{path.name}/{entry.name}"
+            for entry in os.scandir(path)
+            if not (_is_image(entry) or _is_hidden(entry.name))
+        ]
+    return sorted(ignored)
+
+
+def empty_classes(folder: Path, listing: Listing) -> list[str]:
+    """One line a class folder without images, or one for a domain without class folders."""
+    if not listing:
+        return [f"{folder}: no class folders in it: images must lie in {folder.name}/CLASS/"]
+    return [
+        f"{folder / name}: no {', '.join(SUFFIXES)} of class {name!r}: add some, or remove the class from every domain"
+        for name, images in listing.items()
+        if not images
+    ]
+
+
+def differing_classes(benchmark: str, listings: Mapping[str, Listing]) -> list[str]:
+    """One line a domain whose classes are not the benchmark's, or (image_folder) not those of the other domains."""
+    published = BENCHMARKS[benchmark].classes
+    wanted = set(published) if published else {name for listing in listings.values() for name in listing}
+    lines = []
+    for domain, listing in listings.items():
+        lacks, more = sorted(wanted - set(listing)), sorted(set(listing) - wanted)
+        differences = [f"lacks {', '.join(lacks)}"] * bool(lacks) + [f"has also {', '.join(more)}"] * bool(more)
+        if differences:
+            lines.append(f"{domain} {' and '.join(differences)}")
+    return lines
+
+
+def differing_counts(benchmark: str, domain: str, listing: Listing) -> list[str]:
+    """One line a published number of images (a class's where known, else the domain's) that is not what was found."""
+    entry = BENCHMARKS[benchmark]
+    if domain in entry.class_counts:
+        published = entry.class_counts[domain]
+        return [
+            f"{domain}/{name}: {len(images)} images, published: {published[name]}"
+            for name, images in listing.items()
+            if name in published and len(images) != published[name]
+        ]
+    found = sum(map(len, listing.values()))
+    wanted = entry.images.get(domain, found)
+    return [f"{domain}: {found} images, published: {wanted}"] if found != wanted else []
+
+
+def checked_listings(benchmark: str, folders: Mapping[str, Path]) -> dict[str, Listing]:
+    """The listings of domains that are used together.
+
+    Raises:
+        DataError: a class without images, or class sets that differ: every difference is in the message.
+    """
+    listings = {domain: list_images(folder) for domain, folder in folders.items()}
+    for domain, folder in folders.items():
+        if lines := empty_classes(folder, listings[domain]):
+            raise DataError(lines[0])
+    if lines := differing_classes(benchmark, listings):
+        against = f"{benchmark}'s" if BENCHMARKS[benchmark].classes else "the same in every domain"
+        raise DataError(f"classes are not {against}: {'; '.join(lines)}: rename, add or remove those folders")
+    return listings
+
+
+def image_names(listing: Listing) -> list[str]:
+    """`class/file` of every image, in the order in which a domain's images are numbered."""
+    return [f"{name}/{file}" for name, images in listing.items() for file in images]
+
+
+def listing_digest(folder: Path, listing: Listing) -> str:
+    """sha256 (hex) over (class, file name, sha256 of its bytes) in order: no host, path or time of change matters."""
+    names = image_names(listing)
+    total = hashlib.sha256()
+    for name, digest in zip(names, file_digests(folder, names), strict=True):
+        total.update(json.dumps([*name.split("/"), digest]).encode())
+    return total.hexdigest()
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower().endswith(SUFFIXES) and not _is_hidden(entry.name) and entry.is_file()

@@ -1,0 +1,413 @@
+"""Folders of images: labels by name, errors that name the place, and a cache that nothing can spoil."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scale_ray.config import ConfigError
+from scale_ray.data.benchmarks import BENCHMARKS, DataError
+from scale_ray.data.cache import cache_folder
+from scale_ray.data.check import check_data
+from scale_ray.data.decoded import Domain, UnreadableImage, _write_header, decode_image, domain_digest, open_domains
+
+Tree = dict[str, dict[str, int]]
+TWO_DOMAINS: Tree = {"photo": {"cat": 3, "dog": 2}, "sketch": {"cat": 1, "dog": 4}}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))
+
+
+def write_tree(root: Path, tree: Tree, *, backwards: bool = False) -> Path:
+    """Write `count` one-coloured JPEGs a class; the colour depends on domain, class and number alone."""
+    images = [(d, c, n) for d, classes in tree.items() for c, count in classes.items() for n in range(count)]
+    for domain, name, number in reversed(images) if backwards else images:
+        folder = root / domain / name
+        folder.mkdir(parents=True, exist_ok=True)
+        colour = (sum(map(ord, domain)) % 256, sum(map(ord, name)) % 256, 40 * number)
+        Image.new("RGB", (20, 12), colour).save(folder / f"{number}.jpg", quality=95)
+    for domain, classes in tree.items():
+        for name in classes:
+            (root / domain / name).mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def open_all(
+    root: Path | None, *names: str, benchmark: str = "image_folder", corrupt: Literal["error", "skip"] = "error"
+) -> list[Domain]:
+    return open_domains(benchmark, names or ("photo", "sketch"), root=root, resize=8, corrupt=corrupt)
+
+
+def truncate(path: Path) -> None:
+    """Cut a file in the middle, after filling it with an image large enough to have one."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path, format="JPEG")
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+# What is read
+
+
+def test_labels_are_ranks_of_class_names_in_ascii_order(tmp_path: Path) -> None:
+    tree = {"photo": {"ant": 1, "Zebra": 2, "bee_2": 1}, "sketch": {"bee_2": 1, "Zebra": 1, "ant": 2}}
+    photo, sketch = open_all(write_tree(tmp_path / "root", tree))
+    assert photo.classes == sketch.classes == ("Zebra", "ant", "bee_2")
+    assert photo.labels.tolist() == [0, 0, 1, 2]
+    assert sketch.labels.tolist() == [0, 1, 1, 2]
+    assert photo.images.shape == (4, 3, 8, 8)
+    assert (photo.images.dtype, photo.labels.dtype) == (np.uint8, np.int64)
+    assert photo.skipped == ()
+    # Green carries the class's name, blue the number: images and labels are in step.
+    wanted = [[sum(map(ord, "photo")) % 256, sum(map(ord, name)) % 256, 40 * n] for name, n in
+              (("Zebra", 0), ("Zebra", 1), ("ant", 0), ("bee_2", 0))]  # fmt: skip
+    assert np.abs(photo.images.mean(axis=(2, 3)) - wanted).max() < 4
+
+
+def test_neither_order_of_writing_nor_place_nor_time_matters(tmp_path: Path) -> None:
+    here = write_tree(tmp_path / "here", TWO_DOMAINS)
+    there = write_tree(tmp_path / "far" / "away", TWO_DOMAINS, backwards=True)
+    for path in there.rglob("*.jpg"):
+        os.utime(path, (1e9, 1e9))
+    for name in TWO_DOMAINS:
+        assert domain_digest("image_folder", name, root=here) == domain_digest("image_folder", name, root=there)
+    for ours, theirs in zip(open_all(here), open_all(there), strict=True):
+        assert ours.labels.tolist() == theirs.labels.tolist()
+        assert (ours.images == theirs.images).all()
+
+
+@pytest.mark.parametrize("change", ["content", "class", "name", "added"])
+def test_digest_changes_with_what_matters(tmp_path: Path, change: str) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    before = domain_digest("image_folder", "photo", root=root)
+    image = root / "photo" / "cat" / "2.jpg"
+    if change == "content":
+        Image.new("RGB", (20, 12), "white").save(image)
+    elif change == "class":
+        image.rename(root / "photo" / "dog" / "2.jpg")
+    elif change == "name":
+        image.rename(image.with_name("3.jpg"))
+    else:
+        shutil.copy(image, image.with_name("3.jpg"))
+    assert domain_digest("image_folder", "photo", root=root) != before
+
+
+@pytest.mark.parametrize("folder", ["Real World", "Real_World", "RealWorld", "real_world", "realworld", "real"])
+def test_office_home_folders_by_any_spelling(tmp_path: Path, folder: str) -> None:
+    classes = dict.fromkeys(BENCHMARKS["office_home"].classes or (), 1)
+    root = write_tree(tmp_path / "root", {folder: classes})
+    (domain,) = open_all(root, "Real World", benchmark="office_home")
+    assert (domain.name, len(domain.images), len(domain.classes)) == ("Real_World", 65, 65)
+
+
+def test_suffixes_in_any_case_and_nothing_hidden(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {"photo": {"cat": 1}})
+    cat = root / "photo" / "cat"
+    for name in ("a.JPG", "b.Png", "c.WEBP", "d.jpeg", ".hidden.png"):
+        form = {".jpg": "JPEG", ".jpeg": "JPEG"}.get(Path(name).suffix.lower(), Path(name).suffix[1:])
+        Image.new("RGB", (9, 9)).save(cat / name, format=form)
+    (cat / "notes.txt").write_text("x")
+    (cat / ".DS_Store").write_text("x")
+    (root / "photo" / ".cache").mkdir()
+    (root / "photo" / "readme").write_text("x")
+    (photo,) = open_all(root, "photo")
+    assert len(photo.images) == 5
+    ignored = [problem.message for problem in check_data("image_folder", root=root).problems]
+    assert len(ignored) == 2
+    assert f"{cat / 'notes.txt'}: not used" in ignored[0]
+    assert f"{root / 'photo' / 'readme'}: not used" in ignored[1]
+
+
+# How an image is decoded
+
+
+def decoded(image: Image.Image, size: int = 4, form: str = "PNG", **options: object) -> np.ndarray:
+    path = Path(os.environ["SCALE_RAY_CACHE"]).parent / "image"
+    image.save(path, format=form, **options)
+    return decode_image(path.read_bytes(), size)
+
+
+def test_every_mode_becomes_rgb_on_white() -> None:
+    assert (decoded(Image.new("L", (5, 5), 90)) == 90).all()
+    assert (decoded(Image.new("RGBA", (5, 5), (0, 0, 0, 0))) == 255).all()
+    assert (decoded(Image.new("RGBA", (5, 5), (0, 0, 0, 128))) == 127).all()
+    assert (decoded(Image.new("LA", (5, 5), (200, 255))) == 200).all()
+    assert (decoded(Image.new("1", (5, 5), 1)) == 255).all()
+    palette = Image.new("P", (5, 5), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    assert (decoded(palette) == np.array([10, 20, 30])[:, None, None]).all()
+    assert (decoded(palette, transparency=1) == 255).all()
+    deep = Image.fromarray(np.full((5, 5), 40_000, np.uint16))
+    assert (decoded(deep) == 40_000 >> 8).all()
+    assert decoded(Image.new("CMYK", (5, 5), (0, 0, 0, 0)), form="JPEG").min() > 250
+
+
+def test_exif_orientation_is_applied() -> None:
+    image = Image.new("RGB", (40, 40), "black")
+    image.paste("white", (0, 0, 20, 40))  # the left half; turned by 180 degrees it is the right one
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = decoded(image, form="JPEG", exif=exif)
+    assert turned[:, :, 0].max() < 50
+    assert turned[:, :, 3].min() > 200
+
+
+def test_resizing_has_antialiasing_and_squeezes() -> None:
+    stripes = np.zeros((64, 128, 3), np.uint8)
+    stripes[:, ::2] = 255
+    small = decoded(Image.fromarray(stripes), size=8)
+    assert small.shape == (3, 8, 8)
+    assert np.abs(small.astype(int) - 127).max() < 8
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "the file is empty"), (b"no image", "not an image of any known format")]
+)
+def test_what_is_no_image(content: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableImage, match=reason):
+        decode_image(content, 8)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_a_truncated_image_is_never_half_an_image(tmp_path: Path, form: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "image", format=form)
+    content = (tmp_path / "image").read_bytes()
+    for share in (0.02, 0.3, 0.6, 0.9):
+        with pytest.raises(UnreadableImage):
+            decode_image(content[: int(share * len(content))], 8)
+
+
+# Unreadable images among others
+
+
+def test_unreadable_image_stops_with_path_and_remedy(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    broken = root / "sketch" / "dog" / "1.jpg"
+    truncate(broken)
+    with pytest.raises(DataError, match=r"truncated.*scale-ray data check") as caught:
+        open_all(root)
+    assert str(broken) in str(caught.value)
+    assert not [path for path in (cache_folder() / "decoded").iterdir() if path.name.startswith(".")], "leftovers"
+
+
+def test_skip_leaves_out_and_lists(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    whole = open_all(root)[1]
+    truncate(root / "sketch" / "dog" / "1.jpg")
+    (root / "sketch" / "dog" / "3.jpg").write_bytes(b"")
+    for _ in range(2):  # decoded, then from the cache
+        sketch = open_all(root, corrupt="skip")[1]
+        assert sketch.skipped == ("dog/1.jpg", "dog/3.jpg")
+        assert sketch.labels.tolist() == [0, 1, 1]
+        assert (sketch.images == whole.images[[0, 1, 3]]).all()
+    with pytest.raises(DataError, match=r"dog/1\.jpg"):
+        open_all(root, corrupt="error")
+
+
+def test_a_class_must_not_vanish_by_skipping(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    truncate(root / "sketch" / "cat" / "0.jpg")
+    with pytest.raises(DataError, match="every image of class 'cat' is unreadable"):
+        open_all(root, corrupt="skip")
+
+
+# Folders that cannot be used
+
+
+def test_no_root() -> None:
+    with pytest.raises(ConfigError, match=r"pacs.*--root FOLDER"):
+        open_all(None, "photo", benchmark="pacs")
+
+
+def test_missing_root_names_the_nearest(tmp_path: Path) -> None:
+    write_tree(tmp_path / "images", TWO_DOMAINS)
+    with pytest.raises(ConfigError, match="imagse: no such folder: did you mean 'images'"):
+        open_all(tmp_path / "imagse")
+
+
+def test_missing_domain_lists_what_is_there(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    with pytest.raises(
+        ConfigError, match=r"no folder for domain 'sketsh': did you mean 'sketch'.*holds: photo, sketch"
+    ):
+        open_all(root, "photo", "sketsh")
+    with pytest.raises(ConfigError, match="no folder for domain 'cartoon'"):
+        open_all(root, "cartoon", benchmark="pacs")
+
+
+def test_two_folders_for_one_domain(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {"Real World": {"Bed": 1}, "real": {"Bed": 1}})
+    with pytest.raises(ConfigError, match="'Real World' and 'real' are both domain 'Real_World'"):
+        open_all(root, "real", benchmark="office_home")
+
+
+def test_class_sets_that_differ_are_listed_per_domain(tmp_path: Path) -> None:
+    tree = {"photo": {"cat": 1, "dog": 1}, "sketch": {"cat": 1, "Dog": 1}, "spare": {"owl": 1}}
+    root = write_tree(tmp_path / "root", tree)
+    with pytest.raises(DataError, match="photo lacks Dog; sketch lacks dog: "):
+        open_all(root)
+    open_all(root, "photo")  # a domain that is not used cannot be in the way
+
+
+def test_classes_other_than_the_published_ones(tmp_path: Path) -> None:
+    classes = dict.fromkeys(BENCHMARKS["pacs"].classes or (), 1)
+    changed = {**classes, "zebra": 1}
+    del changed["dog"], changed["horse"]
+    root = write_tree(tmp_path / "root", {"photo": classes, "sketch": changed})
+    with pytest.raises(DataError, match="not pacs's: sketch lacks dog, horse and has also zebra"):
+        open_all(root, benchmark="pacs")
+
+
+def test_class_without_images(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {"photo": {"cat": 1, "dog": 0}, "sketch": {"cat": 1, "dog": 1}})
+    with pytest.raises(DataError, match=r"photo/dog: no \.jpg, \.jpeg, \.png, \.webp of class 'dog'"):
+        open_all(root)
+
+
+def test_domain_without_class_folders(tmp_path: Path) -> None:
+    (tmp_path / "root" / "photo").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "root" / "photo" / "a.png")
+    with pytest.raises(DataError, match="no class folders"):
+        open_all(tmp_path / "root", "photo")
+
+
+def test_counts_other_than_published_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    classes = dict.fromkeys(BENCHMARKS["office_home"].classes or (), 20)
+    root = write_tree(tmp_path / "root", {"Art": classes})
+    with caplog.at_level(logging.WARNING):
+        open_all(root, "Art", benchmark="office_home")
+    assert "Art/Alarm_Clock: 20 images, published: 74" in caplog.text
+    assert "more: `scale-ray data check office_home` lists all" in caplog.text
+
+
+# scale-ray data check
+
+
+def test_check_lists_everything(tmp_path: Path) -> None:
+    classes = dict.fromkeys(BENCHMARKS["pacs"].classes or (), 1)
+    root = write_tree(tmp_path / "root", {"photo": classes, "sketch": {**classes, "dog": 0, "yak": 1}})
+    truncate(root / "photo" / "dog" / "0.jpg")
+    (root / "sketch" / "house" / "0.jpg").write_bytes(b"")
+    report = check_data("pacs", root=root)
+    assert report.images == {"photo": 7, "sketch": 7}
+    found = [(problem.kind, problem.message) for problem in report.problems]
+    assert [kind for kind, _ in found] == [
+        "missing", "missing", "classes", "empty", "unreadable", "unreadable", "count", "count"
+    ]  # fmt: skip
+    messages = [message for _, message in found]
+    assert "'art_painting'" in messages[0]
+    assert messages[2] == "sketch has also yak"
+    assert str(root / "sketch" / "dog") in messages[3]
+    assert str(root / "photo" / "dog" / "0.jpg") in messages[4]
+    assert "truncated" in messages[4]
+    assert messages[5] == f"{root / 'sketch' / 'house' / '0.jpg'}: the file is empty"
+    assert messages[6] == "photo: 7 images, published: 1670"
+    assert [problem.stops_training for problem in report.problems] == [True] * 6 + [False] * 2
+    assert not cache_folder().exists()
+
+
+# The cache
+
+
+def test_arrays_are_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    for _ in range(2):
+        images = open_all(root)[0].images
+        with pytest.raises(ValueError, match="read-only"):
+            images[0] = 0
+
+
+def test_a_second_opening_decodes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    first = open_all(root)
+    assert "decoding photo to 8 px: 5" in capsys.readouterr().err
+    second = open_all(root)
+    assert capsys.readouterr().err == ""
+    assert (first[0].images == second[0].images).all()
+
+
+def test_digests_are_kept_by_size_and_time_of_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    before = domain_digest("image_folder", "photo", root=root)
+    image = root / "photo" / "cat" / "0.jpg"
+    stat, content = image.stat(), image.read_bytes()
+    image.write_bytes(bytes(len(content)))
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert domain_digest("image_folder", "photo", root=root) == before
+    (kept,) = (cache_folder() / "file_digests").iterdir()
+    kept.write_text("{")
+    assert domain_digest("image_folder", "photo", root=root) != before
+    assert "is damaged" in caplog.text
+    shutil.rmtree(cache_folder())
+    assert domain_digest("image_folder", "photo", root=root) != before
+
+
+@pytest.mark.parametrize("damage", ["shorter", "gone", "nonsense"])
+def test_damaged_arrays_are_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    root = write_tree(tmp_path / "root", {"photo": TWO_DOMAINS["photo"]})
+    wanted = np.array(open_all(root, "photo")[0].images)
+    (stored,) = (cache_folder() / "decoded").iterdir()
+    if damage == "shorter":
+        os.truncate(stored / "images.npy", 300)
+    elif damage == "gone":
+        (stored / "labels.npy").unlink()
+    else:
+        (stored / "skipped.json").write_text("?")
+    assert (open_all(root, "photo")[0].images == wanted).all()
+    assert "is damaged" in caplog.text
+    assert [path.name for path in (cache_folder() / "decoded").iterdir()] == [stored.name]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    open_all(root, "photo")
+    (stored,) = (cache_folder() / "decoded").iterdir()
+    shutil.rmtree(stored)
+    old, new = stored.with_name(f".{stored.name}.old"), stored.with_name(f".{stored.name}.new")
+    old.mkdir()
+    new.mkdir()
+    os.utime(old, (time.time() - 1e6,) * 2)
+    open_all(root, "photo")
+    assert sorted(path.name for path in stored.parent.iterdir()) == sorted([stored.name, new.name])
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DataError, match=r"file/cache.*cannot be written.*SCALE_RAY_CACHE"):
+        open_all(root)
+
+
+def test_two_processes_race_to_the_same_arrays(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {"photo": {"cat": 150, "dog": 150}})
+    code = (
+        "import hashlib, pathlib, sys; from scale_ray.data.decoded import open_domains;"
+        "d, = open_domains('image_folder', ['photo'], root=pathlib.Path(sys.argv[1]), resize=64, corrupt='error');"
+        "print(d.images.shape[0], hashlib.sha256(d.images.tobytes() + d.labels.tobytes()).hexdigest())"
+    )
+    command = [sys.executable, "-c", code, str(root)]
+    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    first, second = (racer.communicate()[0] for racer in racers)
+    assert first == second
+    assert first.startswith("300 ")
+    assert len(list((cache_folder() / "decoded").iterdir())) == 1
+
+
+def test_header_has_one_length_for_any_count(tmp_path: Path) -> None:
+    lengths = set()
+    for count in (0, 7, 15_588, 10**9):
+        with (tmp_path / "header").open("wb") as file:
+            _write_header(file, count, 256)
+            lengths.add(file.tell())
+    assert len(lengths) == 1
