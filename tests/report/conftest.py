@@ -1,0 +1,54 @@
+"""Stores with invented figures: enough of every status that each way of being incomplete shows."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from report_stores import CREATED, GAIN, PAIRS, cell_of, config_of, record_of
+
+from scale_ray.config import RECIPE_VERSION, TrialConfig
+from scale_ray.store import Store, StudyPlan
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Callable[..., Store]:
+    """`make_store([(config, accuracy), ...], planned=[config, ...])`."""
+
+    def make(
+        outcomes: Sequence[tuple[TrialConfig, float | None]], planned: Sequence[TrialConfig] = (), name: str = "s"
+    ) -> Store:
+        store = Store(tmp_path / "store", create=True)
+        for config, accuracy in outcomes:
+            store.write_record(record_of(config, accuracy))
+        if planned:
+            store.write_plan(StudyPlan(name=name, created=CREATED, cells=[cell_of(config) for config in planned]))
+        return store
+
+    return make
+
+
+@pytest.fixture
+def study_store(tmp_path: Path) -> Store:
+    """A study of 2 pairs x 4 combinations x 2 backbones x 3 seeds and a method without a single record.
+
+    One cell failed, one is missing, one is stale; 45 of 48 are done, besides 3 missing cells of `dann`.
+    """
+    store = Store(tmp_path / "study", create=True)
+    planned = []
+    for pair_index, (source, target) in enumerate(PAIRS):
+        for losses, gain in GAIN.items():
+            for backbone in ("resnet18", "lenet"):
+                for seed in range(3):
+                    config = config_of(source, target, losses, backbone, seed)
+                    planned.append(config)
+                    place = (source, losses, backbone, seed)
+                    if place == ("mnist", "ce+ssl+dist+reg", "resnet18", 1):
+                        continue
+                    bonus = (2.0 if backbone == "resnet18" else 0.0) - 6.0 * pair_index + 0.5 * seed * (1 + pair_index)
+                    failed = place == ("fonts", "ce+ssl+dist", "resnet18", 2)
+                    stale = place == ("fonts", "ce+ssl+dist+reg", "lenet", 2)
+                    accuracy = None if failed else 48.0 + gain + bonus
+                    store.write_record(record_of(config, accuracy, recipe=RECIPE_VERSION - stale))
+    planned += [config_of("mnist", "mnistm", "ce", "lenet", seed, method="dann") for seed in range(3)]
+    store.write_plan(StudyPlan(name="ablation", created=CREATED, cells=[cell_of(config) for config in planned]))
+    return store

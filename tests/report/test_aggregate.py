@@ -1,0 +1,138 @@
+import re
+from collections.abc import Callable
+
+import pytest
+from report_stores import config_of, digests, record_of
+
+from scale_ray.config import TrialConfig
+from scale_ray.report import Grid, ReportError, grids, load
+from scale_ray.store import Store
+
+MAKE = Callable[..., Store]
+
+
+def one(found: list[Grid], form: str = "losses_by_backbone", metric: str = "target_accuracy", facet: str = "") -> Grid:
+    (grid,) = [grid for grid in found if (grid.form, grid.metric, grid.facet) == (form, metric, facet)]
+    return grid
+
+
+def scale(pair: str, seed: int, losses: str = "ce+ssl", backbone: str = "lenet") -> TrialConfig:
+    return config_of(pair, "mnistm", losses, backbone, seed)
+
+
+def grids_of(store: Store) -> list[Grid]:
+    return grids(load(store.root))
+
+
+def test_pairs_are_averaged_within_a_seed_before_seeds(make_store: MAKE) -> None:
+    figures = {("mnist", 0): 90.0, ("fonts", 0): 70.0, ("mnist", 1): 94.0, ("fonts", 1): 74.0}
+    found = grids_of(make_store([(scale(*key), value) for key, value in figures.items()]))
+    # Seeds: (90 + 70) / 2 = 80 and (94 + 74) / 2 = 84: mean 82, sample standard deviation sqrt(2 * 2^2 / 1) = 2.828…
+    # Over the four figures it would be 11.5: differences between pairs are not spread over seeds.
+    table_1 = one(found).cells["ce+ssl", "lenet"]
+    assert (table_1.mean, table_1.n, table_1.planned) == (82.0, 2, 4)
+    assert table_1.std == pytest.approx(8**0.5)
+    table_2 = one(found, "pairs_by_method")
+    assert table_2.columns == ["fonts>mnistm", "mnist>mnistm", "average"]
+    assert table_2.cells["scale (ce+ssl)", "mnist>mnistm"].mean == 92.0
+    assert table_2.cells["scale (ce+ssl)", "average"] == table_1
+    assert one(found, metric="teacher_accuracy").cells["ce+ssl", "lenet"].mean == 81.0
+    assert one(found, metric="source_val_accuracy").cells["ce+ssl", "lenet"].mean == 99.0
+
+
+def test_compared_cells_average_the_same_keys_and_the_note_says_what_was_left_out(make_store: MAKE) -> None:
+    outcomes: list[tuple[TrialConfig, float | None]] = [(scale("mnist", seed), 80.0 + seed) for seed in range(3)]
+    outcomes += [(scale("mnist", seed, "ce+ssl+dist"), None if seed == 2 else 90.0) for seed in range(3)]
+    grid = one(grids_of(make_store(outcomes)))
+    assert grid.cells["ce+ssl", "lenet"].mean == 80.5  # without seed 2
+    failed = grid.cells["ce+ssl+dist", "lenet"]
+    assert (failed.mean, failed.n, failed.done, failed.failed) == (90.0, 2, 2, 1)
+    notes = "\n".join(grid.notes)
+    assert "1 of 3 (pair, seed) keys left out" in notes
+    assert "mnist>mnistm seed 2 (ce+ssl+dist / lenet failed)" in notes
+    assert "† ce+ssl+dist / lenet: 1 of 3 failed." in notes
+
+
+def test_a_row_without_any_result_does_not_empty_the_others(make_store: MAKE) -> None:
+    grid = one(grids_of(make_store([(scale("mnist", 0), 80.0), (scale("mnist", 0, "ce+reg"), None)])))
+    assert grid.cells["ce+ssl", "lenet"].mean == 80.0
+    assert grid.cells["ce+ssl", "lenet"].std is None
+    assert grid.cells["ce+reg", "lenet"].mean is None
+
+
+def test_cells_with_nothing_in_common_are_not_averaged(make_store: MAKE) -> None:
+    grid = one(grids_of(make_store([(scale("mnist", 0), 80.0), (scale("mnist", 1, "ce+reg"), 60.0)])))
+    assert {cell.mean for cell in grid.cells.values()} == {None}
+    assert "2 of 2 (pair, seed) keys left out" in grid.notes[0]
+    assert "not planned" in grid.notes[0]
+
+
+def test_seeds_over_different_pairs_are_pointed_out(make_store: MAKE) -> None:
+    outcomes = [(scale("mnist", 0), 80.0), (scale("fonts", 0), 60.0), (scale("mnist", 1), 82.0)]
+    grid = one(grids_of(make_store(outcomes, planned=[scale("fonts", 1)])))
+    assert any("the seeds do not average the same pairs" in note for note in grid.notes)
+
+
+def test_nothing_done_is_a_grid_of_holes(make_store: MAKE) -> None:
+    found = grids_of(make_store([], planned=[scale("mnist", seed) for seed in range(3)]))
+    assert len(found) == 6
+    for grid in found:
+        assert [(cell.mean, cell.missing) for cell in grid.cells.values()] == [(None, 3)]
+
+
+def test_source_only_is_the_row_ce_and_other_methods_stay_out_of_table_1(make_store: MAKE) -> None:
+    outcomes = [(scale("mnist", 0, "ce"), 40.0), (scale("mnist", 0), 80.0)]
+    outcomes += [(config_of("mnist", "mnistm", "ce", "lenet", 0, method="dann"), 60.0)]
+    found = grids_of(make_store(outcomes))
+    assert one(found).rows == ["ce", "ce+ssl"]
+    assert one(found, "pairs_by_method").rows == ["source_only", "dann (ce)", "scale (ce+ssl)"]
+
+
+def test_source_only_and_scale_with_ce_alone_are_two_rows(make_store: MAKE) -> None:
+    outcomes = [(scale("mnist", 0, "ce"), 40.0), (config_of("mnist", "mnistm", "ce", "lenet", 0, method="scale"), 41.0)]
+    grid = one(grids_of(make_store(outcomes)))
+    assert {row: grid.cells[row, "lenet"].mean for row in grid.rows} == {"ce": 40.0, "ce (scale)": 41.0}
+
+
+def test_rows_and_columns_are_in_reading_order(make_store: MAKE) -> None:
+    combinations = ["ce+ssl+dist+reg", "ce+dist", "ce+reg", "ce", "ce+ssl", "ce+ssl+reg"]
+    backbones = ["resnet101", "resnet50", "resnet152"]
+    planned = [scale("mnist", 0, losses, backbone) for losses in combinations for backbone in backbones]
+    grid = one(grids_of(make_store([], planned=planned)))
+    assert grid.rows == ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+reg", "ce+ssl+dist+reg"]
+    assert grid.columns == ["resnet50", "resnet101", "resnet152"]
+
+
+def test_a_field_that_varies_splits_the_grids_instead_of_being_averaged(make_store: MAKE) -> None:
+    outcomes = [
+        (scale("mnist", seed).replace({"losses.threshold": threshold}), value + seed)
+        for threshold, value in ((0.8, 80.0), (0.9, 90.0))
+        for seed in range(2)
+    ]
+    found = grids_of(make_store(outcomes))
+    for facet, mean in (("losses.threshold=0.8", 80.5), ("losses.threshold=0.9", 90.5)):
+        assert one(found, facet=facet).cells["ce+ssl", "lenet"].mean == mean
+
+
+def test_a_field_that_follows_from_the_row_is_noted_and_does_not_split(make_store: MAKE) -> None:
+    long = scale("mnist", 0, "ce").replace({"optim.steps": 900})
+    grid = one(grids_of(make_store([(long, 40.0), (scale("mnist", 0), 80.0)])))
+    assert grid.rows == ["ce", "ce+ssl"]
+    assert "Methods, combinations or backbones differ in optim.steps as well: 600, 900." in grid.notes
+
+
+def test_benchmarks_have_grids_of_their_own(make_store: MAKE) -> None:
+    other = scale("mnist", 0).replace({"data.benchmark": "pacs"})
+    found = grids_of(make_store([(scale("mnist", 0), 80.0), (other, 50.0)]))
+    means = {grid.benchmark: grid.cells["ce+ssl", "lenet"].mean for grid in found if grid.form == "losses_by_backbone"}
+    assert set(means) == {"digits", "pacs"}
+    assert len(found) == 12
+
+
+def test_two_data_versions_of_one_cell_are_refused(make_store: MAKE) -> None:
+    config = scale("mnist", 0)
+    store = make_store([(config, 80.0)])
+    other = record_of(config, 70.0, inputs=digests(config) | {"source": "sha-other"})
+    store.write_record(other)
+    with pytest.raises(ReportError, match=re.escape(other.id)):
+        grids_of(store)

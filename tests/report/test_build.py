@@ -1,0 +1,116 @@
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+from report_stores import config_of
+
+from scale_ray.report import ReportError, write_report
+from scale_ray.report.aggregate import grids
+from scale_ray.report.figures import accuracy_curves, heat_map, render
+from scale_ray.report.load import read
+from scale_ray.store import Store
+
+MAKE = Callable[..., Store]
+
+
+def test_a_report_is_whole_and_the_same_each_time(study_store: Store, tmp_path: Path) -> None:
+    first, second = write_report(study_store.root, tmp_path / "a"), write_report(study_store.root, tmp_path / "b")
+    names = {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    told = {path.relative_to(tmp_path / "a") for path in (first.page, first.records, *first.tables, *first.figures)}
+    assert names == told
+    assert {path.name for path in first.tables} == {
+        f"{form}.{kind}" for form in ("losses_by_backbone", "pairs_by_method") for kind in ("md", "csv", "tex")
+    }
+    assert first.figures[0].name == "losses_by_backbone-digits.png"
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert second.page.exists()
+
+
+def test_records_csv_is_the_frame_without_tracebacks(study_store: Store, tmp_path: Path) -> None:
+    paths = write_report(study_store.root, tmp_path / "out")
+    assert len(paths.records.read_text().splitlines()) == 52  # a head and 51 cells, one line each
+    frame = pd.read_csv(paths.records)
+    assert frame["target_accuracy"].notna().sum() == 46  # the done ones and the stale one
+    assert frame.loc[frame["status"] == "failed", "error"].tolist() == ["RuntimeError: <b>loss</b> is nan"]
+    assert "traceback" not in frame.columns
+
+
+class _Page(HTMLParser):
+    """Collects what a browser would fetch, and the text that a reader sees."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.open: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_the_page_holds_everything_and_fetches_nothing(study_store: Store, tmp_path: Path) -> None:
+    text = write_report(study_store.root, tmp_path / "out").page.read_text(encoding="utf-8")
+    page = _Page(text)
+    assert not page.open
+    assert len(page.fetched) == 2  # the curves of two backbones
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.fetched)
+    assert "<script" not in text
+    words = re.sub(r"\s+", " ", page.words)
+    for expected in [
+        "45 done", "1 failed", "4 missing", "1 stale", "of 51 cells", "no teacher",
+        "RuntimeError: <b>loss</b> is nan at step 7", "0123abc", "sha-mnist", "2.14.1", "laptop",
+        "scale (ce+ssl+dist+reg)", "2026-03-01T00:02:00+00:00", "0.47 h",
+    ]:  # fmt: skip
+        assert expected in words, expected
+
+
+def test_a_study_with_nothing_done_has_a_report(make_store: MAKE, tmp_path: Path) -> None:
+    planned = [config_of("mnist", "mnistm", "ce+ssl", "lenet", seed) for seed in range(2)]
+    store = make_store([], planned=planned)
+    paths = write_report(store.root, tmp_path / "out")
+    assert "| ce+ssl | missing |" in (tmp_path / "out" / "losses_by_backbone.md").read_text()
+    assert "0 done" in _Page(paths.page.read_text(encoding="utf-8")).words
+
+
+def test_an_empty_store_and_an_impossible_folder_are_refused(make_store: MAKE, tmp_path: Path) -> None:
+    store = make_store([])
+    with pytest.raises(ReportError, match="run a study into it first"):
+        write_report(store.root, tmp_path / "out")
+    make_store([(config_of("mnist", "mnistm", "ce", "lenet", 0), 40.0)])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match="choose another folder"):
+        write_report(store.root, tmp_path / "file")
+
+
+def test_curves_draw_the_mean_over_seeds(study_store: Store) -> None:
+    cells, curves = read(study_store.root)
+    figure = accuracy_curves(cells, curves, "lenet", "digits")
+    fonts, mnist = figure.axes
+    assert (fonts.get_title(), mnist.get_title()) == ("fonts>mnistm", "mnist>mnistm")
+    ends = {round(float(line.get_ydata()[-1]), 6) for line in mnist.lines if len(line.get_ydata())}
+    # Seeds add 0, 0.5 and 1 to 48 + gain; the teacher is one point behind and source_only has none.
+    assert ends == {48.5, 88.5, 87.5, 92.5, 91.5, 94.0, 93.0}
+
+
+def test_a_figure_does_not_depend_on_the_users_settings(study_store: Store) -> None:
+    grid = grids(read(study_store.root).cells)[0]
+    plain = render(heat_map(grid), "svg")
+    settings: dict[Any, Any] = {"font.size": 20, "svg.fonttype": "none", "savefig.dpi": 10}
+    with mpl.rc_context(settings):
+        assert render(heat_map(grid), "svg") == plain
+    assert b"<dc:date>" not in plain

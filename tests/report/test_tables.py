@@ -1,0 +1,98 @@
+"""Golden files: run with UPDATE_GOLDEN=1 to write them anew, then read the difference."""
+
+import csv
+import os
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from scale_ray.report import Cell, Grid, grids, load, terminal_grid
+from scale_ray.report.tables import cell_text, comma_separated, latex, markdown
+from scale_ray.store import Store
+
+GOLDEN = Path(__file__).parent / "golden"
+FORMS = ("losses_by_backbone", "pairs_by_method")
+
+
+def grid_of(cell: Cell, name: str = "r") -> Grid:
+    return Grid("losses_by_backbone", "digits", "", "target_accuracy", [name], ["c"], {(name, "c"): cell}, [])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["md", "csv", "tex"])
+def test_tables_are_as_they_were(study_store: Store, form: str, kind: str) -> None:
+    share = [grid for grid in grids(load(study_store.root)) if grid.form == form]
+    text = {
+        "md": lambda: "\n".join(map(markdown, share)),
+        "csv": lambda: comma_separated(share),
+        "tex": lambda: "\n".join(map(latex, share)),
+    }[kind]()
+    path = GOLDEN / f"{form}.{kind}"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (Cell(94.24, 0.31, 3, done=3, measured=3), "94.2 ± 0.3"),
+        (Cell(94.24, None, 1, done=1, measured=1), "94.2"),
+        (Cell(94.24, 0.31, 3, done=4, failed=1, missing=1, measured=4), "94.2 ± 0.3 †"),
+        (Cell(0.0, 0.0, 2, done=2, measured=2), "0.0 ± 0.0"),
+        (Cell(missing=6), "missing"),
+        (Cell(failed=2), "failed (2)"),
+        (Cell(failed=2, missing=4), "failed (2), missing (4)"),
+        (Cell(stale=1), "stale (1)"),
+        (Cell(done=3), "no teacher"),
+        (Cell(done=3, measured=3), "nothing in common"),
+        (Cell(), "—"),
+    ],
+)
+def test_what_a_place_says(cell: Cell, text: str) -> None:
+    assert cell_text(cell, grid_of(cell)) == text
+
+
+def test_n_stands_in_the_places_where_it_differs() -> None:
+    cells = {("r", "a"): Cell(90.0, 1.0, 3, done=3, measured=3), ("r", "b"): Cell(80.0, 1.0, 2, done=2, measured=2)}
+    grid = Grid("pairs_by_method", "digits", "", "target_accuracy", ["r"], ["a", "b"], cells, [])
+    assert [cell_text(cell, grid) for cell in cells.values()] == ["90.0 ± 1.0 (n=3)", "80.0 ± 1.0 (n=2)"]
+
+
+def test_latex_is_escaped_and_balanced(study_store: Store) -> None:
+    text = "\n".join(map(latex, grids(load(study_store.root))))
+    assert r"mnist$\rightarrow$mnistm" in text
+    assert r"source\_only" in text
+    assert r"$\pm$" in text
+    assert text.isascii()
+    assert text.count("{") == text.count("}")
+    assert re.findall(r"\\begin\{(\w+)\}", text).count("tabular") == text.count(r"\end{tabular}")
+    for table in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        lines = [line for line in table[1].splitlines() if line.endswith(r"\\")]
+        assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {len(table[0])}
+
+
+def test_markdown_marks_in_labels_are_escaped() -> None:
+    cell = Cell(1.0, None, 1, done=1, measured=1)
+    assert r"| 0.5\*ssl\|x |" in markdown(grid_of(cell, "0.5*ssl|x"))
+
+
+def test_csv_has_one_line_a_place_and_no_zero_for_a_hole(study_store: Store) -> None:
+    found = grids(load(study_store.root))
+    lines = list(csv.DictReader(comma_separated(found).splitlines()))
+    assert len(lines) == sum(len(grid.rows) * len(grid.columns) for grid in found)
+    holes = [line for line in lines if line["row"] == "dann (ce)"]
+    assert {(line["mean"], line["n"]) for line in holes} == {("", "0")}
+    assert {line["text"] for line in holes} == {"missing", "—"}
+
+
+def test_the_terminal_shows_every_place(study_store: Store) -> None:
+    grid = next(grid for grid in grids(load(study_store.root)) if grid.form == "pairs_by_method")
+    console = Console(width=140, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    with console.file:
+        console.print(terminal_grid(grid))
+        shown = console.export_text()
+    for text in [*grid.rows, *grid.columns, *(cell_text(cell, grid) for cell in grid.cells.values())]:
+        assert text in shown
