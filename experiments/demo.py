@@ -11,7 +11,7 @@ from scale_ray.cli import experiment
 if __name__ == "__main__":
     experiment(
         benchmark="digits",
-        pairs="mnist:mnistm,fonts:mnistm",
+        pairs="mnist:mnistm,optdigits:mnist",
         losses="ce,ce+ssl,ce+ssl+dist,ce+ssl+dist+reg",
         seeds="1",
         storage="runs/demo",
