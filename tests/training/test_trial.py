@@ -1,0 +1,220 @@
+"""One trial: the same record twice, the same record after an interruption, and no way to the target's labels."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from scale_ray.config import ConfigError, Execution, TrialConfig, identity
+from scale_ray.data.batches import Batches
+from scale_ray.data.decoded import Domain
+from scale_ray.models import BACKBONES, Network
+from scale_ray.store import Store
+from scale_ray.training.checkpoint import CheckpointError
+from scale_ray.training.loop import Progress, TrainingDiverged
+from scale_ray.training.trial import check_trial, open_data, run_trial, train_on, trial_inputs
+
+CPU = torch.device("cpu")
+
+
+class Interrupted(KeyboardInterrupt):
+    """A person's Ctrl-C, at a step of our choice."""
+
+
+def interrupt_at(step: int) -> Progress:
+    def on_step(done: int) -> None:
+        if done == step:
+            raise Interrupted
+
+    return Progress(on_step=on_step)
+
+
+def trial_id(config: TrialConfig, root: Path) -> str:
+    return identity(config, trial_inputs(config, root))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "source_only", "losses.terms": "ce"},
+        {},
+        {"data.class_balance": "both", "losses.statistics_window": "ema", "model.batch_norm": "joint"},
+        {"data.class_balance": "off", "losses.covariance": "full", "losses.statistics_window": "epoch"},
+        {"model.backbone": "mobilenet_v2", "data.image_size": 32, "data.resize": 32},
+    ],
+    ids=str,
+)
+def test_interrupted_and_resumed_equals_uninterrupted(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, changes: dict
+) -> None:
+    config = tiny_config.replace(changes)
+    execution = Execution(root=tiny_root, checkpoint_every=3, keep_model=True)
+    whole, broken = Store(tmp_path / "whole", create=True), Store(tmp_path / "broken", create=True)
+    expected = run_trial(config, execution, whole)
+
+    # Between the checkpoints after steps 3 and 6, then between those after 6 and 9: twice work is lost and done again.
+    for step in (5, 8):
+        with pytest.raises(Interrupted):
+            run_trial(config, execution, broken, interrupt_at(step))
+    steps_of_last_session: list[int] = []
+    resumed = run_trial(config, execution, broken, Progress(on_step=steps_of_last_session.append))
+
+    assert steps_of_last_session == list(range(7, config.optim.steps + 1))
+    assert resumed.result == expected.result
+    assert not broken.checkpoint_path(expected.id).exists()
+    models = [load_file(store.model_path(expected.id)) for store in (whole, broken)]
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_the_record_is_the_same_on_disk_but_for_provenance(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
+    texts = []
+    for name in ("one", "two"):
+        store = Store(tmp_path / name, create=True)
+        record = run_trial(tiny_config, Execution(root=tiny_root), store)
+        document = json.loads(store.record_path(record.id).read_text())
+        assert document.pop("provenance")["wall_seconds"] > 0
+        texts.append(json.dumps(document))
+    assert texts[0] == texts[1]
+
+
+def test_permuted_target_labels_change_nothing_but_reported_accuracy(
+    tiny_config: TrialConfig, tiny_root: Path
+) -> None:
+    config = tiny_config.replace({"data.class_balance": "both"})
+    source, target = open_data(config, tiny_root)
+    permuted = dataclasses.replace(target, labels=np.random.default_rng(0).permutation(target.labels))
+    true_result, _, student = train_on(config, source, target, CPU)
+    false_result, _, same = train_on(config, source, permuted, CPU)
+
+    assert all(torch.equal(a, b) for a, b in zip(student.state_dict().values(), same.state_dict().values(), strict=True))
+    accuracies = {"target_accuracy", "teacher_accuracy"}
+    for true_point, false_point in zip(true_result.curve, false_result.curve, strict=True):
+        assert true_point.model_dump(exclude=accuracies) == false_point.model_dump(exclude=accuracies)
+    assert true_result.target_accuracy != false_result.target_accuracy
+
+
+def test_batches_are_given_no_target_labels(tiny_config: TrialConfig, tiny_root: Path) -> None:
+    """By structure: nothing that the loop's batches hold is or contains the target's labels."""
+    _, target = open_data(tiny_config, tiny_root)
+    marked = dataclasses.replace(target, labels=target.labels + 1000)
+    held = []
+    original = Batches.__init__
+
+    def spy(self: Batches, *arguments: object) -> None:
+        original(self, *arguments)
+        held.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Batches, "__init__", spy)
+        train_on(tiny_config, open_data(tiny_config, tiny_root)[0], marked, CPU)
+    arrays = [value for part in (held[0]._source, held[0]._target) for value in vars(part).values()]
+    assert len(arrays) == 4
+    assert not any(array is marked.labels or (array.dtype == np.int64 and array.max() >= 1000) for array in arrays)
+
+
+def test_a_stored_model_predicts_without_projection_head(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path, create=True)
+    record = run_trial(tiny_config, Execution(root=tiny_root, keep_model=True), store)
+    state = load_file(store.model_path(record.id))
+    assert not any(name.startswith("projector.") for name in state)
+    network = Network(BACKBONES["lenet"].build(), BACKBONES["lenet"].feature_dim, 3, tiny_config.model)
+    network.load_for_prediction(state)
+    assert network.eval().predict(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
+
+
+def test_a_diverging_trial_leaves_a_record_with_its_error(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path, create=True)
+    config = tiny_config.replace({"optim.learning_rate": 1e20})
+    with pytest.raises(TrainingDiverged, match=r"not finite.*lower optim.learning_rate"):
+        run_trial(config, Execution(root=tiny_root), store)
+    record = store.read_record(trial_id(config, tiny_root))
+    assert record is not None
+    assert (record.status, record.result) == ("failed", None)
+    assert record.failure is not None
+    assert record.failure.kind == "TrainingDiverged"
+    assert "_point" in record.failure.traceback
+
+
+def test_a_damaged_checkpoint_is_named_and_not_trained_over(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path, create=True)
+    path = store.checkpoint_path(trial_id(tiny_config, tiny_root))
+    path.write_bytes(b"half a checkpoint")
+    with pytest.raises(CheckpointError, match=f"{path}.*delete it"):
+        run_trial(tiny_config, Execution(root=tiny_root), store)
+    assert path.read_bytes() == b"half a checkpoint"
+
+
+def test_a_config_that_names_nothing_leaves_no_record(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path, create=True)
+    with pytest.raises(ConfigError, match=r"unknown model.backbone 'resnet5'.*did you mean 'resnet50'"):
+        run_trial(tiny_config.replace({"model.backbone": "resnet5"}), Execution(root=tiny_root), store)
+    assert list(store.records()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.benchmark": "office_hme"}, "unknown benchmark 'office_hme'.*'office_home'"),
+        ({"data.benchmark": "digits", "data.source": "mnsit", "data.target": "mnistm"}, "'mnsit'.*'mnist'"),
+        ({"model.backbone": "resnet"}, "unknown model.backbone 'resnet'"),
+        ({"method": "scal"}, "unknown method 'scal'.*'scale'"),
+        ({"losses.terms": "ce+sll"}, "unknown loss term 'sll'.*'ssl'"),
+        ({"views.strong": "colour"}, "unknown views.strong 'colour'.*'colour_affine'"),
+        ({"model.weights": "imagenet"}, "'lenet' has no ImageNet weights"),
+        ({"model.weights": "/no/such.pth"}, "no file '/no/such.pth'"),
+    ],
+    ids=str,
+)
+def test_names_are_checked_before_any_compute(tiny_config: TrialConfig, changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_trial(tiny_config.replace(changes))
+
+
+def test_domains_are_spelt_one_way(tiny_config: TrialConfig) -> None:
+    config = tiny_config.replace({"data.benchmark": "office_home", "data.source": "real", "data.target": "Art"})
+    assert check_trial(config).data.source == "Real_World"
+
+
+def test_identity_follows_the_images(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
+    """Another folder with the same images is the same trial; another label of one image is another trial."""
+    copy = Path(shutil.copytree(tiny_root, tmp_path / "copy"))
+    assert trial_id(tiny_config, copy) == trial_id(tiny_config, tiny_root)
+    moved = Path(shutil.copytree(tiny_root, tmp_path / "moved"))
+    (moved / "inverted" / "rows" / "00.png").rename(moved / "inverted" / "columns" / "moved.png")
+    assert trial_id(tiny_config, moved) != trial_id(tiny_config, tiny_root)
+
+
+def test_skipped_images_are_counted_in_the_record(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(tiny_root, tmp_path / "root"))
+    damaged = root / "plain" / "rows" / "00.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    with pytest.raises(ValueError, match=f"{damaged}.*skip"):
+        run_trial(tiny_config, Execution(root=root), None)
+    record = run_trial(tiny_config.replace({"data.corrupt": "skip"}), Execution(root=root), None)
+    assert record.result is not None
+    assert record.result.skipped == {"plain": ["rows/00.png"]}
+
+
+def test_device_that_is_not_there(tiny_config: TrialConfig, tiny_root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"device 'cuda:99' cannot be used"):
+        run_trial(tiny_config, Execution(root=tiny_root, device="cuda:99"), None)
+
+
+def test_domain_has_what_the_split_needs(tiny_config: TrialConfig, tiny_root: Path) -> None:
+    source, target = open_data(tiny_config, tiny_root)
+    assert isinstance(source, Domain)
+    assert source.classes == target.classes == ("checks", "columns", "rows")
