@@ -34,6 +34,22 @@ def _ordered_terms(terms: Iterable[str]) -> list[str]:
     return sorted(terms, key=lambda name: (_TERM_ORDER.index(name) if name in _TERM_ORDER else len(_TERM_ORDER), name))
 
 
+def _write_term(name: str, weight: float) -> str:
+    """`ssl`, `0.5*ssl`; never with a plus sign, which joins terms."""
+    return name if weight == 1 else f"{weight:.12g}*{name}".replace("e+", "e")
+
+
+def _read_term(text: str, combination: str) -> tuple[str, float]:
+    weight, star, name = (part.strip() for part in text.rpartition("*"))
+    try:
+        number = float(weight) if star else 1.0
+    except ValueError:
+        name = ""
+    if not name:
+        raise ValueError(f"{combination!r} is no loss combination: write terms and weights as in 'ce+ssl+0.5*dist'")
+    return name, number
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
@@ -48,6 +64,12 @@ class _Part(BaseModel):
                     hint = suggest(str(key), cls.model_fields)
                     raise ValueError(f"unknown key {key!r} in {cls.__name__}: {hint}known keys: {known}")
         return values
+
+    @field_validator("*")
+    @classmethod
+    def _drop_sign_of_zero(cls, value: Any) -> Any:
+        """-0.0 is 0.0, and must not be another identity."""
+        return 0.0 if isinstance(value, float) and value == 0 else value
 
 
 class DataConfig(_Part):
@@ -107,7 +129,7 @@ class LossesConfig(_Part):
 
     terms: dict[str, float] = Field(
         default_factory=lambda: {"ce": 1.0, "ssl": 1.0, "dist": 1.0, "reg": 1.0},
-        description="name -> weight; also written 'ce+ssl+dist+reg'. A weight of 0 switches the term off",
+        description="name -> weight; also written 'ce+ssl+0.5*dist'. A weight of 0 switches the term off",
     )
     threshold: float = Field(0.8, ge=0, lt=1, description="a pseudo-label counts where confidence > threshold")
     temperature: float = Field(0.1, gt=0, le=10, description="tau of dist and reg")
@@ -121,10 +143,10 @@ class LossesConfig(_Part):
     @classmethod
     def _read_combination(cls, terms: Any) -> Any:
         if isinstance(terms, str):
-            names = [name.strip() for name in terms.split("+")]
-            if len(set(names)) != len(names) or not all(names):
-                raise ValueError(f"{terms!r} is no loss combination: write each term once, as in 'ce+ssl'")
-            return dict.fromkeys(names, 1.0)
+            pairs = [_read_term(part.strip(), terms) for part in terms.split("+")]
+            if len(dict(pairs)) != len(pairs):
+                raise ValueError(f"{terms!r} names a loss term twice: write each once, as in 'ce+0.5*ssl'")
+            return dict(pairs)
         return terms
 
     @field_validator("terms")
@@ -135,7 +157,9 @@ class LossesConfig(_Part):
                 raise ValueError(f"weight of loss term {name!r} is {weight}: it must not be negative")
         kept = {name: weight for name, weight in terms.items() if weight > 0}
         if "ce" not in kept:
-            raise ValueError(f"loss terms {'+'.join(kept) or '(none)'} lack 'ce', the only term that sees labels: add it")
+            raise ValueError(
+                f"loss terms {'+'.join(kept) or '(none)'} lack 'ce', the only term that sees labels: add it"
+            )
         return {name: kept[name] for name in _ordered_terms(kept)}
 
 
@@ -216,7 +240,7 @@ class TrialConfig(_Part):
     @property
     def combination(self) -> str:
         """The loss combination as it is written in tables: `ce+ssl+dist+reg`; a weight other than 1 is shown."""
-        return "+".join(name if weight == 1 else f"{weight:g}*{name}" for name, weight in self.losses.terms.items())
+        return "+".join(_write_term(name, weight) for name, weight in self.losses.terms.items())
 
     def canonical_json(self) -> str:
         """One text for one meaning: keys sorted, floats in shortest form, no spaces."""
@@ -229,7 +253,7 @@ class Execution(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path | None = Field(None, description="folder of an image benchmark: root/domain/class/image")
-    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1'")
     threads: int = Field(1, ge=1, description="torch threads: the CPUs that the trial was given")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep_model: bool = Field(False, description="store the trained model (without projection head) beside the record")

@@ -1,10 +1,11 @@
 """What a finished trial leaves: one record, done or failed.
 
-`result` is a function of the config, the data and the machine, bit for bit; what may differ between two runs of the same
-trial (time, host, versions) is in `provenance` and nowhere else.
+`result` is a function of the config, the data and the machine, bit for bit; what may differ between two runs of the
+same trial (time, host, versions) is in `provenance` and nowhere else.
 """
 
 import platform
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from functools import cache
@@ -117,13 +118,15 @@ def _versions() -> dict[str, str]:
 
 @cache
 def _git_state() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this package runs from; (None, None) for an installed wheel."""
+    """Commit of the checkout that this package runs from; (None, None) for an installed wheel or without git."""
     folder = Path(__file__).resolve().parents[1]
-    if not (folder / ".git").exists():
+    if not (folder / ".git").exists() or shutil.which("git") is None:
         return None, None
 
     def git(*arguments: str) -> Any:
-        return subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=False)
+        # Without optional locks: the user may commit in this checkout while trials start.
+        command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
     commit = git("rev-parse", "HEAD")
     if commit.returncode != 0:

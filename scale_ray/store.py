@@ -11,6 +11,7 @@ never half of either, whatever kills the writer.
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path, *, create: bool = False):
-        if "://" in str(root):
+        if re.match(r"[A-Za-z][\w+.-]+:/", str(root)):  # one slash: a Path has already lost the other
             raise StoreError(f"store {root}: only folders of a mounted file system can be a store: give a path")
         self.root = Path(root).expanduser().absolute()
         if create:
@@ -74,7 +75,8 @@ class Store:
                     pass
         except OSError as error:
             raise StoreError(
-                f"store {self.root}: cannot be written to ({error.strerror}): choose another folder or change its permissions"
+                f"store {self.root}: cannot be written to ({error.strerror}): "
+                "choose another folder or change its permissions"
             ) from None
 
     # Records
@@ -83,10 +85,17 @@ class Store:
         return self.root / "records" / f"{trial_id}.json"
 
     def write_record(self, record: Record) -> None:
-        """Put a record in place and drop the trial's checkpoint if it is done."""
+        """Put a record in place; drop the trial's checkpoint if it is done.
+
+        A failure never takes the place of a record that answers its cell: two drivers may have run the same one.
+        """
+        if record.status == "failed" and is_current(self.read_record(record.id)):
+            return
         self._write(self.record_path(record.id), record.to_json())
         if record.status == "done":
-            self.checkpoint_path(record.id).unlink(missing_ok=True)
+            checkpoint = self.checkpoint_path(record.id)
+            for path in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}.*")):  # those of killed writers too
+                path.unlink(missing_ok=True)
 
     def read_record(self, trial_id: str) -> Record | None:
         """The trial's record, or None where it has none.
@@ -118,7 +127,9 @@ class Store:
             try:
                 plans.append(StudyPlan.model_validate_json(path.read_bytes()))
             except ValidationError as error:
-                raise StoreError(f"{path}: not a study plan ({_first(error)}): move it away and run the study again") from None
+                raise StoreError(
+                    f"{path}: not a study plan ({_first(error)}): move it away and run the study again"
+                ) from None
         return plans
 
     # Checkpoints and models
@@ -139,33 +150,39 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes `path`'s place, whole and flushed to disk, when the block ends without an error.
 
     Raises:
-        StoreError: the folder cannot be written to.
+        StoreError: the folder cannot be written to, or the disk is full.
     """
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)  # mkstemp's 0600 would lock colleagues out of a shared store
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror}): check the folder and its permissions") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would lock colleagues out of a shared store
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror}): check the folder, its permissions and its free space"
+        ) from error
 
 
 def _parse_record(path: Path) -> Record:
-    text = path.read_bytes()
     try:
+        text = path.read_bytes()
         version: Any = json.loads(text).get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise StoreError(f"{path}: record schema {version}, this scale-ray reads {SCHEMA_VERSION}: use the version that wrote it")
-        return Record.model_validate_json(text)
-    except (ValidationError, json.JSONDecodeError, AttributeError) as error:
-        raise StoreError(f"{path}: not a readable record ({_first(error)}): move it away and run the study again") from None
+        if version == SCHEMA_VERSION:
+            return Record.model_validate_json(text)
+    except (ValueError, AttributeError, OSError) as error:
+        raise StoreError(
+            f"{path}: not a readable record ({_first(error)}): move it away and run the study again"
+        ) from None
+    raise StoreError(
+        f"{path}: record schema {version}, this scale-ray reads {SCHEMA_VERSION}: use the version that wrote it"
+    )
 
 
 def _first(error: Exception) -> str:

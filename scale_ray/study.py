@@ -1,17 +1,18 @@
 """A study: a base config and axes, expanded into cells in plain Python before anything runs."""
 
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.records import Record
 
 
-class Study(BaseModel):
+@dataclass(frozen=True)
+class Study:
     """Every combination of the axes' values on top of a base config.
 
     Args:
@@ -19,13 +20,20 @@ class Study(BaseModel):
         base: what all cells share.
         axes: name -> values. The name is a dotted path of TrialConfig, or any word where each value is a mapping of
             dotted paths: a domain pair sets two fields. The first axis varies slowest.
+
+    Raises:
+        ConfigError: a name that cannot be a file's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str
     base: TrialConfig
-    axes: dict[str, list[Any]]
+    axes: Mapping[str, Sequence[Any]]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ConfigError(
+                f"study name {self.name!r} names a file: write letters, digits, dots, dashes and underscores alone"
+            )
 
     def cells(self) -> list[TrialConfig]:
         """One config a cell, in the order in which they are to run.
@@ -45,7 +53,8 @@ class Study(BaseModel):
             text = config.canonical_json()
             if text in seen:
                 raise ConfigError(
-                    f"study {self.name!r} plans one cell twice ({describe(config)}): its axes repeat a value; name each once"
+                    f"study {self.name!r} plans one cell twice ({describe(config)}): "
+                    "its axes repeat a value; name each once"
                 )
             seen.add(text)
         return configs

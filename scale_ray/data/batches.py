@@ -87,7 +87,9 @@ class Batches:
         self._epoch_orders: dict[str, tuple[int, Tensor]] = {}
         balance = config.data.class_balance
         self._source_weights = (
-            balanced_weights(torch.from_numpy(source.labels), num_classes, config.data.gamma) if balance != "off" else None
+            balanced_weights(torch.from_numpy(source.labels), num_classes, config.data.gamma)
+            if balance != "off"
+            else None
         )
         self._pseudo_labels = torch.full((len(target.images),), -1) if balance == "both" else None
 
@@ -101,7 +103,10 @@ class Batches:
         indices = self._draw("source", step, len(self._source.labels), self._source_weights)
         images = self._fetch(self._source.images, self._source.places[indices.numpy()])
         view = weak_view(
-            images, self._config.views, size=self._config.data.image_size, generator=self._generators("source_weak", step)
+            images,
+            self._config.views,
+            size=self._config.data.image_size,
+            generator=self._generators("source_weak", step),
         )
         labels = torch.from_numpy(self._source.labels[indices.numpy()]).to(self._device)
         return SourceBatch(view, labels)
@@ -140,7 +145,10 @@ class Batches:
         batch = self._config.optim.batch_size
         if weights is not None:
             sampler = WeightedRandomSampler(
-                weights, batch, replacement=True, generator=self._generators(f"{stream}_order", step)  # type: ignore[arg-type]
+                weights,  # type: ignore[arg-type]
+                batch,
+                replacement=True,
+                generator=self._generators(f"{stream}_order", step),
             )
             return torch.tensor(list(sampler))
         places = torch.arange(step * batch, (step + 1) * batch)

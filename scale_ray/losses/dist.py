@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scale_ray.config import LossesConfig
-from scale_ray.losses.term import LossTerm, StepTensors, full_precision, given, masked_mean
+from scale_ray.losses.term import LossTerm, StepTensors, check_classes, full_precision, given, masked_mean
 
 
 @full_precision
@@ -25,7 +25,7 @@ def distribution_contrast(
     Args:
         features: (N, A) queries q, L2-normalised: under tau^2 = 0.01 longer ones would drown in the quadratic term.
         labels: (N,) class of each query; a negative label gives no query.
-        mean: (K, A) class means mu; detached here.
+        mean: (K, A) class means mu, of any precision; detached here.
         covariance: (K, A) diagonals or (K, A, A) full matrices S; detached here.
         temperature: tau > 0.
         seen: (K,) bool, the classes that have statistics; the others leave the denominator and give no query.
@@ -40,15 +40,17 @@ def distribution_contrast(
     >>> round(distribution_contrast(q, torch.tensor([0]), mu, s, 0.5).item(), 4)  # log(e^3 + e^0.5) - 2
     1.0789
     """
-    _check(features, labels, mean, temperature)
-    covariance = covariance.detach()
+    _check(features, labels, mean, temperature, seen)
+    covariance = covariance.detach().to(features.dtype)
     if covariance.shape == mean.shape:
         quadratic = features.square() @ covariance.T
     elif covariance.shape == (*mean.shape, mean.shape[1]):
         quadratic = torch.einsum("na,kab,nb->nk", features, covariance, features)
     else:
-        raise ValueError(f"covariance {tuple(covariance.shape)} fits neither (K, A) nor (K, A, A) of mean {tuple(mean.shape)}")
-    similarity = features @ mean.detach().T / temperature
+        raise ValueError(
+            f"covariance {tuple(covariance.shape)} fits neither (K, A) nor (K, A, A) of mean {tuple(mean.shape)}"
+        )
+    similarity = features @ mean.detach().to(features.dtype).T / temperature
     return _contrast(similarity + quadratic / (2 * temperature**2), similarity, labels, seen)
 
 
@@ -60,8 +62,8 @@ def prototype_contrast(
 
     Arguments, result and errors as there.
     """
-    _check(features, labels, mean, temperature)
-    similarity = features @ mean.detach().T / temperature
+    _check(features, labels, mean, temperature, seen)
+    similarity = features @ mean.detach().to(features.dtype).T / temperature
     return _contrast(similarity, similarity, labels, seen)
 
 
@@ -70,17 +72,16 @@ def _contrast(scores: Tensor, similarity: Tensor, labels: Tensor, seen: Tensor |
     kept = labels >= 0
     chosen = labels.clamp(min=0)
     if seen is not None:
-        # The lowest finite number and not -inf: a row with no class at all must not turn its gradient into NaN.
+        # The lowest finite number and not -inf: a row with no class at all stays finite, and so does its gradient.
         scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
         kept = kept & seen[chosen]
     losses = scores.logsumexp(dim=1) - similarity.gather(1, chosen[:, None]).squeeze(1)
     return masked_mean(losses, kept)
 
 
-def _check(features: Tensor, labels: Tensor, mean: Tensor, temperature: float) -> None:
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    if features.ndim != 2 or mean.ndim != 2 or features.shape[1] != mean.shape[1] or labels.shape != features.shape[:1]:
+def _check(features: Tensor, labels: Tensor, mean: Tensor, temperature: float, seen: Tensor | None) -> None:
+    check_classes(mean, temperature, seen)
+    if features.ndim != 2 or features.shape[1] != mean.shape[1] or labels.shape != features.shape[:1]:
         raise ValueError(
             f"shapes do not fit: features {tuple(features.shape)} must be (N, A), labels {tuple(labels.shape)} (N,), "
             f"mean {tuple(mean.shape)} (K, A)"

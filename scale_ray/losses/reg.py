@@ -4,13 +4,11 @@ import torch
 from torch import Tensor
 
 from scale_ray.config import LossesConfig
-from scale_ray.losses.term import LossTerm, StepTensors, full_precision, given
+from scale_ray.losses.term import LossTerm, StepTensors, check_classes, full_precision, given
 
 
 @full_precision
-def prototype_uniformity(
-    mean_feature: Tensor, mean: Tensor, temperature: float, seen: Tensor | None = None
-) -> Tensor:
+def prototype_uniformity(mean_feature: Tensor, mean: Tensor, temperature: float, seen: Tensor | None = None) -> Tensor:
     """-(1/K) sum_k log softmax_k(Qbar . mu_k / tau): cross-entropy with the uniform distribution.
 
     Smallest, log K, where Qbar is equally similar to every class. The minus sign is the paper's; SePiCo's released code
@@ -18,7 +16,7 @@ def prototype_uniformity(
 
     Args:
         mean_feature: Qbar, (A,), or (M, A) for M of them, which are averaged over.
-        mean: (K, A) class means; detached here.
+        mean: (K, A) class means, of any precision; detached here.
         temperature: tau > 0.
         seen: (K,) bool, the classes that have statistics; K counts only them.
 
@@ -31,13 +29,12 @@ def prototype_uniformity(
     >>> prototype_uniformity(torch.tensor([1.0, 1.0]), torch.eye(2), 0.1).item() == torch.tensor(2.0).log().item()
     True
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    check_classes(mean, temperature, seen)
     if mean_feature.ndim not in (1, 2) or mean_feature.shape[-1] != mean.shape[1]:
         raise ValueError(f"mean_feature {tuple(mean_feature.shape)} must be (A,) or (M, A) of mean {tuple(mean.shape)}")
     if seen is None:
         seen = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
-    scores = torch.atleast_2d(mean_feature) @ mean.detach().T / temperature
+    scores = torch.atleast_2d(mean_feature) @ mean.detach().to(mean_feature.dtype).T / temperature
     scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
     losses = torch.where(seen, -scores.log_softmax(dim=1), 0).sum(dim=1) / seen.sum().clamp(min=1)
     return losses.mean()
@@ -54,6 +51,7 @@ def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
     return torch.stack(values).mean()
 
 
+@full_precision
 def _mean_feature(features: Tensor, locations: int, losses: LossesConfig) -> Tensor:
     """(A,) over the batch, or (B, A) over each image's locations."""
     if losses.reg_mean == "batch":

@@ -22,12 +22,16 @@ def self_training(student_logits: Tensor, pseudo_labels: Tensor, confidence: Ten
         threshold: an image counts where confidence > threshold.
 
     Returns:
-        Scalar. No gradient reaches the pseudo-labels or the confidence.
+        Scalar. No gradient reaches the confidence.
+
+    Raises:
+        ValueError: shapes do not fit.
 
     >>> logits = torch.zeros(2, 4)
     >>> round(self_training(logits, torch.tensor([0, 1]), torch.tensor([0.9, 0.5]), 0.8).item(), 4)  # log(4) / 2
     0.6931
     """
+    _check(student_logits, confidence)
     losses = F.cross_entropy(student_logits, pseudo_labels, reduction="none")
     return torch.where(confidence.detach() > threshold, losses, 0).sum() / len(student_logits)
 
@@ -44,9 +48,27 @@ def consistency(student_logits: Tensor, teacher_probabilities: Tensor, confidenc
 
     Returns:
         Scalar: sum over classes, divided by the whole batch size N.
+
+    Raises:
+        ValueError: shapes do not fit.
     """
+    _check(student_logits, confidence)
+    if teacher_probabilities.shape != student_logits.shape:
+        raise ValueError(
+            f"shapes do not fit: teacher_probabilities {tuple(teacher_probabilities.shape)} must be those of "
+            f"student_logits {tuple(student_logits.shape)}"
+        )
     squared = (student_logits.softmax(dim=1) - teacher_probabilities.detach()).square().sum(dim=1)
     return torch.where(confidence.detach() > threshold, squared, 0).sum() / len(student_logits)
+
+
+def _check(student_logits: Tensor, confidence: Tensor) -> None:
+    # A confidence of (N, 1) would silently broadcast to N x N.
+    if student_logits.ndim != 2 or confidence.shape != student_logits.shape[:1]:
+        raise ValueError(
+            f"shapes do not fit: student_logits {tuple(student_logits.shape)} must be (N, K), "
+            f"confidence {tuple(confidence.shape)} (N,)"
+        )
 
 
 def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:

@@ -79,6 +79,19 @@ def masked_mean(values: Tensor, kept: Tensor) -> Tensor:
     return torch.where(kept, values, 0).sum() / kept.sum().clamp(min=1)
 
 
+def check_classes(mean: Tensor, temperature: float, seen: Tensor | None) -> None:
+    """What every comparison with class means asks for.
+
+    Raises:
+        ValueError: temperature is not positive, or `mean` is not (K, A), or `seen` not (K,).
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    if mean.ndim != 2 or (seen is not None and seen.shape != mean.shape[:1]):
+        found = None if seen is None else tuple(seen.shape)
+        raise ValueError(f"shapes do not fit: mean {tuple(mean.shape)} must be (K, A), seen {found} (K,) or None")
+
+
 def given(tensor: Tensor | None) -> Tensor:
     """A tensor that the term's `needs` promise; a None here is a mistake of ours, not of the user."""
     assert tensor is not None, "a loss term reads a tensor that its `needs` do not name"

@@ -120,15 +120,16 @@ class Scale(Method):
         if self._config.model.batch_norm == "separate":
             return self.student(source.images, project=project), self.student(target.strong, project=project)
         both = self.student(torch.cat([source.images, target.strong]), project=project)
-        halves = [(None, None) if part is None else part.tensor_split(2) for part in both]
-        return Outputs(*(half[0] for half in halves)), Outputs(*(half[1] for half in halves))
+        logits = both.logits.chunk(2)
+        features = (None, None) if both.features is None else both.features.chunk(2)
+        return Outputs(logits[0], features[0]), Outputs(logits[1], features[1])
 
     def _class_distributions(self) -> dict[str, Tensor]:
         if self.statistics is None:
             return {}
         return {
-            "mean": self.statistics.mean.float(),
-            "covariance": self.statistics.covariance.float(),
+            "mean": self.statistics.mean,
+            "covariance": self.statistics.covariance,
             "seen": self.statistics.seen,
         }
 

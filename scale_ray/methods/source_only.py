@@ -1,4 +1,4 @@
-"""`source_only`: cross-entropy on the source, and the target is never touched. The row called "None" in SCALE's Table 2."""
+"""`source_only`: cross-entropy on the source, and the target is never touched. "None" in SCALE's Table 2."""
 
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch

@@ -2,13 +2,12 @@
 
 import hashlib
 import logging
-import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
+from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -95,7 +94,7 @@ def check_weights(backbone: str, weights: str) -> None:
         return
     if weights == "imagenet":
         if BACKBONES[backbone].imagenet is None:
-            raise WeightsError(f"model.weights: there are no ImageNet weights for {backbone!r}: write 'none' or a file's path")
+            raise WeightsError(f"model.weights: {backbone!r} has no ImageNet weights: write 'none' or a file's path")
     elif not Path(weights).is_file():
         raise WeightsError(f"model.weights: no file {weights!r}: write 'none', 'imagenet' or the path of a state dict")
 
@@ -155,29 +154,37 @@ def _examples(names: list[str]) -> str:
     return f" (such as {names[0]})" if names else ""
 
 
+def _reason(error: Exception) -> str:
+    """Its first sentence: torch's go on with advice to switch safe loading off."""
+    first = re.split(r"[.] |\n", str(error))[0]
+    return f"{type(error).__name__}: {first}"
+
+
 def _download(entry: Backbone) -> dict[str, Tensor]:
     assert entry.imagenet is not None
     try:
         return dict(entry.imagenet.get_state_dict(progress=True, check_hash=True, weights_only=True))
-    except (URLError, OSError) as error:
+    except Exception as error:  # a network fails in many ways, and a copy on disk may be broken
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise WeightsError(
-            f"model.weights: cannot download {entry.imagenet.url} ({error}): offline, put that file into {folder}, "
-            "or give its path as model.weights"
-        ) from None
+            f"model.weights: cannot download {entry.imagenet.url} or read its copy ({_reason(error)}): "
+            f"put that file into {folder}, or give its path as model.weights"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    state: Any  # whatever the file holds
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, OSError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path}: not a state dict that is safe to load ({reason}): save one with torch.save") from None
+    except Exception as error:  # broken bytes fail a parser with anything: UnicodeDecodeError, KeyError, struct.error
+        raise WeightsError(
+            f"{path}: not a state dict that is safe to load ({_reason(error)}): save model.state_dict() with torch.save"
+        ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"{path}: holds no state dict (name -> tensor): save model.state_dict()")
     return state

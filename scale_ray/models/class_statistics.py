@@ -20,9 +20,12 @@ class ClassStatistics(nn.Module):
         num_classes: K.
         feature_dim: A.
         covariance: `diagonal` keeps variances (K, A), `full` keeps matrices (K, A, A).
-        decay: None counts every feature alike. A number d in (0, 1) forgets: once a class has statistics, a batch
+        decay: None counts every feature alike. A number d in [0, 1) forgets: once a class has statistics, a batch
             enters with weight 1 - d whatever its size (`statistics_window = ema`).
         dtype: of the sums; float64 keeps a stream of millions exact to float32.
+
+    Raises:
+        ValueError: a covariance or decay that is none of these.
 
     Attributes:
         count: (K,) float, features seen per class.
@@ -45,6 +48,8 @@ class ClassStatistics(nn.Module):
         dtype: torch.dtype = torch.float64,
     ):
         super().__init__()
+        if decay is not None and not 0 <= decay < 1:
+            raise ValueError(f"decay must be None or in [0, 1), got {decay}")
         if covariance not in ("diagonal", "full"):
             raise ValueError(f"covariance must be 'diagonal' or 'full', got {covariance!r}")
         self.full = covariance == "full"
@@ -74,8 +79,10 @@ class ClassStatistics(nn.Module):
             raise ValueError(
                 f"features {tuple(features.shape)} and labels {tuple(labels.shape)} must be (N, {feature_dim}) and (N,)"
             )
-        if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-            raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
+        if labels.device.type == "cpu" and len(labels):
+            lowest, highest = int(labels.min()), int(labels.max())
+            if lowest < 0 or highest >= num_classes:
+                raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {lowest}..{highest}")
         features = features.to(self.mean.dtype)
         count = torch.zeros_like(self.count).index_add_(0, labels, torch.ones_like(features[:, 0]))
         mean = torch.zeros_like(self.mean).index_add_(0, labels, features) / _at_least_one(count)[:, None]

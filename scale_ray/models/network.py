@@ -49,8 +49,7 @@ class Network(nn.Module):
 
     def predict(self, images: Tensor) -> Tensor:
         """Class logits (B, K); at spatial level the mean over an image's locations."""
-        logits = self(images).logits
-        return logits.unflatten(0, (len(images), -1)).mean(dim=1)
+        return image_level(self(images).logits, len(images))
 
     def _rows(self, feature_map: Tensor) -> Tensor:
         """(B, D, H', W') -> (B, D) pooled, or (B * H' * W', D): a Linear over such rows is a 1x1 convolution."""
@@ -72,9 +71,9 @@ def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
-def image_level(probabilities: Tensor, images: int) -> Tensor:
+def image_level(values: Tensor, images: int) -> Tensor:
     """(B * L, K) -> (B, K): the mean over an image's locations."""
-    return probabilities.unflatten(0, (images, -1)).mean(dim=1)
+    return values.unflatten(0, (images, -1)).mean(dim=1)
 
 
 def per_location(values: Tensor, locations: int) -> Tensor:

@@ -27,7 +27,7 @@ class Plan:
         return sum(cell.config.optim.steps for cell in self.todo)
 
     def estimated_seconds(self, store: Store) -> float | None:
-        """Seconds of training still to do, one trial after the other, judged by the store's records; None: no telling."""
+        """Seconds of training still to do, one after the other, judged by the store's records; None: no telling."""
         return estimate_seconds((cell.config for cell in self.todo), seconds_per_step(store.records()))
 
 

@@ -51,7 +51,7 @@ class StudyProgress(Callback):
         self._live.stop()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks for a restore that the store makes needless, and a terminal is not pickled."""
+        """Nothing: Tune pickles its callbacks for a restore that the store makes needless."""
         return {}
 
     # Ray Tune calls these
@@ -59,7 +59,9 @@ class StudyProgress(Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._running.setdefault(trial.config["cell"], {"step": 0})
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         if "step" not in result:  # Tune's closing result of a function trainable carries no metrics of ours
             return
         cell = trial.config["cell"]
@@ -107,7 +109,9 @@ class StudyProgress(Callback):
         for heading in ("running", "step", "accuracy so far"):
             table.add_column(heading)
         for cell, result in self._running.items():
-            table.add_row(self._name(cell), f"{result['step']:,} / {self._cells[cell].optim.steps:,}", _accuracy(result))
+            table.add_row(
+                self._name(cell), f"{result['step']:,} / {self._cells[cell].optim.steps:,}", _accuracy(result)
+            )
         bar = ProgressBar(total=self._total, completed=self._done + self._failed, width=40)
         return Group(table, bar, self._counts())
 

@@ -69,7 +69,8 @@ def outcome(plan: Plan, store: Store) -> Outcome:
     records = [store.read_record(cell.id) for cell in plan.study.cells]
     done = sum(is_current(record) for record in records)
     failed = sum(
-        record is not None and record.status == "failed" and record.recipe_version == RECIPE_VERSION for record in records
+        record is not None and record.status == "failed" and record.recipe_version == RECIPE_VERSION
+        for record in records
     )
     return Outcome(done, failed, missing=len(records) - done - failed)
 
@@ -78,11 +79,19 @@ def _start_ray(resources: Resources) -> None:
     # Tune's own progress, loggers and reports would talk over ours and write files that nobody reads.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    # Trials stay in the driver's folder: a relative path means the same everywhere.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     options: dict[str, Any] = {"address": resources.address, "log_to_driver": False, "logging_level": "ERROR"}
     if resources.address == "local":
         # No nested placement groups here, so nothing needs the dashboard's cleaner; it would cost seconds.
         options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-    ray.init(**options)
+    try:
+        ray.init(**options)
+    except ConnectionError as error:
+        raise ConfigError(
+            f"no Ray cluster at address {resources.address!r} ({str(error).splitlines()[0]}): "
+            "start one with `ray start --head`, or write --address local"
+        ) from error
 
 
 def _fit(plan: Plan, store: Store, execution: Execution, resources: Resources, console: Console) -> None:
@@ -157,6 +166,8 @@ class _LostTrials(tune.Callback):
                 config=config,
                 inputs=trial_inputs(config, self._execution.root),
                 failure=failure,
-                provenance=provenance(started=self._started, wall_seconds=0, device="unknown", threads=self._execution.threads),
+                provenance=provenance(
+                    started=self._started, wall_seconds=0, device="unknown", threads=self._execution.threads
+                ),
             )
         )

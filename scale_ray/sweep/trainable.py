@@ -20,10 +20,12 @@ def train_cell(point: dict[str, Any], *, cells: dict[str, TrialConfig], executio
     """
 
     def report(curve_point: CurvePoint) -> None:
-        tune.report({
-            "step": curve_point.step,
-            "target_accuracy": curve_point.target_accuracy,
-            "source_val_accuracy": curve_point.source_val_accuracy,
-        })
+        tune.report(
+            {
+                "step": curve_point.step,
+                "target_accuracy": curve_point.target_accuracy,
+                "source_val_accuracy": curve_point.source_val_accuracy,
+            }
+        )
 
     run_trial(cells[point["cell"]], execution, Store(store), Progress(on_point=report))

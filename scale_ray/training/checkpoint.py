@@ -34,5 +34,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except (CheckpointError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: not a readable checkpoint ({reason}): delete it to train from the start") from None
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({reason}): delete it to train from the start"
+        ) from None
     return state

@@ -141,7 +141,7 @@ def _train_step(
     output = method.step(step, source, target)
     total = torch.stack([config.losses.terms[name] * loss for name, loss in output.losses.items()]).sum()
     optimiser.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     optimiser.step()
     method.after_update()
     if target is not None and output.pseudo_labels is not None:
@@ -154,7 +154,7 @@ def _point(step: int, means: dict[str, float], evaluator: Evaluator, method: Met
     broken = [name for name, mean in means.items() if not math.isfinite(mean)]
     if broken:
         raise TrainingDiverged(
-            f"loss {', '.join(broken)} is not finite before step {step}: lower optim.learning_rate or the terms' weights"
+            f"loss {', '.join(broken)} is not finite before step {step}: lower optim.learning_rate or weights"
         )
     accuracies = evaluator.measure(method.student, method.teacher)
     return CurvePoint(

@@ -21,7 +21,7 @@ from scale_ray.methods import METHODS, Method, Setting
 from scale_ray.models import BACKBONES, Network, build_encoder
 from scale_ray.models.backbones import check_weights, weights_digest
 from scale_ray.records import Failure, Record, Result, now, provenance
-from scale_ray.store import Store, replacing
+from scale_ray.store import Store, is_current, replacing
 from scale_ray.training.evaluation import Evaluator
 from scale_ray.training.loop import Progress, train
 from scale_ray.training.seeding import generator, step_seed
@@ -41,7 +41,9 @@ def check_trial(config: TrialConfig) -> TrialConfig:
         check_name("loss term", term, LOSSES)
     check_weights(config.model.backbone, config.model.weights)
     METHODS[config.method].check(config)
-    domains = {role: canonical_domain(config.data.benchmark, config.value(f"data.{role}")) for role in ("source", "target")}
+    domains = {
+        role: canonical_domain(config.data.benchmark, config.value(f"data.{role}")) for role in ("source", "target")
+    }
     return config.replace({f"data.{role}": domain for role, domain in domains.items()})
 
 
@@ -75,6 +77,8 @@ def run_trial(
 ) -> Record:
     """Train one trial, go on from its checkpoint if the store has one, and leave a record.
 
+    A trial that the store answers already is not trained again: its record is returned.
+
     A trial that fails leaves a record with its error and raises it; without a store nothing is written.
 
     Raises:
@@ -84,6 +88,9 @@ def run_trial(
     config = check_trial(config)
     inputs = trial_inputs(config, execution.root)
     trial_id = identity(config, inputs)
+    answer = store.read_record(trial_id) if store else None
+    if answer is not None and is_current(answer):
+        return answer
     started, began = now(), time.monotonic()
     device = configure_torch(execution)
 
@@ -134,7 +141,8 @@ def train_on(
     labelled = LabelledImages(target.images, np.arange(len(target.labels)), target.labels)
     evaluator = Evaluator(labelled, validation, size=config.data.image_size, device=device)
     # channels_last: the layout in which convolutions are fastest, on CPU and GPU alike.
-    method = build_method(config, num_classes, batches.steps_per_epoch).to(device, memory_format=torch.channels_last)
+    method = build_method(config, num_classes, batches.steps_per_epoch)
+    method.to(device).to(memory_format=torch.channels_last)
     trained = train(
         config,
         method,
@@ -177,13 +185,15 @@ def configure_torch(execution: Execution) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}): write 'cpu' or 'auto'") from None
+        raise ConfigError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]}): write 'cpu' or 'auto'"
+        ) from None
     torch.set_num_threads(execution.threads)
     # cuBLAS needs this for deterministic products; it reads it when its first handle is made.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Nothing here reads memory before writing it; filling it first cost 7 % of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     return device
 

@@ -113,7 +113,8 @@ def test_train_leaves_the_record_that_the_study_left(
     alone = subprocess.run(
         [
             *(sys.executable, "-m", "scale_ray.cli", "train", "--benchmark", "image_folder", "--root", str(tiny_root)),
-            *("--source", "plain", "--target", "inverted", "--losses", "ce+ssl+dist+reg", "--seed", "1", "--store", str(tmp_path)),
+            *("--source", "plain", "--target", "inverted", "--losses", "ce+ssl+dist+reg", "--seed", "1"),
+            *("--store", str(tmp_path)),
             *(*SETTINGS, "--set", f"optim.steps={STEPS}", "--set", "evaluate_every=40"),
         ],
         capture_output=True, text=True, timeout=120, check=False,

@@ -85,16 +85,16 @@ def test_the_record_is_the_same_on_disk_but_for_provenance(
     assert texts[0] == texts[1]
 
 
-def test_permuted_target_labels_change_nothing_but_reported_accuracy(
-    tiny_config: TrialConfig, tiny_root: Path
-) -> None:
+def test_permuted_target_labels_change_nothing_but_reported_accuracy(tiny_config: TrialConfig, tiny_root: Path) -> None:
     config = tiny_config.replace({"data.class_balance": "both"})
     source, target = open_data(config, tiny_root)
     permuted = dataclasses.replace(target, labels=np.random.default_rng(0).permutation(target.labels))
     true_result, _, student = train_on(config, source, target, CPU)
     false_result, _, same = train_on(config, source, permuted, CPU)
 
-    assert all(torch.equal(a, b) for a, b in zip(student.state_dict().values(), same.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(student.state_dict().values(), same.state_dict().values(), strict=True)
+    )
     accuracies = {"target_accuracy", "teacher_accuracy"}
     for true_point, false_point in zip(true_result.curve, false_result.curve, strict=True):
         assert true_point.model_dump(exclude=accuracies) == false_point.model_dump(exclude=accuracies)
@@ -158,7 +158,9 @@ def test_a_damaged_checkpoint_is_named_and_not_trained_over(
     assert path.read_bytes() == b"half a checkpoint"
 
 
-def test_a_config_that_names_nothing_leaves_no_record(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
+def test_a_config_that_names_nothing_leaves_no_record(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
     store = Store(tmp_path, create=True)
     with pytest.raises(ConfigError, match=r"unknown model.backbone 'resnet5'.*did you mean 'resnet50'"):
         run_trial(tiny_config.replace({"model.backbone": "resnet5"}), Execution(root=tiny_root), store)
@@ -218,3 +220,13 @@ def test_domain_has_what_the_split_needs(tiny_config: TrialConfig, tiny_root: Pa
     source, target = open_data(tiny_config, tiny_root)
     assert isinstance(source, Domain)
     assert source.classes == target.classes == ("checks", "columns", "rows")
+
+
+def test_a_trial_that_the_store_answers_is_not_trained_again(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path, create=True)
+    first = run_trial(tiny_config, Execution(root=tiny_root), store)
+    steps: list[int] = []
+    assert run_trial(tiny_config, Execution(root=tiny_root), store, Progress(on_step=steps.append)) == first
+    assert steps == []

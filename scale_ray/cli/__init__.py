@@ -1,0 +1,59 @@
+"""scale-ray: train | ablate | report | status | data. Commands import what they need, so `report` needs no torch."""
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from scale_ray import __version__
+from scale_ray.cli import ablate, collect, data, train
+
+app = typer.Typer(
+    help="Unsupervised domain adaptation studies on Ray.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+app.command()(train.train)
+app.command()(ablate.ablate)
+app.command()(collect.report)
+app.command()(collect.status)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """The `scale-ray` command."""
+    _without_tracebacks(app)
+
+
+def experiment(**defaults: Any) -> None:
+    """Run `scale-ray ablate` as a script with other defaults: what experiments/*.py are made of.
+
+    Raises:
+        TypeError: a default for an option that `ablate` does not have.
+    """
+    inspect.signature(ablate.ablate).bind_partial(**defaults)
+    script = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    script.command(context_settings={"default_map": defaults})(ablate.ablate)
+    _without_tracebacks(script)
+
+
+def _without_tracebacks(command: Callable[[], Any]) -> None:
+    """A user's error is a line on stderr and exit status 2; SCALE_RAY_DEBUG=1 shows where it was raised."""
+    try:
+        command()
+    except ValueError as error:
+        if os.environ.get("SCALE_RAY_DEBUG"):
+            raise
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"scale-ray {__version__}")
+        raise typer.Exit

@@ -1,0 +1,3 @@
+from scale_ray.cli import main
+
+main()

@@ -1,0 +1,198 @@
+"""scale-ray ablate: a grid of trials on Ray, then its report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scale_ray.cli.collect import report
+from scale_ray.cli.console import INTERRUPTED, console
+from scale_ray.cli.options import (
+    EXECUTION,
+    Benchmark,
+    CheckpointEvery,
+    ConfigFile,
+    Device,
+    KeepModel,
+    Root,
+    Settings,
+    Steps,
+    Weights,
+    base_config,
+    read_settings,
+    split_list,
+)
+from scale_ray.config import ConfigError, Execution
+from scale_ray.store import Store
+from scale_ray.study import ablation, describe
+
+if TYPE_CHECKING:
+    from scale_ray.sweep.plan import Plan
+
+GRID = "The grid"
+
+# What the grid's options decide in each cell.
+_OF_THE_GRID = {
+    "seed": "--seeds",
+    "data.source": "--pairs",
+    "data.target": "--pairs",
+    "method": "--losses",
+    "losses.terms": "--losses",
+}
+
+
+def ablate(
+    pairs: Annotated[
+        str | None,
+        typer.Option(metavar="S:T,…", help="Domain pairs. Default: all of the benchmark's.", rich_help_panel=GRID),
+    ] = None,
+    losses: Annotated[
+        str, typer.Option(metavar="TERMS,…", help="Loss combinations.", rich_help_panel=GRID)
+    ] = "ce,ce+ssl,ce+ssl+dist,ce+ssl+dist+reg",
+    backbones: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Encoders. Default: the benchmark's.", rich_help_panel=GRID)
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="N", help="How many: 3 means 0, 1, 2. Or the seeds: 7,8.", rich_help_panel=GRID)
+    ] = "3",
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N cells.", rich_help_panel=GRID)
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The study's. Default: ablation-BENCHMARK.", rich_help_panel=GRID),
+    ] = None,
+    benchmark: Benchmark = None,
+    root: Root = None,
+    weights: Weights = None,
+    steps: Steps = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    storage: Annotated[
+        Path,
+        typer.Option(
+            "--storage",
+            "--store",
+            metavar="FOLDER",
+            help="Keeps records, checkpoints and report. Every node reaches it.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = Path("runs/ablation"),
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            metavar="",
+            help="Show cells, what is done and the cost; run nothing.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = False,
+    device: Device = "auto",
+    cpus_per_trial: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="CPUs, and so torch threads, of one trial.", rich_help_panel=EXECUTION),
+    ] = 1,
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="N", help="0.5: two share one. Default: 1 where there are any.", rich_help_panel=EXECUTION
+        ),
+    ] = None,
+    address: Annotated[
+        str,
+        typer.Option(
+            envvar="RAY_ADDRESS",
+            metavar="ADDRESS",
+            help="local, or auto to join the cluster of this machine.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = "local",
+    checkpoint_every: CheckpointEvery = 500,
+    keep_model: KeepModel = False,
+) -> None:
+    """Train every domain pair x loss combination x backbone x seed on Ray, then write the report.
+
+    Run the same command again after an interruption or with more values: finished cells are not run again.
+    """
+    from scale_ray.data.benchmarks import canonical_domain, check_benchmark
+
+    fixed = read_settings(settings)
+    of_the_grid = _OF_THE_GRID | ({"model.backbone": "--backbones"} if backbones else {})
+    for path in fixed:
+        if path in of_the_grid:
+            raise ConfigError(f"--set {path}: the grid decides it: use {of_the_grid[path]}")
+    named = _pairs(pairs) if pairs else []
+    source, target = named[0] if named else (None, None)
+    options = {"data.benchmark": benchmark, "data.source": source, "data.target": target, "model.weights": weights}
+    base = base_config(options, steps=steps, file=config, settings=fixed)
+    known = base.data.benchmark
+    study = ablation(
+        name or f"ablation-{known}",
+        base,
+        pairs=[(canonical_domain(known, one), canonical_domain(known, other)) for one, other in named]
+        or check_benchmark(known).pairs
+        or [(base.data.source, base.data.target)],
+        combinations=split_list(losses),
+        backbones=split_list(backbones) if backbones else [base.model.backbone],
+        seeds=_seeds(seeds),
+    )
+    opened = Store(storage, create=True)
+
+    from scale_ray.sweep.plan import plan_study
+
+    plan = plan_study(study, opened, root, limit)
+    _print_plan(plan, opened, cells=dry_run)
+    if dry_run:
+        return
+
+    from scale_ray.sweep.run import Resources, run_study
+
+    execution = Execution(root=root, device=device, checkpoint_every=checkpoint_every, keep_model=keep_model)
+    resources = Resources(cpus=cpus_per_trial, gpus=gpus_per_trial, address=address)
+    outcome = run_study(plan, opened, execution, resources, console)
+    report(opened.root)
+    if outcome.missing:
+        console.print(f"interrupted with {outcome.missing} cells to do: run the same command again to go on")
+        raise typer.Exit(INTERRUPTED)
+    if outcome.failed:
+        console.print(
+            f"{outcome.failed} cells failed, their reasons are in the report: run the same command to try them again"
+        )
+        raise typer.Exit(1)
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for part in split_list(text):
+        source, _, target = (name.strip() for name in part.replace(">", ":").partition(":"))
+        if not (source and target):
+            raise ConfigError(f"--pairs: {part!r} is no domain pair: write source:target, as in mnist:mnistm")
+        pairs.append((source, target))
+    return pairs
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in split_list(text)]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise ConfigError(f"--seeds {text!r}: write how many (3), or the seeds themselves (7,8)")
+    return numbers if "," in text else list(range(numbers[0]))
+
+
+def _print_plan(plan: "Plan", store: Store, *, cells: bool) -> None:
+    from scale_ray.sweep.progress import duration
+
+    if cells:
+        todo = {cell.id for cell in plan.todo}
+        for cell in plan.study.cells:
+            state = "failed before" if cell.id in plan.failed_before else "to do" if cell.id in todo else "done"
+            console.print(f"{cell.id[:12]}  {describe(cell.config):<60} {state}")
+    seconds = plan.estimated_seconds(store) if plan.todo else None
+    cost = f", about {duration(seconds)} of one trial slot" if seconds else ""
+    unknown = "; time is known once cells have finished" if plan.todo and seconds is None else ""
+    console.print(
+        f"{plan.study.name}: {len(plan.study.cells)} cells, {plan.done} done, {len(plan.todo)} to do "
+        f"({len(plan.failed_before)} failed before), {plan.steps_to_do:,} steps{cost}{unknown}"
+    )

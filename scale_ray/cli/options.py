@@ -1,0 +1,147 @@
+"""Options that several commands share, and the base config that they make."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scale_ray.config import ConfigError, TrialConfig
+
+# Headings under which --help groups the options.
+TRAINED = "What is trained"
+EXECUTION = "Where and how it runs"
+
+Benchmark = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="See `scale-ray data list`. Default: digits, drawn on first use.", rich_help_panel=TRAINED
+    ),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Images of a benchmark: FOLDER/domain/class/image.",
+        rich_help_panel=TRAINED,
+        resolve_path=True,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="WEIGHTS", help="none, imagenet, or the path of a state dict.", rich_help_panel=TRAINED),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Training steps; the warm-up changes in proportion.", rich_help_panel=TRAINED
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="JSON of fields, nested or by dotted path; the options here go over it.",
+        rich_help_panel=TRAINED,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Any config field by dotted path, as in losses.threshold=0.9. Repeat it. Goes over all else.",
+        rich_help_panel=TRAINED,
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.", rich_help_panel=EXECUTION)]
+CheckpointEvery = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Steps between checkpoints.", rich_help_panel=EXECUTION)
+]
+KeepModel = Annotated[
+    bool,
+    typer.Option(
+        "--keep-model",
+        metavar="",
+        help="Store trained models (safetensors) beside the records.",
+        rich_help_panel=EXECUTION,
+    ),
+]
+
+
+def base_config(
+    options: Mapping[str, Any], *, steps: int | None, file: Path | None, settings: dict[str, Any]
+) -> TrialConfig:
+    """The benchmark's defaults, then the file's fields, then the options', then the settings'.
+
+    Args:
+        options: dotted path -> value, or None where the option was not given.
+        steps: training steps; the warm-up keeps its share of them.
+        file: JSON of fields.
+        settings: what `read_settings` returned.
+
+    Raises:
+        ConfigError: a field or value that cannot be, or a benchmark without usual domain pairs and no pair given.
+    """
+    from scale_ray.data.benchmarks import check_benchmark
+
+    of_file = _read_file(file) if file else {}
+    given = {path: value for path, value in options.items() if value is not None}
+    named = of_file | given | settings
+    benchmark = str(named.get("data.benchmark", "digits"))
+    entry = check_benchmark(benchmark)
+    changes: dict[str, Any] = {"data.benchmark": benchmark, **entry.defaults}
+    if entry.pairs:
+        changes["data.source"], changes["data.target"] = entry.pairs[0]
+    elif not {"data.source", "data.target"} <= named.keys():
+        raise ConfigError(
+            f"{benchmark} has no usual domain pair: name one (train: --source, --target; ablate: --pairs)"
+        )
+    changes |= of_file
+    if steps is not None:
+        usual = TrialConfig().replace(changes).optim
+        changes |= {"optim.steps": steps, "optim.warmup_steps": usual.warmup_steps * steps // usual.steps}
+    return TrialConfig().replace(changes | given | settings)
+
+
+def read_settings(texts: Sequence[str] | None) -> dict[str, Any]:
+    """`PATH=VALUE` texts as path -> value; a value that is no JSON is a string."""
+    settings = {}
+    for text in texts or ():
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text!r}: write PATH=VALUE, as in losses.threshold=0.9")
+        try:
+            settings[path] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[path] = value
+    return settings
+
+
+def split_list(text: str) -> list[str]:
+    """The parts between commas, without spaces around them."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--config {path}: cannot be read as JSON ({error}): give a JSON file of fields") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {path}: holds a {type(values).__name__}: write an object of fields")
+    return _flatten(values)
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects to dotted paths; losses.terms is a value, not a part."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = prefix + key
+        if isinstance(value, dict) and path != "losses.terms":
+            flat |= _flatten(value, path + ".")
+        else:
+            flat[path] = value
+    return flat

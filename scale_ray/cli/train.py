@@ -1,0 +1,153 @@
+"""scale-ray train: one trial, in this process."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from scale_ray.cli.console import INTERRUPTED, console
+from scale_ray.cli.options import (
+    EXECUTION,
+    TRAINED,
+    Benchmark,
+    CheckpointEvery,
+    ConfigFile,
+    Device,
+    KeepModel,
+    Root,
+    Settings,
+    Steps,
+    Weights,
+    base_config,
+    read_settings,
+)
+from scale_ray.config import Execution
+from scale_ray.records import CurvePoint, Record
+from scale_ray.store import Store
+from scale_ray.study import describe
+
+
+def train(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DOMAIN", help="Labelled. Default: of the benchmark's first pair.", rich_help_panel=TRAINED
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DOMAIN", help="Unlabelled. Default: of the benchmark's first pair.", rich_help_panel=TRAINED
+        ),
+    ] = None,
+    benchmark: Benchmark = None,
+    root: Root = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="scale or source_only. Default: source_only for ce, else scale.",
+            rich_help_panel=TRAINED,
+        ),
+    ] = None,
+    losses: Annotated[
+        str | None,
+        typer.Option(metavar="TERMS", help="Loss combination, as in ce+ssl+dist+reg.", rich_help_panel=TRAINED),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Encoder. Default: the benchmark's.", rich_help_panel=TRAINED)
+    ] = None,
+    weights: Weights = None,
+    steps: Steps = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Default: 0.", rich_help_panel=TRAINED)] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keeps record and checkpoints; without it, nothing is kept.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    device: Device = "auto",
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="CPU threads. Another number may change the last bits of a result.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = 1,
+    checkpoint_every: CheckpointEvery = 500,
+    keep_model: KeepModel = False,
+) -> None:
+    """Train one trial in this process, without Ray; its record is the one that a study would leave.
+
+    With --store, the same command goes on from the last checkpoint after an interruption.
+    """
+    options = {
+        "data.benchmark": benchmark,
+        "data.source": source,
+        "data.target": target,
+        "model.backbone": backbone,
+        "model.weights": weights,
+        "seed": seed,
+        **_method_and_terms(method, losses),
+    }
+    trial = base_config(options, steps=steps, file=config, settings=read_settings(settings))
+    execution = Execution(
+        root=root, device=device, threads=threads, checkpoint_every=checkpoint_every, keep_model=keep_model
+    )
+    opened = Store(store, create=True) if store else None
+
+    from scale_ray.training import loop
+    from scale_ray.training.trial import run_trial
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # what was loaded and what was not, on stderr
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("training", total=trial.optim.steps)
+        progress = loop.Progress(
+            on_step=lambda step: bar.update(task, completed=step),
+            on_point=lambda point: console.print(_point_line(point)),
+        )
+        try:
+            record = run_trial(trial, execution, opened, progress)
+        except KeyboardInterrupt:
+            console.print("interrupted" + (": the same command goes on from the last checkpoint" if opened else ""))
+            raise typer.Exit(INTERRUPTED) from None
+    console.print(_outcome_line(record))
+    if opened:
+        console.print(f"record: {opened.record_path(record.id)}")
+
+
+def _method_and_terms(method: str | None, losses: str | None) -> dict[str, Any]:
+    """Either says enough: source_only is ce, ce is source_only."""
+    if method == "source_only" and losses is None:
+        losses = "ce"
+    if losses is not None and method is None:
+        method = "source_only" if losses == "ce" else "scale"
+    return {"method": method, "losses.terms": losses}
+
+
+def _point_line(point: CurvePoint) -> str:
+    losses = " ".join(f"{name} {value:.3f}" for name, value in point.losses.items())
+    kept = "" if point.kept_fraction is None else f", kept {100 * point.kept_fraction:.0f} %"
+    accuracies = _accuracies(point.target_accuracy, point.teacher_accuracy, point.source_val_accuracy)
+    return f"step {point.step:,}: {accuracies}{kept}, losses {losses}"
+
+
+def _outcome_line(record: Record) -> str:
+    result = record.result
+    assert result is not None
+    accuracies = _accuracies(result.target_accuracy, result.teacher_accuracy, result.source_val_accuracy)
+    return f"{describe(record.config)}: {accuracies}, {result.steps:,} steps in {record.provenance.wall_seconds:.1f} s"
+
+
+def _accuracies(target: float, teacher: float | None, source_val: float) -> str:
+    of_teacher = "" if teacher is None else f", teacher {teacher:.2f} %"
+    return f"target {target:.2f} %{of_teacher}, source_val {source_val:.2f} %"

@@ -1,0 +1,72 @@
+"""The loss functions again, slowly: plain Python numbers, one query and one class at a time (METHOD 3)."""
+
+import math
+from collections.abc import Sequence
+
+Vector = Sequence[float]
+Matrix = Sequence[Sequence[float]]
+
+
+def dot(a: Vector, b: Vector) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def spread(query: Vector, covariance: Vector | Matrix) -> float:
+    """q' S q of a diagonal or of a full S."""
+    total = 0.0
+    for i, row in enumerate(covariance):
+        if isinstance(row, Sequence):
+            total += sum(query[i] * value * query[j] for j, value in enumerate(row))
+        else:
+            total += query[i] * row * query[i]
+    return total
+
+
+def log_sum_exp(values: Vector) -> float:
+    largest = max(values)
+    return largest + math.log(sum(math.exp(value - largest) for value in values))
+
+
+def distribution_contrast(
+    features: Matrix,
+    labels: Sequence[int],
+    mean: Matrix,
+    covariance: Sequence[Vector | Matrix],
+    tau: float,
+    seen: Sequence[bool],
+) -> float:
+    losses = []
+    for query, label in zip(features, labels, strict=True):
+        if label < 0 or not seen[label]:
+            continue
+        scores = [
+            dot(query, mean[k]) / tau + spread(query, covariance[k]) / (2 * tau * tau)
+            for k in range(len(mean))
+            if seen[k]
+        ]
+        losses.append(log_sum_exp(scores) - dot(query, mean[label]) / tau)
+    return sum(losses) / len(losses) if losses else 0.0
+
+
+def prototype_uniformity(mean_features: Matrix, mean: Matrix, tau: float, seen: Sequence[bool]) -> float:
+    losses = []
+    for query in mean_features:
+        scores = [dot(query, mean[k]) / tau for k in range(len(mean)) if seen[k]]
+        losses.append(sum(log_sum_exp(scores) - score for score in scores) / len(scores) if scores else 0.0)
+    return sum(losses) / len(losses)
+
+
+def self_training(logits: Matrix, labels: Sequence[int], confidence: Vector, threshold: float) -> float:
+    total = 0.0
+    for row, label, sure in zip(logits, labels, confidence, strict=True):
+        if sure > threshold:
+            total += log_sum_exp(row) - row[label]
+    return total / len(logits)
+
+
+def consistency(logits: Matrix, probabilities: Matrix, confidence: Vector, threshold: float) -> float:
+    total = 0.0
+    for row, teacher, sure in zip(logits, probabilities, confidence, strict=True):
+        if sure > threshold:
+            total += sum((math.exp(x - log_sum_exp(row)) - p) ** 2 for x, p in zip(row, teacher, strict=True))
+    return total / len(logits)

@@ -1,0 +1,142 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scale_ray.config import ModelConfig
+from scale_ray.models import BACKBONES, Network, build_encoder
+from scale_ray.models.network import image_level, per_location
+
+IMAGES, CLASSES, LOCATIONS = 3, 5, 16  # lenet maps 32 x 32 pixels to 4 x 4 locations
+
+LEVELS = pytest.mark.parametrize("level", ["pooled", "spatial"])
+
+
+def network(level: str) -> Network:
+    torch.manual_seed(0)
+    config = ModelConfig(backbone="lenet", weights="none", hidden_dim=12, projection_dim=6, contrast_level=level)
+    return Network(build_encoder("lenet", "none"), BACKBONES["lenet"].feature_dim, CLASSES, config)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(IMAGES, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def rows(level: str) -> int:
+    return IMAGES * (LOCATIONS if level == "spatial" else 1)
+
+
+@LEVELS
+def test_shapes(level: str, images: Tensor) -> None:
+    model = network(level)
+    outputs = model(images, project=True)
+    assert outputs.logits.shape == (rows(level), CLASSES)
+    assert outputs.features.shape == (rows(level), 6)
+    assert model.predict(images).shape == (IMAGES, CLASSES)
+
+
+@LEVELS
+def test_features_have_length_one(level: str, images: Tensor) -> None:
+    lengths = network(level)(images, project=True).features.norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(rows(level)), rtol=1e-6, atol=0)
+
+
+def test_features_are_float32_under_autocast(images: Tensor) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = network("pooled")(images, project=True)
+    assert outputs.logits.dtype == torch.bfloat16  # so autocast did act
+    assert outputs.features.dtype == torch.float32
+    torch.testing.assert_close(outputs.features.norm(dim=1), torch.ones(IMAGES), rtol=1e-6, atol=0)
+
+
+@LEVELS
+def test_the_heads_are_those_of_the_method(level: str) -> None:
+    """METHOD 1: Linear, BatchNorm, ReLU, Linear."""
+    model = network(level)
+    for head, outputs in ((model.classifier, CLASSES), (model.projector, 6)):
+        assert isinstance(head, nn.Sequential)
+        assert [type(layer) for layer in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+        assert (head[0].in_features, head[0].out_features, head[3].out_features) == (96, 12, outputs)
+
+
+def test_row_i_times_l_plus_l_is_location_l_of_image_i() -> None:
+    """An encoder that passes 3-channel images on, heads that pass rows on: the rows are the pixels."""
+    model = Network(nn.Identity(), 3, CLASSES, ModelConfig(contrast_level="spatial")).eval()
+    model.classifier = nn.Identity()
+    image, row, column = torch.meshgrid(torch.arange(2), torch.arange(4), torch.arange(5), indexing="ij")
+    maps = torch.stack([image, row, column], dim=1).float()  # the channels of a pixel say where it is
+    logits = model(maps).logits
+    expected = [[i, h, w] for i in range(2) for h in range(4) for w in range(5)]
+    assert logits.tolist() == expected
+
+
+def test_a_spatial_head_is_a_1x1_convolution(images: Tensor) -> None:
+    model = network("spatial").eval()
+    feature_map = model.encoder(images)
+    first, norm, relu, last = model.classifier
+    hidden = nn.functional.conv2d(feature_map, first.weight[:, :, None, None], first.bias)
+    hidden = nn.functional.batch_norm(
+        hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
+    )
+    logits = nn.functional.conv2d(relu(hidden), last.weight[:, :, None, None], last.bias)
+    expected = logits.permute(0, 2, 3, 1).reshape(-1, CLASSES)
+    torch.testing.assert_close(model(images).logits, expected)
+
+
+def test_spatial_predictions_are_the_mean_over_locations(images: Tensor) -> None:
+    model = network("spatial").eval()
+    logits = model(images).logits
+    for i in range(IMAGES):
+        expected = logits[i * LOCATIONS : (i + 1) * LOCATIONS].mean(dim=0)
+        torch.testing.assert_close(model.predict(images)[i], expected)
+
+
+def test_pooled_predictions_are_the_logits_of_the_mean_feature(images: Tensor) -> None:
+    model = network("pooled").eval()
+    assert torch.equal(model.predict(images), model(images).logits)
+    pooled = model.encoder(images).flatten(2).mean(dim=2)
+    torch.testing.assert_close(model.predict(images), model.classifier(pooled))
+
+
+def test_without_project_the_projection_head_does_not_run(images: Tensor) -> None:
+    model = network("pooled")
+    calls = []
+    assert model.projector is not None
+    model.projector.register_forward_hook(lambda *_: calls.append(1))
+    assert model(images).features is None
+    model.predict(images)
+    assert not calls
+    assert model(images, project=True).features is not None
+    assert len(calls) == 1
+
+
+@LEVELS
+def test_a_state_for_prediction_predicts_the_same_without_the_projection_head(level: str, images: Tensor) -> None:
+    trained = network(level)
+    trained(images)  # moves the running statistics, which are part of the state
+    state = trained.eval().state_for_prediction()
+    assert state
+    assert not any(name.startswith("projector") for name in state)
+    other = network(level)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    other.load_for_prediction(state)
+    assert other.projector is None
+    assert torch.equal(other.eval().predict(images), trained.predict(images))
+    assert {name for name, _ in other.named_parameters()} < {name for name, _ in trained.named_parameters()}
+
+
+def test_a_network_for_prediction_does_not_project(images: Tensor) -> None:
+    model = network("pooled")
+    model.load_for_prediction(model.state_for_prediction())
+    with pytest.raises(AssertionError, match="loaded for prediction"):
+        model(images, project=True)
+
+
+def test_per_location_and_image_level_undo_each_other() -> None:
+    values = torch.arange(6.0).reshape(3, 2)
+    repeated = per_location(values, 4)
+    assert repeated[:, 0].tolist() == [0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4]
+    assert torch.equal(image_level(repeated, 3), values)
+    assert per_location(values, 1) is values

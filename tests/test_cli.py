@@ -1,0 +1,551 @@
+"""The command as people use it: what it prints, what it leaves, and how it says no."""
+
+import inspect
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scale_ray import __version__, cli
+from scale_ray.config import identity
+from scale_ray.models import build_encoder
+from scale_ray.records import Failure, Provenance, Record
+from scale_ray.store import PlannedCell, Store, StudyPlan
+
+# A trial of a second on the images of `root`.
+TINY = [
+    *("--benchmark", "image_folder", "--source", "Art", "--target", "Real World", "--device", "cpu"),
+    *("--backbone", "lenet", "--weights", "none", "--steps", "4", "--losses", "ce+ssl"),
+    *("--set", "data.image_size=32", "--set", "data.resize=32", "--set", "optim.batch_size=4"),
+    *("--set", "evaluate_every=2", "--set", "model.hidden_dim=16", "--set", "model.projection_dim=8"),
+]
+
+
+class Outcome(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+
+def command(*arguments: str | Path, program: Callable[[], None] = cli.main) -> Outcome:
+    """Run scale-ray in this process, as the installed script does."""
+    out, err = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["scale-ray", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            program()
+    return Outcome(int(exit_.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def subprocess_command(*arguments: str | Path, **environment: str) -> Outcome:
+    """Run scale-ray in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scale_ray.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def write_images(root: Path) -> Path:
+    """Two domains, one with a space in its name, two classes, eight JPEGs of noise each."""
+    numbers = np.random.default_rng(0)
+    for domain in ("Art", "Real World"):
+        for name in ("cat", "dog"):
+            folder = root / domain / name
+            folder.mkdir(parents=True)
+            for index in range(8):
+                Image.fromarray(numbers.integers(0, 256, (40, 48, 3), np.uint8)).save(folder / f"{index}.jpg")
+    return root
+
+
+def truncate(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _root_logger_as_it_was() -> Iterator[None]:
+    handlers, level = list(logging.root.handlers), logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def own_images(tmp_path: Path) -> Path:
+    """Images that a test may spoil."""
+    return write_images(tmp_path / "images")
+
+
+@pytest.fixture(scope="module")
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
+    """`scale-ray train` into a store, and that store."""
+    store = tmp_path_factory.mktemp("store")
+    return command("train", *TINY, "--root", images, "--store", store, "--keep-model"), store
+
+
+# train
+
+
+def test_train_leaves_a_record_and_says_where(trained: tuple[Outcome, Path]) -> None:
+    outcome, folder = trained
+    assert outcome.status == 0
+    store = Store(folder)
+    (record,) = store.records()
+    assert record.status == "done"
+    assert record.result is not None
+    assert [point.step for point in record.result.curve] == [2, 4]
+    assert (record.config.pair, record.config.combination, record.config.method) == (
+        "Art>Real World",
+        "ce+ssl",
+        "scale",
+    )
+    assert store.model_path(record.id).is_file()
+    lines = outcome.out.splitlines()
+    assert lines[-1] == f"record: {store.record_path(record.id)}"
+    assert lines[-2].startswith("Art>Real World ce+ssl lenet seed 0: target ")
+    assert f"target {record.result.target_accuracy:.2f} %" in lines[-2]
+
+
+def test_no_line_is_broken_where_there_is_no_terminal(trained: tuple[Outcome, Path]) -> None:
+    lines = trained[0].out.splitlines()
+    assert len(lines) == 4  # two points, the outcome, the record
+    assert [line.partition(":")[0] for line in lines[:2]] == ["step 2", "step 4"]
+    assert all(line.endswith(tuple("0123456789")) and " losses ce " in line for line in lines[:2])
+    assert max(map(len, lines)) > 80
+
+
+def test_identity_sees_no_place_and_no_execution(trained: tuple[Outcome, Path], images: Path, tmp_path: Path) -> None:
+    (record,) = Store(trained[1]).records()
+    elsewhere = shutil.copytree(images, tmp_path / "other" / "place")
+    more = ("--root", elsewhere, "--store", tmp_path / "runs", "--threads", "2", "--checkpoint-every", "1")
+    assert command("train", *TINY, *more).status == 0
+    (other,) = Store(tmp_path / "runs").records()
+    assert other.id == record.id == identity(record.config, record.inputs)
+    assert other.provenance.threads == 2
+
+
+def test_config_file_options_and_set_go_over_each_other_in_that_order(images: Path, tmp_path: Path) -> None:
+    fields = {
+        "data": {"benchmark": "image_folder", "source": "Art", "target": "Real World", "image_size": 32, "resize": 32},
+        "model": {"backbone": "lenet", "weights": "none", "hidden_dim": 16},
+        "losses": {"terms": {"ce": 1, "ssl": 0.5}},
+        "optim.batch_size": 4,
+        "optim": {"steps": 40, "warmup_steps": 10},
+        "seed": 1,
+        "evaluate_every": 4,
+    }
+    file = tmp_path / "trial.json"
+    file.write_text(json.dumps(fields))
+    options = ("--config", file, "--root", images, "--store", tmp_path / "runs", "--device", "cpu", "--steps", "4")
+    assert command("train", *options, "--set", "model.hidden_dim=8", "--set", "seed=2").status == 0
+    (record,) = Store(tmp_path / "runs").records()
+    config = record.config
+    assert (config.pair, config.combination, config.method) == ("Art>Real World", "ce+0.5*ssl", "scale")
+    assert (config.optim.steps, config.optim.warmup_steps, config.optim.batch_size) == (4, 1, 4)
+    assert (config.seed, config.model.hidden_dim) == (2, 8)
+
+
+@pytest.mark.parametrize("given", [("--losses", "ce"), ("--method", "source_only"), ("--losses", "ce", "--seed", "0")])
+def test_ce_and_source_only_are_one(given: tuple[str, ...], images: Path, tmp_path: Path) -> None:
+    rest = TINY[: TINY.index("--losses")] + TINY[TINY.index("--losses") + 2 :]
+    assert command("train", *rest, *given, "--root", images, "--store", tmp_path).status == 0
+    (record,) = Store(tmp_path).records()
+    assert (record.config.method, record.config.combination) == ("source_only", "ce")
+
+
+def test_an_interrupted_training_ends_with_130_and_goes_on(images: Path, tmp_path: Path) -> None:
+    arguments = [*TINY, "--set", "optim.steps=100000", "--set", "evaluate_every=5", "--checkpoint-every", "5"]
+    arguments += ["--root", str(images), "--store", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "scale_ray.cli", "train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 10:"):
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.splitlines()[-1] == "interrupted: the same command goes on from the last checkpoint"
+    assert "Traceback" not in err
+    assert list(Store(tmp_path).records()) == []
+    assert list((tmp_path / "checkpoints").glob("*.pt"))
+
+
+# Ten wrong inputs, each a line that names thing, place and remedy
+
+
+def refused(outcome: Outcome, *words: str | Path) -> None:
+    assert outcome.status == 2
+    assert len(outcome.errors) == 1
+    assert "Traceback" not in outcome.err + outcome.out
+    for word in words:
+        assert str(word) in outcome.errors[0]
+
+
+def test_unknown_key_is_refused_in_a_process_of_its_own() -> None:
+    outcome = subprocess_command("train", "--set", "losses.temprature=0.1")
+    refused(outcome, "unknown field 'losses.temprature'", "did you mean 'losses.temperature'?")
+    assert outcome.err.count("\n") == 1
+
+
+def test_unknown_key_shows_its_traceback_for_debugging() -> None:
+    outcome = subprocess_command("train", "--set", "losses.temprature=0.1", SCALE_RAY_DEBUG="1")
+    assert outcome.status == 1
+    assert "Traceback" in outcome.err
+    assert "ConfigError: unknown field" in outcome.err
+
+
+def test_unknown_backbone_is_refused(images: Path) -> None:
+    outcome = command("train", *TINY, "--root", images, "--backbone", "resnet17")
+    refused(outcome, "unknown model.backbone 'resnet17'", "did you mean 'resnet18'?", "known: lenet")
+
+
+def test_missing_root_is_refused(images: Path) -> None:
+    refused(command("train", *TINY), "image_folder: where are the images?", "--root FOLDER")
+    outcome = command("train", *TINY, "--root", images / "nowhere" / "deep")
+    refused(outcome, f"--root {images}/nowhere/deep: no such folder", f"{images} is the last part")
+
+
+def test_missing_domain_is_refused(images: Path) -> None:
+    outcome = command("train", *TINY, "--root", images, "--source", "Arts")
+    refused(outcome, f"--root {images}: no folder for domain 'Arts'", "did you mean 'Art'?", "holds: Art, Real World")
+
+
+def test_class_sets_that_differ_are_refused(own_images: Path) -> None:
+    (own_images / "Art" / "dog").rename(own_images / "Art" / "wolf")
+    outcome = command("train", *TINY, "--root", own_images)
+    refused(outcome, "Art lacks dog", "Real World lacks wolf", "rename, add or remove those folders")
+
+
+def test_empty_class_is_refused(own_images: Path) -> None:
+    for path in (own_images / "Real World" / "dog").iterdir():
+        path.unlink()
+    outcome = command("train", *TINY, "--root", own_images)
+    refused(outcome, own_images / "Real World" / "dog", "of class 'dog'", "add some, or remove the class")
+
+
+def test_truncated_jpeg_is_refused_and_recorded(own_images: Path, tmp_path: Path) -> None:
+    path = truncate(own_images / "Art" / "cat" / "3.jpg")
+    outcome = command("train", *TINY, "--root", own_images, "--store", tmp_path / "runs")
+    refused(outcome, f"{path}: unreadable image", "replace it, or set data.corrupt to 'skip'")
+    (record,) = Store(tmp_path / "runs").records()
+    assert record.status == "failed"
+    assert record.failure is not None
+    assert str(path) in record.failure.message
+
+
+def test_weights_of_another_architecture_are_refused(images: Path, tmp_path: Path) -> None:
+    torch.save(build_encoder("mobilenet_v2", "none").state_dict(), tmp_path / "mobile.pt")
+    outcome = command("train", *TINY, "--root", images, "--weights", tmp_path / "mobile.pt")
+    refused(outcome, tmp_path / "mobile.pt", "weights of another architecture", "choose the file or the backbone")
+
+
+def test_store_without_write_permission_is_refused(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = command("train", *TINY, "--root", images, "--store", tmp_path / "file" / "store")
+    refused(outcome, f"store {tmp_path}/file/store: cannot be written to", "choose another folder")
+    if Path("/proc/self").exists():  # where not even root makes folders
+        outcome = command("train", *TINY, "--root", images, "--store", "/proc/scale_ray")
+        refused(outcome, "store /proc/scale_ray: cannot be written to", "choose another folder")
+
+
+def test_temperature_zero_is_refused() -> None:
+    refused(command("train", "--set", "losses.temperature=0"), "losses.temperature", "greater than 0", "got 0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "losses.threshold"], ["--set 'losses.threshold'", "write PATH=VALUE"]),
+        (["--set", "data.benchmark=5"], ["unknown benchmark '5'", "known: digits"]),
+        (["--benchmark", "ofice_home"], ["unknown benchmark 'ofice_home'", "did you mean 'office_home'?"]),
+        (["--benchmark", "image_folder"], ["image_folder has no usual domain pair", "--source, --target"]),
+        (["--source", "mnst"], ["digits has no domain 'mnst'", "did you mean 'mnist'?"]),
+        (["--source", "mnistm"], ["source and target are both 'mnistm'"]),
+        (["--losses", "ce+sll"], ["unknown loss term 'sll'", "did you mean 'ssl'?"]),
+        (["--method", "scael"], ["unknown method 'scael'", "did you mean 'scale'?"]),
+        (["--weights", "nowhere.pt"], ["no file 'nowhere.pt'", "the path of a state dict"]),
+        (["--config", "nowhere.json"], ["--config nowhere.json: cannot be read as JSON"]),
+        (["--store", "s3://bucket/runs"], ["only folders of a mounted file system", "give a path"]),
+    ],
+)
+def test_other_wrong_inputs_are_refused(arguments: list[str], words: list[str]) -> None:
+    refused(command("train", *arguments), *words)
+
+
+def test_a_device_that_is_not_there_is_refused(images: Path) -> None:
+    outcome = command("train", *TINY, "--root", images, "--device", "cudo")
+    refused(outcome, "device 'cudo' cannot be used", "write 'cpu' or 'auto'")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"{", "cannot be read as JSON"), (b"\xff\xfe", "cannot be read as JSON"), (b"[]", "holds a list")],
+)
+def test_unreadable_config_file_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "trial.json"
+    file.write_bytes(content)
+    refused(command("train", "--config", file), f"--config {file}", words)
+
+
+def test_each_of_several_problems_is_a_line() -> None:
+    outcome = command("train", "--set", "losses.temperature=0", "--set", "losses.threshold=1")
+    assert outcome.status == 2
+    assert [line.split(": ")[1] for line in outcome.errors] == ["losses.threshold", "losses.temperature"]
+    assert outcome.err.count("\n") == 2
+
+
+# ablate
+
+
+def ablate(images: Path, store: Path, *more: str) -> Outcome:
+    settings = [
+        argument for argument in TINY if argument.partition("=")[0].partition(".")[0] in ("data", "optim", "model")
+    ]
+    options = [text for setting in settings for text in ("--set", setting)]
+    grid = ["--benchmark", "image_folder", "--root", str(images), "--weights", "none", "--backbones", "lenet"]
+    return command("ablate", *grid, "--steps", "50", *options, "--store", store, *more)
+
+
+def test_dry_run_shows_cells_and_runs_none(images: Path, tmp_path: Path) -> None:
+    more = ("--pairs", "Art:Real World, Real World > Art", "--losses", "ce,ce+ssl", "--seeds", "7,8")
+    outcome = ablate(images, tmp_path, *more, "--dry-run", "--limit", "5")
+    assert outcome.status == 0
+    lines = [line[14:] for line in outcome.out.splitlines()]
+    assert [line.rstrip().removesuffix("to do").strip() for line in lines[:5]] == [
+        "Art>Real World ce lenet seed 7",
+        "Art>Real World ce+ssl lenet seed 7",
+        "Real World>Art ce lenet seed 7",
+        "Real World>Art ce+ssl lenet seed 7",
+        "Art>Real World ce lenet seed 8",
+    ]
+    assert outcome.out.splitlines()[5] == (
+        "ablation-image_folder: 5 cells, 0 done, 5 to do (0 failed before), 250 steps; "
+        "time is known once cells have finished"
+    )
+    assert list(Store(tmp_path).records()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--pairs", "Art"], ["--pairs: 'Art' is no domain pair", "write source:target"]),
+        (["--pairs", "Art: "], ["--pairs: 'Art:' is no domain pair"]),
+        (["--pairs", "Art:Art"], ["source and target are both 'Art'"]),
+        (["--pairs", "Art:Real World,Art>Real World"], ["plans one cell twice (Art>Real World ce lenet seed 0)"]),
+        (["--pairs", "Art:Moon"], ["no folder for domain 'Moon'", "it holds: Art, Real World"]),
+        (["--seeds", ""], ["--seeds ''", "write how many (3)"]),
+        (["--seeds", "one"], ["--seeds 'one'", "write how many (3)"]),
+        (["--seeds", "0"], ["axis 'seed' has no values"]),
+        (["--name", "my study"], ["study name 'my study' names a file", "write letters"]),
+        (["--set", "seed=3"], ["--set seed: the grid decides it", "--seeds"]),
+        (["--set", "losses.terms=ce"], ["--set losses.terms: the grid decides it", "--losses"]),
+        (["--set", "model.backbone=lenet"], ["--set model.backbone: the grid decides it", "--backbones"]),
+    ],
+)
+def test_grids_that_cannot_be_are_refused(images: Path, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    usual = ["--pairs", "Art:Real World", "--losses", "ce", "--seeds", "1", "--dry-run"]
+    refused(ablate(images, tmp_path, *usual, *arguments), *words)
+
+
+def test_two_spellings_of_a_domain_are_one() -> None:
+    outcome = command("ablate", "--benchmark", "office_home", "--pairs", "Art:Real World,Art:real", "--dry-run")
+    refused(outcome, "plans one cell twice (Art>Real_World ce resnet50 seed 0)")
+
+
+def test_an_experiment_is_ablate_with_other_defaults(images: Path, tmp_path: Path) -> None:
+    defaults = {"benchmark": "image_folder", "pairs": "Art:Real World", "losses": "ce", "seeds": "2"}
+    defaults |= {"backbones": "lenet", "weights": "none", "root": str(images), "storage": str(tmp_path), "name": "mine"}
+    outcome = command("--dry-run", "--seeds", "1", program=lambda: cli.experiment(**defaults))
+    assert outcome.status == 0
+    assert "mine: 1 cells, 0 done, 1 to do" in outcome.out
+
+
+def test_an_experiment_refuses_an_option_that_is_not_there() -> None:
+    with pytest.raises(TypeError, match="benchmrk"):
+        cli.experiment(benchmrk="digits")
+
+
+# report, status
+
+
+def test_report_writes_tables_and_says_where(trained: tuple[Outcome, Path], tmp_path: Path) -> None:
+    outcome = command("report", trained[1], "--out", tmp_path / "report")
+    assert outcome.status == 0
+    assert outcome.out.splitlines()[-1] == f"report: {tmp_path}/report/report.html"
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert "ce+ssl" in outcome.out
+    assert "Art>Real World" in outcome.out
+    assert len((tmp_path / "report" / "records.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["report", "status"])
+def test_a_missing_store_is_refused(name: str, tmp_path: Path) -> None:
+    refused(command(name, tmp_path / "nowhere"), f"store {tmp_path}/nowhere: no such folder", "check the path")
+
+
+def test_status_counts_done_failed_and_unfinished(trained: tuple[Outcome, Path], tmp_path: Path) -> None:
+    store = Store(shutil.copytree(trained[1], tmp_path / "store"))
+    (done,) = store.records()
+    cells = [PlannedCell(id=done.id, config=done.config)]
+    for seed in (1, 2, 3):
+        config = done.config.replace({"seed": seed})
+        cells.append(PlannedCell(id=identity(config, done.inputs), config=config))
+    origin = Provenance.model_validate(done.provenance.model_dump())
+    failure = Failure(kind="RuntimeError", message="no", traceback="")
+    store.write_record(
+        Record(
+            id=cells[1].id,
+            status="failed",
+            config=cells[1].config,
+            inputs=done.inputs,
+            failure=failure,
+            provenance=origin,
+        )
+    )
+    store.checkpoint_path(cells[2].id).write_bytes(b"")
+    name = "a-study-with-a-name-" + "x" * 80
+    store.write_plan(StudyPlan(name=name, created="2026-03-01T00:00:00+00:00", cells=cells))
+    outcome = command("status", store.root)
+    assert outcome.status == 0
+    assert outcome.out.splitlines()[1].split() == [name, "4", "1", "1", "2", "1"]
+
+
+def test_status_of_a_store_without_studies(trained: tuple[Outcome, Path]) -> None:
+    assert command("status", trained[1]).out == f"{trained[1]}: no study, 1 records\n"
+
+
+# data
+
+
+def test_data_check_of_a_clean_folder(images: Path) -> None:
+    outcome = command("data", "check", "image_folder", "--root", images)
+    assert outcome.status == 0
+    assert outcome.out.splitlines() == [
+        "image_folder: 32 images (Art 16, Real World 16)",
+        "0 problems, 0 of them stop training",
+    ]
+
+
+def test_data_check_lists_all_problems(own_images: Path) -> None:
+    broken = [truncate(own_images / "Art" / "cat" / "3.jpg"), truncate(own_images / "Real World" / "dog" / "7.jpg")]
+    (own_images / "Art" / "dog" / "notes.txt").write_text("")
+    outcome = command("data", "check", "image_folder", "--root", own_images)
+    assert outcome.status == 1
+    lines = outcome.out.splitlines()
+    assert [line.startswith(f"unreadable: {path}: ") for line, path in zip(lines, broken, strict=False)] == [True, True]
+    assert lines[2].startswith(f"ignored: {own_images}/Art/dog/notes.txt")
+    assert lines[3:] == [
+        "image_folder: 32 images (Art 16, Real World 16)",
+        "3 problems, 2 of them stop training",
+    ]
+
+
+def test_data_check_of_a_folder_without_domains(tmp_path: Path) -> None:
+    outcome = command("data", "check", "image_folder", "--root", tmp_path)
+    assert outcome.status == 1
+    assert outcome.out.startswith(f"missing: {tmp_path}: no domain folders in it")
+
+
+def test_data_prepare_says_where_and_how_much(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path))
+    outcome = command("data", "prepare", "image_folder", "--root", images, "--resize", "100")
+    assert outcome.status == 0
+    # 16 x 3 x 100 x 100 bytes a domain
+    assert outcome.out.splitlines() == [
+        "Art: 16 images of 100 x 100 px, 0.5 MiB",
+        "Real World: 16 images of 100 x 100 px, 0.5 MiB",
+        f"image_folder: 2 domains, 0.9 MiB, in {tmp_path}",
+    ]
+    assert "decoding Art to 100 px: 16" in outcome.err
+    again = command("data", "prepare", "image_folder", "--root", images, "--resize", "100")
+    assert again.out == outcome.out
+    assert "decoding" not in again.err
+
+
+def test_data_prepare_stops_at_an_unreadable_image(own_images: Path) -> None:
+    path = truncate(own_images / "Art" / "cat" / "3.jpg")
+    refused(command("data", "prepare", "image_folder", "--root", own_images), f"{path}: unreadable image")
+
+
+@pytest.mark.parametrize("name", ["check", "prepare"])
+def test_data_of_no_benchmark_or_no_root_is_refused(name: str) -> None:
+    refused(command("data", name, "pcas"), "unknown benchmark 'pcas'", "did you mean 'pacs'?")
+    refused(command("data", name, "pacs"), "pacs: where are the images?", "--root FOLDER")
+
+
+def test_data_list_names_every_benchmark() -> None:
+    outcome = command("data", "list")
+    assert outcome.status == 0
+    assert [line.split()[0] for line in outcome.out.splitlines()[1:]] == [
+        "digits",
+        "office_home",
+        "pacs",
+        "image_folder",
+    ]
+
+
+# The command itself
+
+
+def test_version() -> None:
+    assert command("--version") == (0, f"scale-ray {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "function"), [("train", cli.train.train), ("ablate", cli.ablate.ablate)], ids=["train", "ablate"]
+)
+def test_help_names_every_option(name: str, function: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    outcome = command(name, "--help")
+    assert outcome.status == 0
+    options = {line.split()[1] for line in outcome.out.splitlines() if line.startswith("│ --")}
+    assert options >= {"--help", "--set", "--root", "--keep-model"}
+    assert len(options) == len(inspect.signature(function).parameters) + 1
+
+
+def test_brackets_and_colons_in_a_path_are_printed_as_they_are(tmp_path: Path) -> None:
+    store = tmp_path / "[red]:smile:[/red]"
+    Store(store, create=True)
+    assert command("status", store).out == f"{store}: no study, 0 records\n"
+
+
+def test_an_error_that_is_no_users_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("not a user's")
+
+    monkeypatch.setattr(Store, "plans", broken)
+    monkeypatch.setattr(sys, "argv", ["scale-ray", "status", "/"])
+    with pytest.raises(RuntimeError, match="not a user's"):
+        cli.main()
