@@ -62,8 +62,10 @@ def _digits() -> Benchmark:
             "model.weights": "none",
             "model.hidden_dim": 128,
             "model.projection_dim": 64,
-            "optim.steps": 600,
-            "optim.warmup_steps": 100,
+            # 0.99 of a 20,000-step training is too slow a teacher for one of 450: 95 against 88 % on mnist>mnistm.
+            "model.teacher_momentum": 0.98,
+            "optim.steps": 450,
+            "optim.warmup_steps": 75,
             "optim.batch_size": 64,
             "optim.learning_rate": 0.05,
             "optim.encoder_factor": 1.0,
