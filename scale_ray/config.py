@@ -136,7 +136,9 @@ class LossesConfig(_Part):
     consistency: Literal["cross_entropy", "mse"] = "cross_entropy"
     contrast: Literal["dist", "proto"] = "dist"
     covariance: Literal["diagonal", "full"] = "diagonal"
-    statistics_window: Literal["cumulative", "epoch", "ema"] = "cumulative"
+    statistics_window: Literal["cumulative", "epoch", "ema"] = Field(
+        "cumulative", description="epoch: reset each epoch; ema: decays by model.teacher_momentum"
+    )
     reg_mean: Literal["batch", "image"] = "batch"
 
     @field_validator("terms", mode="before")
@@ -248,7 +250,7 @@ class TrialConfig(_Part):
 
 
 class Execution(BaseModel):
-    """Where and how a trial runs. Nothing here may change what it computes, so no identity sees it."""
+    """Where and how a trial runs. No identity sees it, for nothing here may change more than a result's last bits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -58,7 +58,7 @@ class Provenance(_Part):
     """Where, when and with what a record was made."""
 
     started: str  # ISO 8601, UTC
-    wall_seconds: float  # training and evaluation, over all sessions of the trial
+    wall_seconds: float  # training and evaluation over all sessions; of a failed trial, its last one
     host: str
     device: str
     threads: int
@@ -108,7 +108,7 @@ def provenance(*, started: str, wall_seconds: float, device: str, threads: int) 
 @cache
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in ("scale-ray", "torch", "torchvision", "kornia", "numpy", "ray", "optuna"):
+    for package in ("scale-ray", "torch", "torchvision", "kornia", "pillow", "numpy", "ray", "optuna"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -4,6 +4,7 @@
     STORE/records/<id>.json        one record a trial, done or failed
     STORE/checkpoints/<id>.pt      the state of a trial that is not finished
     STORE/models/<id>.safetensors  a trained model, where it was asked for
+    STORE/.tune_*                  Ray Tune's own state while a study runs
 
 Every file is written under another name, flushed and moved into place: a reader sees the old content or the new one,
 never half of either, whatever kills the writer.
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -105,6 +106,15 @@ class Store:
         """
         path = self.record_path(trial_id)
         return _parse_record(path) if path.exists() else None
+
+    def status(self, trial_id: str) -> Literal["done", "failed", "missing"]:
+        """What the store says of a trial; `missing` too where its record is of another recipe."""
+        record = self.read_record(trial_id)
+        return record.status if record is not None and record.recipe_version == RECIPE_VERSION else "missing"
+
+    def answers(self, trial_id: str, *, with_model: bool = False) -> bool:
+        """Whether the trial need not be trained: a current record is there, and its model where that is asked for."""
+        return is_current(self.read_record(trial_id)) and (not with_model or self.model_path(trial_id).exists())
 
     def records(self) -> Iterator[Record]:
         """Every record, ordered by id.

@@ -101,10 +101,13 @@ def describe(config: TrialConfig) -> str:
     return f"{config.pair} {config.combination} {config.model.backbone} seed {config.seed}"
 
 
-def seconds_per_step(records: Iterable[Record]) -> dict[tuple[str, str], float]:
-    """Measured cost by (combination, backbone): mean over the finished records, evaluation included."""
-    seconds: dict[tuple[str, str], float] = defaultdict(float)
-    steps: dict[tuple[str, str], int] = defaultdict(int)
+CostKey = tuple[str, str]  # combination; backbone and sizes
+
+
+def seconds_per_step(records: Iterable[Record]) -> dict[CostKey, float]:
+    """Measured cost by `cost_key`: mean over the finished records, evaluation included."""
+    seconds: dict[CostKey, float] = defaultdict(float)
+    steps: dict[CostKey, int] = defaultdict(int)
     for record in records:
         if record.result is not None:
             key = cost_key(record.config)
@@ -113,21 +116,21 @@ def seconds_per_step(records: Iterable[Record]) -> dict[tuple[str, str], float]:
     return {key: seconds[key] / steps[key] for key in seconds}
 
 
-def cost_key(config: TrialConfig) -> tuple[str, str]:
+def cost_key(config: TrialConfig) -> CostKey:
     """What a step's cost mostly depends on."""
-    return config.combination, config.model.backbone
+    return config.combination, f"{config.model.backbone} {config.data.image_size} px x {config.optim.batch_size}"
 
 
-def estimate_seconds(cells: Iterable[TrialConfig], measured: Mapping[tuple[str, str], float]) -> float | None:
+def estimate_seconds(cells: Iterable[TrialConfig], measured: Mapping[CostKey, float]) -> float | None:
     """Seconds of training that the cells need, one after the other; None where some cell has no measured kin.
 
-    A combination that was never measured counts as the dearest measured one of its backbone.
+    A combination that was never measured counts as the dearest measured one of its backbone and sizes.
     """
     total = 0.0
     for config in cells:
-        combination, backbone = cost_key(config)
-        of_backbone = [cost for (_, name), cost in measured.items() if name == backbone]
-        if not of_backbone:
+        key = cost_key(config)
+        alike = [cost for (_, network), cost in measured.items() if network == key[1]]
+        if not alike:
             return None
-        total += measured.get((combination, backbone), max(of_backbone)) * config.optim.steps
+        total += measured.get(key, max(alike)) * config.optim.steps
     return total

@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -295,7 +296,7 @@ def test_temperature_zero_is_refused() -> None:
         (["--source", "mnistm"], ["source and target are both 'mnistm'"]),
         (["--losses", "ce+sll"], ["unknown loss term 'sll'", "did you mean 'ssl'?"]),
         (["--method", "scael"], ["unknown method 'scael'", "did you mean 'scale'?"]),
-        (["--weights", "nowhere.pt"], ["no file 'nowhere.pt'", "the path of a state dict"]),
+        (["--weights", "nowhere.pt"], ["no file '", "nowhere.pt'", "the path of a state dict"]),
         (["--config", "nowhere.json"], ["--config nowhere.json: cannot be read as JSON"]),
         (["--store", "s3://bucket/runs"], ["only folders of a mounted file system", "give a path"]),
     ],
@@ -343,15 +344,18 @@ def test_dry_run_shows_cells_and_runs_none(images: Path, tmp_path: Path) -> None
     outcome = ablate(images, tmp_path, *more, "--dry-run", "--limit", "5")
     assert outcome.status == 0
     lines = [line[14:] for line in outcome.out.splitlines()]
-    assert [line.rstrip().removesuffix("to do").strip() for line in lines[:5]] == [
-        "Art>Real World ce lenet seed 7",
-        "Art>Real World ce+ssl lenet seed 7",
-        "Real World>Art ce lenet seed 7",
-        "Real World>Art ce+ssl lenet seed 7",
-        "Art>Real World ce lenet seed 8",
+    assert [re.sub("  +", " | ", line) for line in lines[:8]] == [
+        "Art>Real World ce lenet seed 7 | to do",
+        "Art>Real World ce+ssl lenet seed 7 | to do",
+        "Real World>Art ce lenet seed 7 | to do",
+        "Real World>Art ce+ssl lenet seed 7 | to do",
+        "Art>Real World ce lenet seed 8 | to do",
+        "Art>Real World ce+ssl lenet seed 8 | not in this run",
+        "Real World>Art ce lenet seed 8 | not in this run",
+        "Real World>Art ce+ssl lenet seed 8 | not in this run",
     ]
-    assert outcome.out.splitlines()[5] == (
-        "ablation-image_folder: 5 cells, 0 done, 5 to do (0 failed before), 250 steps; "
+    assert outcome.out.splitlines()[8] == (
+        "ablation-image_folder: 8 cells, 0 done, 5 to do (0 failed before), 250 steps; "
         "time is known once cells have finished"
     )
     assert list(Store(tmp_path).records()) == []
@@ -549,3 +553,17 @@ def test_an_error_that_is_no_users_shows_where_it_is(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["scale-ray", "status", "/"])
     with pytest.raises(RuntimeError, match="not a user's"):
         cli.main()
+
+
+def test_a_config_file_cannot_set_what_the_grid_decides(images: Path, tmp_path: Path) -> None:
+    file = tmp_path / "seeds.json"
+    file.write_text('{"seed": 7, "losses": {"threshold": 0.9}}')
+    outcome = ablate(images, tmp_path / "store", "--pairs", "Art:Real World", "--config", str(file), "--dry-run")
+    assert outcome.status == 2
+    assert "seeds.json seed: the grid decides it: use --seeds" in outcome.err
+
+
+def test_keep_model_needs_a_store() -> None:
+    outcome = command("train", "--keep-model")
+    assert outcome.status == 2
+    assert "--keep-model needs a place: add --store" in outcome.err

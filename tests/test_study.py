@@ -104,6 +104,8 @@ def test_the_ablation_maps_ce_to_source_only_and_puts_seeds_first() -> None:
 
 # Cost
 
+LENET = "lenet 224 px x 32"
+
 
 def test_seconds_per_step_is_the_mean_over_all_steps() -> None:
     failed = record(1000, 10).model_copy(update={"status": "failed", "result": None})
@@ -114,12 +116,12 @@ def test_seconds_per_step_is_the_mean_over_all_steps() -> None:
         failed,
     ]
     # (10 + 80) / (100 + 200), not the mean of 0.1 and 0.4.
-    assert seconds_per_step(records) == {("ce+ssl+dist+reg", "lenet"): 0.3, ("ce", "lenet"): 0.1}
+    assert seconds_per_step(records) == {("ce+ssl+dist+reg", LENET): 0.3, ("ce", LENET): 0.1}
     assert seconds_per_step([]) == {}
 
 
 def test_estimate_of_known_and_unknown_combinations() -> None:
-    measured = {("ce", "lenet"): 0.1, ("ce+ssl", "lenet"): 0.25, ("ce", "resnet18"): 9.0}
+    measured = {("ce", LENET): 0.1, ("ce+ssl", LENET): 0.25, ("ce", "resnet18 224 px x 32"): 9.0}
     cells = [
         BASE.replace({"losses.terms": "ce"}),  # 100 x 0.1
         BASE.replace({"losses.terms": "ce+ssl", "optim.steps": 200}),  # 200 x 0.25
@@ -130,6 +132,7 @@ def test_estimate_of_known_and_unknown_combinations() -> None:
     assert estimate_seconds([BASE.replace({"model.backbone": "resnet50"})], measured) is None
 
 
-def test_cost_key_tells_combination_and_backbone_apart() -> None:
-    assert cost_key(BASE) == ("ce+ssl+dist+reg", "lenet")
+def test_cost_key_tells_combination_backbone_and_sizes_apart() -> None:
+    assert cost_key(BASE) == ("ce+ssl+dist+reg", LENET)
+    assert cost_key(BASE.replace({"optim.batch_size": 64})) != cost_key(BASE)
     assert cost_key(BASE.replace({"seed": 9, "losses.threshold": 0.5})) == cost_key(BASE)

@@ -19,6 +19,7 @@ from scale_ray.cli.options import (
     Steps,
     Weights,
     base_config,
+    read_config,
     read_settings,
     split_list,
 )
@@ -56,7 +57,7 @@ def ablate(
         str, typer.Option(metavar="N", help="How many: 3 means 0, 1, 2. Or the seeds: 7,8.", rich_help_panel=GRID)
     ] = "3",
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only the first N cells.", rich_help_panel=GRID)
+        int | None, typer.Option(min=1, metavar="N", help="Run only the first N cells.", rich_help_panel=GRID)
     ] = None,
     name: Annotated[
         str | None,
@@ -118,9 +119,10 @@ def ablate(
 
     fixed = read_settings(settings)
     of_the_grid = _OF_THE_GRID | ({"model.backbone": "--backbones"} if backbones else {})
-    for path in fixed:
-        if path in of_the_grid:
-            raise ConfigError(f"--set {path}: the grid decides it: use {of_the_grid[path]}")
+    for origin, fields in (("--set", fixed), (f"--config {config}", read_config(config))):
+        for path in fields:
+            if path in of_the_grid:
+                raise ConfigError(f"{origin} {path}: the grid decides it: use {of_the_grid[path]}")
     named = _pairs(pairs) if pairs else []
     source, target = named[0] if named else (None, None)
     options = {"data.benchmark": benchmark, "data.source": source, "data.target": target, "model.weights": weights}
@@ -140,7 +142,7 @@ def ablate(
 
     from scale_ray.sweep.plan import plan_study
 
-    plan = plan_study(study, opened, root, limit)
+    plan = plan_study(study, opened, root, limit=limit, with_models=keep_model)
     _print_plan(plan, opened, cells=dry_run)
     if dry_run:
         return
@@ -151,8 +153,8 @@ def ablate(
     resources = Resources(cpus=cpus_per_trial, gpus=gpus_per_trial, address=address)
     outcome = run_study(plan, opened, execution, resources, console)
     report(opened.root)
-    if outcome.missing:
-        console.print(f"interrupted with {outcome.missing} cells to do: run the same command again to go on")
+    if outcome.interrupted:
+        console.print(f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on")
         raise typer.Exit(INTERRUPTED)
     if outcome.failed:
         console.print(
@@ -187,12 +189,13 @@ def _print_plan(plan: "Plan", store: Store, *, cells: bool) -> None:
     if cells:
         todo = {cell.id for cell in plan.todo}
         for cell in plan.study.cells:
-            state = "failed before" if cell.id in plan.failed_before else "to do" if cell.id in todo else "done"
+            answer = "done" if cell.id in plan.answered else "not in this run"
+            state = answer if cell.id not in todo else "failed before" if cell.id in plan.failed_before else "to do"
             console.print(f"{cell.id[:12]}  {describe(cell.config):<60} {state}")
     seconds = plan.estimated_seconds(store) if plan.todo else None
     cost = f", about {duration(seconds)} of one trial slot" if seconds else ""
     unknown = "; time is known once cells have finished" if plan.todo and seconds is None else ""
     console.print(
-        f"{plan.study.name}: {len(plan.study.cells)} cells, {plan.done} done, {len(plan.todo)} to do "
+        f"{plan.study.name}: {len(plan.study.cells)} cells, {len(plan.answered)} done, {len(plan.todo)} to do "
         f"({len(plan.failed_before)} failed before), {plan.steps_to_do:,} steps{cost}{unknown}"
     )

@@ -1,5 +1,6 @@
 """scale-ray report and status: what a store holds. Neither needs torch or ray."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 from rich.table import Table
 
 from scale_ray.cli.console import console
-from scale_ray.store import Store, is_current
+from scale_ray.store import Store
 
 StoreFolder = Annotated[Path, typer.Argument(metavar="STORE", help="The folder that a study was run into.")]
 
@@ -39,10 +40,9 @@ def status(store: StoreFolder) -> None:
     for heading in ("study", "cells", "done", "failed", "to do", "unfinished with a checkpoint"):
         table.add_column(heading, justify="left" if heading == "study" else "right")
     for plan in plans:
-        records = {cell.id: opened.read_record(cell.id) for cell in plan.cells}
-        done = sum(is_current(record) for record in records.values())
-        failed = sum(record is not None and record.status == "failed" for record in records.values())
-        begun = sum(opened.checkpoint_path(key).exists() for key, record in records.items() if not is_current(record))
-        row = (len(records), done, failed, len(records) - done - failed, begun)
+        statuses = {cell.id: opened.status(cell.id) for cell in plan.cells}
+        counts = Counter(statuses.values())
+        begun = sum(opened.checkpoint_path(key).exists() for key, status in statuses.items() if status != "done")
+        row = (len(statuses), counts["done"], counts["failed"], counts["missing"], begun)
         table.add_row(plan.name, *map(str, row))
     console.print(table)

@@ -87,7 +87,7 @@ def base_config(
     """
     from scale_ray.data.benchmarks import check_benchmark
 
-    of_file = _read_file(file) if file else {}
+    of_file = read_config(file)
     given = {path: value for path, value in options.items() if value is not None}
     named = of_file | given | settings
     benchmark = str(named.get("data.benchmark", "digits"))
@@ -103,7 +103,11 @@ def base_config(
     if steps is not None:
         usual = TrialConfig().replace(changes).optim
         changes |= {"optim.steps": steps, "optim.warmup_steps": usual.warmup_steps * steps // usual.steps}
-    return TrialConfig().replace(changes | given | settings)
+    config = TrialConfig().replace(changes | given | settings)
+    if config.model.weights in ("none", "imagenet"):
+        return config
+    # Absolute, because trials may run elsewhere; the identity knows the file by its content.
+    return config.replace({"model.weights": str(Path(config.model.weights).expanduser().absolute())})
 
 
 def read_settings(texts: Sequence[str] | None) -> dict[str, Any]:
@@ -125,7 +129,10 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def read_config(path: Path | None) -> dict[str, Any]:
+    """The file's fields by dotted path; none without a file."""
+    if path is None:
+        return {}
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:

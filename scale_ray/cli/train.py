@@ -23,7 +23,7 @@ from scale_ray.cli.options import (
     base_config,
     read_settings,
 )
-from scale_ray.config import Execution
+from scale_ray.config import ConfigError, Execution
 from scale_ray.records import CurvePoint, Record
 from scale_ray.store import Store
 from scale_ray.study import describe
@@ -102,6 +102,8 @@ def train(
     execution = Execution(
         root=root, device=device, threads=threads, checkpoint_every=checkpoint_every, keep_model=keep_model
     )
+    if keep_model and store is None:
+        raise ConfigError("--keep-model needs a place: add --store FOLDER")
     opened = Store(store, create=True) if store else None
 
     from scale_ray.training import loop

@@ -62,7 +62,7 @@ def _digits() -> Benchmark:
             "model.weights": "none",
             "model.hidden_dim": 128,
             "model.projection_dim": 64,
-            # 0.99 of a 20,000-step training is too slow a teacher for one of 450: 95 against 88 % on mnist>mnistm.
+            # 0.99 suits 20,000 steps. On mnist>mnistm, 500 steps with 0.99 reached 90 %, 450 with 0.98 reached 95 %.
             "model.teacher_momentum": 0.98,
             "optim.steps": 450,
             "optim.warmup_steps": 75,

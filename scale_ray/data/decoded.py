@@ -30,7 +30,7 @@ from scale_ray.data.image_folder import (
 
 logger = logging.getLogger(__name__)
 
-# Raise it whenever the same file would be decoded to other pixels: old arrays are then left alone.
+# Raise it, and RECIPE_VERSION with it, whenever the same file would be decoded to other pixels.
 DECODER_VERSION = 1
 
 # Libraries that switch this on get grey pixels in place of an error, in the whole process.

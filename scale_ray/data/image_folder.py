@@ -63,9 +63,14 @@ def domain_folder(benchmark: str, domain: str, root: Path | None) -> Path:
 
 def list_images(folder: Path) -> Listing:
     """One domain's images. A class whose folder holds none is there with an empty list; hidden entries are not."""
-    return {
-        path.name: sorted(entry.name for entry in os.scandir(path) if _is_image(entry)) for path in _folders(folder)
-    }
+    try:
+        return {
+            path.name: sorted(entry.name for entry in os.scandir(path) if _is_image(entry)) for path in _folders(folder)
+        }
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}): check the folder's permissions"
+        ) from error
 
 
 def list_ignored(folder: Path) -> list[str]:

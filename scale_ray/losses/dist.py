@@ -99,4 +99,4 @@ def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
     return distribution_contrast(features, labels, given(step.mean), covariance, losses.temperature, step.seen)
 
 
-TERM = LossTerm(_compute, needs=frozenset({"target", "features", "statistics"}), after_warmup=True)
+TERM = LossTerm(_compute, needs=frozenset({"target", "pseudo_labels", "features", "statistics"}), after_warmup=True)

@@ -78,4 +78,4 @@ def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
     return self_training(logits, given(step.pseudo_labels), confidence, losses.threshold)
 
 
-TERM = LossTerm(_compute, needs=frozenset({"target"}), after_warmup=False)
+TERM = LossTerm(_compute, needs=frozenset({"target", "pseudo_labels"}), after_warmup=False)

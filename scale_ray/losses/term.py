@@ -12,7 +12,7 @@ from scale_ray.config import LossesConfig
 
 P = ParamSpec("P")
 
-Need = Literal["target", "features", "statistics"]
+Need = Literal["target", "pseudo_labels", "features", "statistics"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class LossTerm:
 
     Args:
         compute: step tensors -> scalar, before the term's weight.
-        needs: what must be computed for it. `target`: a target batch; `features`: the student's projections;
-            `statistics`: class statistics of the teacher's source projections.
+        needs: what must be computed for it. `target`: the student's outputs of a target batch; `pseudo_labels`: the
+            teacher's of it; `features`: the student's projections; `statistics`: class statistics of the teacher's
+            source projections.
         after_warmup: whether the term waits until step > optim.warmup_steps.
     """
 

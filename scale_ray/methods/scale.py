@@ -69,11 +69,12 @@ class Scale(Method):
         )
         if target is None or target_outputs is None:
             return StepOutput(self._losses(active, tensors))
+        tensors = replace(tensors, target_logits=target_outputs.logits, target_features=target_outputs.features)
+        if not self._needs_labels(active):
+            return StepOutput(self._losses(active, tensors))
         labels = self._label(target)
         tensors = replace(
             tensors,
-            target_logits=target_outputs.logits,
-            target_features=target_outputs.features,
             pseudo_labels=per_location(labels.labels, locations),
             confidence=per_location(labels.confidence, locations),
             teacher_probabilities=per_location(labels.probabilities, locations),
@@ -91,6 +92,10 @@ class Scale(Method):
     def _active(self, step: int) -> dict[str, LossTerm]:
         warm = step > self._config.optim.warmup_steps
         return {name: term for name, term in self._terms.items() if warm or not term.after_warmup}
+
+    def _needs_labels(self, active: dict[str, LossTerm]) -> bool:
+        balanced = self._config.data.class_balance == "both"
+        return balanced or any("pseudo_labels" in term.needs for term in active.values())
 
     @torch.no_grad()
     def _observe(self, step: int, source: SourceBatch) -> None:
@@ -135,5 +140,6 @@ class Scale(Method):
 
 
 def _statistics(config: TrialConfig, num_classes: int) -> ClassStatistics:
+    # The window `ema` forgets at the teacher's own pace: its projections are what is counted.
     decay = config.model.teacher_momentum if config.losses.statistics_window == "ema" else None
     return ClassStatistics(num_classes, config.model.projection_dim, config.losses.covariance, decay=decay)

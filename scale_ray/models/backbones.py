@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,14 @@ def weights_digest(weights: str) -> str | None:
     """sha256 of the weights file, which stands for its path in a trial's identity; None for 'none' and 'imagenet'."""
     if weights in ("none", "imagenet"):
         return None
-    with open(weights, "rb") as file:
+    state = Path(weights).stat()
+    return _file_digest(weights, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _file_digest(path: str, size: int, changed: int) -> str:
+    """A study asks once a cell: a file that has not changed is read once."""
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -67,7 +67,8 @@ def load(store: str | Path) -> pd.DataFrame:
         error: `kind: first line of the message`. traceback: whole.
         device, host, started (ISO 8601, UTC), git_commit, git_dirty, recipe_version, versions (JSON),
         source_digest, target_digest, weights_digest: where a record came from.
-        superseded: a stale record nobody planned, of a config that has another row; grids leave it out.
+        superseded: a record nobody planned, of a config that a study planned anew with other data or recipe, or a
+            stale one beside a current one; grids leave it out.
         any other field of `TrialConfig`, by dotted path (`losses.threshold`), where its values differ among the cells.
 
     Raises:
@@ -168,13 +169,21 @@ def _points(record: Record) -> Iterable[dict[str, Any]]:
 
 
 def _superseded(cells: pd.DataFrame, configs: list[TrialConfig]) -> list[bool]:
-    """A new recipe gives a cell a new id: its old record must not stand as a second cell beside it."""
-    leftover = ((cells["status"] == "stale") & cells["study"].isna()).tolist()
+    """A new recipe, or other data, gives a planned cell a new id: its old record must not stand beside it as another.
+
+    Two records that nobody planned are not told apart so: `grids` refuses them.
+    """
+    leftover = cells["study"].isna().tolist()
     if not any(leftover):
         return leftover
     meanings = [config.canonical_json() for config in configs]
-    current = {meaning for meaning, old in zip(meanings, leftover, strict=True) if not old}
-    return [old and meaning in current for meaning, old in zip(meanings, leftover, strict=True)]
+    planned = {meaning for meaning, old in zip(meanings, leftover, strict=True) if not old}
+    stale = (cells["status"] == "stale").tolist()
+    answered = {meaning for meaning, old in zip(meanings, stale, strict=True) if not old}
+    return [
+        unplanned and (meaning in planned or (old and meaning in answered))
+        for meaning, unplanned, old in zip(meanings, leftover, stale, strict=True)
+    ]
 
 
 def _varying(configs: list[TrialConfig]) -> dict[str, list[Any]]:

@@ -57,7 +57,7 @@ def markdown(grid: Grid) -> str:
 
 
 def comma_separated(grids: Iterable[Grid]) -> str:
-    """One line a place of every grid, numbers unrounded to 4 places; an empty mean says that there is none."""
+    """One line a place of every grid, numbers to 4 places; an empty mean says that there is none."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     head = ["mean", "std", "n", "planned", "done", "failed", "missing", "stale"]

@@ -5,22 +5,19 @@ from pathlib import Path
 
 from scale_ray.config import TrialConfig, identity
 from scale_ray.records import now
-from scale_ray.store import PlannedCell, Store, StudyPlan, is_current
+from scale_ray.store import PlannedCell, Store, StudyPlan
 from scale_ray.study import Study, estimate_seconds, seconds_per_step
 from scale_ray.training.trial import check_trial, open_data, trial_inputs
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a study, and those that are still to do, in the same order."""
+    """All cells of a study, and those that this run is to do, in the same order."""
 
     study: StudyPlan
     todo: list[PlannedCell]
+    answered: frozenset[str]  # ids of the cells that need no training
     failed_before: frozenset[str]  # ids whose last run left a failure; they are to do again
-
-    @property
-    def done(self) -> int:
-        return len(self.study.cells) - len(self.todo)
 
     @property
     def steps_to_do(self) -> int:
@@ -31,27 +28,32 @@ class Plan:
         return estimate_seconds((cell.config for cell in self.todo), seconds_per_step(store.records()))
 
 
-def plan_study(study: Study, store: Store, root: Path | None, limit: int | None = None) -> Plan:
+def plan_study(
+    study: Study, store: Store, root: Path | None, *, limit: int | None = None, with_models: bool = False
+) -> Plan:
     """Expand a study, check every cell, and ask the store what is missing.
 
     Args:
         study: what is wanted.
         store: what there is.
         root: folder of an image benchmark.
-        limit: only the first so many cells.
+        limit: do only the first so many cells; the others stay planned, and so are holes in the report.
+        with_models: a cell whose model is not stored is to do again.
 
     Raises:
         ConfigError: a cell names something that does not exist. Nothing has run then.
         StoreError: a record cannot be read.
     """
     cells = []
-    for config in study.cells()[:limit]:
+    for config in study.cells():
         checked = check_trial(config)
         cells.append(PlannedCell(id=identity(checked, trial_inputs(checked, root)), config=checked))
     records = {cell.id: store.read_record(cell.id) for cell in cells}
+    answered = frozenset(cell.id for cell in cells if store.answers(cell.id, with_model=with_models))
     return Plan(
         study=StudyPlan(name=study.name, created=now(), cells=cells),
-        todo=[cell for cell in cells if not is_current(records[cell.id])],
+        todo=[cell for cell in cells[:limit] if cell.id not in answered],
+        answered=answered,
         failed_before=frozenset(key for key, record in records.items() if record and record.status == "failed"),
     )
 

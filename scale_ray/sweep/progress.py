@@ -37,7 +37,9 @@ class StudyProgress(Callback):
         self._done, self._failed = done_before, 0
         self._total = done_before + len(cells)
         self._steps_to_do = sum(config.optim.steps for config in cells.values())
-        self._steps_ended = 0
+        self._steps_ended = 0  # of the cells that ended: what need not be done any more
+        self._steps_worked = 0  # of those, what this session did
+        self._resumed_at: dict[str, int] = {}
         self._running: dict[str, dict[str, Any]] = {}
         self._began = time.monotonic()
         self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=2, transient=True)
@@ -65,6 +67,8 @@ class StudyProgress(Callback):
         if "step" not in result:  # Tune's closing result of a function trainable carries no metrics of ours
             return
         cell = trial.config["cell"]
+        # A cell that goes on from its checkpoint was there at most one point of the curve before its first report.
+        self._resumed_at.setdefault(cell, max(0, result["step"] - self._cells[cell].evaluate_every))
         self._running[cell] = result
         if not self._console.is_terminal and result["step"] < self._cells[cell].optim.steps:
             steps = self._cells[cell].optim.steps
@@ -79,8 +83,9 @@ class StudyProgress(Callback):
     # What is shown
 
     def _end(self, cell: str, *, failed: bool) -> None:
-        result = self._running.pop(cell, {})
+        result = self._running.pop(cell, {"step": 0})
         self._steps_ended += self._cells[cell].optim.steps
+        self._steps_worked += result["step"] - self._resumed_at.get(cell, 0)
         self._failed += failed
         self._done += not failed
         outcome = "failed" if failed else f"done, {_accuracy(result)}"
@@ -96,10 +101,11 @@ class StudyProgress(Callback):
 
     def _seconds_left(self) -> float | None:
         """By the pace of this session's steps; None before the first report."""
-        steps = self._steps_ended + sum(result["step"] for result in self._running.values())
-        if steps == 0:
+        done = sum(result["step"] for result in self._running.values())
+        worked = self._steps_worked + done - sum(self._resumed_at.get(cell, 0) for cell in self._running)
+        if worked == 0:
             return None
-        return (time.monotonic() - self._began) / steps * (self._steps_to_do - steps)
+        return (time.monotonic() - self._began) / worked * (self._steps_to_do - self._steps_ended - done)
 
     def _line(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)

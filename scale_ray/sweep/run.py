@@ -3,20 +3,21 @@
 import os
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 from rich.console import Console
 
-from scale_ray.config import RECIPE_VERSION, ConfigError, Execution
+from scale_ray.config import ConfigError, Execution
 from scale_ray.records import Failure, Record, now, provenance
-from scale_ray.store import Store, is_current
+from scale_ray.store import Store
 from scale_ray.sweep.plan import Plan, configs_by_id, prepare_data
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.search import METRIC, cell_search
 from scale_ray.sweep.trainable import train_cell
-from scale_ray.training.trial import trial_inputs
+from scale_ray.training.trial import find_device, trial_inputs
 
 # One machine needs no more than this for metrics and configs; images are memory-mapped files, not Ray objects.
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -41,7 +42,7 @@ class Outcome:
 
     done: int
     failed: int
-    missing: int  # neither done nor failed: the run was interrupted
+    interrupted: int  # to do in this run, and neither done nor failed now
 
 
 def run_study(plan: Plan, store: Store, execution: Execution, resources: Resources, console: Console) -> Outcome:
@@ -55,6 +56,8 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
     """
     store.write_plan(plan.study)
     if plan.todo:
+        if resources.address == "local":
+            find_device(execution.device)  # elsewhere the driver's machine need not have what the trials' have
         prepare_data(plan, execution.root)
         _start_ray(resources)
         try:
@@ -66,13 +69,13 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
 
 def outcome(plan: Plan, store: Store) -> Outcome:
     """Counts by what the store holds now."""
-    records = [store.read_record(cell.id) for cell in plan.study.cells]
-    done = sum(is_current(record) for record in records)
-    failed = sum(
-        record is not None and record.status == "failed" and record.recipe_version == RECIPE_VERSION
-        for record in records
+    todo = {cell.id for cell in plan.todo}
+    statuses = {cell.id: store.status(cell.id) for cell in plan.study.cells}
+    return Outcome(
+        done=sum(status == "done" for status in statuses.values()),
+        failed=sum(status == "failed" for status in statuses.values()),
+        interrupted=sum(key in todo and status == "missing" for key, status in statuses.items()),
     )
-    return Outcome(done, failed, missing=len(records) - done - failed)
 
 
 def _start_ray(resources: Resources) -> None:
@@ -96,14 +99,14 @@ def _start_ray(resources: Resources) -> None:
 
 def _fit(plan: Plan, store: Store, execution: Execution, resources: Resources, console: Console) -> None:
     cells = configs_by_id(plan)
-    per_trial = _resources_per_trial(resources)
+    per_trial = _resources_per_trial(resources, execution)
+    execution = execution.model_copy(update={"threads": resources.cpus})
     # With a search algorithm Tune prepares one trial at a time unless told: a second slot would start late or never.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_slots(per_trial))
-    trainable = tune.with_parameters(
-        train_cell, cells=cells, execution=execution.model_copy(update={"threads": resources.cpus}), store=store.root
-    )
-    progress = StudyProgress(cells, plan.done, console)
-    with tempfile.TemporaryDirectory(prefix="scale_ray_tune_") as scratch, progress:
+    trainable = tune.with_parameters(train_cell, cells=cells, execution=execution, store=store.root)
+    progress = StudyProgress(cells, len(plan.answered), console)
+    # In the store, because that is the folder which every node reaches; Tune wants one for its own state.
+    with tempfile.TemporaryDirectory(prefix=".tune_", dir=store.root) as scratch, progress:
         tuner = tune.Tuner(
             tune.with_resources(trainable, per_trial),
             tune_config=tune.TuneConfig(
@@ -124,9 +127,11 @@ def _fit(plan: Plan, store: Store, execution: Execution, resources: Resources, c
         tuner.fit()
 
 
-def _resources_per_trial(resources: Resources) -> dict[str, float]:
+def _resources_per_trial(resources: Resources, execution: Execution) -> dict[str, float]:
     there = ray.cluster_resources()
-    gpus = resources.gpus if resources.gpus is not None else float(there.get("GPU", 0) >= 1)
+    gpus = resources.gpus
+    if gpus is None:
+        gpus = float(there.get("GPU", 0) >= 1 and execution.device != "cpu")
     wanted = {"CPU": float(resources.cpus), "GPU": gpus}
     for name, number in wanted.items():
         if number > there.get(name, 0):
@@ -157,8 +162,9 @@ class _LostTrials(tune.Callback):
         if record is not None and record.provenance.started >= self._started:
             return
         config = self._cells[trial_id]
-        reason = trial.error_file and open(trial.error_file).read()  # noqa: SIM115
-        failure = Failure(kind="TrialLost", message="the trial's process died", traceback=reason or "")
+        reason = Path(trial.error_file).read_text() if trial.error_file else ""
+        last_line = reason.strip().rpartition("\n")[2] or "its process died"
+        failure = Failure(kind="TrialLost", message=f"ended without a record: {last_line}", traceback=reason)
         self._store.write_record(
             Record(
                 id=trial_id,

@@ -13,7 +13,7 @@ import torch
 
 from scale_ray.config import ConfigError, Execution, TrialConfig, check_name, identity
 from scale_ray.data.batches import Batches, LabelledImages, UnlabelledImages, hold_out
-from scale_ray.data.benchmarks import canonical_domain, check_benchmark
+from scale_ray.data.benchmarks import DataError, canonical_domain, check_benchmark
 from scale_ray.data.decoded import Domain, domain_digest, open_domains
 from scale_ray.data.views import STRONG_VIEWS
 from scale_ray.losses import LOSSES
@@ -21,7 +21,7 @@ from scale_ray.methods import METHODS, Method, Setting
 from scale_ray.models import BACKBONES, Network, build_encoder
 from scale_ray.models.backbones import check_weights, weights_digest
 from scale_ray.records import Failure, Record, Result, now, provenance
-from scale_ray.store import Store, is_current, replacing
+from scale_ray.store import Store, replacing
 from scale_ray.training.evaluation import Evaluator
 from scale_ray.training.loop import Progress, train
 from scale_ray.training.seeding import generator, step_seed
@@ -89,10 +89,11 @@ def run_trial(
     inputs = trial_inputs(config, execution.root)
     trial_id = identity(config, inputs)
     answer = store.read_record(trial_id) if store else None
-    if answer is not None and is_current(answer):
+    if store and answer is not None and store.answers(trial_id, with_model=execution.keep_model):
         return answer
     started, began = now(), time.monotonic()
-    device = configure_torch(execution)
+    device = find_device(execution.device)
+    configure_torch(execution.threads)
 
     def record(wall_seconds: float, result: Result | None = None, failure: Failure | None = None) -> Record:
         facts = provenance(
@@ -136,6 +137,10 @@ def train_on(
     """
     generators = partial(generator, config.seed)
     training, validation = hold_out(source, config.data.holdout, generators("hold_out", 0))
+    if len(validation.labels) == 0:
+        raise DataError(
+            f"domain {source.name}: no class has two images, so none can be held out for source_val: add images"
+        )
     num_classes = len(source.classes)
     batches = Batches(config, training, UnlabelledImages(target.images), num_classes, generators, device)
     labelled = LabelledImages(target.images, np.arange(len(target.labels)), target.labels)
@@ -172,13 +177,12 @@ def build_method(config: TrialConfig, num_classes: int, steps_per_epoch: int) ->
     return METHODS[config.method](student, Setting(config, num_classes, steps_per_epoch))
 
 
-def configure_torch(execution: Execution) -> torch.device:
-    """Set the process up for bit-equal training on the asked device; returns it.
+def find_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the GPU where there is one.
 
     Raises:
         ConfigError: the device is not there.
     """
-    name = execution.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -188,14 +192,18 @@ def configure_torch(execution: Execution) -> torch.device:
         raise ConfigError(
             f"device {name!r} cannot be used ({str(error).splitlines()[0]}): write 'cpu' or 'auto'"
         ) from None
-    torch.set_num_threads(execution.threads)
+    return device
+
+
+def configure_torch(threads: int) -> None:
+    """Set the process up for training that is bit-equal from run to run."""
+    torch.set_num_threads(threads)
     # cuBLAS needs this for deterministic products; it reads it when its first handle is made.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Nothing here reads memory before writing it; filling it first cost 7 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    return device
 
 
 def describe_failure(error: BaseException) -> Failure:

@@ -116,6 +116,14 @@ def test_terms_that_are_off_cost_nothing(
     assert all((parameter.grad is not None) == statistics for parameter in method.student.projector.parameters())
 
 
+def test_pseudo_labels_are_made_where_something_reads_them(tiny_config: TrialConfig) -> None:
+    """reg does not; class-balanced target sampling does."""
+    for changes, made in (({}, False), ({"data.class_balance": "both"}, True)):
+        method = build(tiny_config.replace({"losses.terms": "ce+reg", **changes}))
+        output = method.step(3, source_batch(), target_batch())
+        assert (output.pseudo_labels is not None) == made
+
+
 def test_statistics_are_kept_from_step_0(tiny_config: TrialConfig) -> None:
     method = build(tiny_config.replace({"losses.terms": "ce+dist"}))
     method.step(0, source_batch(), None)

@@ -7,7 +7,7 @@ import pytest
 from report_stores import cell_of, config_of, digests, record_of
 
 from scale_ray.config import RECIPE_VERSION
-from scale_ray.report import load
+from scale_ray.report import grids, load
 from scale_ray.report.load import read, varying_fields
 from scale_ray.store import Store, StoreError, StudyPlan
 
@@ -111,3 +111,14 @@ def test_the_report_needs_neither_torch_nor_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_record_of_older_data_gives_way_to_the_planned_cell(make_store: MAKE) -> None:
+    """Repaired images give a cell a new id: the old record is listed, and no grid counts it."""
+    store = make_store([(SCALE, 80.0)], planned=[SCALE])
+    old = record_of(SCALE, 70.0, inputs=digests(SCALE) | {"source": "sha-other"})
+    store.write_record(old)
+    cells = load(store.root)
+    assert cells.set_index("cell")["superseded"].to_dict() == {cell_of(SCALE).id: False, old.id: True}
+    assert {cell.mean for grid in grids(cells) for cell in grid.cells.values()} >= {80.0}
+    assert all(cell.mean != 75.0 for grid in grids(cells) for cell in grid.cells.values())
