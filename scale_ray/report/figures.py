@@ -65,7 +65,7 @@ def accuracy_curves(cells: pd.DataFrame, curves: pd.DataFrame, backbone: str, ti
     labelled = cells.assign(label=combination_labels(cells))
     looks = {label: _look(index) for index, label in enumerate(sorted(set(labelled["label"]), key=by_combination))}
     labelled = labelled[labelled["backbone"] == backbone]
-    points = curves.merge(labelled[["cell", "pair", "label"]], on="cell")
+    points = curves.merge(labelled[["cell", "pair", "label", "seed"]], on="cell")
     pairs = sorted(labelled["pair"].unique(), key=natural)
     across = min(len(pairs), 4)
     down = math.ceil(len(pairs) / across)
@@ -74,8 +74,10 @@ def accuracy_curves(cells: pd.DataFrame, curves: pd.DataFrame, backbone: str, ti
         FigureCanvasAgg(figure)
         panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
         for panel, pair in zip(panels, pairs, strict=False):
-            _draw_pair(panel, points[points["pair"] == pair], looks)
-            panel.set_title(pair)
+            of_pair = points[points["pair"] == pair]
+            seeds = _common_seeds(of_pair)
+            _draw_pair(panel, of_pair[of_pair["seed"].isin(seeds)], looks)
+            panel.set_title(f"{pair} ({len(seeds)} seed{'s' * (len(seeds) != 1)})")
         for panel in panels[len(pairs) :]:
             panel.set_visible(False)
         for panel in panels[max(0, len(pairs) - across) : len(pairs)]:
@@ -91,13 +93,19 @@ def accuracy_curves(cells: pd.DataFrame, curves: pd.DataFrame, backbone: str, ti
     return figure
 
 
+def _common_seeds(points: pd.DataFrame) -> set[int]:
+    """The seeds that every line of a panel has: lines are compared over the same ones."""
+    of_lines = [set(share["seed"]) for _, share in points.groupby("label")]
+    return set.intersection(*of_lines) if of_lines else set()
+
+
 def _look(index: int) -> dict[str, Any]:
     return {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
 
 
 def _draw_pair(panel: Axes, points: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
     if points.empty:
-        panel.text(0.5, 0.5, "no finished cell", transform=panel.transAxes, ha="center", color="#666666")
+        panel.text(0.5, 0.5, "no seed that all lines have", transform=panel.transAxes, ha="center", color="#666666")
     for label, look in looks.items():
         by_step = points[points["label"] == label].groupby("step")
         student = by_step["target_accuracy"].agg(["mean", "std"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import TINY
+from tiny_trial import TINY
 
 from scale_ray.records import Record
 from scale_ray.report import load
