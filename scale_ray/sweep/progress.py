@@ -119,7 +119,9 @@ class StudyProgress(Callback):
                 self._name(cell), f"{result['step']:,} / {self._cells[cell].optim.steps:,}", _accuracy(result)
             )
         bar = ProgressBar(total=self._total, completed=self._done + self._failed, width=40)
-        return Group(table, bar, self._counts())
+        line = Table.grid(padding=(0, 1))
+        line.add_row(bar, self._counts())
+        return Group(table, line)
 
 
 def _accuracy(result: Mapping[str, Any]) -> str:
