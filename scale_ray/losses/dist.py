@@ -1,7 +1,7 @@
 """`dist` (L_cl): every query is drawn to its class's distribution and pushed from the others'.
 
 The closed form of contrast with infinitely many samples of Gaussian classes: SePiCo's DistCL
-(https://arxiv.org/abs/2204.08808, equation 11; SCALE, section 4.4.2). Without covariance it is ProtoCL.
+(https://arxiv.org/abs/2204.08808; SCALE, section 4.4.2). Without covariance it is ProtoCL.
 """
 
 import torch

@@ -26,7 +26,7 @@ class TrainingDiverged(ValueError):
 
 @dataclass
 class Progress:
-    """How far a training is, and what a caller may do about it.
+    """Whom to tell how far a training is.
 
     `on_step` is called after every step with the number of steps done, `on_point` with every new point of the curve.
     """
