@@ -42,6 +42,19 @@ class Method(nn.Module, ABC):
     def check(cls, config: TrialConfig) -> None:
         """Refuse, before any compute, a config that this method cannot honour (ConfigError)."""
 
+    @classmethod
+    def reads_target(cls, config: TrialConfig) -> bool:
+        """Whether any step reads target images; where none does, one training answers for every target."""
+        return True
+
+    @classmethod
+    def warm_up(cls, config: TrialConfig) -> TrialConfig | None:
+        """What the first `warmup_steps + 1` steps train, so written that configs which train the same there are equal.
+
+        None where a method shares no such beginning.
+        """
+        return None
+
     def needs_target(self, step: int) -> bool:
         """Whether this step reads a target batch; where it does not, none is made."""
         return False

@@ -1,5 +1,6 @@
 """The evaluator: the only code that reads target labels, and it only counts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,8 @@ _BATCH = 256
 class Accuracies:
     """Percent of images classified right."""
 
-    target: float  # student, whole target domain
-    teacher: float | None  # teacher, whole target domain; None without one
+    target: dict[str, float]  # target domain -> student, over the whole domain
+    teacher: dict[str, float] | None  # target domain -> teacher; None where the method keeps none
     source_val: float  # student, held-out source images
 
 
@@ -26,23 +27,29 @@ class Evaluator:
     """Measures a student and its teacher on images that it alone holds.
 
     Args:
-        target: the whole target domain with labels.
+        targets: target domain -> the whole domain with labels. More than one where a training that reads no target
+            answers several cells at once.
         source_val: the held-out source images.
         size: side of the evaluation view in pixels.
         device: where the models are.
     """
 
-    def __init__(self, target: LabelledImages, source_val: LabelledImages, *, size: int, device: torch.device):
-        self._target, self._source_val = target, source_val
+    def __init__(
+        self, targets: Mapping[str, LabelledImages], source_val: LabelledImages, *, size: int, device: torch.device
+    ):
+        self._targets, self._source_val = targets, source_val
         self._size, self._device = size, device
 
     def measure(self, student: Network, teacher: Teacher | None) -> Accuracies:
         """Accuracies with running BatchNorm statistics; the models come back in the mode in which they were."""
         return Accuracies(
-            target=self._accuracy(student, self._target),
-            teacher=None if teacher is None else self._accuracy(teacher.module, self._target),
+            target=self._on_targets(student),
+            teacher=None if teacher is None else self._on_targets(teacher.module),
             source_val=self._accuracy(student, self._source_val),
         )
+
+    def _on_targets(self, network: Network) -> dict[str, float]:
+        return {domain: self._accuracy(network, images) for domain, images in self._targets.items()}
 
     @torch.inference_mode()
     def _accuracy(self, network: Network, images: LabelledImages) -> float:
