@@ -26,12 +26,12 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     numbers = np.random.default_rng(0)
     rows, columns = np.indices((16, 16)) // 2
     textures = {"checks": (rows + columns) % 2, "columns": columns % 2, "rows": rows % 2}
-    changes = {
+    looks = {
         "plain": lambda pixels: pixels,
         "inverted": lambda pixels: 255 - pixels,
         "dark": lambda pixels: pixels // 3,
     }
-    for domain, change in changes.items():
+    for domain, look in looks.items():
         for label, (class_name, texture) in enumerate(textures.items()):
             folder = root / domain / class_name
             folder.mkdir(parents=True)
