@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from scale_ray.store import replacing
+from scale_ray.files import replacing
 
 
 class CheckpointError(ValueError):

@@ -21,7 +21,7 @@ from scale_ray.methods import METHODS, Method, Setting
 from scale_ray.models import BACKBONES, Network, build_encoder
 from scale_ray.models.backbones import check_weights, weights_digest
 from scale_ray.records import Failure, Record, Result, now, provenance
-from scale_ray.store import Store, replacing
+from scale_ray.store import Store
 from scale_ray.training.evaluation import Evaluator
 from scale_ray.training.loop import Progress, train
 from scale_ray.training.seeding import generator, step_seed
@@ -105,7 +105,7 @@ def run_trial(
         )
 
     try:
-        checkpoint_path = store.checkpoint_path(trial_id) if store else None
+        checkpoint_path = Path(store.checkpoint_location(trial_id)) if store else None
         source, target = open_data(config, execution.root)
         result, seconds, student = train_on(
             config, source, target, device, checkpoint_path, execution.checkpoint_every, progress or Progress()
@@ -117,7 +117,7 @@ def run_trial(
     finished = record(seconds, result=result)
     if store is not None:
         if execution.keep_model:
-            _write_model(store.model_path(trial_id), student)
+            store.write_model(trial_id, _model(student))
         store.write_record(finished)
     return finished
 
@@ -216,8 +216,7 @@ def _describe(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _write_model(path: Path, student: Network) -> None:
+def _model(student: Network) -> bytes:
     """The student without its projection head, which prediction does not need."""
     state = {name: value.detach().cpu().contiguous() for name, value in student.state_for_prediction().items()}
-    with replacing(path) as file:
-        file.write(safetensors.torch.save(state))
+    return safetensors.torch.save(state)

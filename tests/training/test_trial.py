@@ -66,8 +66,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
     assert steps_of_last_session == list(range(7, config.optim.steps + 1))
     assert resumed.result == expected.result
-    assert not broken.checkpoint_path(expected.id).exists()
-    models = [load_file(store.model_path(expected.id)) for store in (whole, broken)]
+    assert broken.checkpoint_keys() == []
+    models = [load_file(store.model_location(expected.id)) for store in (whole, broken)]
     assert models[0].keys() == models[1].keys()
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
 
@@ -79,7 +79,7 @@ def test_the_record_is_the_same_on_disk_but_for_provenance(
     for name in ("one", "two"):
         store = Store(tmp_path / name, create=True)
         record = run_trial(tiny_config, Execution(root=tiny_root), store)
-        document = json.loads(store.record_path(record.id).read_text())
+        document = json.loads(Path(store.record_location(record.id)).read_text())
         assert document.pop("provenance")["wall_seconds"] > 0
         texts.append(json.dumps(document))
     assert texts[0] == texts[1]
@@ -125,7 +125,7 @@ def test_a_stored_model_predicts_without_projection_head(
 ) -> None:
     store = Store(tmp_path, create=True)
     record = run_trial(tiny_config, Execution(root=tiny_root, keep_model=True), store)
-    state = load_file(store.model_path(record.id))
+    state = load_file(store.model_location(record.id))
     assert not any(name.startswith("projector.") for name in state)
     network = Network(BACKBONES["lenet"].build(), BACKBONES["lenet"].feature_dim, 3, tiny_config.model)
     network.load_for_prediction(state)
@@ -151,7 +151,7 @@ def test_a_damaged_checkpoint_is_named_and_not_trained_over(
     tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
 ) -> None:
     store = Store(tmp_path, create=True)
-    path = store.checkpoint_path(trial_id(tiny_config, tiny_root))
+    path = Path(store.checkpoint_location(trial_id(tiny_config, tiny_root)))
     path.write_bytes(b"half a checkpoint")
     with pytest.raises(CheckpointError, match=f"{path}.*delete it"):
         run_trial(tiny_config, Execution(root=tiny_root), store)
