@@ -152,7 +152,7 @@ def ablate(
     execution = Execution(root=root, device=device, checkpoint_every=checkpoint_every, keep_model=keep_model)
     resources = Resources(cpus=cpus_per_trial, gpus=gpus_per_trial, address=address)
     outcome = run_study(plan, opened, execution, resources, console)
-    report(opened.root)
+    report(opened.location)
     if outcome.interrupted:
         console.print(f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on")
         raise typer.Exit(INTERRUPTED)

@@ -104,10 +104,10 @@ def _fit(plan: Plan, store: Store, execution: Execution, resources: Resources, c
     execution = execution.model_copy(update={"threads": resources.cpus})
     # With a search algorithm Tune prepares one trial at a time unless told: a second slot would start late or never.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_slots(per_trial))
-    trainable = tune.with_parameters(train_cell, cells=cells, execution=execution, store=store.root)
+    trainable = tune.with_parameters(train_cell, cells=cells, execution=execution, store=store.location)
     progress = StudyProgress(cells, len(plan.answered), console)
     # In the store, because that is the folder which every node reaches; Tune wants one for its own state.
-    with tempfile.TemporaryDirectory(prefix=".tune_", dir=store.root) as scratch, progress:
+    with tempfile.TemporaryDirectory(prefix=".tune_", dir=store.folder) as scratch, progress:
         tuner = tune.Tuner(
             tune.with_resources(trainable, per_trial),
             tune_config=tune.TuneConfig(

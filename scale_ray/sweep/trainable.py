@@ -1,6 +1,5 @@
 """One trial inside a Ray Tune actor."""
 
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -11,7 +10,7 @@ from scale_ray.training.loop import Point, Progress
 from scale_ray.training.trial import run_trial
 
 
-def train_cell(point: dict[str, Any], *, cells: dict[str, TrialConfig], execution: Execution, store: Path) -> None:
+def train_cell(point: dict[str, Any], *, cells: dict[str, TrialConfig], execution: Execution, store: str) -> None:
     """Train the cell that the search suggested; its record goes to the store, its curve to Tune.
 
     Raises:
