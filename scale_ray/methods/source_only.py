@@ -14,6 +14,7 @@ class SourceOnly(Method):
     def __init__(self, student: Network, setting: Setting):
         super().__init__()
         self.student = student
+        self.workers = setting.workers
         self.teacher = None
 
     @classmethod
@@ -25,6 +26,6 @@ class SourceOnly(Method):
             )
 
     def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
-        logits = self.student(source.images).logits
+        logits = self.gathered(self.student(source.images)).logits
         labels = per_location(source.labels, len(logits) // len(source.labels))
         return StepOutput({"ce": cross_entropy(logits, labels)})

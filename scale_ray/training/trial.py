@@ -173,7 +173,9 @@ def build_method(config: TrialConfig, num_classes: int, steps_per_epoch: int) ->
     """The method with a freshly initialised student, a function of config and seed."""
     torch.manual_seed(step_seed(config.seed, "initialisation", 0))
     encoder = build_encoder(config.model.backbone, config.model.weights)
-    student = Network(encoder, BACKBONES[config.model.backbone].feature_dim, num_classes, config.model)
+    student = Network(
+        encoder, BACKBONES[config.model.backbone].feature_dim, num_classes, config.model, config.optim.precision
+    )
     return METHODS[config.method](student, Setting(config, num_classes, steps_per_epoch))
 
 
