@@ -20,6 +20,10 @@ from scale_ray.config import RECIPE_VERSION, TrialConfig
 SCHEMA_VERSION = 1
 
 
+# Who ran the training: `scale-ray train`, a Ray Tune trial, or workers of Ray Train.
+Runner = Literal["process", "ray tune", "ray train"]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +62,14 @@ class Provenance(_Part):
     """Where, when and with what a record was made."""
 
     started: str  # ISO 8601, UTC
-    wall_seconds: float  # training and evaluation over all sessions; of a failed trial, its last one
+    wall_seconds: float  # training and evaluation over all sessions and stages; of a failed trial, its last one
+    charged_seconds: float | None = (
+        None  # the same, the time of a shared stage divided by its cells: sums to what a study took
+    )
+    shared_steps: int = 0  # of all steps, those that were trained once for several cells
+    runner: Runner = "process"
+    workers: int = 1  # processes that trained together
+    backend: str | None = None  # what joined them: nccl or gloo
     host: str
     device: str
     threads: int
@@ -90,18 +101,17 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def provenance(*, started: str, wall_seconds: float, device: str, threads: int) -> Provenance:
-    """Provenance of a trial that ran in this process."""
+def provenance(*, wall_seconds: float, charged_seconds: float | None = None, **facts: Any) -> Provenance:
+    """Provenance of a trial that ran in this process; `facts` are the other fields that only the caller knows."""
     commit, dirty = _git_state()
     return Provenance(
-        started=started,
         wall_seconds=round(wall_seconds, 3),
+        charged_seconds=None if charged_seconds is None else round(charged_seconds, 3),
         host=platform.node(),
-        device=device,
-        threads=threads,
         git_commit=commit,
         git_dirty=dirty,
         versions=_versions(),
+        **facts,
     )
 
 

@@ -70,7 +70,7 @@ class Store:
 
     def _make_folders(self) -> None:
         try:
-            for name in ("studies", "records", "checkpoints", "models"):
+            for name in ("studies", "records", "checkpoints", "stages", "models"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=self.root / name):
                     pass
@@ -94,7 +94,7 @@ class Store:
             return
         self._write(self.record_path(record.id), record.to_json())
         if record.status == "done":
-            checkpoint = self.checkpoint_path(record.id)
+            checkpoint = Path(self.checkpoint_location(record.id))
             for path in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}.*")):  # those of killed writers too
                 path.unlink(missing_ok=True)
 
@@ -114,7 +114,7 @@ class Store:
 
     def answers(self, trial_id: str, *, with_model: bool = False) -> bool:
         """Whether the trial need not be trained: a current record is there, and its model where that is asked for."""
-        return is_current(self.read_record(trial_id)) and (not with_model or self.model_path(trial_id).exists())
+        return is_current(self.read_record(trial_id)) and (not with_model or self.has_model(trial_id))
 
     def records(self) -> Iterator[Record]:
         """Every record, ordered by id.
@@ -142,17 +142,58 @@ class Store:
                 ) from None
         return plans
 
-    # Checkpoints and models
+    # Checkpoints, stages and models
 
-    def checkpoint_path(self, trial_id: str) -> Path:
-        return self.root / "checkpoints" / f"{trial_id}.pt"
+    def checkpoint_location(self, key: str) -> str:
+        return str(self.root / "checkpoints" / f"{key}.pt")
 
-    def model_path(self, trial_id: str) -> Path:
-        return self.root / "models" / f"{trial_id}.safetensors"
+    def model_location(self, trial_id: str) -> str:
+        return str(self.root / "models" / f"{trial_id}.safetensors")
+
+    def stage_location(self, key: str) -> str:
+        return str(self.root / "stages" / f"{key}.pt")
+
+    def read_checkpoint(self, key: str) -> bytes | None:
+        return _read(Path(self.checkpoint_location(key)))
+
+    def write_checkpoint(self, key: str, content: bytes) -> None:
+        self._write_bytes(Path(self.checkpoint_location(key)), content)
+
+    def delete_checkpoint(self, key: str) -> None:
+        Path(self.checkpoint_location(key)).unlink(missing_ok=True)
+
+    def read_stage(self, key: str) -> bytes | None:
+        return _read(Path(self.stage_location(key)))
+
+    def write_stage(self, key: str, content: bytes) -> None:
+        self._write_bytes(Path(self.stage_location(key)), content)
+
+    def has_stage(self, key: str) -> bool:
+        return Path(self.stage_location(key)).exists()
+
+    def delete_stage(self, key: str) -> None:
+        Path(self.stage_location(key)).unlink(missing_ok=True)
+
+    def stage_keys(self) -> list[str]:
+        return sorted(path.stem for path in (self.root / "stages").glob("*.pt"))
+
+    def write_model(self, trial_id: str, content: bytes) -> None:
+        self._write_bytes(Path(self.model_location(trial_id)), content)
+
+    def has_model(self, trial_id: str) -> bool:
+        return Path(self.model_location(trial_id)).exists()
+
+    def _write_bytes(self, path: Path, content: bytes) -> None:
+        with replacing(path) as file:
+            file.write(content)
 
     def _write(self, path: Path, text: str) -> None:
         with replacing(path) as file:
             file.write(text.encode())
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 @contextmanager

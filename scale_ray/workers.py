@@ -59,7 +59,7 @@ class Workers:
         """
         if self.size == 1:
             return part
-        whole: Tensor = _Gather.apply(part, self)  # type: ignore[no-untyped-call]
+        whole: Tensor = _Gather.apply(part, self)
         return whole
 
     def total(self, value: Tensor) -> Tensor:

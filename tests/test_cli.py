@@ -126,7 +126,7 @@ def test_train_leaves_a_record_and_says_where(trained: tuple[Outcome, Path]) -> 
         "ce+ssl",
         "scale",
     )
-    assert store.model_path(record.id).is_file()
+    assert store.has_model(record.id)
     lines = outcome.out.splitlines()
     assert lines[-1] == f"record: {store.record_path(record.id)}"
     assert lines[-2].startswith("Art>Real World ce+ssl lenet seed 0: target ")
@@ -438,7 +438,7 @@ def test_status_counts_done_failed_and_unfinished(trained: tuple[Outcome, Path],
             provenance=origin,
         )
     )
-    store.checkpoint_path(cells[2].id).write_bytes(b"")
+    store.write_checkpoint(cells[2].id, b"")
     name = "a-study-with-a-name-" + "x" * 80
     store.write_plan(StudyPlan(name=name, created="2026-03-01T00:00:00+00:00", cells=cells))
     outcome = command("status", store.root)

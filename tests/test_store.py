@@ -106,7 +106,7 @@ def test_only_a_done_record_of_this_recipe_answers_a_cell() -> None:
 
 def test_done_drops_the_checkpoint_and_failed_keeps_it(store: Store) -> None:
     trial_id = record(0).id
-    checkpoint, model = store.checkpoint_path(trial_id), store.model_path(trial_id)
+    checkpoint, model = Path(store.checkpoint_location(trial_id)), Path(store.model_location(trial_id))
     assert checkpoint == store.root / "checkpoints" / f"{trial_id}.pt"
     assert model == store.root / "models" / f"{trial_id}.safetensors"
     checkpoint.write_bytes(b"state")

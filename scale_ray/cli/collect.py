@@ -42,7 +42,9 @@ def status(store: StoreFolder) -> None:
     for plan in plans:
         statuses = {cell.id: opened.status(cell.id) for cell in plan.cells}
         counts = Counter(statuses.values())
-        begun = sum(opened.checkpoint_path(key).exists() for key, status in statuses.items() if status != "done")
+        begun = sum(
+            Path(opened.checkpoint_location(key)).exists() for key, status in statuses.items() if status != "done"
+        )
         row = (len(statuses), counts["done"], counts["failed"], counts["missing"], begun)
         table.add_row(plan.name, *map(str, row))
     console.print(table)

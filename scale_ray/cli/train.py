@@ -115,7 +115,7 @@ def train(
         task = bar.add_task("training", total=trial.optim.steps)
         progress = loop.Progress(
             on_step=lambda step: bar.update(task, completed=step),
-            on_point=lambda point: console.print(_point_line(point)),
+            on_point=lambda point: console.print(_point_line(point.on(*point.accuracies.target))),
         )
         try:
             record = run_trial(trial, execution, opened, progress)

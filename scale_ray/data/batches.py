@@ -135,7 +135,8 @@ class Batches:
         return {} if self._pseudo_labels is None else {"pseudo_labels": self._pseudo_labels}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        if self._pseudo_labels is not None:
+        # A training that goes on from one that read no target starts with none of its labels known.
+        if self._pseudo_labels is not None and "pseudo_labels" in state:
             self._pseudo_labels.copy_(state["pseudo_labels"])
 
     def _fetch(self, images: np.ndarray, places: np.ndarray) -> Tensor:

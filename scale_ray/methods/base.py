@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
 
 from torch import Tensor, nn
 
@@ -49,6 +48,19 @@ class Method(nn.Module, ABC):
     def check(cls, config: TrialConfig) -> None:
         """Refuse, before any compute, a config that this method cannot honour (ConfigError)."""
 
+    @classmethod
+    def reads_target(cls, config: TrialConfig) -> bool:
+        """Whether any step reads target images; where none does, one training answers for every target."""
+        return True
+
+    @classmethod
+    def warm_up(cls, config: TrialConfig) -> TrialConfig | None:
+        """What the first `warmup_steps + 1` steps train, so written that configs which train the same there are equal.
+
+        None where a method shares no such beginning.
+        """
+        return None
+
     def needs_target(self, step: int) -> bool:
         """Whether this step reads a target batch; where it does not, none is made."""
         return False
@@ -57,14 +69,14 @@ class Method(nn.Module, ABC):
     def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
         """The step's losses, differentiable towards the student alone. `target` is None where it is not needed."""
 
-    @final
     def forward(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
         """`step`, under the name by which DistributedDataParallel calls it."""
         return self.step(step, source, target)
 
     def gathered(self, outputs: Outputs) -> Outputs:
         """A network's outputs for the rows of all workers, given those for this worker's."""
-        return Outputs(*(None if values is None else self.workers.gather(values) for values in outputs))
+        features = None if outputs.features is None else self.workers.gather(outputs.features)
+        return Outputs(self.workers.gather(outputs.logits), features)
 
     def after_update(self) -> None:
         """Called when the student has been optimised."""

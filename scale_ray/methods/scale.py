@@ -13,6 +13,16 @@ from scale_ray.methods.base import Method, Setting, StepOutput
 from scale_ray.models import ClassStatistics, Network, Outputs, Teacher
 from scale_ray.models.network import image_level, per_location
 
+# Fields that nothing reads before the warm-up has ended, and those that nothing reads without a target batch.
+_READ_AFTER_WARMUP = ("losses.temperature", "losses.contrast", "losses.reg_mean")
+_READ_WITH_TARGET = (
+    "losses.threshold",
+    "losses.consistency",
+    "views.strong",
+    "views.randaugment_operations",
+    "views.randaugment_magnitude",
+)
+
 
 @dataclass(frozen=True)
 class _TeacherLabels:
@@ -50,6 +60,23 @@ class Scale(Method):
                 f"loss terms {'+'.join(waiting)} never act: they wait until step > optim.warmup_steps="
                 f"{config.optim.warmup_steps}, and the last step is {config.optim.steps - 1}: lower optim.warmup_steps"
             )
+
+    @classmethod
+    def reads_target(cls, config: TrialConfig) -> bool:
+        return any("target" in LOSSES[name].needs for name in config.losses.terms)
+
+    @classmethod
+    def warm_up(cls, config: TrialConfig) -> TrialConfig:
+        """`scale` with the terms that do not wait; every field that is not read so far has its default."""
+        terms = {name: weight for name, weight in config.losses.terms.items() if not LOSSES[name].after_warmup}
+        early = config.replace({"method": "scale", "losses.terms": terms})
+        usual = TrialConfig()
+        changes = {path: usual.value(path) for path in _READ_AFTER_WARMUP}
+        if not cls.reads_target(early):
+            changes |= {path: usual.value(path) for path in _READ_WITH_TARGET}
+            if config.data.class_balance == "both":  # without pseudo-labels there is only the source to balance
+                changes["data.class_balance"] = "source"
+        return early.replace(changes)
 
     def needs_target(self, step: int) -> bool:
         return any("target" in term.needs for term in self._active(step).values())

@@ -4,6 +4,7 @@ from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.losses import cross_entropy
 from scale_ray.methods.base import Method, Setting, StepOutput
+from scale_ray.methods.scale import Scale
 from scale_ray.models import Network
 from scale_ray.models.network import per_location
 
@@ -24,6 +25,15 @@ class SourceOnly(Method):
                 f"method 'source_only' trains with ce alone, losses.terms is {config.combination!r}: "
                 "write losses.terms='ce', or method='scale'"
             )
+
+    @classmethod
+    def reads_target(cls, config: TrialConfig) -> bool:
+        return False
+
+    @classmethod
+    def warm_up(cls, config: TrialConfig) -> TrialConfig:
+        """Its student is trained exactly as that of `scale` with ce alone."""
+        return Scale.warm_up(config)
 
     def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
         logits = self.gathered(self.student(source.images)).logits

@@ -82,11 +82,11 @@ class Network(nn.Module):
         return feature_map.mean(dim=(2, 3))
 
     def running_statistics(self) -> list[Tensor]:
-        """BatchNorm's running means and variances, where training moves them: what workers must agree on."""
+        """BatchNorm's running means and variances that a worker moves by its own images alone."""
         if self.frozen:
             return []
-        buffers = (buffer for layer in batch_norms(self) for buffer in layer.buffers(recurse=False))
-        return [buffer for buffer in buffers if buffer.is_floating_point()]  # the count of batches is the same on all
+        layers = [layer for layer in batch_norms(self) if not isinstance(layer, nn.SyncBatchNorm)]
+        return [buffer for layer in layers for buffer in layer.buffers() if buffer.is_floating_point()]
 
     def state_for_prediction(self) -> dict[str, Tensor]:
         """The state without the projection head."""

@@ -7,7 +7,7 @@ from scale_ray.config import TrialConfig, identity
 from scale_ray.records import now
 from scale_ray.store import PlannedCell, Store, StudyPlan
 from scale_ray.study import Study, estimate_seconds, seconds_per_step
-from scale_ray.training.trial import check_trial, open_data, trial_inputs
+from scale_ray.training.check import check_trial, open_data, trial_inputs
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def prepare_data(plan: Plan, root: Path | None) -> None:
         key = (data.benchmark, data.source, data.target, data.resize, data.corrupt)
         if key not in seen:
             seen.add(key)
-            open_data(cell.config, root)
+            open_data(cell.config, [data.target], root)
 
 
 def configs_by_id(plan: Plan) -> dict[str, TrialConfig]:

@@ -17,7 +17,8 @@ from scale_ray.sweep.plan import Plan, configs_by_id, prepare_data
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.search import METRIC, cell_search
 from scale_ray.sweep.trainable import train_cell
-from scale_ray.training.trial import find_device, trial_inputs
+from scale_ray.training.check import trial_inputs
+from scale_ray.training.setup import find_device
 
 # One machine needs no more than this for metrics and configs; images are memory-mapped files, not Ray objects.
 _OBJECT_STORE_BYTES = 256 * 2**20

@@ -6,9 +6,8 @@ from typing import Any
 from ray import tune
 
 from scale_ray.config import Execution, TrialConfig
-from scale_ray.records import CurvePoint
 from scale_ray.store import Store
-from scale_ray.training.loop import Progress
+from scale_ray.training.loop import Point, Progress
 from scale_ray.training.trial import run_trial
 
 
@@ -19,7 +18,10 @@ def train_cell(point: dict[str, Any], *, cells: dict[str, TrialConfig], executio
         Exception: whatever ended the training; the record already says so.
     """
 
-    def report(curve_point: CurvePoint) -> None:
+    config = cells[point["cell"]]
+
+    def report(measured: Point) -> None:
+        curve_point = measured.on(*measured.accuracies.target)
         tune.report(
             {
                 "step": curve_point.step,
@@ -28,4 +30,4 @@ def train_cell(point: dict[str, Any], *, cells: dict[str, TrialConfig], executio
             }
         )
 
-    run_trial(cells[point["cell"]], execution, Store(store), Progress(on_point=report))
+    run_trial(config, execution, Store(store), Progress(on_point=report))

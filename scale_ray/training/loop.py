@@ -3,25 +3,46 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scale_ray.config import OptimConfig, TrialConfig
 from scale_ray.data.batches import Batches
 from scale_ray.methods import Method, StepOutput
 from scale_ray.records import CurvePoint
-from scale_ray.training import checkpoint
-from scale_ray.training.evaluation import Evaluator
+from scale_ray.training.checkpoint import Checkpoints, State
+from scale_ray.training.evaluation import Accuracies, Evaluator
 from scale_ray.training.schedules import learning_rate_factor
 from scale_ray.training.seeding import step_seed
 
 
 class TrainingDiverged(ValueError):
     """A loss is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A training after `step` steps, measured on every target domain that it answers for."""
+
+    step: int
+    accuracies: Accuracies
+    losses: dict[str, float]  # means since the last point
+    kept_fraction: float | None
+
+    def on(self, target: str) -> CurvePoint:
+        """The point of the curve of the cell with this target."""
+        of_teacher = self.accuracies.teacher
+        return CurvePoint(
+            step=self.step,
+            target_accuracy=self.accuracies.target[target],
+            teacher_accuracy=None if of_teacher is None else of_teacher[target],
+            source_val_accuracy=self.accuracies.source_val,
+            losses=self.losses,
+            kept_fraction=self.kept_fraction,
+        )
 
 
 @dataclass
@@ -32,15 +53,16 @@ class Progress:
     """
 
     on_step: Callable[[int], None] = lambda step: None
-    on_point: Callable[[CurvePoint], None] = lambda point: None
+    on_point: Callable[[Point], None] = lambda point: None
 
 
 @dataclass
 class Trained:
     """What the loop gives back."""
 
-    curve: list[CurvePoint]
-    wall_seconds: float  # training and evaluation, over all sessions
+    points: list[Point]  # since step 0, those of earlier sessions and stages too
+    spent: list[tuple[float, int]]  # a stage: seconds of training and evaluation, and the cells that shared them
+    state: State  # where another training may go on
 
 
 @dataclass
@@ -72,14 +94,22 @@ def train(
     batches: Batches,
     evaluator: Evaluator,
     *,
-    checkpoint_path: Path | None,
-    checkpoint_every: int,
+    checkpoints: Checkpoints,
     progress: Progress,
+    last: int | None = None,
+    start: State | None = None,
+    cells: int = 1,
 ) -> Trained:
-    """Train `method.student` for config.optim.steps, from the checkpoint if there is one.
+    """Train `method.student` until `last` steps are done, from the checkpoint if there is one, else from `start`.
 
-    Every step's randomness is a function of (seed, stream, step), so an interrupted and resumed training ends bit-equal
-    to an uninterrupted one.
+    Every step's randomness is a function of (seed, stream, step), so an interrupted and resumed training, and one that
+    goes on from what another has begun, end bit-equal to an uninterrupted one. All of `method.workers` call it, and
+    all hold the same state after every step: one's checkpoint is everyone's, for any number of workers.
+
+    Args:
+        last: where to stop; None is config.optim.steps, the end.
+        start: the state of a training that was the same so far; None starts at step 0.
+        cells: how many cells this training is for.
 
     Raises:
         TrainingDiverged: a mean loss between two points of the curve is not finite.
@@ -87,84 +117,89 @@ def train(
     """
     optimiser = _optimiser(method, config.optim)
     meter = _Meter()
-    curve: list[CurvePoint] = []
-    first, earlier_seconds = 0, 0.0
+    points: list[Point] = []
+    first, seconds = 0, 0.0
+    spent: list[tuple[float, int]] = []
     began = time.monotonic()
-    device = next(method.student.parameters()).device
+    last = config.optim.steps if last is None else last
 
-    saved = checkpoint.load(checkpoint_path, device) if checkpoint_path else None
+    resumed = checkpoints.load(next(method.student.parameters()).device)
+    saved = resumed or start
     if saved is not None:
-        first, earlier_seconds = saved["step"], saved["wall_seconds"]
+        first, spent = saved["step"], list(saved["spent"])
+        seconds = spent.pop()[0] if resumed else 0.0  # of this stage, in earlier sessions
         method.load_state_dict(saved["method"])
         optimiser.load_state_dict(saved["optimiser"])
         batches.load_state(saved["batches"])
-        meter = _Meter(saved["meter_sums"], saved["meter_counts"])
-        curve = [CurvePoint(**point) for point in saved["curve"]]
+        meter = _Meter(dict(saved["meter_sums"]), dict(saved["meter_counts"]))
+        points = [_read_point(point) for point in saved["points"]]
 
-    def seconds() -> float:
-        return earlier_seconds + time.monotonic() - began
+    shared = method.workers.wrap(method)
 
-    def state(step: int) -> dict[str, Any]:
+    def state(step: int) -> State:
         return {
             "step": step,
-            "wall_seconds": seconds(),
+            "spent": [*spent, (seconds + time.monotonic() - began, cells)],
             "method": method.state_dict(),
             "optimiser": optimiser.state_dict(),
             "batches": batches.state(),
             "meter_sums": meter.sums,
             "meter_counts": meter.counts,
-            "curve": [point.model_dump() for point in curve],
+            "points": [asdict(point) for point in points],
         }
 
-    for step in range(first, config.optim.steps):
-        meter.add(_train_step(config, method, batches, optimiser, step))
+    for step in range(first, last):
+        meter.add(_train_step(config, method, shared, batches, optimiser, step))
         done = step + 1
-        last = done == config.optim.steps
-        if last or done % config.evaluate_every == 0:
-            curve.append(_point(done, meter.take(), evaluator, method))
-            progress.on_point(curve[-1])
-        if checkpoint_path and not last and done % checkpoint_every == 0:
-            checkpoint.save(checkpoint_path, state(done))
+        if done == config.optim.steps or done % config.evaluate_every == 0:
+            points.append(_point(done, meter.take(), evaluator, method))
+            progress.on_point(points[-1])
+        if done < last and checkpoints.due(done):
+            checkpoints.save(state(done))
         progress.on_step(done)
-    return Trained(curve, seconds())
+    ended = state(max(first, last))
+    return Trained(points, ended["spent"], ended)
 
 
 def _train_step(
-    config: TrialConfig, method: Method, batches: Batches, optimiser: torch.optim.Optimizer, step: int
+    config: TrialConfig,
+    method: Method,
+    shared: nn.Module,  # the method, with gradients averaged over its workers
+    batches: Batches,
+    optimiser: torch.optim.Optimizer,
+    step: int,
 ) -> StepOutput:
-    # Dropout and the like draw from the global generator: it too is a function of the step.
-    torch.manual_seed(step_seed(config.seed, "forward", step))
+    # Dropout and the like draw from the global generator: it too is a function of the step. Workers have other images.
+    stream = "forward" if method.workers.is_first else f"forward_{method.workers.rank}"
+    torch.manual_seed(step_seed(config.seed, stream, step))
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * learning_rate_factor(config.optim, step)
     source = batches.source(step)
     target = batches.target(step) if method.needs_target(step) else None
-    output = method.step(step, source, target)
+    output: StepOutput = shared(step, source, target)
     total = torch.stack([config.losses.terms[name] * loss for name, loss in output.losses.items()]).sum()
     optimiser.zero_grad(set_to_none=True)
     total.backward()
     optimiser.step()
+    method.workers.average_(method.student.running_statistics())
     method.after_update()
     if target is not None and output.pseudo_labels is not None:
         batches.observe(target.indices, output.pseudo_labels)
     return output
 
 
-def _point(step: int, means: dict[str, float], evaluator: Evaluator, method: Method) -> CurvePoint:
+def _point(step: int, means: dict[str, float], evaluator: Evaluator, method: Method) -> Point:
     kept = means.pop("kept", None)
     broken = [name for name, mean in means.items() if not math.isfinite(mean)]
     if broken:
         raise TrainingDiverged(
             f"loss {', '.join(broken)} is not finite before step {step}: lower optim.learning_rate or weights"
         )
-    accuracies = evaluator.measure(method.student, method.teacher)
-    return CurvePoint(
-        step=step,
-        target_accuracy=accuracies.target,
-        teacher_accuracy=accuracies.teacher,
-        source_val_accuracy=accuracies.source_val,
-        losses=means,
-        kept_fraction=kept,
-    )
+    return Point(step, evaluator.measure(method.student, method.teacher), means, kept)
+
+
+def _read_point(values: dict[str, Any]) -> Point:
+    return Point(**values | {"accuracies": Accuracies(**values["accuracies"])})
 
 
 def _optimiser(method: Method, optim: OptimConfig) -> torch.optim.SGD:

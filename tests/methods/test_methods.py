@@ -9,7 +9,9 @@ import torch
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.methods import METHODS, Method
-from scale_ray.training.trial import build_method, open_data, train_on
+from scale_ray.training.check import open_data
+from scale_ray.training.setup import build_method
+from scale_ray.training.trial import Training
 
 CLASSES, STEPS_PER_EPOCH = 3, 5
 
@@ -39,12 +41,13 @@ class TestEveryMethod:
         self, name: str, tiny_config: TrialConfig, tiny_root: Path
     ) -> None:
         config = of_method(tiny_config, name).replace({"optim.steps": 80, "evaluate_every": 80})
-        source, target = open_data(config, tiny_root)
-        first, _, student = train_on(config, source, target, torch.device("cpu"))
-        second, _, same = train_on(config, source, target, torch.device("cpu"))
-        assert first == second
-        assert all(torch.equal(a, b) for a, b in zip(student.parameters(), same.parameters(), strict=True))
-        assert first.source_val_accuracy > 60  # chance is 33
+        source, targets = open_data(config, ["inverted"], tiny_root)
+        one, two = (Training(config, source, targets, torch.device("cpu")) for _ in range(2))
+        first, second = one.run(), two.run()
+        assert first.points == second.points
+        students = one.method.student, two.method.student
+        assert all(torch.equal(a, b) for a, b in zip(*(part.parameters() for part in students), strict=True))
+        assert first.points[-1].accuracies.source_val > 60  # chance is 33
 
     def test_gradient_reaches_the_student_and_nothing_else(self, name: str, tiny_config: TrialConfig) -> None:
         method = build(of_method(tiny_config, name))

@@ -40,14 +40,17 @@ def images(count: int, wrong: int) -> LabelledImages:
 
 def test_percent_over_several_batches_with_a_smaller_last_one() -> None:
     count = 2 * evaluation._BATCH + 88  # 600
-    evaluator = Evaluator(images(count, 150), images(10, 1), size=4, device=torch.device("cpu"))
+    evaluator = Evaluator(
+        {"here": images(count, 150), "there": images(4, 2)}, images(10, 1), size=4, device=torch.device("cpu")
+    )
     student = network()
     measured = evaluator.measure(student, Teacher(student, 0.99))
-    assert (measured.target, measured.teacher, measured.source_val) == (75.0, 75.0, 90.0)
+    assert measured.target == measured.teacher == {"here": 75.0, "there": 50.0}
+    assert measured.source_val == 90.0
 
 
 def test_without_a_teacher_there_is_no_teacher_accuracy() -> None:
-    evaluator = Evaluator(images(4, 0), images(4, 0), size=4, device=torch.device("cpu"))
+    evaluator = Evaluator({"there": images(4, 0)}, images(4, 0), size=4, device=torch.device("cpu"))
     assert evaluator.measure(network(), None).teacher is None
 
 
@@ -57,6 +60,6 @@ def test_models_come_back_in_their_modes() -> None:
     teacher = Teacher(student, 0.99)
     before = [module.training for module in (*student.modules(), *teacher.modules())]
     buffers = [buffer.clone() for buffer in (*student.buffers(), *teacher.buffers())]
-    Evaluator(images(4, 0), images(4, 0), size=4, device=torch.device("cpu")).measure(student, teacher)
+    Evaluator({"there": images(4, 0)}, images(4, 0), size=4, device=torch.device("cpu")).measure(student, teacher)
     assert [module.training for module in (*student.modules(), *teacher.modules())] == before
     assert all(map(torch.equal, buffers, (*student.buffers(), *teacher.buffers())))

@@ -15,9 +15,10 @@ from scale_ray.data.batches import Batches
 from scale_ray.data.decoded import Domain
 from scale_ray.models import BACKBONES, Network
 from scale_ray.store import Store
+from scale_ray.training.check import check_trial, open_data, trial_inputs
 from scale_ray.training.checkpoint import CheckpointError
 from scale_ray.training.loop import Progress, TrainingDiverged
-from scale_ray.training.trial import check_trial, open_data, run_trial, train_on, trial_inputs
+from scale_ray.training.trial import Training, run_trial
 
 CPU = torch.device("cpu")
 
@@ -66,8 +67,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
     assert steps_of_last_session == list(range(7, config.optim.steps + 1))
     assert resumed.result == expected.result
-    assert not broken.checkpoint_path(expected.id).exists()
-    models = [load_file(store.model_path(expected.id)) for store in (whole, broken)]
+    assert broken.read_checkpoint(expected.id) is None
+    models = [load_file(store.model_location(expected.id)) for store in (whole, broken)]
     assert models[0].keys() == models[1].keys()
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
 
@@ -87,24 +88,26 @@ def test_the_record_is_the_same_on_disk_but_for_provenance(
 
 def test_permuted_target_labels_change_nothing_but_reported_accuracy(tiny_config: TrialConfig, tiny_root: Path) -> None:
     config = tiny_config.replace({"data.class_balance": "both"})
-    source, target = open_data(config, tiny_root)
+    source, targets = open_data(config, ["inverted"], tiny_root)
+    target = targets["inverted"]
     permuted = dataclasses.replace(target, labels=np.random.default_rng(0).permutation(target.labels))
-    true_result, _, student = train_on(config, source, target, CPU)
-    false_result, _, same = train_on(config, source, permuted, CPU)
+    runs = []
+    for domain in (target, permuted):
+        training = Training(config, source, {"inverted": domain}, CPU)
+        runs.append(([point.on("inverted") for point in training.run().points], training.method.state_dict()))
+    (true_curve, state), (false_curve, same) = runs
 
-    assert all(
-        torch.equal(a, b) for a, b in zip(student.state_dict().values(), same.state_dict().values(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), same.values(), strict=True))
     accuracies = {"target_accuracy", "teacher_accuracy"}
-    for true_point, false_point in zip(true_result.curve, false_result.curve, strict=True):
+    for true_point, false_point in zip(true_curve, false_curve, strict=True):
         assert true_point.model_dump(exclude=accuracies) == false_point.model_dump(exclude=accuracies)
-    assert true_result.target_accuracy != false_result.target_accuracy
+    assert true_curve[-1].target_accuracy != false_curve[-1].target_accuracy
 
 
 def test_batches_are_given_no_target_labels(tiny_config: TrialConfig, tiny_root: Path) -> None:
     """By structure: nothing that the loop's batches hold is or contains the target's labels."""
-    _, target = open_data(tiny_config, tiny_root)
-    marked = dataclasses.replace(target, labels=target.labels + 1000)
+    source, targets = open_data(tiny_config, ["inverted"], tiny_root)
+    marked = dataclasses.replace(targets["inverted"], labels=targets["inverted"].labels + 1000)
     held = []
     original = Batches.__init__
 
@@ -114,7 +117,7 @@ def test_batches_are_given_no_target_labels(tiny_config: TrialConfig, tiny_root:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Batches, "__init__", spy)
-        train_on(tiny_config, open_data(tiny_config, tiny_root)[0], marked, CPU)
+        Training(tiny_config, source, {"inverted": marked}, CPU).run()
     arrays = [value for part in (held[0]._source, held[0]._target) for value in vars(part).values()]
     assert len(arrays) == 4
     assert not any(array is marked.labels or (array.dtype == np.int64 and array.max() >= 1000) for array in arrays)
@@ -125,7 +128,7 @@ def test_a_stored_model_predicts_without_projection_head(
 ) -> None:
     store = Store(tmp_path, create=True)
     record = run_trial(tiny_config, Execution(root=tiny_root, keep_model=True), store)
-    state = load_file(store.model_path(record.id))
+    state = load_file(store.model_location(record.id))
     assert not any(name.startswith("projector.") for name in state)
     network = Network(BACKBONES["lenet"].build(), BACKBONES["lenet"].feature_dim, 3, tiny_config.model)
     network.load_for_prediction(state)
@@ -151,7 +154,7 @@ def test_a_damaged_checkpoint_is_named_and_not_trained_over(
     tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
 ) -> None:
     store = Store(tmp_path, create=True)
-    path = store.checkpoint_path(trial_id(tiny_config, tiny_root))
+    path = Path(store.checkpoint_location(trial_id(tiny_config, tiny_root)))
     path.write_bytes(b"half a checkpoint")
     with pytest.raises(CheckpointError, match=f"{path}.*delete it"):
         run_trial(tiny_config, Execution(root=tiny_root), store)
@@ -217,9 +220,9 @@ def test_device_that_is_not_there(tiny_config: TrialConfig, tiny_root: Path) -> 
 
 
 def test_domain_has_what_the_split_needs(tiny_config: TrialConfig, tiny_root: Path) -> None:
-    source, target = open_data(tiny_config, tiny_root)
+    source, targets = open_data(tiny_config, ["inverted"], tiny_root)
     assert isinstance(source, Domain)
-    assert source.classes == target.classes == ("checks", "columns", "rows")
+    assert source.classes == targets["inverted"].classes == ("checks", "columns", "rows")
 
 
 def test_a_trial_that_the_store_answers_is_not_trained_again(

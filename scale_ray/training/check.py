@@ -1,0 +1,64 @@
+"""What a trial reads, checked before any compute."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from scale_ray.config import TrialConfig, check_name
+from scale_ray.data.benchmarks import canonical_domain, check_benchmark
+from scale_ray.data.decoded import Domain, domain_digest, open_domains
+from scale_ray.data.views import STRONG_VIEWS
+from scale_ray.losses import LOSSES
+from scale_ray.methods import METHODS
+from scale_ray.models import BACKBONES
+from scale_ray.models.backbones import check_weights, weights_digest
+
+
+def check_trial(config: TrialConfig) -> TrialConfig:
+    """Refuse every name that does not exist, before any compute; return the config with domains spelt canonically.
+
+    Raises:
+        ConfigError: an unknown benchmark, domain, backbone, method, loss term, view, or weights that cannot be.
+    """
+    check_benchmark(config.data.benchmark)
+    check_name("model.backbone", config.model.backbone, BACKBONES)
+    check_name("method", config.method, METHODS)
+    check_name("views.strong", config.views.strong, STRONG_VIEWS)
+    for term in config.losses.terms:
+        check_name("loss term", term, LOSSES)
+    check_weights(config.model.backbone, config.model.weights)
+    METHODS[config.method].check(config)
+    domains = {
+        role: canonical_domain(config.data.benchmark, config.value(f"data.{role}")) for role in ("source", "target")
+    }
+    return config.replace({f"data.{role}": domain for role, domain in domains.items()})
+
+
+def trial_inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:
+    """Digests of the files that a trial reads, by role: what `identity` needs besides the config."""
+    inputs = {role: _digest(config.data.benchmark, config.value(f"data.{role}"), root) for role in ("source", "target")}
+    weights = weights_digest(config.model.weights)
+    return inputs if weights is None else {**inputs, "weights": weights}
+
+
+@cache
+def _digest(benchmark: str, domain: str, root: Path | None) -> str:
+    return domain_digest(benchmark, domain, root=root)
+
+
+def open_data(config: TrialConfig, targets: Sequence[str], root: Path | None) -> tuple[Domain, dict[str, Domain]]:
+    """The source, and targets by name, decoded; the first call decodes and later ones, anywhere, map the same file.
+
+    Args:
+        config: names the benchmark, the source and how images are decoded.
+        targets: canonical names.
+        root: folder of an image benchmark.
+
+    Raises:
+        ValueError: folders, classes or images are not as they must be.
+    """
+    data = config.data
+    source, *opened = open_domains(
+        data.benchmark, [data.source, *targets], root=root, resize=data.resize, corrupt=data.corrupt
+    )
+    return source, dict(zip(targets, opened, strict=True))

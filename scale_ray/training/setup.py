@@ -1,0 +1,92 @@
+"""A process made ready to train: device, threads, determinism, and the freshly initialised method."""
+
+import os
+
+import torch
+from torch.nn import SyncBatchNorm
+
+from scale_ray.config import ConfigError, Execution, TrialConfig
+from scale_ray.methods import METHODS, Method, Setting
+from scale_ray.models import BACKBONES, Network, build_encoder
+from scale_ray.training.seeding import step_seed
+from scale_ray.workers import ALONE, Workers
+
+
+def build_method(config: TrialConfig, num_classes: int, steps_per_epoch: int, workers: Workers = ALONE) -> Method:
+    """The method with a freshly initialised student, a function of config and seed."""
+    torch.manual_seed(step_seed(config.seed, "initialisation", 0))
+    encoder = build_encoder(config.model.backbone, config.model.weights)
+    feature_dim = BACKBONES[config.model.backbone].feature_dim
+    student = Network(encoder, feature_dim, num_classes, config.model, config.optim.precision)
+    if _synchronises(config):
+        student = SyncBatchNorm.convert_sync_batchnorm(student)
+    return METHODS[config.method](student, Setting(config, num_classes, steps_per_epoch, workers))
+
+
+def place(method: Method, device: torch.device, execution: Execution) -> None:
+    """Move a method to its device, in the memory layout asked for; compile its encoders where that is asked for."""
+    method.to(device)
+    if execution.channels_last:
+        method.to(memory_format=torch.channels_last)
+    if execution.compile:
+        # In place, and the encoders alone: names in a state dict stay, and heads and losses are small.
+        method.student.encoder.compile()
+        if method.teacher is not None:
+            method.teacher.module.encoder.compile()
+
+
+def check_workers(config: TrialConfig, workers: Workers, device: torch.device) -> None:
+    """Refuse to train with other processes than the config says, or where they cannot do what it says.
+
+    Raises:
+        ConfigError: another number of workers, or BatchNorm to be synchronised on a CPU.
+    """
+    if workers.size != config.parallel.workers:
+        raise ConfigError(
+            f"parallel.workers={config.parallel.workers}, but {workers.size} in this process group: start as many "
+            f"processes, or set parallel.workers to {workers.size}"
+        )
+    if _synchronises(config) and device.type != "cuda":
+        raise ConfigError(
+            f"parallel.sync_batch_norm works on GPUs only, and this worker's device is {device.type!r}: set it to "
+            "false, or model.batch_norm to 'frozen'"
+        )
+
+
+def _synchronises(config: TrialConfig) -> bool:
+    parallel = config.parallel
+    return parallel.sync_batch_norm and parallel.workers > 1 and config.model.batch_norm != "frozen"
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the GPU where there is one.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]}): write 'cpu' or 'auto'"
+        ) from None
+    return device
+
+
+def configure_torch(threads: int) -> None:
+    """Set the process up for training that is bit-equal from run to run."""
+    torch.set_num_threads(threads)
+    # cuBLAS needs this for deterministic products; it reads it when its first handle is made.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory before writing it; filling it first cost 7 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+
+
+def describe_device(device: torch.device) -> str:
+    """As a record names it: the GPU's model, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,167 @@
+"""Work that cells share: a study's cells as a tree of stages (METHOD 9).
+
+A cell is a training of `optim.steps` steps. Two kinds of it are common to several cells, exactly:
+
+- until the end of the warm-up, the cells that train the same so far: every combination without `ssl` is one training a
+  source, every combination with `ssl` one a domain pair;
+- a training that reads no target images at all is the same for every target: one training, measured on each.
+
+A stage is trained once. One that goes on in others leaves its state in the store; one in which cells end leaves their
+records. As the randomness of a step is a function of (seed, stream, step), records are bit for bit those of cells
+trained alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scale_ray.config import TrialConfig, identity
+from scale_ray.methods import METHODS
+from scale_ray.store import PlannedCell
+from scale_ray.training.check import trial_inputs
+
+_ANY_TARGET = "*"  # in a stage's key, in place of a target that the training does not read
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps `first` to `last` of a training.
+
+    Attributes:
+        key: names its state in the store; of a cell that shares nothing, the cell's id.
+        config: what trains it.
+        parent: key of the stage that has trained the steps before `first`; None where it starts afresh.
+        ends: the cells whose records it leaves, one a target domain; none where it goes on in other stages.
+        waiting: every cell that cannot be finished without it, `ends` included.
+    """
+
+    key: str
+    config: TrialConfig
+    first: int
+    last: int
+    parent: str | None
+    ends: tuple[PlannedCell, ...]
+    waiting: tuple[PlannedCell, ...]
+
+    @property
+    def steps(self) -> int:
+        return self.last - self.first
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target domains on which it is measured, in the cells' order."""
+        return tuple(dict.fromkeys(cell.config.data.target for cell in self.waiting))
+
+
+def alone(cell: PlannedCell) -> Stage:
+    """A cell that shares nothing: one stage from its first step to its last."""
+    return Stage(cell.id, cell.config, 0, cell.config.optim.steps, None, (cell,), (cell,))
+
+
+def stage_tree(cells: Sequence[PlannedCell], root: Path | None) -> list[Stage]:
+    """The stages of these cells, each after its parent, otherwise in the cells' order.
+
+    Args:
+        cells: all cells of a study, those that are done too: the tree of a study must not change as it is worked off.
+        root: folder of an image benchmark, whose content is part of a stage's key.
+    """
+    finals = _merge_targets(cells, root)
+    warm_ups: dict[str, list[Stage]] = {}
+    prefixes: dict[str, TrialConfig] = {}
+    for stage in finals:
+        prefix = METHODS[stage.config.method].warm_up(stage.config)
+        if prefix is not None and 0 < _warm_steps(prefix) < stage.last:
+            name = _key(prefix, root, _reads_target(prefix))
+            prefixes[name] = prefix
+            warm_ups.setdefault(name, []).append(stage)
+    trunks = {
+        stage.key: _trunk(prefixes[name], children, root)
+        for name, children in warm_ups.items()
+        if len(children) > 1
+        for stage in children
+    }
+    stages: dict[str, Stage] = {}
+    for stage in finals:
+        trunk = trunks.get(stage.key)
+        if trunk is not None:
+            stages.setdefault(trunk.key, trunk)
+            stage = replace(stage, first=trunk.last, parent=trunk.key)
+        stages[stage.key] = stage
+    return list(stages.values())
+
+
+def stages_to_do(tree: Sequence[Stage], todo: Sequence[PlannedCell], stored: frozenset[str]) -> list[Stage]:
+    """What of a tree must run so that the cells `todo` get their records.
+
+    A warm-up whose state is stored, or that one stage alone still wants, is not run by itself.
+
+    Args:
+        tree: from `stage_tree`.
+        todo: the cells that no record answers.
+        stored: keys of the stages whose state the store has.
+    """
+    wanted = {cell.id for cell in todo}
+
+    def only_wanted(cells: tuple[PlannedCell, ...]) -> tuple[PlannedCell, ...]:
+        return tuple(cell for cell in cells if cell.id in wanted)
+
+    finals = [stage for stage in tree if any(cell.id in wanted for cell in stage.ends)]
+    children: dict[str, int] = {}
+    for stage in finals:
+        if stage.parent is not None:
+            children[stage.parent] = children.get(stage.parent, 0) + 1
+    trunks = {key for key, number in children.items() if number > 1 and key not in stored}
+    kept = []
+    for stage in tree:
+        if stage.key in trunks:
+            kept.append(replace(stage, waiting=only_wanted(stage.waiting)))
+        elif stage in finals:
+            shared = stage.parent in trunks or stage.parent in stored
+            cells = only_wanted(stage.ends)
+            begin = (stage.first, stage.parent) if shared else (0, None)
+            kept.append(replace(stage, first=begin[0], parent=begin[1], ends=cells, waiting=cells))
+    return kept
+
+
+def _merge_targets(cells: Sequence[PlannedCell], root: Path | None) -> list[Stage]:
+    """One stage a training that ends in records: a cell, or all cells that differ in an unread target alone."""
+    groups: dict[str, list[PlannedCell]] = {}
+    for cell in cells:
+        key = cell.id if _reads_target(cell.config) else _key(cell.config, root, reads_target=False)
+        groups.setdefault(key, []).append(cell)
+    stages = []
+    for key, group in groups.items():
+        first = group[0]
+        name = first.id if len(group) == 1 else key
+        stages.append(Stage(name, first.config, 0, first.config.optim.steps, None, tuple(group), tuple(group)))
+    return stages
+
+
+def _trunk(prefix: TrialConfig, children: Sequence[Stage], root: Path | None) -> Stage:
+    """The warm-up that all these stages go on from, with what any of them carries (teacher, statistics)."""
+    terms = dict(prefix.losses.terms)
+    for child in children:
+        for name in child.config.losses.terms:
+            terms.setdefault(name, 1.0)
+    config = prefix.replace({"losses.terms": terms})
+    waiting = tuple(cell for child in children for cell in child.waiting)
+    last = _warm_steps(prefix)
+    return Stage(f"{_key(config, root, _reads_target(prefix))}.{last}", config, 0, last, None, (), waiting)
+
+
+def _warm_steps(config: TrialConfig) -> int:
+    """Terms that wait act where step > warmup_steps (METHOD 2), so steps 0 .. warmup_steps are the warm-up."""
+    return config.optim.warmup_steps + 1
+
+
+def _key(config: TrialConfig, root: Path | None, reads_target: bool) -> str:
+    """Identity of a training; without its target where it reads none."""
+    inputs = trial_inputs(config, root)
+    if reads_target:
+        return identity(config, inputs)
+    del inputs["target"]
+    return identity(config.replace({"data.target": _ANY_TARGET}), inputs)
+
+
+def _reads_target(config: TrialConfig) -> bool:
+    return METHODS[config.method].reads_target(config)
