@@ -88,14 +88,15 @@ class Workers:
         """`module`, whose gradients `backward` averages over the workers; one worker's is itself.
 
         The wrapped module shares its parameters with `module`, which goes on to be what is optimised, saved and
-        measured. All workers start from the first one's state. A parameter that a forward pass does not use keeps no
+        measured. All workers must hold the same state here. A parameter that a forward pass does not use keeps no
         gradient, so that weight decay does not touch it.
         """
         if self.size == 1:
             return module
-        # Which parameters are used depends on the step (warm-up): where all are, torch says that looking was in vain.
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+        # Which parameters are used depends on the step (warm-up). Where all are, torch logs once that it looked in vain.
+        with warnings.catch_warnings():  # torch 2.14 has another name for broadcast_buffers, which 2.12 does not know
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
 
 
 ALONE = Workers()
@@ -109,7 +110,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, part: Tensor, workers: Workers) -> Tensor:
         ctx.workers = workers
         whole = part.new_empty(workers.size * len(part), *part.shape[1:])
-        dist.all_gather_into_tensor(whole, part.contiguous())
+        dist.all_gather(list(whole.chunk(workers.size)), part.contiguous())
         return whole
 
     @staticmethod
