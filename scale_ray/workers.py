@@ -93,7 +93,7 @@ class Workers:
         """
         if self.size == 1:
             return module
-        # Which parameters are used depends on the step (warm-up). Where all are, torch logs once that it looked in vain.
+        # Which parameters are used depends on the step (warm-up). Where all are, torch logs once that none is not.
         with warnings.catch_warnings():  # torch 2.14 has another name for broadcast_buffers, which 2.12 does not know
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)

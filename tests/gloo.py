@@ -16,8 +16,9 @@ def run_together(job: Callable[..., Any], folder: Path, *arguments: Any, size: i
 
     Args:
         job: a function of a module, for a fresh process imports it; it returns tensors and plain values.
-        folder: empty, for this call alone.
+        folder: empty or not there yet, for this call alone.
     """
+    folder.mkdir(exist_ok=True)
     multiprocessing.spawn(_worker, (size, job, folder, arguments), nprocs=size)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
 

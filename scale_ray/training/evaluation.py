@@ -66,11 +66,13 @@ class Evaluator:
         mine = slice(self._workers.rank, None, self._workers.size)
         places, labels = images.places[mine], images.labels[mine]
         right = 0
-        for start in range(0, len(places), _BATCH):
-            rows = slice(start, start + _BATCH)
-            pixels = torch.from_numpy(images.images[places[rows]]).to(self._device)
-            predicted = network.predict(evaluation_view(pixels, size=self._size)).argmax(dim=1)
-            right += int(np.sum(predicted.cpu().numpy() == labels[rows]))
+        # Compiled encoders run as they were written here: each size of batch would be compiled by itself.
+        with torch.compiler.set_stance("force_eager"):
+            for start in range(0, len(places), _BATCH):
+                rows = slice(start, start + _BATCH)
+                pixels = torch.from_numpy(images.images[places[rows]]).to(self._device)
+                predicted = network.predict(evaluation_view(pixels, size=self._size)).argmax(dim=1)
+                right += int(np.sum(predicted.cpu().numpy() == labels[rows]))
         _restore(modes)
         return 100 * int(self._workers.total(torch.tensor(right, device=self._device))) / len(images.places)
 

@@ -29,6 +29,8 @@ def place(method: Method, device: torch.device, execution: Execution) -> None:
     if execution.channels_last:
         method.to(memory_format=torch.channels_last)
     if execution.compile:
+        # What was compiled for an earlier training counts towards torch's limit of recompilations.
+        torch.compiler.reset()
         # In place, and the encoders alone: names in a state dict stay, and heads and losses are small.
         method.student.encoder.compile()
         if method.teacher is not None:
