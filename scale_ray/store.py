@@ -1,32 +1,35 @@
-"""The store: a folder that owns identity and progress. What is in it is done; what is not is still to do.
+"""The store: a place that owns identity and progress. What is in it is done; what is not is still to do.
 
     STORE/studies/<name>.json      the planned cells of a study
     STORE/records/<id>.json        one record a trial, done or failed
-    STORE/checkpoints/<id>.pt      the state of a trial that is not finished
+    STORE/checkpoints/<key>.pt     the state of a training that is not finished
+    STORE/stages/<key>.pt          the result of a stage that several cells share
     STORE/models/<id>.safetensors  a trained model, where it was asked for
+    STORE/drivers/<id>.json        who is running a study here now (see `leases`)
+    STORE/leases/<key>.<n>         who is doing what
     STORE/.tune_*                  Ray Tune's own state while a study runs
 
-Every file is written under another name, flushed and moved into place: a reader sees the old content or the new one,
-never half of either, whatever kills the writer.
+It is a folder or a prefix of an object store (see `files`). Every file is written whole: a reader sees the old content
+or the new one, whatever kills the writer.
 """
 
 import json
-import os
-import re
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scale_ray.config import RECIPE_VERSION, TrialConfig
+from scale_ray.files import Files, StoreError
 from scale_ray.records import SCHEMA_VERSION, Record
 
+if TYPE_CHECKING:
+    import pyarrow.fs
 
-class StoreError(ValueError):
-    """The store cannot be used as asked; the message names the path and the remedy."""
+__all__ = ["PlannedCell", "Store", "StoreError", "StudyPlan", "is_current"]
+
+_FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "drivers", "leases")
 
 
 class PlannedCell(BaseModel):
@@ -49,41 +52,37 @@ class StudyPlan(BaseModel):
 
 
 class Store:
-    """Records, checkpoints and study plans under one folder.
+    """Records, checkpoints, stages, models and study plans in one place. Pickles as its location.
 
     Args:
-        root: the folder.
-        create: make it where it is missing; otherwise a missing folder is an error.
+        location: a folder, or a URL: s3://bucket/prefix, gs://bucket/prefix.
+        create: make it where it is missing; otherwise that is an error.
+
+    Attributes:
+        location: absolute path or URL.
+        folder: the local folder; None on an object store.
+        files: the files under the location.
 
     Raises:
-        StoreError: the folder is missing, is a file, or cannot be written to (when `create`).
+        StoreError: it is missing, no place for a store, or cannot be written to (when `create`). Every method raises it
+            where the store refuses, or stays out of reach.
     """
 
-    def __init__(self, root: str | Path, *, create: bool = False):
-        if re.match(r"[A-Za-z][\w+.-]+:/", str(root)):  # one slash: a Path has already lost the other
-            raise StoreError(f"store {root}: only folders of a mounted file system can be a store: give a path")
-        self.root = Path(root).expanduser().absolute()
+    def __init__(self, location: str | Path, *, create: bool = False):
+        self.files = Files(location)
+        self.location, self.folder = self.files.location, self.files.folder
         if create:
-            self._make_folders()
-        elif not self.root.is_dir():
-            raise StoreError(f"store {self.root}: no such folder: check the path, or run a study into it first")
-
-    def _make_folders(self) -> None:
-        try:
-            for name in ("studies", "records", "checkpoints", "stages", "models"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=self.root / name):
-                    pass
-        except OSError as error:
+            self.files.make_folders(_FOLDERS)
+        elif not self.files.there():
             raise StoreError(
-                f"store {self.root}: cannot be written to ({error.strerror}): "
-                "choose another folder or change its permissions"
-            ) from None
+                f"store {self.location}: no such {'place' if self.folder is None else 'folder'}: "
+                "check the path, or run a study into it first"
+            )
 
     # Records
 
-    def record_path(self, trial_id: str) -> Path:
-        return self.root / "records" / f"{trial_id}.json"
+    def record_location(self, trial_id: str) -> str:
+        return self.files.locate(_record(trial_id))
 
     def write_record(self, record: Record) -> None:
         """Put a record in place; drop the trial's checkpoint if it is done.
@@ -92,11 +91,9 @@ class Store:
         """
         if record.status == "failed" and is_current(self.read_record(record.id)):
             return
-        self._write(self.record_path(record.id), record.to_json())
+        self.files.write(_record(record.id), record.to_json().encode())
         if record.status == "done":
-            checkpoint = Path(self.checkpoint_location(record.id))
-            for path in (checkpoint, *checkpoint.parent.glob(f".{checkpoint.name}.*")):  # those of killed writers too
-                path.unlink(missing_ok=True)
+            self.delete_checkpoint(record.id)
 
     def read_record(self, trial_id: str) -> Record | None:
         """The trial's record, or None where it has none.
@@ -104,17 +101,20 @@ class Store:
         Raises:
             StoreError: the file is there and cannot be read as a record.
         """
-        path = self.record_path(trial_id)
-        return _parse_record(path) if path.exists() else None
+        content = self.files.read(_record(trial_id))
+        return None if content is None else _parse_record(self.record_location(trial_id), content)
 
     def status(self, trial_id: str) -> Literal["done", "failed", "missing"]:
         """What the store says of a trial; `missing` too where its record is of another recipe."""
-        record = self.read_record(trial_id)
-        return record.status if record is not None and record.recipe_version == RECIPE_VERSION else "missing"
+        return _status(self.read_record(trial_id))
 
     def answers(self, trial_id: str, *, with_model: bool = False) -> bool:
         """Whether the trial need not be trained: a current record is there, and its model where that is asked for."""
         return is_current(self.read_record(trial_id)) and (not with_model or self.has_model(trial_id))
+
+    def record_ids(self) -> list[str]:
+        """Ids of all trials that have a record, sorted: one listing, whatever their number."""
+        return self._keys("records", ".json")
 
     def records(self) -> Iterator[Record]:
         """Every record, ordered by id.
@@ -122,117 +122,121 @@ class Store:
         Raises:
             StoreError: at the first file that cannot be read as a record; it is never skipped.
         """
-        for path in sorted((self.root / "records").glob("*.json")):
-            yield _parse_record(path)
+        for name, content in self.files.read_many(map(_record, self.record_ids())):
+            yield _parse_record(self.files.locate(name), content)
+
+    def statuses(self) -> dict[str, Literal["done", "failed", "missing"]]:
+        """`status` of every trial that has a record, in one pass."""
+        return {record.id: _status(record) for record in self.records()}
 
     # Study plans
 
     def write_plan(self, plan: StudyPlan) -> None:
-        self._write(self.root / "studies" / f"{plan.name}.json", plan.model_dump_json(indent=1) + "\n")
+        self.files.write(f"studies/{plan.name}.json", (plan.model_dump_json(indent=1) + "\n").encode())
 
     def plans(self) -> list[StudyPlan]:
         """Every study planned in this store, ordered by name."""
         plans = []
-        for path in sorted((self.root / "studies").glob("*.json")):
+        for name, content in self.files.read_many(f"studies/{key}.json" for key in self._keys("studies", ".json")):
             try:
-                plans.append(StudyPlan.model_validate_json(path.read_bytes()))
+                plans.append(StudyPlan.model_validate_json(content))
             except ValidationError as error:
                 raise StoreError(
-                    f"{path}: not a study plan ({_first(error)}): move it away and run the study again"
+                    f"{self.files.locate(name)}: not a study plan ({_first(error)}): "
+                    "move it away and run the study again"
                 ) from None
         return plans
 
-    # Checkpoints, stages and models
+    # Checkpoints: the newest of each unfinished training. Stages: results, kept until nobody needs them.
 
     def checkpoint_location(self, key: str) -> str:
-        return str(self.root / "checkpoints" / f"{key}.pt")
-
-    def model_location(self, trial_id: str) -> str:
-        return str(self.root / "models" / f"{trial_id}.safetensors")
-
-    def stage_location(self, key: str) -> str:
-        return str(self.root / "stages" / f"{key}.pt")
+        return self.files.locate(_checkpoint(key))
 
     def read_checkpoint(self, key: str) -> bytes | None:
-        return _read(Path(self.checkpoint_location(key)))
+        return self.files.read(_checkpoint(key))
 
     def write_checkpoint(self, key: str, content: bytes) -> None:
-        self._write_bytes(Path(self.checkpoint_location(key)), content)
+        self.files.write(_checkpoint(key), content)
 
     def delete_checkpoint(self, key: str) -> None:
-        Path(self.checkpoint_location(key)).unlink(missing_ok=True)
+        self.files.purge(_checkpoint(key))
+
+    def checkpoint_keys(self) -> list[str]:
+        return self._keys("checkpoints", ".pt")
+
+    def stage_location(self, key: str) -> str:
+        return self.files.locate(_stage(key))
 
     def read_stage(self, key: str) -> bytes | None:
-        return _read(Path(self.stage_location(key)))
+        return self.files.read(_stage(key))
 
     def write_stage(self, key: str, content: bytes) -> None:
-        self._write_bytes(Path(self.stage_location(key)), content)
+        self.files.write(_stage(key), content)
 
     def has_stage(self, key: str) -> bool:
-        return Path(self.stage_location(key)).exists()
+        return self.files.exists(_stage(key))
 
     def delete_stage(self, key: str) -> None:
-        Path(self.stage_location(key)).unlink(missing_ok=True)
+        self.files.purge(_stage(key))
 
     def stage_keys(self) -> list[str]:
-        return sorted(path.stem for path in (self.root / "stages").glob("*.pt"))
+        return self._keys("stages", ".pt")
 
-    def write_model(self, trial_id: str, content: bytes) -> None:
-        self._write_bytes(Path(self.model_location(trial_id)), content)
+    # Models
+
+    def model_location(self, trial_id: str) -> str:
+        return self.files.locate(_model(trial_id))
 
     def has_model(self, trial_id: str) -> bool:
-        return Path(self.model_location(trial_id)).exists()
+        return self.files.exists(_model(trial_id))
 
-    def _write_bytes(self, path: Path, content: bytes) -> None:
-        with replacing(path) as file:
-            file.write(content)
+    def write_model(self, trial_id: str, content: bytes) -> None:
+        self.files.write(_model(trial_id), content)
 
-    def _write(self, path: Path, text: str) -> None:
-        with replacing(path) as file:
-            file.write(text.encode())
+    def arrow_storage(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
+        """(storage_path, storage_filesystem) of Ray's RunConfig for a folder `name` inside the store; it pickles."""
+        return self.files.arrow(name)
 
-
-def _read(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
+    def _keys(self, folder: str, suffix: str) -> list[str]:
+        return [name.removesuffix(suffix) for name in self.files.names(folder) if name.endswith(suffix)]
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes `path`'s place, whole and flushed to disk, when the block ends without an error.
+def is_current(record: Record | None) -> bool:
+    """Whether this record answers its cell: done, and by this recipe."""
+    return _status(record) == "done"
 
-    Raises:
-        StoreError: the folder cannot be written to, or the disk is full.
-    """
+
+def _status(record: Record | None) -> Literal["done", "failed", "missing"]:
+    return record.status if record is not None and record.recipe_version == RECIPE_VERSION else "missing"
+
+
+def _record(trial_id: str) -> str:
+    return f"records/{trial_id}.json"
+
+
+def _checkpoint(key: str) -> str:
+    return f"checkpoints/{key}.pt"
+
+
+def _stage(key: str) -> str:
+    return f"stages/{key}.pt"
+
+
+def _model(trial_id: str) -> str:
+    return f"models/{trial_id}.safetensors"
+
+
+def _parse_record(location: str, content: bytes) -> Record:
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)  # mkstemp's 0600 would lock colleagues out of a shared store
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror}): check the folder, its permissions and its free space"
-        ) from error
-
-
-def _parse_record(path: Path) -> Record:
-    try:
-        text = path.read_bytes()
-        version: Any = json.loads(text).get("schema_version")
+        version: Any = json.loads(content).get("schema_version")
         if version == SCHEMA_VERSION:
-            return Record.model_validate_json(text)
-    except (ValueError, AttributeError, OSError) as error:
+            return Record.model_validate_json(content)
+    except (ValueError, AttributeError) as error:
         raise StoreError(
-            f"{path}: not a readable record ({_first(error)}): move it away and run the study again"
+            f"{location}: not a readable record ({_first(error)}): move it away and run the study again"
         ) from None
     raise StoreError(
-        f"{path}: record schema {version}, this scale-ray reads {SCHEMA_VERSION}: use the version that wrote it"
+        f"{location}: record schema {version}, this scale-ray reads {SCHEMA_VERSION}: use the version that wrote it"
     )
 
 
@@ -241,8 +245,3 @@ def _first(error: Exception) -> str:
         problem = error.errors()[0]
         return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
     return str(error)
-
-
-def is_current(record: Record | None) -> bool:
-    """Whether this record answers its cell: done, and by this recipe."""
-    return record is not None and record.status == "done" and record.recipe_version == RECIPE_VERSION

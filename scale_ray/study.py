@@ -121,16 +121,16 @@ def cost_key(config: TrialConfig) -> CostKey:
     return config.combination, f"{config.model.backbone} {config.data.image_size} px x {config.optim.batch_size}"
 
 
-def estimate_seconds(cells: Iterable[TrialConfig], measured: Mapping[CostKey, float]) -> float | None:
-    """Seconds of training that the cells need, one after the other; None where some cell has no measured kin.
+def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[CostKey, float]) -> float | None:
+    """Seconds that so many steps of these configs need, one after the other; None where some has no measured kin.
 
     A combination that was never measured counts as the dearest measured one of its backbone and sizes.
     """
     total = 0.0
-    for config in cells:
+    for config, steps in work:
         key = cost_key(config)
         alike = [cost for (_, network), cost in measured.items() if network == key[1]]
         if not alike:
             return None
-        total += measured.get(key, max(alike)) * config.optim.steps
+        total += measured.get(key, max(alike)) * steps
     return total

@@ -40,6 +40,11 @@ class Workers:
         """Whether this worker is the one that writes and tells."""
         return self.rank == 0
 
+    @property
+    def backend(self) -> str | None:
+        """What joins them, nccl or gloo; None for one worker."""
+        return None if self.size == 1 else str(dist.get_backend())
+
     def rows(self, batch: int) -> slice:
         """This worker's rows of `batch`: contiguous, and as many as every other's.
 

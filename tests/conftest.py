@@ -21,19 +21,24 @@ def _cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """root/domain/class/image.png: three textures with noise; one domain is the other's negative."""
+    """root/domain/class/image.png: three textures with noise; one domain is the first's negative, one is darker."""
     root = tmp_path_factory.mktemp("tiny")
     numbers = np.random.default_rng(0)
     rows, columns = np.indices((16, 16)) // 2
     textures = {"checks": (rows + columns) % 2, "columns": columns % 2, "rows": rows % 2}
-    for domain, negative in (("plain", False), ("inverted", True)):
+    looks = {
+        "plain": lambda pixels: pixels,
+        "inverted": lambda pixels: 255 - pixels,
+        "dark": lambda pixels: pixels // 3,
+    }
+    for domain, look in looks.items():
         for label, (class_name, texture) in enumerate(textures.items()):
             folder = root / domain / class_name
             folder.mkdir(parents=True)
             for index in range(12 + 4 * label):
                 pixels = numbers.integers(0, 100, (16, 16, 3), dtype=np.uint8)
                 pixels += (100 * texture[:, :, None]).astype(np.uint8)
-                Image.fromarray(255 - pixels if negative else pixels).save(folder / f"{index:02}.png")
+                Image.fromarray(look(pixels)).save(folder / f"{index:02}.png")
     return root
 
 

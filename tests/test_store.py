@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from scale_ray.config import RECIPE_VERSION, TrialConfig, identity
+from scale_ray.files import replacing
 from scale_ray.records import Failure, Provenance, Record, Result
-from scale_ray.store import PlannedCell, Store, StoreError, StudyPlan, is_current, replacing
+from scale_ray.store import PlannedCell, Store, StoreError, StudyPlan, is_current
 
 # A process that writes the records of three trials again and again, each large enough to be caught half-written.
 WRITER = """

@@ -122,14 +122,14 @@ def test_seconds_per_step_is_the_mean_over_all_steps() -> None:
 
 def test_estimate_of_known_and_unknown_combinations() -> None:
     measured = {("ce", LENET): 0.1, ("ce+ssl", LENET): 0.25, ("ce", "resnet18 224 px x 32"): 9.0}
-    cells = [
-        BASE.replace({"losses.terms": "ce"}),  # 100 x 0.1
-        BASE.replace({"losses.terms": "ce+ssl", "optim.steps": 200}),  # 200 x 0.25
-        BASE.replace({"losses.terms": "ce+dist"}),  # never measured: 100 x the dearest of lenet's
+    work = [
+        (BASE.replace({"losses.terms": "ce"}), 100),  # x 0.1
+        (BASE.replace({"losses.terms": "ce+ssl"}), 200),  # x 0.25
+        (BASE.replace({"losses.terms": "ce+dist"}), 100),  # never measured: x the dearest of lenet's
     ]
-    assert estimate_seconds(cells, measured) == pytest.approx(10 + 50 + 25)
+    assert estimate_seconds(work, measured) == pytest.approx(10 + 50 + 25)
     assert estimate_seconds([], {}) == 0
-    assert estimate_seconds([BASE.replace({"model.backbone": "resnet50"})], measured) is None
+    assert estimate_seconds([(BASE.replace({"model.backbone": "resnet50"}), 1)], measured) is None
 
 
 def test_cost_key_tells_combination_backbone_and_sizes_apart() -> None:

@@ -31,6 +31,7 @@ def test_one_worker_is_the_identity() -> None:
     values, module = torch.rand(3, 2, requires_grad=True), nn.Linear(2, 2)
     assert Workers.current() == ALONE == Workers(0, 1)
     assert ALONE.is_first
+    assert ALONE.backend is None
     assert ALONE.gather(values) is values
     assert ALONE.total(values) is values
     assert ALONE.wrap(module) is module
@@ -91,7 +92,7 @@ def values_and_gradients() -> dict[str, Any]:
     workers.average_(mine)
     rank = torch.tensor(workers.rank + 1)
     return {
-        "place": (workers.rank, workers.size, workers.is_first),
+        "place": (workers.rank, workers.size, workers.is_first, workers.backend),
         "gathered": gathered.detach(),
         "no_gradient_needed": workers.gather(torch.full((1, 2), workers.rank)),
         "part_gradient": images.grad,
@@ -108,7 +109,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def test_workers_know_their_place(both: list[dict[str, Any]]) -> None:
-    assert [found["place"] for found in both] == [(0, 2, True), (1, 2, False)]
+    assert [found["place"] for found in both] == [(0, 2, True, "gloo"), (1, 2, False, "gloo")]
 
 
 def test_gathered_rows_are_the_batch_in_its_order(both: list[dict[str, Any]]) -> None:

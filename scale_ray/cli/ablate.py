@@ -99,15 +99,42 @@ def ablate(
             min=0, metavar="N", help="0.5: two share one. Default: 1 where there are any.", rich_help_panel=EXECUTION
         ),
     ] = None,
+    workers_per_trial: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes that share each batch, by Ray Train. Default: 1; on this machine alone, without Ray Train.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local",
+            metavar="",
+            help="Start Ray on this machine, even if a cluster is there.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = False,
     address: Annotated[
-        str,
+        str | None,
         typer.Option(
             envvar="RAY_ADDRESS",
             metavar="ADDRESS",
-            help="local, or auto to join the cluster of this machine.",
+            help="Ray cluster to join. Default: this machine's if it belongs to one, else as --local.",
             rich_help_panel=EXECUTION,
         ),
-    ] = "local",
+    ] = None,
+    sharing: Annotated[
+        bool,
+        typer.Option(
+            "--sharing/--no-sharing",
+            metavar="",
+            help="Train once what cells have in common; records are the same either way.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = True,
     checkpoint_every: CheckpointEvery = 500,
     keep_model: KeepModel = False,
 ) -> None:
@@ -142,17 +169,23 @@ def ablate(
 
     from scale_ray.sweep.plan import plan_study
 
-    plan = plan_study(study, opened, root, limit=limit, with_models=keep_model)
+    plan = plan_study(study, opened, root, limit=limit, with_models=keep_model, share=sharing)
     _print_plan(plan, opened, cells=dry_run)
     if dry_run:
         return
 
-    from scale_ray.sweep.run import Resources, run_study
+    from scale_ray.sweep.cluster import Resources
+    from scale_ray.sweep.run import run_study
 
     execution = Execution(root=root, device=device, checkpoint_every=checkpoint_every, keep_model=keep_model)
-    resources = Resources(cpus=cpus_per_trial, gpus=gpus_per_trial, address=address)
+    resources = Resources(
+        cpus=cpus_per_trial,
+        gpus=gpus_per_trial,
+        workers=workers_per_trial,
+        address="local" if local else address,
+    )
     outcome = run_study(plan, opened, execution, resources, console)
-    report(opened.root)
+    report(opened.location)
     if outcome.interrupted:
         console.print(f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on")
         raise typer.Exit(INTERRUPTED)

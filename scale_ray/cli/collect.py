@@ -10,41 +10,44 @@ from rich.table import Table
 from scale_ray.cli.console import console
 from scale_ray.store import Store
 
-StoreFolder = Annotated[Path, typer.Argument(metavar="STORE", help="The folder that a study was run into.")]
+StorePlace = Annotated[
+    str, typer.Argument(metavar="STORE", help="What a study was run into: a folder, s3://… or gs://….")
+]
 
 
 def report(
-    store: StoreFolder,
+    store: StorePlace,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the report goes. Default: STORE/report.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the report goes. Default: STORE/report, or ./report for a URL."),
     ] = None,
 ) -> None:
     """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray."""
     from scale_ray.report import grids, load, terminal_grid, write_report
 
-    paths = write_report(store, out or store / "report")
+    folder = Store(store).folder
+    paths = write_report(store, out or (folder or Path.cwd()) / "report")
     for grid in grids(load(store)):
         if grid.metric == "target_accuracy":
             console.print(terminal_grid(grid))
     console.print(f"report: {paths.page}")
 
 
-def status(store: StoreFolder) -> None:
+def status(store: StorePlace) -> None:
     """Say how far each study in a store is."""
     opened = Store(store)
     plans = opened.plans()
     if not plans:
-        console.print(f"{opened.root}: no study, {sum(1 for _ in opened.records())} records")
+        console.print(f"{opened.location}: no study, {len(opened.record_ids())} records")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("study", "cells", "done", "failed", "to do", "unfinished with a checkpoint"):
         table.add_column(heading, justify="left" if heading == "study" else "right")
+    known, checkpoints = opened.statuses(), set(opened.checkpoint_keys())
     for plan in plans:
-        statuses = {cell.id: opened.status(cell.id) for cell in plan.cells}
+        statuses = {cell.id: known.get(cell.id, "missing") for cell in plan.cells}
         counts = Counter(statuses.values())
-        begun = sum(
-            Path(opened.checkpoint_location(key)).exists() for key, status in statuses.items() if status != "done"
-        )
+        begun = sum(key in checkpoints for key, status in statuses.items() if status != "done")
         row = (len(statuses), counts["done"], counts["failed"], counts["missing"], begun)
         table.add_row(plan.name, *map(str, row))
     console.print(table)

@@ -124,7 +124,7 @@ def train(
             raise typer.Exit(INTERRUPTED) from None
     console.print(_outcome_line(record))
     if opened:
-        console.print(f"record: {opened.record_path(record.id)}")
+        console.print(f"record: {opened.record_location(record.id)}")
 
 
 def _method_and_terms(method: str | None, losses: str | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 from scale_ray.data.benchmarks import DataError
-from scale_ray.store import replacing
+from scale_ray.files import replacing
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
+from scale_ray.files import replacing
 from scale_ray.report.aggregate import facets, grids, join, natural
 from scale_ray.report.figures import accuracy_curves, heat_map, render
 from scale_ray.report.load import ReportError, read
 from scale_ray.report.page import page
 from scale_ray.report.tables import comma_separated, latex, markdown
-from scale_ray.store import replacing
 
 FORMS = ("losses_by_backbone", "pairs_by_method")
 

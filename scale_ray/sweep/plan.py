@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_ray.config import TrialConfig, identity
+from scale_ray.config import identity
 from scale_ray.records import now
-from scale_ray.store import PlannedCell, Store, StudyPlan
+from scale_ray.store import PlannedCell, Store, StudyPlan, is_current
 from scale_ray.study import Study, estimate_seconds, seconds_per_step
 from scale_ray.training.check import check_trial, open_data, trial_inputs
+from scale_ray.training.stages import Stage, alone, stage_tree, stages_to_do
 
 
 @dataclass(frozen=True)
@@ -18,18 +19,33 @@ class Plan:
     todo: list[PlannedCell]
     answered: frozenset[str]  # ids of the cells that need no training
     failed_before: frozenset[str]  # ids whose last run left a failure; they are to do again
+    stages: list[Stage]  # what must run for the cells to do, each after its parent
+    shares: bool  # whether cells share stages
 
     @property
     def steps_to_do(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def steps_alone(self) -> int:
+        """What the cells to do would take if none shared anything."""
         return sum(cell.config.optim.steps for cell in self.todo)
 
     def estimated_seconds(self, store: Store) -> float | None:
         """Seconds of training still to do, one after the other, judged by the store's records; None: no telling."""
-        return estimate_seconds((cell.config for cell in self.todo), seconds_per_step(store.records()))
+        return estimate_seconds(
+            ((stage.config, stage.steps) for stage in self.stages), seconds_per_step(store.records())
+        )
 
 
 def plan_study(
-    study: Study, store: Store, root: Path | None, *, limit: int | None = None, with_models: bool = False
+    study: Study,
+    store: Store,
+    root: Path | None,
+    *,
+    limit: int | None = None,
+    with_models: bool = False,
+    share: bool = True,
 ) -> Plan:
     """Expand a study, check every cell, and ask the store what is missing.
 
@@ -39,6 +55,7 @@ def plan_study(
         root: folder of an image benchmark.
         limit: do only the first so many cells; the others stay planned, and so are holes in the report.
         with_models: a cell whose model is not stored is to do again.
+        share: train what cells have in common once.
 
     Raises:
         ConfigError: a cell names something that does not exist. Nothing has run then.
@@ -48,30 +65,33 @@ def plan_study(
     for config in study.cells():
         checked = check_trial(config)
         cells.append(PlannedCell(id=identity(checked, trial_inputs(checked, root)), config=checked))
-    records = {cell.id: store.read_record(cell.id) for cell in cells}
-    answered = frozenset(cell.id for cell in cells if store.answers(cell.id, with_model=with_models))
+    present = set(store.record_ids())
+    records = {cell.id: store.read_record(cell.id) for cell in cells if cell.id in present}
+    answered = frozenset(
+        key for key, record in records.items() if is_current(record) and (not with_models or store.has_model(key))
+    )
+    todo = [cell for cell in cells[:limit] if cell.id not in answered]
+    tree = stage_tree(cells, root) if share else [alone(cell) for cell in cells]
     return Plan(
         study=StudyPlan(name=study.name, created=now(), cells=cells),
-        todo=[cell for cell in cells[:limit] if cell.id not in answered],
+        todo=todo,
         answered=answered,
         failed_before=frozenset(key for key, record in records.items() if record and record.status == "failed"),
+        stages=stages_to_do(tree, todo, frozenset(store.stage_keys())),
+        shares=share,
     )
 
 
 def prepare_data(plan: Plan, root: Path | None) -> None:
-    """Decode what the cells to do will read, once, so that trials only map it.
+    """Decode what the stages to do will read, once, so that trials only map it.
 
     Raises:
         ValueError: folders, classes or images are not as they must be. Nothing has run then.
     """
     seen = set()
-    for cell in plan.todo:
-        data = cell.config.data
-        key = (data.benchmark, data.source, data.target, data.resize, data.corrupt)
+    for stage in plan.stages:
+        data = stage.config.data
+        key = (data.benchmark, data.source, stage.targets, data.resize, data.corrupt)
         if key not in seen:
             seen.add(key)
-            open_data(cell.config, [data.target], root)
-
-
-def configs_by_id(plan: Plan) -> dict[str, TrialConfig]:
-    return {cell.id: cell.config for cell in plan.todo}
+            open_data(stage.config, stage.targets, root)

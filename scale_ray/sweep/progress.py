@@ -10,8 +10,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from scale_ray.config import TrialConfig
-from scale_ray.study import describe
+from scale_ray.training.stages import Stage
 
 
 def duration(seconds: float) -> str:
@@ -23,21 +22,21 @@ def duration(seconds: float) -> str:
 
 
 class StudyProgress(Callback):
-    """Counts cells as Tune starts and ends them, and shows it.
+    """Counts cells as their stages start and end, and shows it.
 
     Args:
-        cells: the cells to do, by id.
+        stages: what is to run, by key.
         done_before: how many cells of the study the store answered already.
         console: where to show it.
     """
 
-    def __init__(self, cells: Mapping[str, TrialConfig], done_before: int, console: Console):
-        self._cells = cells
+    def __init__(self, stages: Mapping[str, Stage], done_before: int, console: Console):
+        self._stages = stages
         self._console = console
         self._done, self._failed = done_before, 0
-        self._total = done_before + len(cells)
-        self._steps_to_do = sum(config.optim.steps for config in cells.values())
-        self._steps_ended = 0  # of the cells that ended: what need not be done any more
+        self._total = done_before + sum(len(stage.ends) for stage in stages.values())
+        self._steps_to_do = sum(stage.steps for stage in stages.values())
+        self._steps_ended = 0  # of the stages that ended: what need not be done any more
         self._steps_worked = 0  # of those, what this session did
         self._resumed_at: dict[str, int] = {}
         self._running: dict[str, dict[str, Any]] = {}
@@ -56,43 +55,56 @@ class StudyProgress(Callback):
         """Nothing: Tune pickles its callbacks for a restore that the store makes needless."""
         return {}
 
-    # Ray Tune calls these
+    # What happens
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._running.setdefault(trial.config["cell"], {"step": 0})
+        stage = self._stages[trial.config["stage"]]
+        self._running.setdefault(stage.key, {"step": stage.first})
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if "step" not in result:  # Tune's closing result of a function trainable carries no metrics of ours
+        stage = self._stages[trial.config["stage"]]
+        if result.get("step", stage.first) <= stage.first:  # it has begun, or Tune closes it: nothing to show
             return
-        cell = trial.config["cell"]
-        # A cell that goes on from its checkpoint was there at most one point of the curve before its first report.
-        self._resumed_at.setdefault(cell, max(0, result["step"] - self._cells[cell].evaluate_every))
-        self._running[cell] = result
-        if not self._console.is_terminal and result["step"] < self._cells[cell].optim.steps:
-            steps = self._cells[cell].optim.steps
-            self._line(f"{self._name(cell)}: step {result['step']:,} of {steps:,}, {_accuracy(result)}")
+        # One that goes on from its checkpoint was there at most one point of the curve before its first report.
+        before = max(stage.first, result["step"] - stage.config.evaluate_every)
+        self._resumed_at.setdefault(stage.key, before)
+        self._running[stage.key] = self._running.get(stage.key, {}) | result
+        if not self._console.is_terminal and "target_accuracy" in result and result["step"] < stage.config.optim.steps:
+            self.say(f"{stage.title}: step {result['step']:,} of {stage.last:,}, {_accuracy(result)}")
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial.config["cell"], failed=False)
+    def ended(self, stage: Stage) -> None:
+        """The stage has left its records or its state."""
+        result = self._end(stage)
+        self._done += len(stage.ends)
+        outcome = f"done, {_accuracy(result)}" if stage.ends else "done"
+        self.say(f"{stage.title}: {outcome} [{self._counts()}]")
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial.config["cell"], failed=True)
+    def failed(self, stage: Stage, *, again: bool) -> None:
+        """The stage has failed, and with it every cell that waits for it, unless it is tried again."""
+        if again:
+            self._running.pop(stage.key, None)
+            self.say(f"{stage.title}: its process was lost, it will go on from its checkpoint")
+            return
+        self._end(stage)
+        self._failed += len(stage.waiting)
+        self.say(f"{stage.title}: failed [{self._counts()}]")
+
+    def answered(self, cells: int) -> None:
+        """So many cells that were to do were done by another driver."""
+        self._done += cells
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     # What is shown
 
-    def _end(self, cell: str, *, failed: bool) -> None:
-        result = self._running.pop(cell, {"step": 0})
-        self._steps_ended += self._cells[cell].optim.steps
-        self._steps_worked += result["step"] - self._resumed_at.get(cell, 0)
-        self._failed += failed
-        self._done += not failed
-        outcome = "failed" if failed else f"done, {_accuracy(result)}"
-        self._line(f"{self._name(cell)}: {outcome} [{self._counts()}]")
-
-    def _name(self, cell: str) -> str:
-        return describe(self._cells[cell])
+    def _end(self, stage: Stage) -> dict[str, Any]:
+        result = self._running.pop(stage.key, {"step": stage.first})
+        self._steps_ended += stage.steps
+        self._steps_worked += result["step"] - self._resumed_at.get(stage.key, stage.first)
+        return result
 
     def _counts(self) -> str:
         counts = f"{self._done} of {self._total} done, {len(self._running)} running, {self._failed} failed"
@@ -101,23 +113,21 @@ class StudyProgress(Callback):
 
     def _seconds_left(self) -> float | None:
         """By the pace of this session's steps; None before the first report."""
-        done = sum(result["step"] for result in self._running.values())
-        worked = self._steps_worked + done - sum(self._resumed_at.get(cell, 0) for cell in self._running)
+        done = sum(result["step"] - self._stages[key].first for key, result in self._running.items())
+        worked = self._steps_worked + sum(
+            result["step"] - self._resumed_at.get(key, self._stages[key].first) for key, result in self._running.items()
+        )
         if worked == 0:
             return None
         return (time.monotonic() - self._began) / worked * (self._steps_to_do - self._steps_ended - done)
-
-    def _line(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
 
     def _picture(self) -> Group:
         table = Table(box=None, pad_edge=False)
         for heading in ("running", "step", "accuracy so far"):
             table.add_column(heading)
-        for cell, result in self._running.items():
-            table.add_row(
-                self._name(cell), f"{result['step']:,} / {self._cells[cell].optim.steps:,}", _accuracy(result)
-            )
+        for key, result in list(self._running.items()):
+            stage = self._stages[key]
+            table.add_row(stage.title, f"{result['step']:,} / {stage.last:,}", _accuracy(result))
         bar = ProgressBar(total=self._total, completed=self._done + self._failed, width=40)
         line = Table.grid(padding=(0, 1))
         line.add_row(bar, self._counts())

@@ -1,40 +1,28 @@
-"""Run what a study still lacks: Ray Tune schedules, Optuna hands out the cells, the store keeps what comes back."""
+"""Run what a study still lacks: Ray Tune schedules, Optuna hands out the stages, the store keeps what comes back."""
 
-import os
-import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 import ray
 from ray import tune
 from rich.console import Console
 
-from scale_ray.config import ConfigError, Execution
-from scale_ray.records import Failure, Record, now, provenance
+from scale_ray.config import Execution
+from scale_ray.leases import Driver
+from scale_ray.records import Failure
 from scale_ray.store import Store
-from scale_ray.sweep.plan import Plan, configs_by_id, prepare_data
+from scale_ray.sweep.cluster import DRIVER_RESOURCES, Footprint, Places, Resources, footprint, start_ray
+from scale_ray.sweep.plan import Plan, prepare_data
 from scale_ray.sweep.progress import StudyProgress
-from scale_ray.sweep.search import METRIC, cell_search
-from scale_ray.sweep.trainable import train_cell
-from scale_ray.training.check import trial_inputs
+from scale_ray.sweep.queue import StageQueue
+from scale_ray.sweep.search import StageSearch
+from scale_ray.sweep.trainable import train_stage
 from scale_ray.training.setup import find_device
-
-# One machine needs no more than this for metrics and configs; images are memory-mapped files, not Ray objects.
-_OBJECT_STORE_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one trial holds while it trains, and where the cluster is.
-
-    `gpus` None: one GPU where the cluster has any, none elsewhere. `address`: 'local' starts Ray on this machine,
-    'auto' joins the cluster that this machine belongs to.
-    """
-
-    cpus: int = 1
-    gpus: float | None = None
-    address: str = "local"
+from scale_ray.training.stages import Stage
+from scale_ray.training.trial import lost
 
 
 @dataclass(frozen=True)
@@ -54,17 +42,20 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
 
     Raises:
         ValueError: the data cannot be used, or no node has a trial's resources. No cell has run then.
+        StoreError: the store can no longer be written to.
     """
     store.write_plan(plan.study)
-    if plan.todo:
+    if plan.stages:
         if resources.address == "local":
             find_device(execution.device)  # elsewhere the driver's machine need not have what the trials' have
         prepare_data(plan, execution.root)
-        _start_ray(resources)
-        try:
-            _fit(plan, store, execution, resources, console)
-        finally:
-            ray.shutdown()
+        with Driver(store.files) as driver:
+            cluster = start_ray(resources)
+            try:
+                needs = footprint(resources, execution.device, cluster=cluster)
+                _fit(plan, store, execution, needs, driver, console, cluster=cluster)
+            finally:
+                ray.shutdown()
     return outcome(plan, store)
 
 
@@ -79,102 +70,98 @@ def outcome(plan: Plan, store: Store) -> Outcome:
     )
 
 
-def _start_ray(resources: Resources) -> None:
-    # Tune's own progress, loggers and reports would talk over ours and write files that nobody reads.
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    # Trials stay in the driver's folder: a relative path means the same everywhere.
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    options: dict[str, Any] = {"address": resources.address, "log_to_driver": False, "logging_level": "ERROR"}
-    if resources.address == "local":
-        # No nested placement groups here, so nothing needs the dashboard's cleaner; it would cost seconds.
-        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+def _fit(
+    plan: Plan,
+    store: Store,
+    execution: Execution,
+    footprint: Footprint,
+    driver: Driver,
+    console: Console,
+    *,
+    cluster: bool,
+) -> None:
+    stages = {stage.key: stage for stage in plan.stages}
+    execution = execution.model_copy(update={"threads": int(footprint.bundle["CPU"])})
+    progress = StudyProgress(stages, len(plan.answered), console)
+    queue = StageQueue(plan.stages, store, driver, with_models=execution.keep_model, on_answered=progress.answered)
+    path, filesystem = store.arrow_storage(f".tune_{driver.id}")
+    places = Places(footprint, cluster=cluster)
+    tuner = tune.Tuner(
+        _trainable(stages, execution, store, footprint),
+        tune_config=tune.TuneConfig(
+            search_alg=StageSearch(list(stages), queue, partial(_handed_out_at_most, queue, places, footprint)),
+            num_samples=-1,  # until the search says that it has finished
+            reuse_actors=True,  # a new actor a stage would import torch again each time
+        ),
+        run_config=tune.RunConfig(
+            name=plan.study.name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            verbose=0,
+            callbacks=[progress, _Bookkeeping(queue, store, execution, progress)],
+        ),
+    )
     try:
-        ray.init(**options)
-    except ConnectionError as error:
-        raise ConfigError(
-            f"no Ray cluster at address {resources.address!r} ({str(error).splitlines()[0]}): "
-            "start one with `ray start --head`, or write --address local"
-        ) from error
+        with progress:
+            tuner.fit()
+    finally:
+        places.request(0)
+        _remove(path, filesystem)
 
 
-def _fit(plan: Plan, store: Store, execution: Execution, resources: Resources, console: Console) -> None:
-    cells = configs_by_id(plan)
-    per_trial = _resources_per_trial(resources, execution)
-    execution = execution.model_copy(update={"threads": resources.cpus})
-    # With a search algorithm Tune prepares one trial at a time unless told: a second slot would start late or never.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_slots(per_trial))
-    trainable = tune.with_parameters(train_cell, cells=cells, execution=execution, store=store.root)
-    progress = StudyProgress(cells, len(plan.answered), console)
-    # In the store, because that is the folder which every node reaches; Tune wants one for its own state.
-    with tempfile.TemporaryDirectory(prefix=".tune_", dir=store.root) as scratch, progress:
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, per_trial),
-            tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="max",
-                search_alg=cell_search(list(cells)),
-                num_samples=len(cells),
-                # A new actor a trial would import torch again each time.
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name=plan.study.name,
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[progress, _LostTrials(plan, store, execution)],
-            ),
-        )
-        tuner.fit()
+def _trainable(stages: dict[str, Stage], execution: Execution, store: Store, footprint: Footprint) -> Any:
+    common: dict[str, Any] = {"stages": stages, "execution": execution, "store": store.location}
+    if not footprint.through_train:
+        return tune.with_resources(tune.with_parameters(train_stage, **common), dict(footprint.bundle))
+    from scale_ray.sweep.train_worker import drive_stage
+
+    return tune.with_resources(tune.with_parameters(drive_stage, footprint=footprint, **common), DRIVER_RESOURCES)
 
 
-def _resources_per_trial(resources: Resources, execution: Execution) -> dict[str, float]:
-    there = ray.cluster_resources()
-    gpus = resources.gpus
-    if gpus is None:
-        gpus = float(there.get("GPU", 0) >= 1 and execution.device != "cpu")
-    wanted = {"CPU": float(resources.cpus), "GPU": gpus}
-    for name, number in wanted.items():
-        if number > there.get(name, 0):
-            raise ConfigError(
-                f"a trial asks for {number:g} {name}, all of Ray at {resources.address!r} has {there.get(name, 0):g}: "
-                f"lower --{name.lower()}s-per-trial or join a larger cluster"
-            )
-    return wanted
+def _handed_out_at_most(queue: StageQueue, places: Places, footprint: Footprint) -> int:
+    """How many stages may be out at once: those that train, and as many more as there is free room for.
+
+    Inside Tune trials twice the room: Tune lets stages that have no place yet wait, and an actor that ends finds the
+    next one there and need not import torch anew. A Ray Train driver would start at once, and wait for its workers.
+    """
+    places.request(queue.running + queue.ready)
+    ahead = 0 if footprint.through_train else places.all()
+    return queue.started + places.free() + ahead
 
 
-def _slots(per_trial: dict[str, float]) -> int:
-    """How many trials the cluster can hold at once."""
-    there = ray.cluster_resources()
-    return int(min(there[name] // number for name, number in per_trial.items() if number > 0))
+class _Bookkeeping(tune.Callback):
+    """Tells the queue and the person how stages end; writes the records of those that ended without a word."""
 
+    def __init__(self, queue: StageQueue, store: Store, execution: Execution, progress: StudyProgress):
+        self._queue, self._store, self._execution, self._progress = queue, store, execution, progress
 
-class _LostTrials(tune.Callback):
-    """A trial whose process died could not write its record; the driver writes it instead."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for a restore that the store makes needless."""
+        return {}
 
-    def __init__(self, plan: Plan, store: Store, execution: Execution):
-        self._cells = configs_by_id(plan)
-        self._store, self._execution = store, execution
-        self._started = now()
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._queue.has_started(trial.config["stage"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._progress.ended(self._queue.finished(trial.config["stage"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        trial_id = trial.config["cell"]
-        record = self._store.read_record(trial_id)
-        if record is not None and record.provenance.started >= self._started:
-            return
-        config = self._cells[trial_id]
-        reason = Path(trial.error_file).read_text() if trial.error_file else ""
-        last_line = reason.strip().rpartition("\n")[2] or "its process died"
-        failure = Failure(kind="TrialLost", message=f"ended without a record: {last_line}", traceback=reason)
-        self._store.write_record(
-            Record(
-                id=trial_id,
-                status="failed",
-                config=config,
-                inputs=trial_inputs(config, self._execution.root),
-                failure=failure,
-                provenance=provenance(
-                    started=self._started, wall_seconds=0, device="unknown", threads=self._execution.threads
-                ),
-            )
-        )
+        stage, again = self._queue.failed(trial.config["stage"])
+        if not again:
+            self._explain(stage, Path(trial.error_file).read_text() if trial.error_file else "")
+        self._progress.failed(stage, again=again)
+
+    def _explain(self, stage: Stage, report: str) -> None:
+        last_line = report.strip().rpartition("\n")[2] or "its process died"
+        failure = Failure(kind="TrialLost", message=f"ended without a record: {last_line}", traceback=report)
+        for cell in self._queue.unexplained(stage):
+            self._store.write_record(lost(cell, self._execution, failure))
+
+
+def _remove(path: str, filesystem: pyarrow.fs.FileSystem | None) -> None:
+    """Ray Tune's own files of this run: the store says all that a next run needs."""
+    files = filesystem or pyarrow.fs.LocalFileSystem()
+    if files.get_file_info(path).type != pyarrow.fs.FileType.NotFound:
+        files.delete_dir(path)

@@ -1,33 +1,35 @@
-"""One trial inside a Ray Tune actor."""
+"""One stage inside a Ray Tune actor: the way of a machine of one's own."""
 
-from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from scale_ray.config import Execution, TrialConfig
+from scale_ray.config import Execution
 from scale_ray.store import Store
 from scale_ray.training.loop import Point, Progress
-from scale_ray.training.trial import run_trial
+from scale_ray.training.stages import Stage
+from scale_ray.training.trial import leaving_failures, run_stage
 
 
-def train_cell(point: dict[str, Any], *, cells: dict[str, TrialConfig], execution: Execution, store: Path) -> None:
-    """Train the cell that the search suggested; its record goes to the store, its curve to Tune.
+def train_stage(point: dict[str, Any], *, stages: dict[str, Stage], execution: Execution, store: str) -> None:
+    """Train the stage that the search suggested; its records go to the store, its curve to Tune.
 
     Raises:
-        Exception: whatever ended the training; the record already says so.
+        Exception: whatever ended the training; the records already say so.
     """
-
-    config = cells[point["cell"]]
-
-    def report(measured: Point) -> None:
-        curve_point = measured.on(*measured.accuracies.target)
-        tune.report(
-            {
-                "step": curve_point.step,
-                "target_accuracy": curve_point.target_accuracy,
-                "source_val_accuracy": curve_point.source_val_accuracy,
-            }
+    stage, opened = stages[point["stage"]], Store(store)
+    with leaving_failures(stage, execution, opened, "ray tune"):
+        tune.report({"step": stage.first})
+        run_stage(
+            stage, execution, opened, Progress(on_point=lambda point: tune.report(metrics(point))), None, "ray tune"
         )
 
-    run_trial(config, execution, Store(store), Progress(on_point=report))
+
+def metrics(point: Point) -> dict[str, Any]:
+    """A point of the curve as Tune shows it: the mean where several targets are measured."""
+    accuracies = point.accuracies.target.values()
+    return {
+        "step": point.step,
+        "target_accuracy": sum(accuracies) / len(accuracies),
+        "source_val_accuracy": point.accuracies.source_val,
+    }

@@ -52,6 +52,15 @@ class Stage:
         """The target domains on which it is measured, in the cells' order."""
         return tuple(dict.fromkeys(cell.config.data.target for cell in self.waiting))
 
+    @property
+    def title(self) -> str:
+        """In one line: `mnist>mnistm ce+ssl lenet seed 0`; `warm-up of 4` where cells go on from it."""
+        config = self.config
+        prefix = METHODS[config.method].warm_up(config) if not self.ends else None
+        combination = f"{prefix.combination} warm-up of {len(self.waiting)}," if prefix else config.combination
+        pair = f"{config.data.source}>{','.join(self.targets)}"
+        return f"{pair} {combination} {config.model.backbone} seed {config.seed}"
+
 
 def alone(cell: PlannedCell) -> Stage:
     """A cell that shares nothing: one stage from its first step to its last."""

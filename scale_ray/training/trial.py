@@ -2,8 +2,10 @@
 
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +22,7 @@ from scale_ray.store import PlannedCell, Store
 from scale_ray.training.check import check_trial, open_data, trial_inputs
 from scale_ray.training.checkpoint import Checkpoints, NoCheckpoints, State, StoreCheckpoints, from_bytes, to_bytes
 from scale_ray.training.evaluation import Evaluator
-from scale_ray.training.loop import Progress, Trained, train
+from scale_ray.training.loop import Progress, Trained, TrainingDiverged, train
 from scale_ray.training.seeding import generator
 from scale_ray.training.setup import (
     build_method,
@@ -51,7 +53,8 @@ def run_trial(
     answer = store.read_record(cell.id) if store else None
     if store and answer is not None and store.answers(cell.id, with_model=execution.keep_model):
         return answer
-    (record,) = run_stage(alone(cell), execution, store, progress)
+    with leaving_failures(alone(cell), execution, store):
+        (record,) = run_stage(alone(cell), execution, store, progress)
     return record
 
 
@@ -65,7 +68,7 @@ def run_stage(
 ) -> list[Record]:
     """Train one stage; leave the records of the cells that end in it, or else its state for the stages after it.
 
-    A failure leaves its record for every cell that was waiting for the stage.
+    Every worker of the process group calls it; the first leaves what is left.
 
     Args:
         checkpoints: where the unfinished training is kept; by default in the store.
@@ -74,49 +77,68 @@ def run_stage(
     Raises:
         Exception: whatever ended the training.
     """
-    started, began = now(), time.monotonic()
+    started = now()
     device = find_device(execution.device)
     configure_torch(execution.threads)
-    facts = partial(
-        provenance, started=started, device=describe_device(device), threads=execution.threads, runner=runner
-    )
     if checkpoints is None:
         every = execution.checkpoint_every
         checkpoints = StoreCheckpoints(store, stage.key, every) if store else NoCheckpoints()
-    try:
-        source, targets = open_data(stage.config, stage.targets, execution.root)
-        training = Training(stage.config, source, targets, device, execution)
-        start = _parents_state(stage, store, training.method, device)
-        trained = training.run(
-            checkpoints, progress or Progress(), last=stage.last, start=start, cells=len(stage.waiting)
-        )
-    except Exception as error:
-        if store is not None:
-            seconds = time.monotonic() - began
-            for cell in stage.waiting:
-                inputs = trial_inputs(cell.config, execution.root)
-                failure, ran = describe_failure(error), facts(wall_seconds=seconds, charged_seconds=seconds)
-                store.write_record(_record(cell, inputs, failure=failure, provenance=ran))
-        raise
-    ran = facts(
+    source, targets = open_data(stage.config, stage.targets, execution.root)
+    training = Training(stage.config, source, targets, device, execution)
+    start = _parents_state(stage, store, training.method, device)
+    trained = training.run(checkpoints, progress or Progress(), last=stage.last, start=start, cells=len(stage.waiting))
+    facts = provenance(
+        started=started,
         wall_seconds=sum(seconds for seconds, _ in trained.spent),
         charged_seconds=sum(seconds / cells for seconds, cells in trained.spent),
         shared_steps=stage.last if len(stage.ends) > 1 else stage.first,
+        runner=runner,
+        workers=training.workers.size,
+        backend=training.workers.backend,
+        device=describe_device(device),
+        threads=execution.threads,
     )
     records = []
     for cell in stage.ends:
-        inputs = trial_inputs(cell.config, execution.root)
-        target = targets[cell.config.data.target]
-        records.append(_record(cell, inputs, result=_result(trained, source, target), provenance=ran))
-        if store is not None and execution.keep_model:
-            store.write_model(cell.id, _model(training.method))
-    if store is not None:
-        if not stage.ends:
-            store.write_stage(stage.key, to_bytes(trained.state))
-        for record in records:
-            store.write_record(record)
-        store.delete_checkpoint(stage.key)
+        result = _result(trained, source, targets[cell.config.data.target])
+        records.append(_record(cell, execution.root, facts, result=result))
+    if store is not None and training.workers.is_first:
+        _leave(stage, trained, records, _model(training.method) if execution.keep_model else None, store)
     return records
+
+
+@contextmanager
+def leaving_failures(
+    stage: Stage,
+    execution: Execution,
+    store: Store | None,
+    runner: Runner = "process",
+    kind: type[Exception] = Exception,
+) -> Iterator[None]:
+    """Where the block raises a `kind`, leave a record of it for every cell that waited for the stage, and raise on."""
+    started, began = now(), time.monotonic()
+    try:
+        yield
+    except kind as error:
+        if store is not None:
+            facts = provenance(
+                started=started,
+                wall_seconds=time.monotonic() - began,
+                runner=runner,
+                device=execution.device,
+                threads=execution.threads,
+            )
+            for cell in stage.waiting:
+                store.write_record(_record(cell, execution.root, facts, failure=describe_failure(error)))
+            if isinstance(error, TrainingDiverged):  # going on would only diverge again
+                store.delete_checkpoint(stage.key)
+        raise
+
+
+def lost(cell: PlannedCell, execution: Execution, failure: Failure) -> Record:
+    """The record of a cell whose training ended without a word, written by someone else in its place."""
+    facts = provenance(started=now(), wall_seconds=0, device="unknown", threads=execution.threads)
+    return _record(cell, execution.root, facts, failure=failure)
 
 
 class Training:
@@ -145,7 +167,7 @@ class Training:
         device: torch.device,
         execution: Execution | None = None,
     ):
-        workers = Workers.current()
+        self.workers = workers = Workers.current()
         check_workers(config, workers, device)
         generators = partial(generator, config.seed)
         training, validation = hold_out(source, config.data.holdout, generators("hold_out", 0))
@@ -227,9 +249,21 @@ def _result(trained: Trained, source: Domain, target: Domain) -> Result:
     )
 
 
-def _record(cell: PlannedCell, inputs: dict[str, str], *, provenance: Provenance, **outcome: Any) -> Record:
+def _record(cell: PlannedCell, root: Path | None, facts: Provenance, **outcome: Any) -> Record:
     status: Literal["done", "failed"] = "done" if "result" in outcome else "failed"
-    return Record(id=cell.id, status=status, config=cell.config, inputs=inputs, provenance=provenance, **outcome)
+    inputs = trial_inputs(cell.config, root)
+    return Record(id=cell.id, status=status, config=cell.config, inputs=inputs, provenance=facts, **outcome)
+
+
+def _leave(stage: Stage, trained: Trained, records: list[Record], model: bytes | None, store: Store) -> None:
+    """Models before their records, results before the checkpoint goes: killed anywhere, nothing is lost."""
+    if not stage.ends:
+        store.write_stage(stage.key, to_bytes(trained.state))
+    for record in records:
+        if model is not None:
+            store.write_model(record.id, model)
+        store.write_record(record)
+    store.delete_checkpoint(stage.key)
 
 
 def _model(method: Method) -> bytes:

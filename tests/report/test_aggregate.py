@@ -21,7 +21,7 @@ def scale(pair: str, seed: int, losses: str = "ce+ssl", backbone: str = "lenet")
 
 
 def grids_of(store: Store) -> list[Grid]:
-    return grids(load(store.root))
+    return grids(load(store.location))
 
 
 def test_pairs_are_averaged_within_a_seed_before_seeds(make_store: MAKE) -> None:

@@ -19,7 +19,10 @@ MAKE = Callable[..., Store]
 
 
 def test_a_report_is_whole_and_the_same_each_time(study_store: Store, tmp_path: Path) -> None:
-    first, second = write_report(study_store.root, tmp_path / "a"), write_report(study_store.root, tmp_path / "b")
+    first, second = (
+        write_report(study_store.location, tmp_path / "a"),
+        write_report(study_store.location, tmp_path / "b"),
+    )
     names = {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()}
     told = {path.relative_to(tmp_path / "a") for path in (first.page, first.records, *first.tables, *first.figures)}
     assert names == told
@@ -33,7 +36,7 @@ def test_a_report_is_whole_and_the_same_each_time(study_store: Store, tmp_path: 
 
 
 def test_records_csv_is_the_frame_without_tracebacks(study_store: Store, tmp_path: Path) -> None:
-    paths = write_report(study_store.root, tmp_path / "out")
+    paths = write_report(study_store.location, tmp_path / "out")
     assert len(paths.records.read_text().splitlines()) == 52  # a head and 51 cells, one line each
     frame = pd.read_csv(paths.records)
     assert frame["target_accuracy"].notna().sum() == 46  # the done ones and the stale one
@@ -64,7 +67,7 @@ class _Page(HTMLParser):
 
 
 def test_the_page_holds_everything_and_fetches_nothing(study_store: Store, tmp_path: Path) -> None:
-    text = write_report(study_store.root, tmp_path / "out").page.read_text(encoding="utf-8")
+    text = write_report(study_store.location, tmp_path / "out").page.read_text(encoding="utf-8")
     page = _Page(text)
     assert not page.open
     assert len(page.fetched) == 2  # the curves of two backbones
@@ -82,7 +85,7 @@ def test_the_page_holds_everything_and_fetches_nothing(study_store: Store, tmp_p
 def test_a_study_with_nothing_done_has_a_report(make_store: MAKE, tmp_path: Path) -> None:
     planned = [config_of("mnist", "mnistm", "ce+ssl", "lenet", seed) for seed in range(2)]
     store = make_store([], planned=planned)
-    paths = write_report(store.root, tmp_path / "out")
+    paths = write_report(store.location, tmp_path / "out")
     assert "| ce+ssl | missing |" in (tmp_path / "out" / "losses_by_backbone.md").read_text()
     assert "0 done" in _Page(paths.page.read_text(encoding="utf-8")).words
 
@@ -90,15 +93,15 @@ def test_a_study_with_nothing_done_has_a_report(make_store: MAKE, tmp_path: Path
 def test_an_empty_store_and_an_impossible_folder_are_refused(make_store: MAKE, tmp_path: Path) -> None:
     store = make_store([])
     with pytest.raises(ReportError, match="run a study into it first"):
-        write_report(store.root, tmp_path / "out")
+        write_report(store.location, tmp_path / "out")
     make_store([(config_of("mnist", "mnistm", "ce", "lenet", 0), 40.0)])
     (tmp_path / "file").write_text("")
     with pytest.raises(ReportError, match="choose another folder"):
-        write_report(store.root, tmp_path / "file")
+        write_report(store.location, tmp_path / "file")
 
 
 def test_curves_draw_the_mean_over_seeds(study_store: Store) -> None:
-    cells, curves = read(study_store.root)
+    cells, curves = read(study_store.location)
     figure = accuracy_curves(cells, curves, "lenet", "digits")
     fonts, mnist = figure.axes
     assert (fonts.get_title(), mnist.get_title()) == ("fonts>mnistm (2 seeds)", "mnist>mnistm (3 seeds)")
@@ -110,7 +113,7 @@ def test_curves_draw_the_mean_over_seeds(study_store: Store) -> None:
 
 
 def test_a_figure_does_not_depend_on_the_users_settings(study_store: Store) -> None:
-    grid = grids(read(study_store.root).cells)[0]
+    grid = grids(read(study_store.location).cells)[0]
     plain = render(heat_map(grid), "svg")
     settings: dict[Any, Any] = {"font.size": 20, "svg.fonttype": "none", "savefig.dpi": 10}
     with mpl.rc_context(settings):

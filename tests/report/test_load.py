@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,14 +17,14 @@ SCALE = config_of("mnist", "mnistm", "ce+ssl", "lenet", 0)
 
 
 def test_every_planned_cell_and_every_record_is_one_row(study_store: Store) -> None:
-    cells = load(study_store.root)
+    cells = load(study_store.location)
     assert cells["status"].value_counts().to_dict() == {"done": 45, "missing": 4, "failed": 1, "stale": 1}
     assert cells["cell"].is_unique
     assert set(cells["study"]) == {"ablation"}
 
 
 def test_columns_of_a_finished_cell(make_store: MAKE) -> None:
-    (row,) = load(make_store([(SCALE, 88.25)]).root).to_dict("records")
+    (row,) = load(make_store([(SCALE, 88.25)]).location).to_dict("records")
     expected = {
         "benchmark": "digits",
         "pair": "mnist>mnistm",
@@ -47,7 +48,7 @@ def test_columns_of_a_finished_cell(make_store: MAKE) -> None:
 
 
 def test_a_failed_cell_has_the_first_line_of_its_error_and_no_accuracy(make_store: MAKE) -> None:
-    (row,) = load(make_store([(SCALE, None)]).root).to_dict("records")
+    (row,) = load(make_store([(SCALE, None)]).location).to_dict("records")
     assert row["status"] == "failed"
     assert row["error"] == "RuntimeError: <b>loss</b> is nan"
     assert row["traceback"].endswith("at step 7")
@@ -58,7 +59,7 @@ def test_a_failed_cell_has_the_first_line_of_its_error_and_no_accuracy(make_stor
 def test_one_cell_of_two_studies_is_one_row(make_store: MAKE) -> None:
     store = make_store([(SCALE, 88.0)], planned=[SCALE], name="b")
     store.write_plan(StudyPlan(name="a", created="x", cells=[cell_of(SCALE)]))
-    assert load(store.root)["study"].tolist() == ["a, b"]
+    assert load(store.location)["study"].tolist() == ["a, b"]
 
 
 def test_an_old_record_beside_its_new_cell_is_superseded_and_one_without_is_not(make_store: MAKE) -> None:
@@ -68,7 +69,7 @@ def test_an_old_record_beside_its_new_cell_is_superseded_and_one_without_is_not(
         # An old recipe gave another id; so does, here, an invented input.
         old = record_of(config, 50.0, recipe=RECIPE_VERSION - 1, inputs=digests(config) | {"old": "x"})
         store.write_record(old)
-    cells = load(store.root)
+    cells = load(store.location)
     found = {(row["pair"], row["status"], row["superseded"]) for row in cells.to_dict("records")}
     assert found == {
         ("mnist>mnistm", "missing", False),
@@ -79,30 +80,30 @@ def test_an_old_record_beside_its_new_cell_is_superseded_and_one_without_is_not(
 
 def test_only_fields_that_differ_become_columns(make_store: MAKE) -> None:
     strict = SCALE.replace({"losses.threshold": 0.9, "views.crop_scale": (0.2, 1.0)})
-    cells = load(make_store([(SCALE, 80.0), (strict, 85.0)]).root)
+    cells = load(make_store([(SCALE, 80.0), (strict, 85.0)]).location)
     assert varying_fields(cells) == ["views.crop_scale", "losses.threshold"]
     assert dict(zip(cells["losses.threshold"], cells["target_accuracy"], strict=True)) == {0.8: 80.0, 0.9: 85.0}
     assert set(cells["views.crop_scale"]) == {"[0.5, 1.0]", "[0.2, 1.0]"}
 
 
 def test_curves_hold_the_points_of_done_cells_only(study_store: Store) -> None:
-    contents = read(study_store.root)
+    contents = read(study_store.location)
     done = contents.cells.loc[contents.cells["status"] == "done", "cell"]
     assert set(contents.curves["cell"]) == set(done)
     assert contents.curves.groupby("cell")["step"].apply(list).tolist() == [[0, 200, 400, 600]] * 45
 
 
 def test_an_empty_store_is_an_empty_frame_with_columns(make_store: MAKE) -> None:
-    cells = load(make_store([]).root)
+    cells = load(make_store([]).location)
     assert cells.empty
     assert "target_accuracy" in cells.columns
 
 
 def test_an_unreadable_record_is_an_error_with_its_path(study_store: Store) -> None:
-    path = study_store.record_path("broken")
+    path = Path(study_store.record_location("broken"))
     path.write_text("{")
     with pytest.raises(StoreError, match=str(path)):
-        load(study_store.root)
+        load(study_store.location)
 
 
 def test_the_report_needs_neither_torch_nor_ray() -> None:
@@ -118,7 +119,7 @@ def test_a_record_of_older_data_gives_way_to_the_planned_cell(make_store: MAKE) 
     store = make_store([(SCALE, 80.0)], planned=[SCALE])
     old = record_of(SCALE, 70.0, inputs=digests(SCALE) | {"source": "sha-other"})
     store.write_record(old)
-    cells = load(store.root)
+    cells = load(store.location)
     assert cells.set_index("cell")["superseded"].to_dict() == {cell_of(SCALE).id: False, old.id: True}
     assert {cell.mean for grid in grids(cells) for cell in grid.cells.values()} >= {80.0}
     assert all(cell.mean != 75.0 for grid in grids(cells) for cell in grid.cells.values())

@@ -23,7 +23,7 @@ def grid_of(cell: Cell, name: str = "r") -> Grid:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", ["md", "csv", "tex"])
 def test_tables_are_as_they_were(study_store: Store, form: str, kind: str) -> None:
-    share = [grid for grid in grids(load(study_store.root)) if grid.form == form]
+    share = [grid for grid in grids(load(study_store.location)) if grid.form == form]
     text = {
         "md": lambda: "\n".join(map(markdown, share)),
         "csv": lambda: comma_separated(share),
@@ -62,7 +62,7 @@ def test_n_stands_in_the_places_where_it_differs() -> None:
 
 
 def test_latex_is_escaped_and_balanced(study_store: Store) -> None:
-    text = "\n".join(map(latex, grids(load(study_store.root))))
+    text = "\n".join(map(latex, grids(load(study_store.location))))
     assert r"mnist$\rightarrow$mnistm" in text
     assert r"source\_only" in text
     assert r"$\pm$" in text
@@ -80,7 +80,7 @@ def test_markdown_marks_in_labels_are_escaped() -> None:
 
 
 def test_csv_has_one_line_a_place_and_no_zero_for_a_hole(study_store: Store) -> None:
-    found = grids(load(study_store.root))
+    found = grids(load(study_store.location))
     lines = list(csv.DictReader(comma_separated(found).splitlines()))
     assert len(lines) == sum(len(grid.rows) * len(grid.columns) for grid in found)
     holes = [line for line in lines if line["row"] == "dann (ce)"]
@@ -89,7 +89,7 @@ def test_csv_has_one_line_a_place_and_no_zero_for_a_hole(study_store: Store) -> 
 
 
 def test_the_terminal_shows_every_place(study_store: Store) -> None:
-    grid = next(grid for grid in grids(load(study_store.root)) if grid.form == "pairs_by_method")
+    grid = next(grid for grid in grids(load(study_store.location)) if grid.form == "pairs_by_method")
     console = Console(width=140, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     with console.file:
         console.print(terminal_grid(grid))

@@ -2,13 +2,16 @@
 
 import io
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from scale_ray.config import TrialConfig
+from scale_ray.store import PlannedCell
 from scale_ray.sweep.progress import StudyProgress, duration
+from scale_ray.training.stages import Stage, alone
 
 CONFIG = TrialConfig().replace({"optim.steps": 100, "optim.warmup_steps": 10, "evaluate_every": 20})
 
@@ -20,9 +23,14 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def progress(**cells: TrialConfig) -> tuple[StudyProgress, io.StringIO]:
+def progress(*configs: TrialConfig) -> tuple[StudyProgress, list[Stage], io.StringIO]:
     out = io.StringIO()
-    return StudyProgress(cells, 1, Console(file=out, width=200)), out
+    stages = [alone(PlannedCell(id=str(config.seed), config=config)) for config in configs]
+    return StudyProgress({stage.key: stage for stage in stages}, 1, Console(file=out, width=200)), stages, out
+
+
+def trial(stage: Stage) -> SimpleNamespace:
+    return SimpleNamespace(config={"stage": stage.key})
 
 
 def result(step: int) -> dict[str, float]:
@@ -30,26 +38,38 @@ def result(step: int) -> dict[str, float]:
 
 
 def test_lines_count_done_running_and_failed() -> None:
-    shown, out = progress(a=CONFIG, b=CONFIG.replace({"seed": 1}))
-    first, second = SimpleNamespace(config={"cell": "a"}), SimpleNamespace(config={"cell": "b"})
-    for trial in (first, second):
-        shown.on_trial_start(0, [], trial)
-    shown.on_trial_result(0, [], first, result(20))
-    shown.on_trial_error(0, [], second)
-    shown.on_trial_result(0, [], first, result(100))
-    shown.on_trial_complete(0, [], first)
+    shown, (first, second), out = progress(CONFIG, CONFIG.replace({"seed": 1}))
+    for stage in (first, second):
+        shown.on_trial_start(0, [], trial(stage))
+        shown.on_trial_result(0, [], trial(stage), {"step": 0})
+    shown.on_trial_result(0, [], trial(first), result(20))
+    shown.failed(second, again=True)
+    shown.failed(second, again=False)
+    shown.on_trial_result(0, [], trial(first), result(100))
+    shown.ended(first)
     lines = out.getvalue().splitlines()
     assert "seed 0: step 20 of 100, target 50.0 %, source_val 60.0 %" in lines[0]
-    assert "seed 1: failed [1 of 3 done, 1 running, 1 failed" in lines[1]
-    assert "seed 0: done, target 50.0 %, source_val 60.0 % [2 of 3 done, 0 running, 1 failed]" in lines[2]
+    assert "seed 1: its process was lost, it will go on from its checkpoint" in lines[1]
+    assert "seed 1: failed [1 of 3 done, 1 running, 1 failed" in lines[2]
+    assert "seed 0: done, target 50.0 %, source_val 60.0 % [2 of 3 done, 0 running, 1 failed]" in lines[3]
+
+
+def test_a_shared_stage_counts_every_cell_that_ends_or_waits() -> None:
+    shown, (stage,), out = progress(CONFIG)
+    cells = tuple(PlannedCell(id=f"{number}", config=CONFIG) for number in range(3))
+    trunk = replace(stage, last=11, ends=(), waiting=cells)
+    shown.ended(replace(stage, ends=cells, waiting=cells))
+    shown.failed(trunk, again=False)
+    lines = out.getvalue().splitlines()
+    assert "[4 of 2 done" in lines[0]
+    assert "ce+ssl warm-up of 3, resnet50 seed 0: failed [4 of 2 done, 0 running, 3 failed" in lines[1]
 
 
 def test_time_left_counts_only_what_this_session_worked(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, _ = progress(a=CONFIG)
+    shown, (stage,), _ = progress(CONFIG)
     began = shown._began
-    trial = SimpleNamespace(config={"cell": "a"})
-    shown.on_trial_start(0, [], trial)
+    shown.on_trial_start(0, [], trial(stage))
     assert shown._seconds_left() is None
-    shown.on_trial_result(0, [], trial, result(80))  # it went on from its checkpoint after step 60 at the earliest
+    shown.on_trial_result(0, [], trial(stage), result(80))  # from its checkpoint after step 60 at the earliest
     monkeypatch.setattr(time, "monotonic", lambda: began + 10)
     assert shown._seconds_left() == pytest.approx(10)  # 20 steps took 10 s, 20 are left

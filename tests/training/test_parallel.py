@@ -12,18 +12,19 @@ from gloo import run_together
 from tiny_trial import TINY
 from torch import Tensor
 
-from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.data.batches import LabelledImages
 from scale_ray.data.views import evaluation_view
 from scale_ray.models import build_encoder
 from scale_ray.models.network import batch_norms
+from scale_ray.store import Store
 from scale_ray.training.check import open_data
 from scale_ray.training.checkpoint import from_bytes, to_bytes
 from scale_ray.training.evaluation import Evaluator
 from scale_ray.training.loop import Trained
 from scale_ray.training.seeding import step_seed
 from scale_ray.training.setup import build_method, check_workers
-from scale_ray.training.trial import Training
+from scale_ray.training.trial import Training, run_trial
 from scale_ray.workers import ALONE, Workers
 
 CPU = torch.device("cpu")
@@ -90,6 +91,13 @@ def train_all(jobs: Sequence[tuple[TrialConfig, dict[str, Any]]], root: Path) ->
     return [train(config, root, **arguments) for config, arguments in jobs]
 
 
+def run_and_train_all(
+    store: Path, jobs: Sequence[tuple[TrialConfig, dict[str, Any]]], root: Path
+) -> list[dict[str, Any]]:
+    run_trial(jobs[0][0], Execution(root=root), Store(store))
+    return train_all(jobs, root)
+
+
 @pytest.fixture(scope="module")
 def tiny(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialConfig:
     """The tiny trial with weights whose BatchNorm has seen images, so that it can be frozen."""
@@ -115,8 +123,13 @@ def one(tiny: TrialConfig, tiny_root: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"), create=True)
+
+
+@pytest.fixture(scope="module")
 def both(
-    tiny: TrialConfig, tiny_root: Path, one: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    tiny: TrialConfig, tiny_root: Path, one: dict[str, Any], store: Store, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[Any]]:
     """What each of two workers gives, in one pair of processes."""
     two = tiny.replace({"parallel.workers": 2})
@@ -127,7 +140,8 @@ def both(
     jobs["float32"] = (two.replace(FROZEN), {"float64": False})
     jobs["half"] = (two.replace(FROZEN), {"until": HALF})
     jobs["gone on"] = (two.replace(FROZEN), {"start": one["half"]["resumable"]})
-    found = run_together(train_all, tmp_path_factory.mktemp("both"), list(jobs.values()), tiny_root)
+    folder, orders = tmp_path_factory.mktemp("both"), list(jobs.values())
+    found = run_together(run_and_train_all, folder, store.location, orders, tiny_root)
     return {name: list(of_workers) for name, of_workers in zip(jobs, zip(*found, strict=True), strict=True)}
 
 
@@ -218,6 +232,17 @@ def test_workers_drop_out_differently_and_the_first_as_one_alone(
     seeds = [found["seed"] for found in both["separate"]]
     assert seeds[0] == step_seed(tiny.seed, "forward", tiny.optim.steps - 1) == one["separate"]["seed"]
     assert seeds[1] not in (seeds[0], step_seed(tiny.seed, "forward", tiny.optim.steps - 2))
+
+
+def test_two_workers_leave_one_record_that_says_how_it_ran_and_answers_for_one(
+    one: dict[str, Any], both: dict[str, list[Any]], store: Store, tiny: TrialConfig, tiny_root: Path
+) -> None:
+    (record,) = store.records()
+    assert (record.status, record.provenance.workers, record.provenance.backend) == ("done", 2, "gloo")
+    assert record.result is not None
+    expected = one["float32"]["points"][-1]["accuracies"]
+    assert record.result.target_accuracy == expected["target"]["inverted"]
+    assert run_trial(tiny.replace(FROZEN), Execution(root=tiny_root), store) == record
 
 
 # What can be checked without a second process

@@ -80,7 +80,7 @@ def test_the_record_is_the_same_on_disk_but_for_provenance(
     for name in ("one", "two"):
         store = Store(tmp_path / name, create=True)
         record = run_trial(tiny_config, Execution(root=tiny_root), store)
-        document = json.loads(store.record_path(record.id).read_text())
+        document = json.loads(Path(store.record_location(record.id)).read_text())
         assert document.pop("provenance")["wall_seconds"] > 0
         texts.append(json.dumps(document))
     assert texts[0] == texts[1]

@@ -1,0 +1,156 @@
+"""Ray itself: this machine's or a cluster's, and how many trainings it holds at this moment."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.autoscaler.sdk import request_resources
+
+from scale_ray.config import ConfigError
+
+# One machine needs no more than this for metrics and configs; images are memory-mapped files, not Ray objects.
+_OBJECT_STORE_BYTES = 256 * 2**20
+
+# Seconds for which a count of free places holds. Ray itself learns of them about once a second.
+_RECOUNT = 1.0
+
+# Every Ray cluster has this resource, on its head node; a thousand drivers fit on it, and none takes a CPU or GPU.
+DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one training holds, and where Ray is.
+
+    Attributes:
+        cpus: of one worker, and so its torch threads.
+        gpus: of one worker, fractions too; None: one where there are any and the device is not the CPU.
+        workers: processes that train together under Ray Train; None: one, and on this machine's own Ray without Ray
+            Train, inside the Tune trial.
+        address: `local` starts Ray on this machine, `auto` joins the cluster that this machine belongs to, None joins
+            one where there is one and starts Ray where there is none.
+    """
+
+    cpus: int = 1
+    gpus: float | None = None
+    workers: int | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the trainings of a run take of Ray."""
+
+    bundle: Mapping[str, float]  # of one worker
+    workers: int
+    through_train: bool  # under Ray Train; else inside the Tune trial
+
+
+def start_ray(resources: Resources) -> bool:
+    """Connect to Ray, or start it here; returns whether it is a cluster that was there before.
+
+    Raises:
+        ConfigError: no cluster answers at the address.
+    """
+    # Tune's own progress, loggers and reports would talk over ours and write files that nobody reads.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    # Trials stay in the driver's folder: a relative path means the same everywhere.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    # As many prepared trials as the search hands out: it counts the places itself.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "100000"
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if resources.address != "local":
+        try:
+            ray.init(address=resources.address or "auto", **quiet)
+        except ConnectionError as error:
+            if resources.address is not None:
+                raise ConfigError(
+                    f"no Ray cluster at address {resources.address!r} ({str(error).splitlines()[0]}): "
+                    "start one with `ray start --head`, or write --local"
+                ) from error
+        else:
+            return True
+    # Ray Train's placement groups are cleaned up through the dashboard; without Ray Train it would only cost seconds.
+    ray.init(
+        address="local",
+        include_dashboard=resources.workers is not None,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        **quiet,
+    )
+    return False
+
+
+def footprint(resources: Resources, device: str, *, cluster: bool) -> Footprint:
+    """What one training takes here.
+
+    Raises:
+        ConfigError: Ray on this machine can never hold it. On a cluster an autoscaler may still add a node that can.
+    """
+    there = ray.cluster_resources()
+    gpus = resources.gpus
+    if gpus is None:
+        gpus = float(there.get("GPU", 0) >= 1 and device != "cpu")
+    bundle = {"CPU": float(resources.cpus)} | ({"GPU": gpus} if gpus else {})
+    workers = resources.workers or 1
+    for name, number in bundle.items():
+        if not cluster and number * workers > there.get(name, 0):
+            raise ConfigError(
+                f"a trial asks for {number * workers:g} {name}, this machine's Ray has {there.get(name, 0):g}: "
+                f"lower --{name.lower()}s-per-trial or --workers-per-trial, or join a larger cluster"
+            )
+    return Footprint(bundle, workers, through_train=cluster or resources.workers is not None)
+
+
+class Places:
+    """How many trainings Ray holds at once, counted anew as nodes and other jobs come and go.
+
+    Args:
+        footprint: what one takes.
+        cluster: whether an autoscaler may be asked for more nodes.
+    """
+
+    def __init__(self, footprint: Footprint, *, cluster: bool):
+        self._footprint, self._cluster = footprint, cluster
+        self._counted, self._free, self._all = 0.0, 0, 0
+        self._requested = 0
+
+    def free(self) -> int:
+        """Trainings that could start at this moment."""
+        self._count()
+        return self._free
+
+    def all(self) -> int:
+        """Trainings that the nodes could hold if nothing else ran on them."""
+        self._count()
+        return self._all
+
+    def request(self, trainings: int) -> None:
+        """Tell the autoscaler how many trainings could run at once; a cluster without one does not mind."""
+        if self._cluster and trainings != self._requested:
+            bundles = [dict(self._footprint.bundle)] * (trainings * self._footprint.workers)
+            request_resources(bundles=bundles)
+            self._requested = trainings
+
+    def _count(self) -> None:
+        if time.monotonic() - self._counted < _RECOUNT:
+            return
+        self._counted = time.monotonic()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self._all = fitting(nodes, self._footprint.bundle) // self._footprint.workers
+        free = fitting([ray.available_resources()], self._footprint.bundle) // self._footprint.workers
+        self._free = min(free, self._all)
+
+
+def fitting(nodes: Sequence[Mapping[str, float]], bundle: Mapping[str, float]) -> int:
+    """How many bundles fit on these nodes, none across two.
+
+    Args:
+        nodes: resources of each node.
+        bundle: resources of one worker, all above zero.
+    """
+    # A sliver more, because resources are sums of fractions: ten times 0.1 is not quite 1.
+    return sum(min(int(node.get(name, 0) / number + 1e-6) for name, number in bundle.items()) for node in nodes)

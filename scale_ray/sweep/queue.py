@@ -1,0 +1,168 @@
+"""Which stage may run next: plain Python over the stage tree, the store and the leases; it knows no Ray."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from scale_ray.leases import Driver
+from scale_ray.records import Record
+from scale_ray.store import PlannedCell, Store
+from scale_ray.training.stages import Stage
+
+# A stage whose process died without a word is tried again, from its checkpoint, until it has had so many attempts.
+ATTEMPTS = 3
+
+# Seconds before a stage that another driver works on is looked at again.
+_LOOK_AGAIN = 2.0
+
+
+class StageQueue:
+    """The stages of a run, handed out one by one: each after its parent, and none that another driver works on.
+
+    Args:
+        stages: from `stages_to_do`, each after its parent.
+        store: says what is done by now.
+        driver: this driver's leases on the store.
+        with_models: a cell whose model is not stored is not done.
+        on_answered: told how many cells another driver has finished meanwhile.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        store: Store,
+        driver: Driver,
+        *,
+        with_models: bool = False,
+        on_answered: Callable[[int], None] = lambda cells: None,
+    ):
+        self._store, self._driver, self._with_models, self._on_answered = store, driver, with_models, on_answered
+        self._waiting = {stage.key: stage for stage in stages}
+        self._running: dict[str, Stage] = {}
+        self._started: set[str] = set()
+        self._attempts: dict[str, int] = {}
+        self._not_before: dict[str, float] = {}
+        self._kept: set[str] = set()  # parents whose state a failed stage will want when it is run again
+        self._before: dict[str, Record | None] = {}  # what the store said of a stage's cells when it was handed out
+
+    @property
+    def over(self) -> bool:
+        """Whether every stage has ended, well or badly."""
+        return not self._waiting and not self._running
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def started(self) -> int:
+        """Of the running ones, those that have said that they train: they hold their resources."""
+        return len(self._started)
+
+    @property
+    def ready(self) -> int:
+        """How many stages wait for nothing but a place to run."""
+        return sum(self._parent_ended(stage) for stage in self._waiting.values())
+
+    def elsewhere(self) -> list[str]:
+        """Keys of the stages that are left to other drivers for now."""
+        return [key for key in self._waiting if key in self._not_before]
+
+    def next(self) -> Stage | None:
+        """The first stage that may run now, leased to this driver; None where all must wait."""
+        for key, stage in list(self._waiting.items()):
+            if not self._parent_ended(stage) or time.monotonic() < self._not_before.get(key, 0):
+                continue
+            if not self._lease(stage):
+                self._not_before[key] = time.monotonic() + _LOOK_AGAIN
+                continue
+            self._not_before.pop(key, None)
+            del self._waiting[key]
+            # Leased, then looked at again: another driver may have finished it a moment ago.
+            left = self._left_of(stage)
+            if left is None or len(left.waiting) < len(stage.waiting):
+                self._on_answered(len(stage.ends) - (len(left.ends) if left else 0))
+            if left is None:
+                self._release(stage)
+                self._forget_parent_of(stage)
+                continue
+            self._running[key] = left
+            self._before = self._before | {cell.id: self._store.read_record(cell.id) for cell in left.waiting}
+            return left
+        return None
+
+    def has_started(self, key: str) -> None:
+        self._started.add(key)
+
+    def finished(self, key: str) -> Stage:
+        """The stage has left its records or its state; returns it."""
+        stage = self._running.pop(key)
+        self._started.discard(key)
+        self._release(stage)
+        self._forget_parent_of(stage)
+        return stage
+
+    def failed(self, key: str) -> tuple[Stage, bool]:
+        """The stage has ended badly; returns it, and whether it will be tried again.
+
+        A failure that left its reason is final in this run. So is that of its parent for every stage that waits for it.
+        """
+        stage = self._running.pop(key)
+        self._started.discard(key)
+        self._release(stage)
+        self._attempts[key] = self._attempts.get(key, 0) + 1
+        explained = all(self._explained(cell.id) for cell in stage.waiting)
+        again = not explained and self._attempts[key] < ATTEMPTS
+        if again:
+            self._waiting = {key: stage, **self._waiting}
+        elif stage.parent is not None:
+            self._kept.add(stage.parent)
+        if not again:
+            self._waiting = {other: child for other, child in self._waiting.items() if child.parent != key}
+        return stage, again
+
+    def unexplained(self, stage: Stage) -> list[PlannedCell]:
+        """The cells that a lost stage left without a record of their own."""
+        return [cell for cell in stage.waiting if not self._explained(cell.id)]
+
+    def _explained(self, cell: str) -> bool:
+        record = self._store.read_record(cell)
+        return record is not None and record != self._before[cell]
+
+    def _parent_ended(self, stage: Stage) -> bool:
+        return stage.parent not in self._waiting and stage.parent not in self._running
+
+    def _left_of(self, stage: Stage) -> Stage | None:
+        """The stage without the cells that are done by now; None where nothing is left to do."""
+        if not stage.ends:
+            return None if self._store.has_stage(stage.key) else stage
+        cells = tuple(cell for cell in stage.ends if not self._store.answers(cell.id, with_model=self._with_models))
+        return replace(stage, ends=cells, waiting=cells) if cells else None
+
+    def _lease(self, stage: Stage) -> bool:
+        """All names of a stage or none."""
+        taken: list[str] = []
+        for name in _names(stage):
+            if not self._driver.acquire(name):
+                for other in taken:
+                    self._driver.release(other)
+                return False
+            taken.append(name)
+        return True
+
+    def _release(self, stage: Stage) -> None:
+        for name in _names(stage):
+            self._driver.release(name)
+
+    def _forget_parent_of(self, stage: Stage) -> None:
+        """Drop the parent's state once every stage that goes on from it has ended well; another driver may want it."""
+        parent = stage.parent
+        if parent is None or parent in self._kept or self._driver.others():
+            return
+        if not any(other.parent == parent for other in (*self._waiting.values(), *self._running.values())):
+            self._store.delete_stage(parent)
+
+
+def _names(stage: Stage) -> list[str]:
+    """What a stage leases: itself, or the cells that end in it, whose stages may be others in another study."""
+    return sorted(cell.id for cell in stage.ends) or [stage.key]

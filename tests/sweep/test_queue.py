@@ -1,0 +1,196 @@
+"""Which stage runs next: parents first, each once, none that another driver works on, lost ones again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from scale_ray.config import TrialConfig
+from scale_ray.leases import Driver
+from scale_ray.records import Failure, Provenance, Record, Result
+from scale_ray.store import PlannedCell, Store
+from scale_ray.sweep.queue import ATTEMPTS, StageQueue
+from scale_ray.sweep.search import METRIC, StageSearch
+from scale_ray.training.stages import Stage, alone
+
+CONFIG = TrialConfig()
+FACTS = Provenance(
+    started="", wall_seconds=1, host="", device="", threads=1, git_commit=None, git_dirty=None, versions={}
+)
+RESULT = Result(target_accuracy=1, teacher_accuracy=None, source_val_accuracy=1, steps=1, curve=[], skipped={})
+
+
+def cell(name: str) -> PlannedCell:
+    return PlannedCell(id=name, config=CONFIG)
+
+
+def done(store: Store, name: str) -> None:
+    store.write_record(Record(id=name, status="done", config=CONFIG, inputs={}, result=RESULT, provenance=FACTS))
+
+
+def failure(store: Store, name: str, message: str = "") -> None:
+    why = Failure(kind="Error", message=message, traceback="")
+    store.write_record(Record(id=name, status="failed", config=CONFIG, inputs={}, failure=why, provenance=FACTS))
+
+
+def family(*names: str) -> list[Stage]:
+    """A shared beginning and the cells that go on from it."""
+    cells = tuple(map(cell, names))
+    trunk = Stage("trunk", CONFIG, 0, 5, None, (), cells)
+    return [trunk, *(Stage(each.id, CONFIG, 5, 20, "trunk", (each,), (each,)) for each in cells)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path, create=True)
+
+
+@pytest.fixture
+def driver(store: Store) -> Iterator[Driver]:
+    with Driver(store.files, beat=0.2, expiry=3) as driver:
+        yield driver
+
+
+def keys(queue: StageQueue) -> list[str]:
+    """All that may run now."""
+    handed_out = []
+    while (stage := queue.next()) is not None:
+        handed_out.append(stage.key)
+    return handed_out
+
+
+def test_stages_come_after_their_parent_and_once(store: Store, driver: Driver) -> None:
+    queue = StageQueue([*family("a", "b"), alone(cell("c"))], store, driver)
+    assert queue.ready == 2
+    assert keys(queue) == ["trunk", "c"]
+    store.write_stage("trunk", b"state")
+    queue.finished("trunk")
+    assert keys(queue) == ["a", "b"]
+    for name in ("a", "b", "c"):
+        assert not queue.over
+        done(store, name)
+        queue.finished(name)
+    assert queue.over
+    assert driver.holders() == {}
+
+
+def test_a_parents_state_goes_with_its_last_child(store: Store, driver: Driver) -> None:
+    queue = StageQueue(family("a", "b"), store, driver)
+    queue.next()
+    store.write_stage("trunk", b"state")
+    queue.finished("trunk")
+    assert keys(queue) == ["a", "b"]
+    queue.finished("a")
+    assert store.has_stage("trunk")
+    queue.finished("b")
+    assert not store.has_stage("trunk")
+
+
+def test_a_parents_state_stays_for_a_child_that_failed(store: Store, driver: Driver) -> None:
+    queue = StageQueue(family("a", "b"), store, driver)
+    queue.next()
+    store.write_stage("trunk", b"state")
+    queue.finished("trunk")
+    keys(queue)
+    failure(store, "a")
+    assert queue.failed("a")[1] is False
+    queue.finished("b")
+    assert store.has_stage("trunk")
+
+
+def test_a_parent_that_failed_takes_its_children_with_it(store: Store, driver: Driver) -> None:
+    queue = StageQueue(family("a", "b"), store, driver)
+    queue.next()
+    for name in ("a", "b"):
+        failure(store, name)
+    stage, again = queue.failed("trunk")
+    assert ([each.id for each in stage.waiting], again) == (["a", "b"], False)
+    assert queue.over
+
+
+def test_a_lost_stage_is_tried_again_and_not_for_ever(store: Store, driver: Driver) -> None:
+    failure(store, "a", "of an earlier run")  # no explanation of this one
+    queue = StageQueue([alone(cell("a"))], store, driver)
+    for attempt in range(1, ATTEMPTS + 1):
+        assert keys(queue) == ["a"]
+        stage, again = queue.failed("a")
+        assert again == (attempt < ATTEMPTS)
+    assert [each.id for each in queue.unexplained(stage)] == ["a"]
+    assert queue.over
+
+
+@contextmanager
+def another(store: Store) -> Iterator[Driver]:
+    with Driver(store.files, beat=0.2, expiry=3) as driver:
+        yield driver
+
+
+def test_two_drivers_share_the_cells(store: Store, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stage goes to one of them, and when that one has finished it the other does not train it again."""
+    monkeypatch.setattr("scale_ray.sweep.queue._LOOK_AGAIN", 0.0)
+    answered: list[int] = []
+    stages = [alone(cell(name)) for name in "ab"]
+    with another(store) as second:
+        here, there = StageQueue(stages, store, driver, on_answered=answered.append), StageQueue(stages, store, second)
+        first = here.next()
+        other = there.next()
+        assert first is not None
+        assert other is not None
+        assert (first.key, other.key) == ("a", "b")
+        assert here.next() is None
+        assert here.elsewhere() == ["b"]
+        done(store, "b")
+        there.finished("b")
+        assert here.next() is None
+        assert answered == [1]
+        done(store, "a")
+        here.finished("a")
+        assert here.over
+
+
+def test_cells_of_one_training_are_left_to_whoever_has_one_of_them(store: Store, driver: Driver) -> None:
+    """Another study may plan one of three targets only: its stage has another key, its cell has not."""
+    cells = (cell("x"), cell("y"), cell("z"))
+    three = Stage("three", CONFIG, 0, 20, None, cells, cells)
+    with another(store) as second:
+        theirs = StageQueue([alone(cell("y"))], store, second)
+        assert keys(theirs) == ["y"]
+        queue = StageQueue([three], store, driver)
+        assert queue.next() is None
+        assert set(driver.holders()) == {"y"}  # x was given back
+        done(store, "y")
+        theirs.finished("y")
+        queue._not_before.clear()
+        left = queue.next()
+        assert left is not None
+        assert [each.id for each in left.ends] == ["x", "z"]
+
+
+def test_optuna_is_told_of_every_stage_once(store: Store, driver: Driver) -> None:
+    names = [f"{number}" for number in range(12)]
+    queue = StageQueue([alone(cell(name)) for name in names], store, driver)
+    search = StageSearch(names, queue, places=lambda: 3)
+    handed_out = []
+    for number in range(4):
+        trials = [f"{number}-{place}" for place in range(4)]
+        suggestions = [search.suggest(trial) for trial in trials]
+        assert suggestions[3] is None  # three places
+        for trial, suggestion in zip(trials[:3], suggestions[:3], strict=True):
+            assert isinstance(suggestion, dict)
+            handed_out.append(suggestion["stage"])
+            if int(suggestion["stage"]) % 5:
+                search.on_trial_complete(trial, {METRIC: 50.0})
+                queue.finished(suggestion["stage"])
+            else:
+                failure(store, suggestion["stage"])
+                search.on_trial_complete(trial, error=True)
+                queue.failed(suggestion["stage"])
+    assert handed_out == names
+    assert search.suggest("after") == StageSearch.FINISHED
+    assert [trial.state.name for trial in search._study.trials].count("FAIL") == 3
+    assert [trial.params["stage"] for trial in search._study.trials] == list(range(12))
+
+
+def test_the_metric_is_label_free() -> None:
+    assert METRIC == "source_val_accuracy"

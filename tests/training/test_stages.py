@@ -1,0 +1,203 @@
+"""Shared stages: the tree has the size that arithmetic gives it, and sharing changes no bit of any record."""
+
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scale_ray.config import Execution, TrialConfig, identity
+from scale_ray.records import Result
+from scale_ray.store import PlannedCell, Store
+from scale_ray.study import ablation
+from scale_ray.training import stages
+from scale_ray.training.check import check_trial, trial_inputs
+from scale_ray.training.loop import Progress
+from scale_ray.training.stages import Stage, alone, stage_tree, stages_to_do
+from scale_ray.training.trial import run_stage
+
+COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg", "ce+dist+reg", "ce+ssl+dist+reg"]
+
+
+def planned(configs: list[TrialConfig], root: Path | None) -> list[PlannedCell]:
+    checked = [check_trial(config) for config in configs]
+    return [PlannedCell(id=identity(config, trial_inputs(config, root)), config=config) for config in checked]
+
+
+def grid(base: TrialConfig, root: Path | None, pairs: list[tuple[str, str]], **axes: list) -> list[PlannedCell]:
+    axes = {"combinations": COMBINATIONS, "backbones": ["lenet"], "seeds": [0]} | axes
+    return planned(ablation("grid", base, pairs=pairs, **axes).cells(), root)
+
+
+@pytest.fixture
+def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shape of a tree needs no images: a domain's digest is its name."""
+    monkeypatch.setattr(
+        stages, "trial_inputs", lambda config, root: {"source": config.data.source, "target": config.data.target}
+    )
+
+
+def steps(tree: list[Stage]) -> int:
+    return sum(stage.steps for stage in tree)
+
+
+@pytest.mark.usefixtures("no_files")
+class TestTree:
+    """Office-Home's grid: 12 pairs x 8 combinations, a warm-up of a quarter."""
+
+    BASE = TrialConfig().replace({"data.benchmark": "digits", "optim.steps": 400, "optim.warmup_steps": 99})
+    PAIRS = tuple(permutations(["mnist", "optdigits", "mnistm", "fonts"], 2))
+
+    def cells(self, **axes: list) -> list[PlannedCell]:
+        values = {"combinations": COMBINATIONS, "backbones": ["lenet"], "seeds": [0]} | axes
+        configs = ablation("grid", self.BASE, pairs=self.PAIRS, **values).cells()
+        return [PlannedCell(id=f"cell {number}", config=config) for number, config in enumerate(configs)]
+
+    def test_steps_of_the_papers_grid(self) -> None:
+        """Naive 96 T. Shared: a source's ce to its end (4 T), a pair's ce+ssl warm-up (12 T/4), and 7 x 12 rests."""
+        tree = stage_tree(self.cells(), None)
+        assert steps([alone(cell) for cell in self.cells()]) == 96 * 400
+        assert steps(tree) == 4 * 400 + 12 * 100 + 7 * 12 * 300 == 70 * 400
+        assert len(tree) == 4 + 4 + 12 + 7 * 12
+
+    def test_seeds_and_backbones_share_nothing(self) -> None:
+        two = stage_tree(self.cells(seeds=[0, 1], backbones=["lenet", "resnet18"]), None)
+        assert steps(two) == 4 * steps(stage_tree(self.cells(), None))
+
+    def test_every_cell_ends_once_and_waits_for_its_parents(self) -> None:
+        tree = stage_tree(self.cells(seeds=[0, 1]), None)
+        ends = [cell.id for stage in tree for cell in stage.ends]
+        assert sorted(ends) == sorted(cell.id for cell in self.cells(seeds=[0, 1]))
+        places = {stage.key: place for place, stage in enumerate(tree)}
+        assert len(places) == len(tree)
+        for place, stage in enumerate(tree):
+            if stage.parent is not None:
+                parent = tree[places[stage.parent]]
+                assert places[stage.parent] < place
+                assert parent.last == stage.first
+                assert {cell.id for cell in stage.waiting} <= {cell.id for cell in parent.waiting}
+
+    def test_ce_waits_for_every_target_of_its_source(self) -> None:
+        (trained,) = [stage for stage in stage_tree(self.cells(), None) if len(stage.ends) > 1][:1]
+        assert trained.config.data.source == "mnist"
+        assert trained.targets == ("optdigits", "mnistm", "fonts")
+
+    def test_temperature_is_not_read_before_the_warm_up_ends_and_the_threshold_is(self) -> None:
+        base = self.cells(combinations=["ce+ssl+dist"])[0].config
+        for path, values, trunks in (("losses.temperature", (0.1, 0.2), 1), ("losses.threshold", (0.8, 0.9), 0)):
+            cells = [PlannedCell(id=str(value), config=base.replace({path: value})) for value in values]
+            assert len([stage for stage in stage_tree(cells, None) if not stage.ends]) == trunks
+
+    @given(st.data())
+    @settings(max_examples=30)
+    def test_what_is_left_to_do_answers_exactly_what_is_missing(self, data: st.DataObject) -> None:
+        cells = self.cells()
+        todo = data.draw(st.lists(st.sampled_from(cells), unique_by=lambda cell: cell.id))
+        tree = stage_tree(cells, None)
+        trunks = [stage.key for stage in tree if not stage.ends]
+        stored = frozenset(data.draw(st.lists(st.sampled_from(trunks), unique=True)))
+        left = stages_to_do(tree, todo, stored)
+        assert sorted(cell.id for stage in left for cell in stage.ends) == sorted(cell.id for cell in todo)
+        run = {stage.key for stage in left}
+        assert not run & stored
+        assert all(stage.parent is None or stage.parent in run | stored for stage in left)
+        assert steps(left) <= sum(cell.config.optim.steps for cell in todo)
+        assert all(stage.first == 0 for stage in left if stage.parent is None)
+
+
+def results(store: Store) -> dict[str, Result | None]:
+    return {record.id: record.result for record in store.records()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optim.warmup_steps": 3, "model.batch_norm": "joint"},  # the warm-up ends on a point of the curve
+        {"data.class_balance": "both", "losses.covariance": "full", "losses.statistics_window": "epoch"},
+        {"optim.schedule": "cosine", "losses.statistics_window": "ema", "losses.consistency": "mse"},
+        {"model.contrast_level": "spatial", "data.class_balance": "off"},
+    ],
+    ids=str,
+)
+def test_shared_and_unshared_records_are_equal_bit_for_bit(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, changes: dict
+) -> None:
+    base = tiny_config.replace(changes)
+    execution = Execution(root=tiny_root, checkpoint_every=5)
+    cells = grid(base, tiny_root, [("plain", "inverted"), ("plain", "dark")])
+    unshared, shared = Store(tmp_path / "unshared", create=True), Store(tmp_path / "shared", create=True)
+    for cell in cells:
+        run_stage(alone(cell), execution, unshared)
+    worked: list[int] = []
+    tree = stage_tree(cells, tiny_root)
+    for stage in tree:
+        run_stage(stage, execution, shared, Progress(on_step=worked.append))
+    assert results(shared) == results(unshared)
+    assert len(results(shared)) == 16
+    assert len(worked) == steps(tree) < 16 * base.optim.steps
+    assert shared.read_checkpoint(tree[0].key) is None
+
+
+def test_time_is_charged_to_the_cells_that_shared_it(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path, create=True)
+    cells = grid(tiny_config, tiny_root, [("plain", "inverted"), ("plain", "dark")], combinations=["ce", "ce+dist"])
+    tree = stage_tree(cells, tiny_root)
+    for stage in tree:
+        run_stage(stage, Execution(root=tiny_root), store)
+    facts = [record.provenance for record in store.records()]
+    assert all(fact.charged_seconds is not None and fact.charged_seconds < fact.wall_seconds for fact in facts)
+    warm_up = tiny_config.optim.warmup_steps + 1
+    shared_steps = {record.config.combination: record.provenance.shared_steps for record in store.records()}
+    assert shared_steps == {"ce": tiny_config.optim.steps, "ce+dist": warm_up}
+
+
+def test_a_stage_that_is_gone_is_trained_again(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
+    one, other = Store(tmp_path / "one", create=True), Store(tmp_path / "other", create=True)
+    cells = grid(tiny_config, tiny_root, [("plain", "inverted")], combinations=["ce+ssl", "ce+ssl+dist"])
+    trunk, *rest = stage_tree(cells, tiny_root)
+    assert trunk.ends == ()
+    worked: list[int] = []
+    for stage in rest:  # the trunk never ran
+        run_stage(stage, Execution(root=tiny_root), one, Progress(on_step=worked.append))
+        run_stage(alone(stage.ends[0]), Execution(root=tiny_root), other)
+    assert results(one) == results(other)
+    assert worked == 2 * list(range(1, tiny_config.optim.steps + 1))
+
+
+def test_a_shared_stage_that_fails_leaves_a_reason_for_every_cell_that_waited(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path, create=True)
+    base = tiny_config.replace({"optim.learning_rate": 1e20, "evaluate_every": 1})
+    cells = grid(base, tiny_root, [("plain", "inverted")], combinations=["ce", "ce+dist"])
+    trunk, *_ = stage_tree(cells, tiny_root)
+    with pytest.raises(ValueError, match="not finite"):
+        run_stage(trunk, Execution(root=tiny_root), store)
+    assert {record.id: record.status for record in store.records()} == {cell.id: "failed" for cell in cells}
+
+
+def test_an_interrupted_stage_goes_on_and_forgets_its_checkpoint(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path, create=True)
+    base = tiny_config.replace({"optim.warmup_steps": 8})
+    execution = Execution(root=tiny_root, checkpoint_every=3)
+    trunk, first, _ = stage_tree(
+        grid(base, tiny_root, [("plain", "inverted")], combinations=["ce+ssl", "ce+ssl+reg"]), tiny_root
+    )
+
+    def interrupt(done: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(trunk, execution, store, Progress(on_step=interrupt))
+    assert store.read_checkpoint(trunk.key) is not None
+    worked: list[int] = []
+    for stage in (trunk, first):
+        run_stage(stage, execution, store, Progress(on_step=worked.append))
+    assert worked == list(range(7, base.optim.steps + 1))
+    assert store.read_checkpoint(trunk.key) is None
+    assert store.has_stage(trunk.key)
