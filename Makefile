@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check faults clean
 
 demo: .venv
 	$(BIN)/python experiments/demo.py
@@ -15,6 +15,10 @@ check: .venv
 
 test: check
 	$(BIN)/pytest -m "not slow"
+
+# Kills, clusters and a real `ray submit`: some half an hour.
+faults: .venv
+	$(BIN)/pytest -m slow
 
 # The stamp makes the set-up run once, and again whenever the dependencies change.
 .venv: .venv/stamp

@@ -188,7 +188,7 @@ def ablate(
     resources = Resources(
         cpus=cpus_per_trial,
         gpus=gpus_per_trial,
-        workers=workers_per_trial,
+        workers=base.parallel.workers if workers_per_trial or base.parallel.workers > 1 else None,
         address="local" if local else address,
     )
     outcome = run_study(plan, opened, execution, resources, console)

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow.fs
 import ray.train
 import torch
+from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from scale_ray.config import Execution
@@ -35,6 +36,9 @@ _MAX_FAILURES = 3
 
 # Steps between two looks for a notice that a node will be taken away: every worker must look at the same steps.
 _STEPS_BETWEEN_NOTICES = 10
+
+
+_LOST = (RayError, ControllerError)
 
 
 class StageFailed(RuntimeError):
@@ -59,7 +63,8 @@ def drive_stage(
         Exception: whatever ended the training; the records already say so.
     """
     stage, opened = stages[point["stage"]], Store(store)
-    with leaving_failures(stage, execution, opened, "ray train"):
+    # What Ray lost (a process, a node) is no failure of the training: the driver of the study tries it again.
+    with leaving_failures(stage, execution, opened, "ray train", lambda error: not isinstance(error, _LOST)):
         _fit(Task(stage, execution, store), footprint, opened)
     _forget_run(stage, opened)
     if not _is_left(stage, opened):
@@ -107,10 +112,14 @@ def _work(config: dict[str, Any]) -> None:
     checkpoints = TrainCheckpoints(task.stage.key, execution.checkpoint_every, writes=first)
     progress = Progress(on_point=lambda point: ray.train.report(metrics(point)))
     try:
-        with leaving_failures(task.stage, execution, store if first else None, "ray train", ValueError):
+        with leaving_failures(task.stage, execution, store if first else None, "ray train", _is_final):
             run_stage(task.stage, execution, store, progress, checkpoints, runner="ray train")
     except ValueError:
         return  # another attempt would end the same; what raises on is tried again by Ray Train
+
+
+def _is_final(error: Exception) -> bool:
+    return isinstance(error, ValueError)
 
 
 class TrainCheckpoints:

@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -113,14 +113,14 @@ def leaving_failures(
     execution: Execution,
     store: Store | None,
     runner: Runner = "process",
-    kind: type[Exception] = Exception,
+    concerns: Callable[[Exception], bool] = lambda error: True,
 ) -> Iterator[None]:
-    """Where the block raises a `kind`, leave a record of it for every cell that waited for the stage, and raise on."""
+    """Where the block raises what `concerns` the training, leave its record for every cell that waited; raise on."""
     started, began = now(), time.monotonic()
     try:
         yield
-    except kind as error:
-        if store is not None:
+    except Exception as error:
+        if store is not None and concerns(error):
             facts = provenance(
                 started=started,
                 wall_seconds=time.monotonic() - began,

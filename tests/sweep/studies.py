@@ -23,10 +23,21 @@ SETTINGS = [
 ]
 
 
-def command(root: Path, store: Path, *more: str) -> list[str]:
+def command(root: Path, store: Path | str, *more: str, address: str = "local") -> list[str]:
     return [
         *(sys.executable, "-m", "scale_ray.cli", "ablate", "--benchmark", "image_folder", "--root", str(root)),
-        *("--local", "--store", str(store), "--pairs", "plain:inverted", "--losses", COMBINATIONS, "--seeds", "2"),
+        *(
+            "--address",
+            address,
+            "--store",
+            str(store),
+            "--pairs",
+            "plain:inverted",
+            "--losses",
+            COMBINATIONS,
+            "--seeds",
+            "2",
+        ),
         *("--checkpoint-every", "20", "--name", "study", *SETTINGS),
         *("--set", f"optim.steps={STEPS}", "--set", "evaluate_every=40", *more),
     ]
@@ -36,7 +47,7 @@ def run(root: Path, store: Path, *more: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command(root, store, *more), capture_output=True, text=True, timeout=240, check=False)
 
 
-def results(store: Path) -> dict[str, str]:
+def results(store: Path | str) -> dict[str, str]:
     """Record id -> all that must be the same in two runs of a trial."""
     return {record.id: record.model_dump_json(exclude={"provenance"}) for record in Store(store).records()}
 

@@ -15,7 +15,7 @@ from scale_ray.training import stages
 from scale_ray.training.check import check_trial, trial_inputs
 from scale_ray.training.loop import Progress
 from scale_ray.training.stages import Stage, alone, stage_tree, stages_to_do
-from scale_ray.training.trial import run_stage
+from scale_ray.training.trial import leaving_failures, run_stage
 
 COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg", "ce+dist+reg", "ce+ssl+dist+reg"]
 
@@ -173,8 +173,9 @@ def test_a_shared_stage_that_fails_leaves_a_reason_for_every_cell_that_waited(
     base = tiny_config.replace({"optim.learning_rate": 1e20, "evaluate_every": 1})
     cells = grid(base, tiny_root, [("plain", "inverted")], combinations=["ce", "ce+dist"])
     trunk, *_ = stage_tree(cells, tiny_root)
-    with pytest.raises(ValueError, match="not finite"):
-        run_stage(trunk, Execution(root=tiny_root), store)
+    execution = Execution(root=tiny_root)
+    with pytest.raises(ValueError, match="not finite"), leaving_failures(trunk, execution, store):
+        run_stage(trunk, execution, store)
     assert {record.id: record.status for record in store.records()} == {cell.id: "failed" for cell in cells}
 
 

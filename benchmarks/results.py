@@ -1,0 +1,54 @@
+"""What every benchmark leaves: its figures as JSON, and as a Markdown table with machine, versions and date."""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what a benchmark ran."""
+    model = "unknown"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "ray", "optuna")},
+    }
+
+
+def leave(name: str, title: str, rows: list[dict[str, Any]], notes: list[str]) -> str:
+    """Write results/<name>.json and .md; returns the Markdown.
+
+    Args:
+        rows: all with the same keys, which are the columns.
+        notes: sentences below the table.
+    """
+    facts = machine()
+    RESULTS.mkdir(exist_ok=True)
+    document = {"benchmark": name, "machine": facts, "rows": rows, "notes": notes}
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    header = list(rows[0])
+    lines = [
+        f"# {title}",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+        *("| " + " | ".join(str(row[column]) for column in header) + " |" for row in rows),
+        "",
+        *(f"- {note}" for note in notes),
+        "- " + ", ".join(f"{key} {value}" for key, value in facts.items()),
+    ]
+    text = "\n".join(lines) + "\n"
+    (RESULTS / f"{name}.md").write_text(text)
+    return text

@@ -1,0 +1,248 @@
+"""Studies on clusters of several nodes, disturbed in every way that we could think of.
+
+    make faults
+
+After each disturbance: every cell has exactly one record, equal to the undisturbed one, and no placement group is left.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from clusters import cluster, left_behind
+from ray.cluster_utils import Cluster
+from s3_server import s3_server
+from studies import command, descendants, results, run, wait_until
+
+from scale_ray.store import Store
+
+pytestmark = pytest.mark.slow
+
+# Two cells of some seconds each.
+LONG = ("--seeds", "1", "--losses", "ce,ce+ssl+dist+reg", "--set", "optim.steps=400", "--set", "optim.warmup_steps=99")
+# With a warm-up that both of them share.
+SHARED = ("--losses", "ce+ssl,ce+ssl+dist+reg")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("undisturbed")
+    finished = run(tiny_root, store, *LONG)
+    assert finished.returncode == 0, finished.stderr
+    return store
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Cluster]:
+    with cluster(1, 1) as made:
+        yield made
+
+
+def start(root: Path, store: Path | str, address: str, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(root, store, *LONG, *more, address=address),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(study: subprocess.Popen[str], status: int = 0) -> str:
+    printed, _ = study.communicate(timeout=300)
+    assert study.returncode == status, printed
+    return printed
+
+
+def same(store: Path | str, undisturbed: Path) -> None:
+    """One record a cell, with the undisturbed numbers; nothing is left of the way there."""
+    assert results(store) == results(undisturbed)
+    opened = Store(store)
+    assert opened.checkpoint_keys() == opened.stage_keys() == []
+    assert opened.files.names("leases") == opened.files.names("drivers") == []
+    if opened.folder is not None:
+        runs = opened.folder / ".ray_train"
+        assert not list(opened.folder.glob(".tune_*"))
+        assert not runs.exists() or not list(runs.iterdir())
+
+
+def ray_processes(name: str) -> list[int]:
+    """Processes of Ray on this machine below this one, by what Ray calls them."""
+    return [pid for pid, line in descendants(os.getpid()) if line.startswith("ray::") and name in line]
+
+
+def has_checkpoint(store: Path) -> Callable[[], bool]:
+    """Whether Ray Train has kept a checkpoint of any stage."""
+    return lambda: any(store.glob(".ray_train/*/checkpoint_*/state.pt"))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers"), [((1, 1), 1), ((2, 2), 2), ((4, 4, 4, 4), 4)], ids=["2 CPUs", "4 CPUs", "16 CPUs"]
+)
+def test_more_trials_than_slots_finish_and_leave_nothing(
+    nodes: tuple[int, ...], workers: int, tiny_root: Path, tmp_path: Path
+) -> None:
+    short = ("--losses", "ce,ce+ssl,ce+ssl+dist", "--seeds", "2", "--set", "optim.steps=20")
+    with cluster(*nodes) as made:
+        study = start(tiny_root, tmp_path, made.address, *short, "--workers-per-trial", str(workers))
+        printed = ended(study)
+        assert "[6 of 6 done, 0 running, 0 failed]" in printed
+        assert left_behind(made.address) == {}
+    provenances = [record.provenance for record in Store(tmp_path).records()]
+    assert {(facts.runner, facts.workers, facts.backend) for facts in provenances} == {("ray train", workers, "gloo")}
+
+
+def test_a_study_on_a_cluster_gives_the_records_of_this_machine(
+    two_nodes: Cluster, undisturbed: Path, tiny_root: Path, tmp_path: Path
+) -> None:
+    ended(start(tiny_root, tmp_path, two_nodes.address))
+    same(tmp_path, undisturbed)
+    assert left_behind(two_nodes.address) == {}
+
+
+@pytest.mark.parametrize("victim", ["RayTrainWorker", "TrainController", "drive_stage"])
+def test_a_killed_process_is_replaced(
+    victim: str, two_nodes: Cluster, undisturbed: Path, tiny_root: Path, tmp_path: Path
+) -> None:
+    study = start(tiny_root, tmp_path, two_nodes.address)
+    wait_until(has_checkpoint(tmp_path), study)
+    os.kill(ray_processes(victim)[0], signal.SIGKILL)
+    ended(study)
+    same(tmp_path, undisturbed)
+    assert left_behind(two_nodes.address) == {}
+
+
+def test_a_killed_node_is_done_without(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
+    with cluster(1, 1) as made:
+        study = start(tiny_root, tmp_path, made.address)
+        wait_until(has_checkpoint(tmp_path), study)
+        made.remove_node(next(iter(made.worker_nodes)), allow_graceful=False)
+        ended(study)
+        same(tmp_path, undisturbed)
+        assert left_behind(made.address) == {}
+
+
+def test_a_node_that_joins_is_used(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
+    """The cluster has no room at all at first, as one that an autoscaler has not yet scaled up."""
+    with cluster() as made:
+        study = start(tiny_root, tmp_path, made.address)
+        time.sleep(15)
+        assert study.poll() is None
+        assert results(tmp_path) == {}
+        made.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+        ended(study)
+    same(tmp_path, undisturbed)
+
+
+def test_a_killed_driver_leaves_what_the_next_goes_on_from(
+    two_nodes: Cluster, undisturbed: Path, tiny_root: Path, tmp_path: Path
+) -> None:
+    study = start(tiny_root, tmp_path, two_nodes.address)
+    wait_until(has_checkpoint(tmp_path), study)
+    study.kill()
+    study.communicate()
+    ended(start(tiny_root, tmp_path, two_nodes.address))
+    same(tmp_path, undisturbed)
+    assert left_behind(two_nodes.address) == {}
+
+
+def test_an_interrupted_study_leaves_no_placement_group(
+    two_nodes: Cluster, undisturbed: Path, tiny_root: Path, tmp_path: Path
+) -> None:
+    study = start(tiny_root, tmp_path, two_nodes.address)
+    wait_until(has_checkpoint(tmp_path), study)
+    study.send_signal(signal.SIGINT)
+    printed = ended(study, status=130)
+    assert "run the same command again" in printed
+    assert left_behind(two_nodes.address) == {}
+    ended(start(tiny_root, tmp_path, two_nodes.address))
+    same(tmp_path, undisturbed)
+
+
+def test_a_failing_stage_leaves_no_placement_group(two_nodes: Cluster, tiny_root: Path, tmp_path: Path) -> None:
+    ended(start(tiny_root, tmp_path, two_nodes.address, "--set", "optim.learning_rate=1e20"), status=1)
+    failures = [record.failure for record in Store(tmp_path).records()]
+    assert [failure.kind for failure in failures if failure] == 2 * ["TrainingDiverged"]
+    assert left_behind(two_nodes.address) == {}
+
+
+def test_a_killed_head_takes_the_cluster_and_not_the_store(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
+    with cluster(1, 1) as made:
+        study = start(tiny_root, tmp_path, made.address)
+        wait_until(has_checkpoint(tmp_path), study)
+        made.remove_node(made.head_node, allow_graceful=False)
+    study.kill()  # it would wait a minute for the head to come back
+    study.communicate()
+    with cluster(1, 1) as made:
+        ended(start(tiny_root, tmp_path, made.address))
+        same(tmp_path, undisturbed)
+        assert left_behind(made.address) == {}
+
+
+def test_a_node_about_to_be_taken_away_saves_first(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
+    """Spot instances give a notice; no checkpoint but the one of the notice is there to go on from."""
+    with cluster(1) as made:
+        study = start(tiny_root, tmp_path, made.address, "--checkpoint-every", "100000")
+        wait_until(lambda: "RayTrainWorker" in str(ray_names()), study)
+        time.sleep(8)
+        made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+        drain(made, seconds=30)
+        wait_until(has_checkpoint(tmp_path), study)
+        ended(study)
+        same(tmp_path, undisturbed)
+
+
+def ray_names() -> list[str]:
+    return [line for _, line in descendants(os.getpid()) if line.startswith("ray::")]
+
+
+def drain(made: Cluster, seconds: int) -> None:
+    """What a cloud's agent does when it hears that the first worker node goes away."""
+    node = next(iter(made.worker_nodes)).node_id
+    subprocess.run(
+        [
+            *(str(Path(sys.executable).parent / "ray"), "drain-node", "--address", made.address, "--node-id", node),
+            *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot instance goes away"),
+            *("--deadline-remaining-seconds", str(seconds)),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def test_a_store_on_s3_may_be_out_of_reach_for_20_seconds(undisturbed: Path, tiny_root: Path) -> None:
+    with s3_server() as server, cluster(1, 1) as made:
+        store = server.new_url()
+        study = start(tiny_root, store, made.address)
+        wait_until(lambda: bool(_checkpoints_on(store)), study)
+        server.fail_for(20)
+        ended(study)
+        same(store, undisturbed)
+
+
+def _checkpoints_on(store: str) -> list[str]:
+    try:
+        return Store(store).files.names(".ray_train")
+    except ValueError:
+        return []  # the study has not made its store yet
+
+
+def test_two_drivers_share_one_study(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
+    """On this machine, each with its own Ray: no cell is trained twice, both end well."""
+    studies = [
+        subprocess.Popen(
+            command(tiny_root, tmp_path, *LONG), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(2)
+    ]
+    printed = [ended(study) for study in studies]
+    same(tmp_path, undisturbed)
+    lines = [line for text in printed for line in text.splitlines() if ": done" in line]
+    assert len(lines) == 3  # the warm-up and the two cells, each by one driver
+    ray.shutdown()
