@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 # Raise it whenever the same config on the same data would train to other numbers: old records are then stale.
 RECIPE_VERSION = 1
 
+Precision = Literal["float32", "bf16"]
+
 # The order in which a combination of loss terms is written everywhere: ce+ssl+dist+reg. Other terms follow by name.
 _TERM_ORDER = ("ce", "ssl", "dist", "reg")
 
@@ -120,7 +122,10 @@ class ModelConfig(_Part):
     hidden_dim: int = Field(1024, ge=1)
     projection_dim: int = Field(128, ge=1)
     contrast_level: Literal["pooled", "spatial"] = "pooled"
-    batch_norm: Literal["separate", "joint"] = Field("separate", description="one student forward a domain, or one")
+    batch_norm: Literal["separate", "joint", "frozen"] = Field(
+        "separate",
+        description="one student forward a domain, or one; frozen: the running statistics of `weights`, never updated",
+    )
     teacher_momentum: float = Field(0.99, ge=0, lt=1, description="alpha: theta' <- a theta' + (1 - a) theta")
 
 
@@ -177,12 +182,27 @@ class OptimConfig(_Part):
     nesterov: bool = True
     weight_decay: float = Field(1e-3, ge=0)
     schedule: Literal["inverse", "cosine", "constant"] = Field("inverse", description="inverse: (1 + 4e-4 t) ** -0.75")
+    precision: Precision = Field(
+        "float32", description="bf16: forward passes, measured ones too, under autocast; losses and statistics never"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov=True needs momentum > 0: set optim.nesterov to false")
         return self
+
+
+class ParallelConfig(_Part):
+    """How many processes train one trial together, on the global batch of `optim.batch_size`."""
+
+    workers: int = Field(
+        1,
+        ge=1,
+        description="the global batch is split over so many processes; BatchNorm sees each part alone unless "
+        "synchronised or frozen",
+    )
+    sync_batch_norm: bool = Field(False, description="BatchNorm sees the whole batch: SyncBatchNorm, on GPUs only")
 
 
 class TrialConfig(_Part):
@@ -195,7 +215,27 @@ class TrialConfig(_Part):
     model: ModelConfig = ModelConfig()
     losses: LossesConfig = LossesConfig()
     optim: OptimConfig = OptimConfig()
+    parallel: ParallelConfig = ParallelConfig()
     evaluate_every: int = Field(1_000, ge=1, description="steps between points of the curve; the last step is one")
+
+    @model_validator(mode="after")
+    def _check_split(self) -> Self:
+        workers, batch = self.parallel.workers, self.optim.batch_size
+        if batch % workers:
+            raise ValueError(
+                f"optim.batch_size={batch} cannot be split evenly over parallel.workers={workers}: make it a multiple"
+            )
+        if batch == workers and not self.any_workers_alike:
+            raise ValueError(
+                f"optim.batch_size={batch} leaves each of parallel.workers={workers} one image, of which BatchNorm "
+                "makes nothing: lower parallel.workers, or set model.batch_norm to 'frozen'"
+            )
+        return self
+
+    @property
+    def any_workers_alike(self) -> bool:
+        """Whether this trial gives what one worker would, but for last bits: where BatchNorm sees no parts."""
+        return self.parallel.workers == 1 or self.parallel.sync_batch_norm or self.model.batch_norm == "frozen"
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "TrialConfig":
@@ -259,6 +299,8 @@ class Execution(BaseModel):
     threads: int = Field(1, ge=1, description="torch threads: the CPUs that the trial was given")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep_model: bool = Field(False, description="store the trained model (without projection head) beside the record")
+    channels_last: bool = Field(True, description="the layout in which convolutions are fastest, on CPU and GPU alike")
+    compile: bool = Field(False, description="torch.compile of the encoders: minutes first, then faster steps")
 
 
 def field_paths() -> list[str]:
@@ -277,6 +319,8 @@ def field_paths() -> list[str]:
 def identity(config: TrialConfig, inputs: Mapping[str, str]) -> str:
     """The trial's id: 64 hex digits.
 
+    Where the number of workers may change only last bits, it has no part in it.
+
     Args:
         config: what is trained.
         inputs: digests of what is read, by role: `source`, `target`, and `weights` where a file was named. They stand
@@ -285,6 +329,8 @@ def identity(config: TrialConfig, inputs: Mapping[str, str]) -> str:
     values = json.loads(config.canonical_json())
     if "weights" in inputs:
         values["model"]["weights"] = "file"
+    if config.any_workers_alike:
+        values["parallel"] = ParallelConfig().model_dump(mode="json")
     document = {"config": values, "inputs": dict(inputs), "recipe": RECIPE_VERSION}
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

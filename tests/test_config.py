@@ -56,8 +56,14 @@ CHANGES: dict[str, Any] = {
     "optim.nesterov": False,
     "optim.weight_decay": 5e-4,
     "optim.schedule": "cosine",
+    "optim.precision": "bf16",
+    "parallel.workers": 2,
+    "parallel.sync_batch_norm": True,
     "evaluate_every": 500,
 }
+
+# Alone it can change no number: one worker's BatchNorm sees the whole batch.
+WITHOUT_EFFECT = "parallel.sync_batch_norm"
 
 
 # What is refused
@@ -138,6 +144,10 @@ def test_unknown_path_is_refused_with_the_nearest(path: str, words: list[str]) -
         ({"data.holdout": 1}, "data.holdout"),
         ({"seed": -1}, "seed"),
         ({"evaluate_every": 0}, "evaluate_every"),
+        ({"optim.precision": "fp16"}, "optim.precision: Input should be 'float32' or 'bf16', got 'fp16'"),
+        ({"parallel.workers": 0}, "parallel.workers"),
+        ({"parallel.workers": 3}, "optim.batch_size=32 cannot be split evenly over parallel.workers=3"),
+        ({"parallel.workers": 32}, "one image, of which BatchNorm makes nothing.*'frozen'"),
     ],
 )
 def test_values_out_of_range_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -255,7 +265,7 @@ def test_identity_of_the_default_config_is_pinned() -> None:
     # Another value here makes every stored record stale, or worse, mistakes one recipe's for another's. Where a new
     # field or default changes what is trained, that is right: then raise RECIPE_VERSION on purpose and pin anew.
     assert module.RECIPE_VERSION == 1
-    assert identity(TrialConfig(), INPUTS) == "dacb6c57d73f156c159ad3348d7834dc5df8ec32c2dfc10d42851d3957dbba59"
+    assert identity(TrialConfig(), INPUTS) == "53b46865c48669dc13ae1de91bafb8ce8ba9a3de52eb27b0012759e7e7ad542b"
 
 
 def test_a_change_is_known_for_every_field() -> None:
@@ -266,9 +276,29 @@ def test_a_change_is_known_for_every_field() -> None:
 def test_every_field_is_an_axis_and_changes_the_identity(path: str) -> None:
     default, changed = TrialConfig(), TrialConfig().replace({path: CHANGES[path]})
     assert changed.value(path) == CHANGES[path] != default.value(path)
-    assert identity(changed, INPUTS) != identity(default, INPUTS)
+    assert (identity(changed, INPUTS) != identity(default, INPUTS)) == (path != WITHOUT_EFFECT)
     back = changed.replace({path: default.value(path)})
     assert identity(back, INPUTS) == identity(default, INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "alike"),
+    [
+        ({}, False),
+        ({"model.batch_norm": "joint"}, False),
+        ({"model.batch_norm": "frozen"}, True),
+        ({"parallel.sync_batch_norm": True}, True),
+    ],
+    ids=str,
+)
+def test_the_identity_sees_workers_only_where_batch_norm_does(changes: dict[str, Any], alike: bool) -> None:
+    ids = [identity(TrialConfig().replace({**changes, "parallel.workers": workers}), INPUTS) for workers in (1, 2, 4)]
+    assert len(set(ids)) == (1 if alike else 3)
+
+
+def test_a_worker_may_have_one_image_where_batch_norm_sees_no_parts() -> None:
+    for changes in ({"model.batch_norm": "frozen"}, {"parallel.sync_batch_norm": True}):
+        assert TrialConfig().replace({**changes, "parallel.workers": 32}).parallel.workers == 32
 
 
 def test_identity_depends_on_the_inputs_and_their_roles() -> None:

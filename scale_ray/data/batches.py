@@ -1,4 +1,8 @@
-"""What a training step is given. A source batch has labels; a target batch has no field that could hold any."""
+"""What a training step is given. A source batch has labels; a target batch has no field that could hold any.
+
+A batch is the same for any number of workers. B of its images are drawn; every worker gets the views of its own rows
+(B / workers) and, since small numbers cost nothing to draw everywhere, the labels or places of all B.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +15,7 @@ from torch.utils.data import WeightedRandomSampler
 from scale_ray.config import TrialConfig
 from scale_ray.data.decoded import Domain
 from scale_ray.data.views import strong_view, weak_view
+from scale_ray.workers import ALONE, Workers
 
 # (stream, step) -> the generator of that step's randomness in that stream; the trial's seed is already in it.
 Generators = Callable[[str, int], torch.Generator]
@@ -34,15 +39,15 @@ class UnlabelledImages:
 
 @dataclass(frozen=True)
 class SourceBatch:
-    images: Tensor  # (B, 3, S, S) float32, weak view
-    labels: Tensor  # (B,) int64
+    images: Tensor  # (B / workers, 3, S, S) float32, weak view
+    labels: Tensor  # (B,) int64, of all workers' images
 
 
 @dataclass(frozen=True)
 class TargetBatch:
-    weak: Tensor  # (B, 3, S, S) float32
-    strong: Tensor  # (B, 3, S, S) float32, of the same images
-    indices: Tensor  # (B,) int64 on the CPU: places in the target domain, for the running pseudo-labels
+    weak: Tensor  # (B / workers, 3, S, S) float32
+    strong: Tensor  # (B / workers, 3, S, S) float32, of the same images
+    indices: Tensor  # (B,) int64 on the CPU: places of all in the target domain, for the running pseudo-labels
 
 
 def hold_out(domain: Domain, share: float, generator: torch.Generator) -> tuple[LabelledImages, LabelledImages]:
@@ -64,7 +69,7 @@ def _subset(domain: Domain, chosen: np.ndarray) -> LabelledImages:
 
 
 class Batches:
-    """Source and target batches, each a function of (seed, step).
+    """This worker's part of source and target batches, each a function of (seed, step).
 
     With `class_balance = both` the target's also depends on the pseudo-labels observed so far; they are this object's
     only state, and `state` saves them.
@@ -78,8 +83,10 @@ class Batches:
         num_classes: int,
         generators: Generators,
         device: torch.device,
+        workers: Workers = ALONE,
     ):
         self._config = config
+        self._workers = workers
         self._source, self._target = source, target
         self._generators = generators
         self._device = device
@@ -102,12 +109,7 @@ class Batches:
         """Step's source images, weak view, with labels."""
         indices = self._draw("source", step, len(self._source.labels), self._source_weights)
         images = self._fetch(self._source.images, self._source.places[indices.numpy()])
-        view = weak_view(
-            images,
-            self._config.views,
-            size=self._config.data.image_size,
-            generator=self._generators("source_weak", step),
-        )
+        view = self._view(weak_view, images, "source_weak", step)
         labels = torch.from_numpy(self._source.labels[indices.numpy()]).to(self._device)
         return SourceBatch(view, labels)
 
@@ -118,10 +120,9 @@ class Batches:
             weights = balanced_weights(self._pseudo_labels, self._num_classes, self._config.data.gamma)
         indices = self._draw("target", step, len(self._target.images), weights)
         images = self._fetch(self._target.images, indices.numpy())
-        views, size = self._config.views, self._config.data.image_size
         return TargetBatch(
-            weak=weak_view(images, views, size=size, generator=self._generators("target_weak", step)),
-            strong=strong_view(images, views, size=size, generator=self._generators("target_strong", step)),
+            weak=self._view(weak_view, images, "target_weak", step),
+            strong=self._view(strong_view, images, "target_strong", step),
             indices=indices,
         )
 
@@ -138,8 +139,18 @@ class Batches:
         if self._pseudo_labels is not None and "pseudo_labels" in state:
             self._pseudo_labels.copy_(state["pseudo_labels"])
 
-    def _fetch(self, images: np.ndarray, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(images[rows]).to(self._device)
+    def _fetch(self, images: np.ndarray, places: np.ndarray) -> Tensor:
+        """This worker's images of those at `places`."""
+        return torch.from_numpy(images[places[self._workers.rows(len(places))]]).to(self._device)
+
+    def _view(self, view: Callable[..., Tensor], images: Tensor, stream: str, step: int) -> Tensor:
+        return view(
+            images,
+            self._config.views,
+            size=self._config.data.image_size,
+            generator=self._generators(stream, step),
+            workers=self._workers,
+        )
 
     def _draw(self, stream: str, step: int, images: int, weights: Tensor | None) -> Tensor:
         """Indices (B,) of step's images: by weight with replacement, else epoch by epoch without."""

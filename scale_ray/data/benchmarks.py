@@ -89,7 +89,7 @@ def _office_home() -> Benchmark:
         images={domain: sum(row) for domain, row in counts.items()},
         aliases=dict.fromkeys(("Real World", "RealWorld", "real_world", "realworld", "real"), "Real_World"),
         pairs=tuple(permutations(counts, 2)),
-        defaults={},  # TrialConfig's own defaults are this benchmark's (METHOD 6)
+        defaults={"optim.precision": "bf16"},  # else TrialConfig's own are this benchmark's (METHOD 6)
         source="https://www.hemanthdv.org/officeHomeDataset.html; research use only: bring your own copy",
         class_counts={domain: dict(zip(classes, row, strict=True)) for domain, row in counts.items()},
     )

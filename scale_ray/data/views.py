@@ -2,8 +2,9 @@
 
 Every image draws its own parameters, RandAugment's operations included (torchvision.transforms.v2 and kornia's
 RandAugment draw operations once a batch). All draws come from the CPU generator that is passed in and take one call per
-view, so what image i draws depends on the generator and on i alone, not on the batch's size or device. Parameters are
-small CPU tensors; nothing is ever read back from the images' device.
+view, so what image i draws depends on the generator and on i alone, not on the batch's size or device. Every worker
+draws the parameters of the whole batch and uses those of its rows: an image looks the same whoever makes its view.
+Parameters are small CPU tensors; nothing is ever read back from the images' device.
 """
 
 import math
@@ -17,6 +18,7 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as torchvision_functional
 
 from scale_ray.config import ViewsConfig, check_name
+from scale_ray.workers import ALONE, Workers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -47,22 +49,27 @@ def evaluation_view(images: Tensor, *, size: int) -> Tensor:
     return _normalise(torchvision_functional.center_crop(images, [size, size]) / 255)
 
 
-def weak_view(images: Tensor, views: ViewsConfig, *, size: int, generator: Generator) -> Tensor:
+def weak_view(
+    images: Tensor, views: ViewsConfig, *, size: int, generator: Generator, workers: Workers = ALONE
+) -> Tensor:
     """Random resized crop, horizontal flip with probability 0.5 where `views.flip`, normalise.
 
     Args:
-        images: uint8, (B, 3, R, R).
+        images: uint8, (B, 3, R, R): this worker's rows of the global batch.
         views: `crop_scale` is the range of the share of the area that a crop keeps.
         size: S, the side in pixels of what the network sees.
-        generator: the CPU generator of this step and stream.
+        generator: the CPU generator of this step and stream, in the same state on every worker.
+        workers: who shares the global batch.
 
     Returns:
         float32, (B, 3, S, S).
     """
-    return _normalise(_random_crop(images, views, size, generator))
+    return _normalise(_random_crop(images, views, size, generator, workers))
 
 
-def strong_view(images: Tensor, views: ViewsConfig, *, size: int, generator: Generator) -> Tensor:
+def strong_view(
+    images: Tensor, views: ViewsConfig, *, size: int, generator: Generator, workers: Workers = ALONE
+) -> Tensor:
     """A crop and flip like `weak_view`'s, drawn anew, then `STRONG_VIEWS[views.strong]`, normalise.
 
     Arguments and result are those of `weak_view`.
@@ -73,8 +80,8 @@ def strong_view(images: Tensor, views: ViewsConfig, *, size: int, generator: Gen
     check_name("strong view", views.strong, STRONG_VIEWS)
     # A generator of its own, seeded before the crops draw: so its state does not depend on the size of the batch.
     seed = int(torch.randint(2**62, (), generator=generator))
-    crops = _random_crop(images, views, size, generator)
-    return _normalise(STRONG_VIEWS[views.strong](crops, views, torch.Generator().manual_seed(seed)))
+    crops = _random_crop(images, views, size, generator, workers)
+    return _normalise(STRONG_VIEWS[views.strong](crops, views, torch.Generator().manual_seed(seed), workers))
 
 
 def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor, *, size: int) -> Tensor:
@@ -99,7 +106,7 @@ def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor, *, size: int) ->
     return _warp(images.float(), matrices, size=size, padding="border").div_(255)
 
 
-def randaugment(images: Tensor, views: ViewsConfig, generator: Generator) -> Tensor:
+def randaugment(images: Tensor, views: ViewsConfig, generator: Generator, workers: Workers = ALONE) -> Tensor:
     """RandAugment with operations and signs drawn for every image.
 
     Operations and magnitude ranges are those of torchvision's RandAugment; warps are bilinear (its default is nearest)
@@ -109,14 +116,16 @@ def randaugment(images: Tensor, views: ViewsConfig, generator: Generator) -> Ten
     https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.v2.RandAugment.html
 
     Args:
-        images: float in [0, 1], (B, 3, H, W).
+        images: float in [0, 1], (B, 3, H, W): this worker's rows of the global batch.
         views: `randaugment_operations` rounds at `randaugment_magnitude` of 30.
         generator: the CPU generator to draw from.
+        workers: who shares the global batch.
 
     Returns:
         float in [0, 1], (B, 3, H, W).
     """
-    draws = torch.rand(len(images), views.randaugment_operations, 2, generator=generator)
+    batch = workers.size * len(images)
+    draws = torch.rand(batch, views.randaugment_operations, 2, generator=generator)[workers.rows(batch)]
     operations = (draws[..., 0] * len(OPERATIONS)).long()
     strengths = torch.where(draws[..., 1] < 0.5, -1.0, 1.0) * (views.randaugment_magnitude / _MAGNITUDE_BINS)
     images = images.clone()
@@ -130,20 +139,22 @@ def randaugment(images: Tensor, views: ViewsConfig, generator: Generator) -> Ten
     return images
 
 
-def colour_affine(images: Tensor, views: ViewsConfig, generator: Generator) -> Tensor:
+def colour_affine(images: Tensor, views: ViewsConfig, generator: Generator, workers: Workers = ALONE) -> Tensor:
     """Colour inversion (p = 0.5), gain and bias of each channel, and a small affine warp: for drawn digits.
 
     Args:
-        images: float in [0, 1], (B, 3, S, S).
+        images: float in [0, 1], (B, 3, S, S): this worker's rows of the global batch.
         views: not read; every strong view has this signature.
         generator: the CPU generator to draw from.
+        workers: who shares the global batch.
 
     Returns:
         float in [0, 1], (B, 3, S, S).
     """
-    draws = torch.rand(len(images), 12, generator=generator)
-    sign = torch.where(draws[:, :1] < 0.5, -1.0, 1.0)
-    gain, bias = _between(draws[:, 1:4], _GAIN), _between(draws[:, 4:7], _BIAS)
+    batch = workers.size * len(images)
+    draws, rows = torch.rand(batch, 12, generator=generator), workers.rows(batch)
+    sign = torch.where(draws[rows, :1] < 0.5, -1.0, 1.0)
+    gain, bias = _between(draws[rows, 1:4], _GAIN), _between(draws[rows, 4:7], _BIAS)
     scale, sign, bias = (_like(part, images)[..., None, None] for part in (gain * sign, sign, bias))
     # With x' = x or 1 - x and m' the mean of x', this is gain (x' - m') + m' + bias in one pass over the image.
     mean = images.mean(dim=(2, 3), keepdim=True)
@@ -155,10 +166,10 @@ def colour_affine(images: Tensor, views: ViewsConfig, generator: Generator) -> T
     slope = _between(shear, _SHEAR).deg2rad().tan()
     zoom, right, down = _between(zoom, _ZOOM), 2 * _between(right, _TRANSLATION), 2 * _between(down, _TRANSLATION)
     matrices = _matrices(cos / zoom, (cos * slope - sin) / zoom, -right, sin / zoom, (sin * slope + cos) / zoom, -down)
-    return _warp(coloured, matrices, size=images.shape[-1], padding="border")
+    return _warp(coloured, matrices[rows], size=images.shape[-1], padding="border")
 
 
-StrongView = Callable[[Tensor, ViewsConfig, Generator], Tensor]
+StrongView = Callable[[Tensor, ViewsConfig, Generator, Workers], Tensor]
 
 STRONG_VIEWS: dict[str, StrongView] = {"randaugment": randaugment, "colour_affine": colour_affine}
 
@@ -245,15 +256,18 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def _random_crop(images: Tensor, views: ViewsConfig, size: int, generator: Generator) -> Tensor:
+def _random_crop(images: Tensor, views: ViewsConfig, size: int, generator: Generator, workers: Workers) -> Tensor:
     """Ranges of torchvision's RandomResizedCrop; the aspect is narrowed to what fits, not drawn again until it does."""
-    area, aspect, left, top, flip = torch.rand(len(images), 5, generator=generator).unbind(1)
+    batch = workers.size * len(images)
+    area, aspect, left, top, flip = torch.rand(batch, 5, generator=generator).unbind(1)
     area = _between(area, views.crop_scale)
     narrowest, widest = area.clamp(min=_ASPECT[0]).log(), area.reciprocal().clamp(max=_ASPECT[1]).log()
     ratio = torch.lerp(narrowest, widest, aspect).exp()
     width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
     boxes = torch.stack([left * (1 - width), top * (1 - height), width, height], dim=1)
-    return crop_and_flip(images, boxes, (flip < 0.5) & views.flip, size=size)
+    # Sliced as late as here: log and exp of a batch may round other than those of its parts.
+    rows = workers.rows(batch)
+    return crop_and_flip(images, boxes[rows], (flip[rows] < 0.5) & views.flip, size=size)
 
 
 def _matrices(*entries: Tensor | float) -> Tensor:

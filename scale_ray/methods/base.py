@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 from scale_ray.config import TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
-from scale_ray.models import Network, Teacher
+from scale_ray.models import Network, Outputs, Teacher
+from scale_ray.workers import ALONE, Workers
 
 
 @dataclass(frozen=True)
 class StepOutput:
     """What one step of a method gives back to the loop."""
 
-    losses: dict[str, Tensor]  # loss term -> scalar, before its weight
-    pseudo_labels: Tensor | None = None  # (B,) of the target batch, detached
+    losses: dict[str, Tensor]  # loss term -> scalar of the global batch, before its weight
+    pseudo_labels: Tensor | None = None  # (B,) of the whole target batch, detached
     kept: Tensor | None = None  # (B,) bool: which of them passed the threshold
 
 
@@ -26,6 +27,7 @@ class Setting:
     config: TrialConfig
     num_classes: int
     steps_per_epoch: int
+    workers: Workers = ALONE
 
 
 class Method(nn.Module, ABC):
@@ -33,10 +35,14 @@ class Method(nn.Module, ABC):
 
     The loop calls `needs_target`, `step` and `after_update` for every step, in this order, and optimises
     `student.parameters()` in between. A method owns no optimiser and draws nothing at random but dropout.
+
+    On many workers each has its own rows of the images and all labels; `gathered` outputs make every loss, statistic
+    and pseudo-label that of the global batch, the same on every worker.
     """
 
     student: Network
     teacher: Teacher | None
+    workers: Workers
 
     @classmethod
     def check(cls, config: TrialConfig) -> None:
@@ -62,6 +68,15 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
         """The step's losses, differentiable towards the student alone. `target` is None where it is not needed."""
+
+    def forward(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
+        """`step`, under the name by which DistributedDataParallel calls it."""
+        return self.step(step, source, target)
+
+    def gathered(self, outputs: Outputs) -> Outputs:
+        """A network's outputs for the rows of all workers, given those for this worker's."""
+        features = None if outputs.features is None else self.workers.gather(outputs.features)
+        return Outputs(self.workers.gather(outputs.logits), features)
 
     def after_update(self) -> None:
         """Called when the student has been optimised."""

@@ -44,6 +44,7 @@ class Scale(Method):
         super().__init__()
         config = setting.config
         self.student = student
+        self.workers = setting.workers
         self._config = config
         self._steps_per_epoch = setting.steps_per_epoch
         self._terms: dict[str, LossTerm] = {name: LOSSES[name] for name in config.losses.terms}
@@ -132,15 +133,15 @@ class Scale(Method):
         assert self.teacher is not None
         if self._config.losses.statistics_window == "epoch" and step % self._steps_per_epoch == 0:
             self.statistics.reset()
-        features = self.teacher(source.images, project=True).features
+        features = self.workers.gather(self.teacher(source.images, project=True).features)
         self.statistics.update(features, per_location(source.labels, len(features) // len(source.labels)))
 
     @torch.no_grad()
     def _label(self, target: TargetBatch) -> _TeacherLabels:
         """Hard pseudo-labels of the weak view; every location of an image takes the image's."""
         assert self.teacher is not None
-        logits = self.teacher(target.weak).logits.float()
-        probabilities = image_level(logits.softmax(dim=1), len(target.weak))
+        logits = self.workers.gather(self.teacher(target.weak).logits)
+        probabilities = image_level(logits.softmax(dim=1), len(target.indices))
         confidence, labels = probabilities.max(dim=1)
         return _TeacherLabels(probabilities, confidence, labels)
 
@@ -148,13 +149,14 @@ class Scale(Method):
         self, source: SourceBatch, target: TargetBatch | None, project: bool
     ) -> tuple[Outputs, Outputs | None]:
         if target is None:
-            return self.student(source.images, project=project), None
+            return self.gathered(self.student(source.images, project=project)), None
         if self._config.model.batch_norm == "separate":
-            return self.student(source.images, project=project), self.student(target.strong, project=project)
-        both = self.student(torch.cat([source.images, target.strong]), project=project)
-        logits = both.logits.chunk(2)
-        features = (None, None) if both.features is None else both.features.chunk(2)
-        return Outputs(logits[0], features[0]), Outputs(logits[1], features[1])
+            domains = [self.student(images, project=project) for images in (source.images, target.strong)]
+        else:  # joint; and frozen, where one forward for both gives what two would
+            both = self.student(torch.cat([source.images, target.strong]), project=project)
+            features = (None, None) if both.features is None else both.features.chunk(2)
+            domains = [Outputs(*halves) for halves in zip(both.logits.chunk(2), features, strict=True)]
+        return self.gathered(domains[0]), self.gathered(domains[1])
 
     def _class_distributions(self) -> dict[str, Tensor]:
         if self.statistics is None:

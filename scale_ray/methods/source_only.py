@@ -15,6 +15,7 @@ class SourceOnly(Method):
     def __init__(self, student: Network, setting: Setting):
         super().__init__()
         self.student = student
+        self.workers = setting.workers
         self.teacher = None
 
     @classmethod
@@ -35,6 +36,6 @@ class SourceOnly(Method):
         return Scale.warm_up(config)
 
     def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
-        logits = self.student(source.images).logits
+        logits = self.gathered(self.student(source.images)).logits
         labels = per_location(source.labels, len(logits) // len(source.labels))
         return StepOutput({"ce": cross_entropy(logits, labels)})

@@ -2,6 +2,9 @@
 
 The update is the pairwise one of Chan, Golub and LeVeque (http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf),
 so a stream gives what the whole data set would, to rounding, in any order and any batching.
+
+Every worker updates with the features of all workers. Those are B x A numbers to gather; summing counts, means and
+deviations over the workers would move K x A or, with full covariances, K x A x A, and round otherwise than one worker.
 """
 
 from typing import Literal, Self

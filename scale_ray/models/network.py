@@ -1,19 +1,20 @@
 """Encoder, classifier head and projection head (METHOD 1)."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from scale_ray.config import ModelConfig
+from scale_ray.config import ModelConfig, Precision
 
 
 class Outputs(NamedTuple):
     """Of B images and L locations an image (L = 1 when pooled); row i * L + l is location l of image i."""
 
-    logits: Tensor  # (B * L, K)
-    features: Tensor | None  # (B * L, A), L2-normalised; None where no projection was asked for
+    logits: Tensor  # (B * L, K), float32 or better
+    features: Tensor | None  # (B * L, A), float32 or better, L2-normalised; None where no projection was asked for
 
 
 class Network(nn.Module):
@@ -22,30 +23,53 @@ class Network(nn.Module):
     The projection head serves training only: `state_for_prediction` leaves it out and `load_for_prediction` does
     without it.
 
+    With `batch_norm = frozen` every BatchNorm, the heads' too, normalises with the running statistics that it starts
+    with, also in training mode; its scale and shift go on learning.
+
     Args:
         encoder: images (B, 3, H, W) -> feature map (B, D, H', W').
         feature_dim: D.
         num_classes: K.
-        config: sizes of the heads and the level of contrast.
+        config: sizes of the heads, the level of contrast, and whether BatchNorm is frozen.
+        precision: `bf16` runs every forward pass under autocast, predictions too: a trained network is measured as it
+            was trained. Parameters and outputs are float32.
     """
 
     projector: nn.Module | None
 
-    def __init__(self, encoder: nn.Module, feature_dim: int, num_classes: int, config: ModelConfig):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        feature_dim: int,
+        num_classes: int,
+        config: ModelConfig,
+        precision: Precision = "float32",
+    ):
         super().__init__()
         self.encoder = encoder
         self.classifier = _head(feature_dim, config.hidden_dim, num_classes)
         self.projector = _head(feature_dim, config.hidden_dim, config.projection_dim)
         self.spatial = config.contrast_level == "spatial"
+        self.frozen = config.batch_norm == "frozen"
+        self.bf16 = precision == "bf16"
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.frozen:
+            for layer in batch_norms(self):
+                layer.eval()
+        return self
 
     def forward(self, images: Tensor, *, project: bool = False) -> Outputs:
         """Logits, and projections where asked for, of images (B, 3, H, W)."""
-        rows = self._rows(self.encoder(images))
-        logits = self.classifier(rows)
-        if not project:
-            return Outputs(logits, None)
-        assert self.projector is not None, "this network was loaded for prediction, without its projection head"
-        return Outputs(logits, F.normalize(self.projector(rows).float(), dim=1))
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            rows = self._rows(self.encoder(images))
+            logits = _widen(self.classifier(rows))
+            if not project:
+                return Outputs(logits, None)
+            assert self.projector is not None, "this network was loaded for prediction, without its projection head"
+            return Outputs(logits, F.normalize(_widen(self.projector(rows)), dim=1))
 
     def predict(self, images: Tensor) -> Tensor:
         """Class logits (B, K); at spatial level the mean over an image's locations."""
@@ -56,6 +80,13 @@ class Network(nn.Module):
         if self.spatial:
             return feature_map.flatten(2).transpose(1, 2).flatten(0, 1)
         return feature_map.mean(dim=(2, 3))
+
+    def running_statistics(self) -> list[Tensor]:
+        """BatchNorm's running means and variances that a worker moves by its own images alone."""
+        if self.frozen:
+            return []
+        layers = [layer for layer in batch_norms(self) if not isinstance(layer, nn.SyncBatchNorm)]
+        return [buffer for layer in layers for buffer in layer.buffers() if buffer.is_floating_point()]
 
     def state_for_prediction(self) -> dict[str, Tensor]:
         """The state without the projection head."""
@@ -69,6 +100,16 @@ class Network(nn.Module):
 
 def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """Every BatchNorm in `module`, the synchronised ones too."""
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+
+
+def _widen(values: Tensor) -> Tensor:
+    """Half precision to float32; float64 stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def image_level(values: Tensor, images: int) -> Tensor:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from scale_ray.models.network import Network
+from scale_ray.models.network import Network, batch_norms
 
 
 class Teacher(AveragedModel):
@@ -14,7 +14,8 @@ class Teacher(AveragedModel):
 
     Starts as a copy of the student. In its forward passes, BatchNorm uses the batch's own statistics and leaves the
     running ones alone, dropout is off: with running statistics of mixed domains pseudo-labels collapsed. After
-    `eval()` it predicts with running statistics like any model.
+    `eval()` it predicts with running statistics like any model. Where the student's BatchNorm is frozen so is the
+    teacher's: both normalise alike, always.
 
     Args:
         student: copied, heads too.
@@ -38,8 +39,9 @@ class Teacher(AveragedModel):
     def label_mode(self) -> None:
         """Ready for pseudo-labelling: BatchNorm on batch statistics, everything else in evaluation mode."""
         self.eval()
-        for layer in self.modules():
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                layer.train()
-                # Without tracking, a training forward normalises by the batch and touches no buffer.
-                layer.track_running_stats = False
+        if self.module.frozen:
+            return
+        for layer in batch_norms(self):
+            layer.train()
+            # Without tracking, a training forward normalises by the batch and touches no buffer.
+            layer.track_running_stats = False

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scale_ray.config import OptimConfig, TrialConfig
 from scale_ray.data.batches import Batches
@@ -103,7 +103,8 @@ def train(
     """Train `method.student` until `last` steps are done, from the checkpoint if there is one, else from `start`.
 
     Every step's randomness is a function of (seed, stream, step), so an interrupted and resumed training, and one that
-    goes on from what another has begun, end bit-equal to an uninterrupted one.
+    goes on from what another has begun, end bit-equal to an uninterrupted one. All of `method.workers` call it, and
+    all hold the same state after every step: one's checkpoint is everyone's, for any number of workers.
 
     Args:
         last: where to stop; None is config.optim.steps, the end.
@@ -133,6 +134,8 @@ def train(
         meter = _Meter(dict(saved["meter_sums"]), dict(saved["meter_counts"]))
         points = [_read_point(point) for point in saved["points"]]
 
+    shared = method.workers.wrap(method)
+
     def state(step: int) -> State:
         return {
             "step": step,
@@ -146,7 +149,7 @@ def train(
         }
 
     for step in range(first, last):
-        meter.add(_train_step(config, method, batches, optimiser, step))
+        meter.add(_train_step(config, method, shared, batches, optimiser, step))
         done = step + 1
         if done == config.optim.steps or done % config.evaluate_every == 0:
             points.append(_point(done, meter.take(), evaluator, method))
@@ -159,19 +162,26 @@ def train(
 
 
 def _train_step(
-    config: TrialConfig, method: Method, batches: Batches, optimiser: torch.optim.Optimizer, step: int
+    config: TrialConfig,
+    method: Method,
+    shared: nn.Module,  # the method, with gradients averaged over its workers
+    batches: Batches,
+    optimiser: torch.optim.Optimizer,
+    step: int,
 ) -> StepOutput:
-    # Dropout and the like draw from the global generator: it too is a function of the step.
-    torch.manual_seed(step_seed(config.seed, "forward", step))
+    # Dropout and the like draw from the global generator: it too is a function of the step. Workers have other images.
+    stream = "forward" if method.workers.is_first else f"forward_{method.workers.rank}"
+    torch.manual_seed(step_seed(config.seed, stream, step))
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * learning_rate_factor(config.optim, step)
     source = batches.source(step)
     target = batches.target(step) if method.needs_target(step) else None
-    output = method.step(step, source, target)
+    output: StepOutput = shared(step, source, target)
     total = torch.stack([config.losses.terms[name] * loss for name, loss in output.losses.items()]).sum()
     optimiser.zero_grad(set_to_none=True)
     total.backward()
     optimiser.step()
+    method.workers.average_(method.student.running_statistics())
     method.after_update()
     if target is not None and output.pseudo_labels is not None:
         batches.observe(target.indices, output.pseudo_labels)

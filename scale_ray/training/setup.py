@@ -3,19 +3,61 @@
 import os
 
 import torch
+from torch.nn import SyncBatchNorm
 
-from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.methods import METHODS, Method, Setting
 from scale_ray.models import BACKBONES, Network, build_encoder
 from scale_ray.training.seeding import step_seed
+from scale_ray.workers import ALONE, Workers
 
 
-def build_method(config: TrialConfig, num_classes: int, steps_per_epoch: int) -> Method:
+def build_method(config: TrialConfig, num_classes: int, steps_per_epoch: int, workers: Workers = ALONE) -> Method:
     """The method with a freshly initialised student, a function of config and seed."""
     torch.manual_seed(step_seed(config.seed, "initialisation", 0))
     encoder = build_encoder(config.model.backbone, config.model.weights)
-    student = Network(encoder, BACKBONES[config.model.backbone].feature_dim, num_classes, config.model)
-    return METHODS[config.method](student, Setting(config, num_classes, steps_per_epoch))
+    feature_dim = BACKBONES[config.model.backbone].feature_dim
+    student = Network(encoder, feature_dim, num_classes, config.model, config.optim.precision)
+    if _synchronises(config):
+        student = SyncBatchNorm.convert_sync_batchnorm(student)
+    return METHODS[config.method](student, Setting(config, num_classes, steps_per_epoch, workers))
+
+
+def place(method: Method, device: torch.device, execution: Execution) -> None:
+    """Move a method to its device, in the memory layout asked for; compile its encoders where that is asked for."""
+    method.to(device)
+    if execution.channels_last:
+        method.to(memory_format=torch.channels_last)
+    if execution.compile:
+        # What was compiled for an earlier training counts towards torch's limit of recompilations.
+        torch.compiler.reset()
+        # In place, and the encoders alone: names in a state dict stay, and heads and losses are small.
+        method.student.encoder.compile()
+        if method.teacher is not None:
+            method.teacher.module.encoder.compile()
+
+
+def check_workers(config: TrialConfig, workers: Workers, device: torch.device) -> None:
+    """Refuse to train with other processes than the config says, or where they cannot do what it says.
+
+    Raises:
+        ConfigError: another number of workers, or BatchNorm to be synchronised on a CPU.
+    """
+    if workers.size != config.parallel.workers:
+        raise ConfigError(
+            f"parallel.workers={config.parallel.workers}, but {workers.size} in this process group: start as many "
+            f"processes, or set parallel.workers to {workers.size}"
+        )
+    if _synchronises(config) and device.type != "cuda":
+        raise ConfigError(
+            f"parallel.sync_batch_norm works on GPUs only, and this worker's device is {device.type!r}: set it to "
+            "false, or model.batch_norm to 'frozen'"
+        )
+
+
+def _synchronises(config: TrialConfig) -> bool:
+    parallel = config.parallel
+    return parallel.sync_batch_norm and parallel.workers > 1 and config.model.batch_norm != "frozen"
 
 
 def find_device(name: str) -> torch.device:

@@ -24,8 +24,16 @@ from scale_ray.training.checkpoint import Checkpoints, NoCheckpoints, State, Sto
 from scale_ray.training.evaluation import Evaluator
 from scale_ray.training.loop import Progress, Trained, TrainingDiverged, train
 from scale_ray.training.seeding import generator
-from scale_ray.training.setup import build_method, configure_torch, describe_device, find_device
+from scale_ray.training.setup import (
+    build_method,
+    check_workers,
+    configure_torch,
+    describe_device,
+    find_device,
+    place,
+)
 from scale_ray.training.stages import Stage, alone
+from scale_ray.workers import Workers
 
 
 def run_trial(
@@ -60,6 +68,8 @@ def run_stage(
 ) -> list[Record]:
     """Train one stage; leave the records of the cells that end in it, or else its state for the stages after it.
 
+    Every worker of the process group calls it; the first leaves what is left.
+
     Args:
         checkpoints: where the unfinished training is kept; by default in the store.
         runner: who called, for the record.
@@ -74,7 +84,7 @@ def run_stage(
         every = execution.checkpoint_every
         checkpoints = StoreCheckpoints(store, stage.key, every) if store else NoCheckpoints()
     source, targets = open_data(stage.config, stage.targets, execution.root)
-    training = Training(stage.config, source, targets, device)
+    training = Training(stage.config, source, targets, device, execution)
     start = _parents_state(stage, store, training.method, device)
     trained = training.run(checkpoints, progress or Progress(), last=stage.last, start=start, cells=len(stage.waiting))
     facts = provenance(
@@ -83,6 +93,8 @@ def run_stage(
         charged_seconds=sum(seconds / cells for seconds, cells in trained.spent),
         shared_steps=stage.last if len(stage.ends) > 1 else stage.first,
         runner=runner,
+        workers=training.workers.size,
+        backend=training.workers.backend,
         device=describe_device(device),
         threads=execution.threads,
     )
@@ -90,7 +102,7 @@ def run_stage(
     for cell in stage.ends:
         result = _result(trained, source, targets[cell.config.data.target])
         records.append(_record(cell, execution.root, facts, result=result))
-    if store is not None:
+    if store is not None and training.workers.is_first:
         _leave(stage, trained, records, _model(training.method) if execution.keep_model else None, store)
     return records
 
@@ -140,12 +152,23 @@ class Training:
         source: labelled domain.
         targets: the domains to measure on, the config's target among them.
         device: where models and batches live.
+        execution: how models are laid out and run.
 
     Raises:
+        ConfigError: the processes that train here are not those that the config asks for.
         DataError: the source has no image to hold out.
     """
 
-    def __init__(self, config: TrialConfig, source: Domain, targets: Mapping[str, Domain], device: torch.device):
+    def __init__(
+        self,
+        config: TrialConfig,
+        source: Domain,
+        targets: Mapping[str, Domain],
+        device: torch.device,
+        execution: Execution | None = None,
+    ):
+        self.workers = workers = Workers.current()
+        check_workers(config, workers, device)
         generators = partial(generator, config.seed)
         training, validation = hold_out(source, config.data.holdout, generators("hold_out", 0))
         if len(validation.labels) == 0:
@@ -156,11 +179,11 @@ class Training:
         unlabelled = UnlabelledImages(targets[config.data.target].images)
         labelled = {name: _labelled(domain) for name, domain in targets.items()}
         self._config = config
-        self._batches = Batches(config, training, unlabelled, num_classes, generators, device)
-        self._evaluator = Evaluator(labelled, validation, size=config.data.image_size, device=device)
-        # channels_last: the layout in which convolutions are fastest, on CPU and GPU alike.
-        self.method = build_method(config, num_classes, self._batches.steps_per_epoch)
-        self.method.to(device).to(memory_format=torch.channels_last)
+        self._batches = Batches(config, training, unlabelled, num_classes, generators, device, workers)
+        size = config.data.image_size
+        self._evaluator = Evaluator(labelled, validation, size=size, device=device, workers=workers)
+        self.method = build_method(config, num_classes, self._batches.steps_per_epoch, workers)
+        place(self.method, device, execution or Execution())
 
     def run(
         self,

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from scale_ray.config import TrialConfig
 from scale_ray.data.batches import Batches, LabelledImages, UnlabelledImages, balanced_weights, hold_out
 from scale_ray.data.decoded import Domain
+from scale_ray.data.views import STRONG_VIEWS
 from scale_ray.training.seeding import generator
+from scale_ray.workers import ALONE, Workers
 
 CPU = torch.device("cpu")
 
@@ -22,11 +24,11 @@ def domain(labels: list[int], classes: int) -> Domain:
     return Domain("d", images, np.array(labels), tuple(map(str, range(classes))), ())
 
 
-def batches(config: TrialConfig, labels: list[int], target_images: int = 20) -> Batches:
+def batches(config: TrialConfig, labels: list[int], target_images: int = 20, workers: Workers = ALONE) -> Batches:
     source = domain(labels, 3)
     target = UnlabelledImages(domain([0] * target_images, 3).images)
     everything = LabelledImages(source.images, np.arange(len(labels)), source.labels)
-    return Batches(config, everything, target, 3, partial(generator, config.seed), CPU)
+    return Batches(config, everything, target, 3, partial(generator, config.seed), CPU, workers)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0.05, 0.9))
@@ -91,6 +93,33 @@ def test_a_batch_is_a_function_of_the_step(tiny_config: TrialConfig, balance: st
     assert torch.equal(target.strong, again_target.strong)
     other_seed = batches(config.replace({"seed": 1}), labels)
     assert not torch.equal(source.images, other_seed.source(4).images)
+
+
+@pytest.mark.parametrize("strong", STRONG_VIEWS)
+@pytest.mark.parametrize("balance", ["off", "source", "both"])
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_workers_parts_are_one_workers_batch_bit_for_bit(
+    tiny_config: TrialConfig, size: int, balance: str, strong: str
+) -> None:
+    config = tiny_config.replace({"data.class_balance": balance, "views.strong": strong})
+    labels = [0, 1, 2] * 7
+    one, *workers = [batches(config, labels, workers=worker) for worker in (ALONE, *everyone(size))]
+    for step in range(6):  # epochs of 20 and 21 images end within the steps' batches of 8
+        source, target = one.source(step), one.target(step)
+        parts = [(made.source(step), made.target(step)) for made in workers]
+        assert torch.equal(torch.cat([part.images for part, _ in parts]), source.images)
+        assert torch.equal(torch.cat([part.weak for _, part in parts]), target.weak)
+        assert torch.equal(torch.cat([part.strong for _, part in parts]), target.strong)
+        for source_part, target_part in parts:
+            assert len(source_part.images) == len(target_part.weak) == config.optim.batch_size // size
+            assert torch.equal(source_part.labels, source.labels)
+            assert torch.equal(target_part.indices, target.indices)
+        for made in (one, *workers):
+            made.observe(target.indices, target.indices % 3)
+
+
+def everyone(size: int) -> list[Workers]:
+    return [Workers(rank, size) for rank in range(size)]
 
 
 def test_observed_pseudo_labels_make_rare_classes_frequent_and_are_the_state(tiny_config: TrialConfig) -> None:

@@ -19,6 +19,7 @@ from scale_ray.data.views import (
     strong_view,
     weak_view,
 )
+from scale_ray.workers import ALONE, Workers
 
 STRONG = sorted(STRONG_VIEWS)
 
@@ -40,11 +41,13 @@ def without_normalisation(view: Tensor) -> Tensor:
     return view * torch.tensor(IMAGENET_STD).view(3, 1, 1) + torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
 
 
-def every_view(images: Tensor, views: ViewsConfig, size: int, seed: int = 0) -> dict[str, Tensor]:
-    drawn = {"weak": weak_view(images, views, size=size, generator=seeded(seed))}
+def every_view(
+    images: Tensor, views: ViewsConfig, size: int, seed: int = 0, workers: Workers = ALONE
+) -> dict[str, Tensor]:
+    drawn = {"weak": weak_view(images, views, size=size, generator=seeded(seed), workers=workers)}
     for name in STRONG:
         chosen = views.model_copy(update={"strong": name})
-        drawn[name] = strong_view(images, chosen, size=size, generator=seeded(seed))
+        drawn[name] = strong_view(images, chosen, size=size, generator=seeded(seed), workers=workers)
     return drawn
 
 
@@ -114,6 +117,32 @@ def test_an_image_draws_by_generator_and_place_whatever_batch_follows(shared: in
     whole, part = every_view(images, ViewsConfig(), 16), every_view(images[:shared], ViewsConfig(), 16)
     for name in whole:
         torch.testing.assert_close(whole[name][:shared], part[name], msg=name)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.integers(1, 5),
+    share=st.integers(1, 9),
+    side=st.integers(8, 40),
+    flip=st.booleans(),
+    operations=st.integers(1, 4),
+    magnitude=st.integers(0, 30),
+    seed=st.integers(0, 1000),
+)
+def test_an_image_looks_the_same_bit_for_bit_whoever_makes_its_view(
+    size: int, share: int, side: int, flip: bool, operations: int, magnitude: int, seed: int
+) -> None:
+    views = ViewsConfig(
+        crop_scale=(0.3, 1.0), flip=flip, randaugment_operations=operations, randaugment_magnitude=magnitude
+    )
+    images = noise(size * share, side, seed)
+    whole = every_view(images, views, side, seed)
+    parts = [
+        every_view(images[worker.rows(len(images))], views, side, seed, worker)
+        for worker in (Workers(rank, size) for rank in range(size))
+    ]
+    for name, view in whole.items():
+        assert torch.equal(torch.cat([part[name] for part in parts]), view), name
 
 
 def test_the_strong_view_differs_from_the_weak_one_but_only_by_the_strong_part_where_that_is_idle() -> None:
@@ -374,7 +403,7 @@ def test_a_strong_view_leaves_its_input_alone() -> None:
     images = smooth(6, 16) / 255
     before = images.clone()
     for view in STRONG_VIEWS.values():
-        view(images, ViewsConfig(randaugment_operations=4), seeded())
+        view(images, ViewsConfig(randaugment_operations=4), seeded(), ALONE)
         assert torch.equal(images, before)
     for name, operation in OPERATIONS.items():
         operation(images, torch.full((6,), 0.5))

@@ -49,6 +49,24 @@ class TestEveryMethod:
         assert all(torch.equal(a, b) for a, b in zip(*(part.parameters() for part in students), strict=True))
         assert first.points[-1].accuracies.source_val > 60  # chance is 33
 
+    def test_trains_in_bf16_with_losses_and_parameters_in_float32(
+        self, name: str, tiny_config: TrialConfig, tiny_root: Path
+    ) -> None:
+        config = of_method(tiny_config, name).replace(
+            {"optim.steps": 80, "evaluate_every": 80, "optim.precision": "bf16"}
+        )
+        source, targets = open_data(config, ["inverted"], tiny_root)
+        training = Training(config, source, targets, torch.device("cpu"))
+        assert training.run().points[-1].accuracies.source_val > 60  # chance is 33
+        method = training.method
+        output = method.step(3, source_batch(), target_batch() if method.needs_target(3) else None)
+        assert {loss.dtype for loss in output.losses.values()} == {torch.float32}
+        assert {parameter.dtype for parameter in method.parameters()} == {torch.float32}
+        exact = build(config.replace({"optim.precision": "float32"}))
+        exact.load_state_dict(method.state_dict())
+        expected = exact.step(3, source_batch(), target_batch() if exact.needs_target(3) else None)
+        assert any(not torch.equal(output.losses[term], loss) for term, loss in expected.losses.items())
+
     def test_gradient_reaches_the_student_and_nothing_else(self, name: str, tiny_config: TrialConfig) -> None:
         method = build(of_method(tiny_config, name))
         step = tiny_config.optim.warmup_steps + 1

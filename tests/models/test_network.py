@@ -11,10 +11,11 @@ IMAGES, CLASSES, LOCATIONS = 3, 5, 16  # lenet maps 32 x 32 pixels to 4 x 4 loca
 LEVELS = pytest.mark.parametrize("level", ["pooled", "spatial"])
 
 
-def network(level: str) -> Network:
+def network(level: str, *, batch_norm: str = "separate", precision: str = "float32") -> Network:
     torch.manual_seed(0)
-    config = ModelConfig(backbone="lenet", weights="none", hidden_dim=12, projection_dim=6, contrast_level=level)
-    return Network(build_encoder("lenet", "none"), BACKBONES["lenet"].feature_dim, CLASSES, config)
+    sizes = {"hidden_dim": 12, "projection_dim": 6, "contrast_level": level}
+    config = ModelConfig(backbone="lenet", weights="none", batch_norm=batch_norm, **sizes)
+    return Network(build_encoder("lenet", "none"), BACKBONES["lenet"].feature_dim, CLASSES, config, precision)
 
 
 @pytest.fixture
@@ -41,12 +42,63 @@ def test_features_have_length_one(level: str, images: Tensor) -> None:
     torch.testing.assert_close(lengths, torch.ones(rows(level)), rtol=1e-6, atol=0)
 
 
-def test_features_are_float32_under_autocast(images: Tensor) -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        outputs = network("pooled")(images, project=True)
-    assert outputs.logits.dtype == torch.bfloat16  # so autocast did act
-    assert outputs.features.dtype == torch.float32
+def test_bf16_rounds_what_is_inside_and_gives_float32_with_features_of_length_one(images: Tensor) -> None:
+    model, exact = network("pooled", precision="bf16"), network("pooled")
+    inside: dict[str, torch.dtype] = {}
+    for name in ("encoder", "classifier", "projector"):
+        model.get_submodule(name).register_forward_hook(
+            lambda module, arguments, output, name=name: inside.update({name: output.dtype})
+        )
+    outputs, expected = model(images, project=True), exact(images, project=True)
+    assert inside == dict.fromkeys(("encoder", "classifier", "projector"), torch.bfloat16)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert outputs.features.dtype == outputs.logits.dtype == torch.float32
     torch.testing.assert_close(outputs.features.norm(dim=1), torch.ones(IMAGES), rtol=1e-6, atol=0)
+    torch.testing.assert_close(outputs.logits, expected.logits, rtol=0, atol=0.2)
+    assert not torch.equal(outputs.logits, expected.logits)
+
+
+def test_predictions_have_the_precision_of_training(images: Tensor) -> None:
+    model, exact = network("pooled", precision="bf16").eval(), network("pooled").eval()
+    assert torch.equal(model.predict(images), model(images).logits)
+    assert not torch.equal(model.predict(images), exact.predict(images))
+
+
+def test_a_network_in_float64_stays_in_it(images: Tensor) -> None:
+    outputs = network("pooled").double()(images.double(), project=True)
+    assert outputs.logits.dtype == outputs.features.dtype == torch.float64
+    torch.testing.assert_close(outputs.features.norm(dim=1), torch.ones(IMAGES).double(), rtol=1e-14, atol=0)
+
+
+@LEVELS
+def test_frozen_batch_norm_normalises_by_what_it_started_with_and_goes_on_learning(level: str, images: Tensor) -> None:
+    model = network(level, batch_norm="frozen")
+    with torch.no_grad():
+        for buffer in model.buffers():
+            buffer.copy_(buffer + torch.rand(buffer.shape) / 10)
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model.eval()
+    expected = model(images, project=True)
+    model.train()
+    assert model.training
+    assert model.classifier.training
+    outputs = model(images, project=True)
+    assert torch.equal(outputs.logits, expected.logits)  # in training mode too, and image by image:
+    alone = torch.cat([model(image[None]).logits for image in images])
+    torch.testing.assert_close(outputs.logits, alone)
+    assert before
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    (outputs.logits.square().sum() + outputs.features[:, 0].sum()).backward()
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d)]
+    assert len(norms) == 7  # five of the encoder, one of each head
+    assert all(layer.weight.grad.abs().sum() > 0 for layer in norms)
+    assert model.running_statistics() == []
+
+
+def test_running_statistics_are_those_of_every_batch_norm() -> None:
+    statistics = network("pooled").running_statistics()
+    assert len(statistics) == 2 * 7
+    assert all(tensor.is_floating_point() for tensor in statistics)
 
 
 @LEVELS

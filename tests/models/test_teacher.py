@@ -10,9 +10,9 @@ from scale_ray.models import BACKBONES, Network, Teacher, build_encoder
 STEPS = 6
 
 
-def student() -> Network:
+def student(batch_norm: str = "separate") -> Network:
     torch.manual_seed(0)
-    config = ModelConfig(backbone="lenet", weights="none", hidden_dim=8, projection_dim=4)
+    config = ModelConfig(backbone="lenet", weights="none", hidden_dim=8, projection_dim=4, batch_norm=batch_norm)
     return Network(build_encoder("lenet", "none"), BACKBONES["lenet"].feature_dim, 3, config).double()
 
 
@@ -112,6 +112,19 @@ def test_labelling_switches_dropout_off() -> None:
     network.classifier.append(nn.Dropout(0.5))
     teacher = Teacher(network, 0.99)
     assert torch.equal(teacher(images(1)).logits, teacher(images(1)).logits)
+
+
+def test_frozen_labelling_normalises_as_the_student_and_as_prediction_do() -> None:
+    network = student("frozen")
+    teacher = Teacher(network, 0.99)
+    before = state(teacher)
+    labelled = teacher(images(2)).logits
+    assert torch.equal(labelled, network(images(2)).logits)
+    teacher.eval()
+    assert torch.equal(labelled, teacher.module.predict(images(2)))
+    teacher.label_mode()
+    assert torch.equal(labelled, teacher(images(2)).logits)
+    assert_equal(state(teacher), before)
 
 
 def test_prediction_uses_running_statistics_and_changes_nothing() -> None:
