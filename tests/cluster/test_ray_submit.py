@@ -44,6 +44,7 @@ class Laptop:
                 "RAY_AUTH_MODE": "token",
                 "RAY_USAGE_STATS_ENABLED": "0",
                 "TERM": "dumb",
+                "TMPDIR": str(self.folder / "laptop"),
             },
         )
 
