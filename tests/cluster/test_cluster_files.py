@@ -1,0 +1,280 @@
+"""The cluster files against Ray's own checks, a simulated AWS, the fields of KubeRay's RayJob, and this repository."""
+
+import copy
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import typer
+import yaml
+from jsonschema import ValidationError
+from moto import mock_aws
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from scale_ray.cli.ablate import ablate
+
+REPOSITORY = Path(__file__).parents[2]
+CLOUDS = ["gpu.yaml", "gcp.yaml"]
+RAY_FILES = [*CLOUDS, "onprem.yaml"]
+ENVIRONMENT = "~/scale_ray_venv"
+TOKEN = "~/.ray/auth_token"
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+PINS = dict(re.findall(r"^([\w-]+)==(\S+)$", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE))
+
+
+def read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((REPOSITORY / "cluster" / name).read_text())
+
+
+def head_and_workers(config: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    types = dict(config["available_node_types"])
+    return types.pop(config["head_node_type"]), list(types.values())
+
+
+def test_the_pins_are_what_these_tests_run_with() -> None:
+    assert PINS["ray"] == version("ray")
+
+
+# Ray's cluster launcher
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_ray_takes_the_file(name: str) -> None:
+    validate_config(prepare_config(read(name)))
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+@pytest.mark.parametrize(
+    "typo", [{"idle_timeout_minuts": 5}, {"idle_timeout_minutes": "five"}, {"setup_commands": [5]}]
+)
+def test_ray_refuses_a_typo(name: str, typo: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        validate_config(prepare_config(read(name) | typo))
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_ray_refuses_a_typo_in_a_node_type(name: str) -> None:
+    config = read(name)
+    config["available_node_types"]["gpu"]["min_worker"] = 0
+    with pytest.raises(ValidationError):
+        validate_config(prepare_config(config))
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_the_head_of_a_cloud_trains_nothing_and_workers_come_and_go(name: str) -> None:
+    config = prepare_config(read(name))
+    head, (gpu,) = head_and_workers(config)
+    assert head["resources"] == {"CPU": 0}
+    assert (head["min_workers"], head["max_workers"]) == (0, 0)
+    assert gpu["min_workers"] == 0
+    assert 0 < gpu["max_workers"] == config["max_workers"]
+    assert 0 < config["idle_timeout_minutes"] <= 10
+    assert config["provider"]["cache_stopped_nodes"] is False
+
+
+def test_the_head_on_prem_trains_nothing() -> None:
+    *_, start = read("onprem.yaml")["head_start_ray_commands"]
+    assert {"--head", "--num-cpus=0", "--num-gpus=0"} <= set(shlex.split(start))
+
+
+def test_on_prem_the_first_autoscaler_runs() -> None:
+    # The second one, Ray's default, starts no worker of `provider: local` in 2.60: test_ray_submit.py.
+    *_, start = read("onprem.yaml")["head_start_ray_commands"]
+    assert "RAY_enable_autoscaler_v2=0 ray start --head" in start
+
+
+def test_gcp_workers_are_spot_and_have_a_gpu_and_the_store() -> None:
+    config = read("gcp.yaml")
+    head, (gpu,) = head_and_workers(config)
+    assert "scheduling" not in head["node_config"]
+    assert gpu["node_config"]["scheduling"]["provisioningModel"] == "SPOT"
+    assert gpu["node_config"]["scheduling"]["onHostMaintenance"] == "TERMINATE"
+    (accelerator,) = gpu["node_config"]["guestAccelerators"]
+    assert gpu["resources"]["GPU"] == accelerator["acceleratorCount"] == 1
+    assert gpu["resources"]["CPU"] == int(gpu["node_config"]["machineType"].rpartition("-")[2])
+    (account,) = gpu["node_config"]["serviceAccounts"]
+    assert account["email"].endswith(f"@{config['provider']['project_id']}.iam.gserviceaccount.com")
+
+
+# What a node installs
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_ray_adds_no_command_of_its_own(name: str) -> None:
+    ours, prepared = read(name), prepare_config(read(name))
+    common = ours["setup_commands"]
+    assert prepared["head_setup_commands"] == common + ours.get("head_setup_commands", [])
+    assert prepared["worker_setup_commands"] == common + ours.get("worker_setup_commands", [])
+    assert "nightly" not in str(prepared)
+    assert "ray-wheels" not in str(prepared)
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_a_node_installs_this_package_with_the_pinned_versions(name: str) -> None:
+    config = read(name)
+    (install,) = (shlex.split(command) for command in config["setup_commands"] if " pip install " in command)
+    constraints = install[install.index("--constraints") + 1]
+    assert config["file_mounts"][constraints] == "constraints.txt"
+    (package,) = (word for word in install if word.startswith("~/scale_ray") and word not in (constraints, ENVIRONMENT))
+    folder, _, extras = package.rstrip("]").partition("[")
+    assert config["file_mounts"][f"{folder}/pyproject.toml"] == "pyproject.toml"
+    assert extras in {"", *PROJECT["project"]["optional-dependencies"]}
+    assert extras == {"gpu.yaml": "s3", "gcp.yaml": "gcs", "onprem.yaml": ""}[name]
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_file_mounts_are_all_that_the_installation_reads(name: str) -> None:
+    project = PROJECT["project"]
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    needed = {"pyproject.toml", "constraints.txt", project["readme"], *project["license-files"], *packages}
+    mounts = read(name)["file_mounts"]
+    del mounts[TOKEN]
+    assert set(mounts.values()) == needed
+    assert set(mounts) == {f"~/scale_ray/{source}" for source in needed}
+    assert all((REPOSITORY / source).exists() for source in needed)
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_nodes_have_the_token_and_ask_for_it(name: str) -> None:
+    config = read(name)
+    assert config["file_mounts"][TOKEN] == TOKEN
+    (of_the_login_shell,) = (command for command in config["setup_commands"] if command.endswith(">> ~/.bashrc"))
+    assert "export RAY_AUTH_MODE=token " in of_the_login_shell
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_the_setup_of_a_cloud_is_the_one_that_is_run_on_prem(name: str) -> None:
+    def without_extras(command: str) -> str:
+        return re.sub(r"(~/scale_ray)(\[\w+\])?( boto3| google-api-python-client cryptography)?$", r"\1", command)
+
+    assert [without_extras(command) for command in read(name)["setup_commands"]] == read("onprem.yaml")[
+        "setup_commands"
+    ]
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_commands_are_shell(name: str) -> None:
+    config = read(name)
+    commands = [command for key, lines in config.items() if key.endswith("_commands") for command in lines]
+    assert len(commands) >= 8
+    for command in commands:
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+# AWS, simulated by moto
+
+
+@pytest.fixture
+def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An account with the role that gpu.yaml asks for; Ray writes its new SSH key into a home that goes."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    with mock_aws():
+        iam = boto3.client("iam")
+        iam.create_role(RoleName="scale-ray-node", AssumeRolePolicyDocument="{}")
+        iam.create_instance_profile(InstanceProfileName="scale-ray-node")
+        iam.add_role_to_instance_profile(InstanceProfileName="scale-ray-node", RoleName="scale-ray-node")
+        yield
+
+
+def test_aws_starts_an_on_demand_head_and_a_spot_worker_with_a_gpu(aws: None) -> None:
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    config = AWSNodeProvider.fillout_available_node_types_resources(bootstrap_aws(prepare_config(read("gpu.yaml"))))
+    head, (gpu,) = head_and_workers(config)
+    assert head["resources"] == {"CPU": 0}
+    assert gpu["resources"]["GPU"] == 1
+    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+    for node in (head, gpu):
+        provider.create_node(copy.deepcopy(node["node_config"]), {}, 1)
+    reservations = boto3.client("ec2", config["provider"]["region"]).describe_instances()["Reservations"]
+    started = {instance["InstanceType"]: instance for one in reservations for instance in one["Instances"]}
+    assert started.keys() == {"m6i.xlarge", "g6.2xlarge"}
+    assert "InstanceLifecycle" not in started["m6i.xlarge"]
+    assert started["g6.2xlarge"]["InstanceLifecycle"] == "spot"
+    for instance in started.values():
+        assert instance["IamInstanceProfile"]["Arn"].endswith("/scale-ray-node")
+        (disk,) = instance["BlockDeviceMappings"]
+        assert disk["Ebs"]["DeleteOnTermination"] is True
+
+
+# Kubernetes
+
+
+def test_kuberay_runs_one_study_with_a_head_that_trains_nothing() -> None:
+    job = read("kuberay.yaml")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert job["spec"].keys() == {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "rayClusterSpec"}
+    assert job["spec"]["shutdownAfterJobFinishes"] is True
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["rayVersion"] == PINS["ray"]
+    assert cluster["enableInTreeAutoscaling"] is True
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    (gpu,) = cluster["workerGroupSpecs"]
+    assert 0 == gpu["minReplicas"] <= gpu["replicas"] <= gpu["maxReplicas"]
+    assert gpu["maxReplicas"] > 0
+
+
+def test_kuberay_pods_have_the_image_and_only_workers_a_gpu() -> None:
+    cluster = read("kuberay.yaml")["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    (head,), (worker,) = (group["template"]["spec"]["containers"] for group in groups)
+    assert head["image"] == worker["image"] == f"YOUR-REGISTRY/scale-ray:{PROJECT['project']['version']}"
+    for container, gpus in ((head, None), (worker, 1)):
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert container["resources"]["limits"].get("nvidia.com/gpu") == gpus
+    # Ray's start parameters are strings in this API; a number is refused by the operator.
+    assert all(isinstance(value, str) for group in groups for value in group["rayStartParams"].values())
+
+
+def test_kuberay_starts_a_script_of_the_image_with_options_that_exist() -> None:
+    python, script, *options = shlex.split(read("kuberay.yaml")["spec"]["entrypoint"])
+    assert python == "python"
+    assert ["experiments", "experiments"] in [words for name, words in instructions() if name == "COPY"]
+    (folder,) = (words[0] for name, words in instructions() if name == "WORKDIR" and words != ["/opt/scale_ray"])
+    assert (REPOSITORY / Path(script).relative_to(folder)).is_file()
+    app = typer.Typer()
+    app.command()(ablate)
+    chosen = typer.main.get_command(app).make_context(script, options).params
+    assert str(chosen["storage"]).startswith("s3:/")
+
+
+# The image
+
+
+def instructions() -> list[tuple[str, list[str]]]:
+    text = (REPOSITORY / "cluster" / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return [(name, words) for name, *words in lines]
+
+
+def test_the_image_copies_what_exists_and_what_its_context_holds() -> None:
+    ignore = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert ignore[0] == "*"
+    context = {line[1:] for line in ignore if line.startswith("!")}
+    copied = {source for name, words in instructions() if name == "COPY" for source in words[:-1]}
+    assert copied == context
+    assert all((REPOSITORY / source).exists() for source in copied)
+
+
+def test_the_image_has_our_python_pinned_versions_and_no_root() -> None:
+    steps = instructions()
+    assert steps[0][0] == "FROM"
+    assert re.fullmatch(r"python:3\.11-slim-\w+", steps[0][1][0])
+    install, again = (words for name, words in steps if name == "RUN" and "pip" in words)
+    assert install[install.index("--constraint") + 1] == "constraints.txt"
+    assert install[-1] == '".[s3,gcs]"'
+    assert "--no-deps" in again
+    user = [name for name, _ in steps].index("USER")
+    assert steps[user][1] == ["1000"]
+    assert [name for name, _ in steps[user + 1 :]] == ["RUN"]  # the check, as the user who will run it
+    assert "scale-ray --help" in " ".join(steps[-1][1])

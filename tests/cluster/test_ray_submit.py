@@ -1,0 +1,180 @@
+"""`ray up`, `ray submit`, `ray job submit` and `ray down` for real: cluster/onprem.yaml on machines of namespaces."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scale_ray.records import Record
+from scale_ray.store import Store
+
+REPOSITORY = Path(__file__).parents[2]
+MACHINES = Path(__file__).with_name("machines.sh")
+NAMESPACES = ["unshare", "--pid", "--fork", "--mount-proc", "--net", "--mount", "--uts", "--kill-child"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+class Laptop:
+    """Where a researcher sits: a checkout, a cluster file, and a head node and a worker that SSH reaches."""
+
+    def __init__(self, folder: Path, process: int):
+        self.folder = folder
+        self.cluster = folder / "cluster.yaml"
+        self.storage = folder / "nfs" / "ablation"
+        self._enter = ["nsenter", f"--target={process}", "--pid", "--net", "--mount", "--uts", f"--wd={REPOSITORY}"]
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command at the checkout's root; standard error goes with its output."""
+        return subprocess.Popen(
+            [*self._enter, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={
+                "HOME": str(self.folder / "laptop"),
+                "PATH": f"{Path(sys.prefix) / 'bin'}:{os.defpath}",
+                "RAY_AUTH_MODE": "token",
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "TERM": "dumb",
+                "TMPDIR": str(self.folder / "laptop"),
+            },
+        )
+
+    def run(self, *command: str) -> str:
+        """The output of a command, which must succeed."""
+        with self.start(*command) as process:
+            output, _ = process.communicate()
+        assert process.returncode == 0, f"{' '.join(command)}\n{output}"
+        return output
+
+    def rays_on(self, address: str) -> set[str]:
+        """Which of Ray's servers run on a machine."""
+        login = ["ssh", "-i", str(self.folder / "key"), "-o", "StrictHostKeyChecking=no", address]
+        return {"raylet", "gcs_server"}.intersection(self.run(*login, "ps", "-eo", "comm=").split())
+
+
+def what_is_missing() -> str | None:
+    if os.geteuid() != 0:
+        return "only root makes namespaces with an SSH server in them"
+    for program in ("unshare", "nsenter", "ip", "ssh", "ssh-keygen", "/usr/sbin/sshd", "rsync"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed (Debian: util-linux, iproute2, openssh-client, openssh-server, rsync)"
+    trial = subprocess.run(
+        [*NAMESPACES, "ip", "link", "add", "bridge", "type", "bridge"], capture_output=True, text=True, check=False
+    )
+    return f"no namespaces with a network are to be had: {trial.stderr.strip()}" if trial.returncode else None
+
+
+def cluster_file(folder: Path) -> str:
+    """cluster/onprem.yaml with the addresses, login and setup of the machines here, and nothing else changed."""
+    config = yaml.safe_load((REPOSITORY / "cluster" / "onprem.yaml").read_text())
+    config["provider"] |= {"head_ip": "10.77.0.1", "worker_ips": ["10.77.0.2"]}
+    config["auth"] = {"ssh_user": "root", "ssh_private_key": str(folder / "key")}
+    environment = {
+        "PATH": f"{Path(sys.prefix) / 'bin'}:$PATH",
+        "PYTHONPATH": "$HOME/scale_ray",  # the package as the file mounts brought it
+        "SCALE_RAY_CACHE": os.environ["SCALE_RAY_CACHE"],
+        "OMP_NUM_THREADS": "1",
+        "RAY_AUTH_MODE": "token",
+    }
+    config["setup_commands"] = [f"echo 'export {name}=\"{value}\"' >> ~/.bashrc" for name, value in environment.items()]
+    return yaml.safe_dump(config)
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+    """The machines, after `ray up`: a head, and a worker that joins some seconds later."""
+    if reason := what_is_missing():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("machines")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)
+    with subprocess.Popen(
+        [*NAMESPACES, "bash", str(MACHINES), str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as namespace:
+        try:
+            assert namespace.stdout is not None
+            assert namespace.stdout.readline() == "ready\n"
+            first = Path(f"/proc/{namespace.pid}/task/{namespace.pid}/children").read_text()
+            machines = Laptop(folder, int(first))
+            machines.cluster.write_text(cluster_file(folder))
+            machines.run("ray", "get-auth-token", "--generate")
+            machines.run("ray", "up", "--yes", str(machines.cluster))
+            yield machines
+        finally:
+            namespace.kill()
+
+
+@pytest.fixture(scope="module")
+def submitted(laptop: Laptop) -> Record:
+    """The record of one cell, done by `ray submit`."""
+    cells = ["--benchmark=digits", "--backbones=lenet", "--steps=20", "--limit=1", f"--storage={laptop.storage}"]
+    laptop.run("ray", "submit", str(laptop.cluster), "experiments/ablation.py", "--", *cells)
+    (record,) = done_records(laptop.storage)
+    return record
+
+
+def test_ray_submit_copies_one_file_and_trains_on_the_worker(laptop: Laptop, submitted: Record) -> None:
+    assert (laptop.folder / "head" / "ablation.py").is_file()
+    assert not (laptop.folder / "head" / "experiments").exists()
+    assert submitted.provenance.host == "worker"
+    assert (laptop.storage / "report" / "report.html").is_file()
+
+
+def test_a_submitted_script_says_what_it_takes_and_what_is_wrong(laptop: Laptop) -> None:
+    submit = ["ray", "submit", str(laptop.cluster), "experiments/ablation.py", "--"]
+    assert "--dry-run" in laptop.run(*submit, "--help")
+    with laptop.start(*submit, "--losses=ce+sll", f"--storage={laptop.storage}") as process:
+        output, _ = process.communicate()
+    assert process.returncode == 1  # of the script it was 2: `ray submit` knows only success and failure
+    assert "did you mean 'ssl'" in output
+
+
+def test_ray_job_submit_does_what_ray_submit_left(laptop: Laptop, submitted: Record) -> None:
+    script = ["python", "experiments/ablation.py", "--benchmark=digits", "--backbones=lenet", "--steps=20", "--limit=2"]
+    with laptop.start("ray", "dashboard", str(laptop.cluster)) as tunnel:
+        try:
+            laptop.run("bash", "-c", "until (: < /dev/tcp/127.0.0.1/8265); do sleep 0.2; done")
+            submit = ["ray", "job", "submit", "--address=http://127.0.0.1:8265", "--working-dir=."]
+            output = laptop.run(*submit, "--", *script, f"--storage={laptop.storage}")
+        finally:
+            tunnel.terminate()
+    assert "1 done, 1 to do" in output
+    records = done_records(laptop.storage)
+    assert len(records) == 2
+    assert submitted in records
+    assert {record.provenance.host for record in records} == {"worker"}
+
+
+def test_who_has_no_token_is_refused(laptop: Laptop) -> None:
+    status = ["ray", "status", "--address=10.77.0.1:6379"]
+    assert "CPU" in laptop.run(*status)
+    with laptop.start("env", "RAY_AUTH_MODE=disabled", *status) as process:
+        output, _ = process.communicate()
+    assert process.returncode != 0
+    assert "token" in output
+
+
+def test_ray_down_ends_the_head_and_the_worker_follows(laptop: Laptop, submitted: Record) -> None:
+    assert laptop.rays_on("10.77.0.1") == {"gcs_server", "raylet"}
+    assert laptop.rays_on("10.77.0.2") == {"raylet"}
+    laptop.run("ray", "down", "--yes", str(laptop.cluster))
+    assert laptop.rays_on("10.77.0.1") == set()
+    while laptop.rays_on("10.77.0.2"):  # it gives up on its head after a minute; the test's timeout bounds this
+        time.sleep(1)
+
+
+def done_records(storage: Path) -> list[Record]:
+    records = list(Store(storage).records())
+    assert {record.status for record in records} == {"done"}
+    return records
