@@ -10,7 +10,9 @@ from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.options import (
     EXECUTION,
     Benchmark,
+    ChannelsLast,
     CheckpointEvery,
+    Compile,
     ConfigFile,
     Device,
     KeepModel,
@@ -138,6 +140,8 @@ def ablate(
     ] = True,
     checkpoint_every: CheckpointEvery = 500,
     keep_model: KeepModel = False,
+    compile: Compile = False,
+    channels_last: ChannelsLast = True,
 ) -> None:
     """Train every domain pair x loss combination x backbone x seed on Ray, then write the report.
 
@@ -184,7 +188,14 @@ def ablate(
     from scale_ray.sweep.cluster import Resources
     from scale_ray.sweep.run import run_study
 
-    execution = Execution(root=root, device=device, checkpoint_every=checkpoint_every, keep_model=keep_model)
+    execution = Execution(
+        root=root,
+        device=device,
+        checkpoint_every=checkpoint_every,
+        keep_model=keep_model,
+        compile=compile,
+        channels_last=channels_last,
+    )
     resources = Resources(
         cpus=cpus_per_trial,
         gpus=gpus_per_trial,

@@ -60,6 +60,24 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda
 CheckpointEvery = Annotated[
     int, typer.Option(min=1, metavar="N", help="Steps between checkpoints.", rich_help_panel=EXECUTION)
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        metavar="",
+        help="torch.compile the encoders: minutes of warm-up, faster steps on GPUs. May change last bits.",
+        rich_help_panel=EXECUTION,
+    ),
+]
+ChannelsLast = Annotated[
+    bool,
+    typer.Option(
+        "--channels-last/--no-channels-last",
+        metavar="",
+        help="Memory layout of images. May change last bits.",
+        rich_help_panel=EXECUTION,
+    ),
+]
 KeepModel = Annotated[
     bool,
     typer.Option(

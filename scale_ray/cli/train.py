@@ -12,7 +12,9 @@ from scale_ray.cli.options import (
     EXECUTION,
     TRAINED,
     Benchmark,
+    ChannelsLast,
     CheckpointEvery,
+    Compile,
     ConfigFile,
     Device,
     KeepModel,
@@ -84,6 +86,8 @@ def train(
     ] = 1,
     checkpoint_every: CheckpointEvery = 500,
     keep_model: KeepModel = False,
+    compile: Compile = False,
+    channels_last: ChannelsLast = True,
 ) -> None:
     """Train one trial in this process, without Ray; its record is the one that a study would leave.
 
@@ -100,7 +104,13 @@ def train(
     }
     trial = base_config(options, steps=steps, file=config, settings=read_settings(settings))
     execution = Execution(
-        root=root, device=device, threads=threads, checkpoint_every=checkpoint_every, keep_model=keep_model
+        root=root,
+        device=device,
+        threads=threads,
+        checkpoint_every=checkpoint_every,
+        keep_model=keep_model,
+        compile=compile,
+        channels_last=channels_last,
     )
     if keep_model and store is None:
         raise ConfigError("--keep-model needs a place: add --store FOLDER")

@@ -17,6 +17,9 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 # Seconds for which a count of free places holds. Ray itself learns of them about once a second.
 _RECOUNT = 1.0
 
+# Ray Train's own files of unfinished trainings, in the store: their latest checkpoints, by stage.
+TRAIN_RUNS = ".ray_train"
+
 # Every Ray cluster has this resource, on its head node; a thousand drivers fit on it, and none takes a CPU or GPU.
 DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
 

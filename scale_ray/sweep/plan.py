@@ -1,5 +1,6 @@
 """What a study wants, and what of it the store does not answer yet."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,8 @@ class Plan:
     todo: list[PlannedCell]
     answered: frozenset[str]  # ids of the cells that need no training
     failed_before: frozenset[str]  # ids whose last run left a failure; they are to do again
-    stages: list[Stage]  # what must run for the cells to do, each after its parent
-    shares: bool  # whether cells share stages
+    tree: list[Stage]  # of all cells, each after its parent
+    stages: list[Stage]  # what of it must run for the cells to do
 
     @property
     def steps_to_do(self) -> int:
@@ -77,9 +78,24 @@ def plan_study(
         todo=todo,
         answered=answered,
         failed_before=frozenset(key for key, record in records.items() if record and record.status == "failed"),
+        tree=tree,
         stages=stages_to_do(tree, todo, frozenset(store.stage_keys())),
-        shares=share,
     )
+
+
+def still_needed(plan: Plan, store: Store) -> set[str] | None:
+    """Keys of the stages whose state some cell of this plan may still go on from, finished or not.
+
+    None where another study in the store has cells to do: what those need, only that study's own run can tell.
+    """
+    statuses = store.statuses()
+
+    def undone(cells: Iterable[PlannedCell]) -> bool:
+        return any(statuses.get(cell.id) != "done" for cell in cells)
+
+    if any(other.name != plan.study.name and undone(other.cells) for other in store.plans()):
+        return None
+    return {stage.key for stage in plan.tree if undone(stage.waiting)}
 
 
 def prepare_data(plan: Plan, root: Path | None) -> None:

@@ -1,7 +1,7 @@
 """What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.tune import Callback
@@ -40,6 +40,7 @@ class StudyProgress(Callback):
         self._steps_worked = 0  # of those, what this session did
         self._resumed_at: dict[str, int] = {}
         self._running: dict[str, dict[str, Any]] = {}
+        self.elsewhere: Callable[[], int] = lambda: 0  # how many stages other drivers work on
         self._began = time.monotonic()
         self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=2, transient=True)
 
@@ -108,6 +109,8 @@ class StudyProgress(Callback):
 
     def _counts(self) -> str:
         counts = f"{self._done} of {self._total} done, {len(self._running)} running, {self._failed} failed"
+        if others := self.elsewhere():
+            counts += f", {others} with another driver"
         left = self._seconds_left()
         return f"{counts}, about {duration(left)} left" if left else counts
 

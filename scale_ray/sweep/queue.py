@@ -43,6 +43,7 @@ class StageQueue:
         self._attempts: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._kept: set[str] = set()  # parents whose state a failed stage will want when it is run again
+        self.elsewhere = 0  # how many stages are left to other drivers for now
         self._before: dict[str, Record | None] = {}  # what the store said of a stage's cells when it was handed out
 
     @property
@@ -64,12 +65,13 @@ class StageQueue:
         """How many stages wait for nothing but a place to run."""
         return sum(self._parent_ended(stage) for stage in self._waiting.values())
 
-    def elsewhere(self) -> list[str]:
-        """Keys of the stages that are left to other drivers for now."""
-        return [key for key in self._waiting if key in self._not_before]
-
     def next(self) -> Stage | None:
         """The first stage that may run now, leased to this driver; None where all must wait."""
+        stage = self._next()
+        self.elsewhere = sum(key in self._not_before for key in self._waiting)
+        return stage
+
+    def _next(self) -> Stage | None:
         for key, stage in list(self._waiting.items()):
             if not self._parent_ended(stage) or time.monotonic() < self._not_before.get(key, 0):
                 continue

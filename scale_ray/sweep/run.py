@@ -14,8 +14,8 @@ from scale_ray.config import Execution
 from scale_ray.leases import Driver
 from scale_ray.records import Failure
 from scale_ray.store import Store
-from scale_ray.sweep.cluster import DRIVER_RESOURCES, Footprint, Places, Resources, footprint, start_ray
-from scale_ray.sweep.plan import Plan, prepare_data
+from scale_ray.sweep.cluster import DRIVER_RESOURCES, TRAIN_RUNS, Footprint, Places, Resources, footprint, start_ray
+from scale_ray.sweep.plan import Plan, prepare_data, still_needed
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.sweep.search import StageSearch
@@ -50,12 +50,18 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
             find_device(execution.device)  # elsewhere the driver's machine need not have what the trials' have
         prepare_data(plan, execution.root)
         with Driver(store.files) as driver:
+            for other in driver.others():
+                console.print(
+                    f"another driver works on this store ({other.host}, pid {other.pid}, since {other.since}): "
+                    "the cells that it trains are left to it"
+                )
             cluster = start_ray(resources)
             try:
                 needs = footprint(resources, execution.device, cluster=cluster)
                 _fit(plan, store, execution, needs, driver, console, cluster=cluster)
             finally:
                 ray.shutdown()
+            _sweep(plan, store, driver)
     return outcome(plan, store)
 
 
@@ -84,6 +90,7 @@ def _fit(
     execution = execution.model_copy(update={"threads": int(footprint.bundle["CPU"])})
     progress = StudyProgress(stages, len(plan.answered), console)
     queue = StageQueue(plan.stages, store, driver, with_models=execution.keep_model, on_answered=progress.answered)
+    progress.elsewhere = lambda: queue.elsewhere
     path, filesystem = store.arrow_storage(f".tune_{driver.id}")
     places = Places(footprint, cluster=cluster)
     tuner = tune.Tuner(
@@ -160,8 +167,22 @@ class _Bookkeeping(tune.Callback):
             self._store.write_record(lost(cell, self._execution, failure))
 
 
+def _sweep(plan: Plan, store: Store, driver: Driver) -> None:
+    """Remove the states that no cell needs any more: of shared stages, and of unfinished runs under Ray Train."""
+    shared, runs = store.stage_keys(), store.files.names(TRAIN_RUNS)
+    if not (shared or runs) or driver.others():
+        return
+    needed = still_needed(plan, store)
+    if needed is None:
+        return
+    for key in set(shared) - needed:
+        store.delete_stage(key)
+    for key in set(runs) - needed:
+        _remove(*store.arrow_storage(f"{TRAIN_RUNS}/{key}"))
+
+
 def _remove(path: str, filesystem: pyarrow.fs.FileSystem | None) -> None:
-    """Ray Tune's own files of this run: the store says all that a next run needs."""
+    """Remove a folder of Ray's own files, if it is there: the store says all that a next run needs."""
     files = filesystem or pyarrow.fs.LocalFileSystem()
     if files.get_file_info(path).type != pyarrow.fs.FileType.NotFound:
         files.delete_dir(path)

@@ -20,15 +20,13 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from scale_ray.config import Execution
 from scale_ray.store import Store
-from scale_ray.sweep.cluster import Footprint
+from scale_ray.sweep.cluster import TRAIN_RUNS, Footprint
 from scale_ray.sweep.trainable import metrics
 from scale_ray.training.checkpoint import State, from_bytes, to_bytes
 from scale_ray.training.loop import Progress
 from scale_ray.training.stages import Stage
 from scale_ray.training.trial import leaving_failures, run_stage
 
-# Ray Train's own files of unfinished runs: their latest checkpoints.
-_RUNS = ".ray_train"
 _STATE = "state.pt"
 
 # A lost worker is replaced so often, each time from the last checkpoint; preempted nodes do not count.
@@ -77,7 +75,7 @@ def _fit(task: Task, footprint: Footprint, store: Store) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
     gpu = footprint.bundle.get("GPU", 0) > 0
-    path, filesystem = store.arrow_storage(_RUNS)
+    path, filesystem = store.arrow_storage(TRAIN_RUNS)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"task": task},
@@ -168,5 +166,5 @@ def _is_left(stage: Stage, store: Store) -> bool:
 
 
 def _forget_run(stage: Stage, store: Store) -> None:
-    path, filesystem = store.arrow_storage(_RUNS)
+    path, filesystem = store.arrow_storage(TRAIN_RUNS)
     (filesystem or pyarrow.fs.LocalFileSystem()).delete_dir(f"{path}/{stage.key}")
