@@ -1,6 +1,5 @@
 """scale-ray ablate: a grid of trials on Ray, then its report."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -73,15 +72,15 @@ def ablate(
     config: ConfigFile = None,
     settings: Settings = None,
     storage: Annotated[
-        Path,
+        str,
         typer.Option(
             "--storage",
             "--store",
-            metavar="FOLDER",
-            help="Keeps records, checkpoints and report. Every node reaches it.",
+            metavar="FOLDER|URL",
+            help="Keeps records and checkpoints: a folder or s3://… that every node reaches.",
             rich_help_panel=EXECUTION,
         ),
-    ] = Path("runs/ablation"),
+    ] = "runs/ablation",
     dry_run: Annotated[
         bool,
         typer.Option(

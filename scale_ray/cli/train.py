@@ -1,7 +1,6 @@
 """scale-ray train: one trial, in this process."""
 
 import logging
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -67,9 +66,9 @@ def train(
     config: ConfigFile = None,
     settings: Settings = None,
     store: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="FOLDER",
+            metavar="FOLDER|URL",
             help="Keeps record and checkpoints; without it, nothing is kept.",
             rich_help_panel=EXECUTION,
         ),

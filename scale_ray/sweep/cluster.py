@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from rich.console import Console
 
 from scale_ray.config import ConfigError
 
@@ -87,14 +88,16 @@ def start_ray(resources: Resources) -> bool:
     return False
 
 
-def footprint(resources: Resources, device: str, *, cluster: bool) -> Footprint:
+def footprint(resources: Resources, device: str, console: Console, *, cluster: bool) -> Footprint:
     """What one training takes here.
 
     Raises:
         ConfigError: Ray on this machine can never hold it. On a cluster an autoscaler may still add a node that can.
     """
-    there = ray.cluster_resources()
     gpus = resources.gpus
+    if cluster and gpus is None and device != "cpu":
+        _await_a_node(resources.cpus, console)
+    there = ray.cluster_resources()
     if gpus is None:
         gpus = float(there.get("GPU", 0) >= 1 and device != "cpu")
     bundle = {"CPU": float(resources.cpus)} | ({"GPU": gpus} if gpus else {})
@@ -106,6 +109,16 @@ def footprint(resources: Resources, device: str, *, cluster: bool) -> Footprint:
                 f"lower --{name.lower()}s-per-trial or --workers-per-trial, or join a larger cluster"
             )
     return Footprint(bundle, workers, through_train=cluster or resources.workers is not None)
+
+
+def _await_a_node(cpus: int, console: Console) -> None:
+    """A cluster that has scaled down to its head does not tell what its nodes have: wait for the first."""
+    if ray.cluster_resources().get("CPU", 0) >= cpus:
+        return
+    console.print(f"waiting for the cluster's first node of {cpus} CPUs; --gpus-per-trial saves the wait")
+    request_resources(bundles=[{"CPU": cpus}])
+    while ray.cluster_resources().get("CPU", 0) < cpus:
+        time.sleep(_RECOUNT)
 
 
 class Places:

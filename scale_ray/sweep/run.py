@@ -57,7 +57,7 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
                 )
             cluster = start_ray(resources)
             try:
-                needs = footprint(resources, execution.device, cluster=cluster)
+                needs = footprint(resources, execution.device, console, cluster=cluster)
                 _fit(plan, store, execution, needs, driver, console, cluster=cluster)
             finally:
                 ray.shutdown()

@@ -88,6 +88,7 @@ def test_more_trials_than_slots_finish_and_leave_nothing(
     nodes: tuple[int, ...], workers: int, tiny_root: Path, tmp_path: Path
 ) -> None:
     short = ("--losses", "ce,ce+ssl,ce+ssl+dist", "--seeds", "2", "--set", "optim.steps=20")
+    short = (*short, "--set", "optim.warmup_steps=4")
     with cluster(*nodes) as made:
         study = start(tiny_root, tmp_path, made.address, *short, "--workers-per-trial", str(workers))
         printed = ended(study)
@@ -100,8 +101,12 @@ def test_more_trials_than_slots_finish_and_leave_nothing(
 def test_a_study_on_a_cluster_gives_the_records_of_this_machine(
     two_nodes: Cluster, undisturbed: Path, tiny_root: Path, tmp_path: Path
 ) -> None:
-    ended(start(tiny_root, tmp_path, two_nodes.address))
-    same(tmp_path, undisturbed)
+    ended(start(tiny_root, tmp_path, two_nodes.address, *SHARED))
+    opened = Store(tmp_path)
+    assert {record.provenance.shared_steps for record in opened.records()} == {100}
+    with_both = results(tmp_path).items() & results(undisturbed).items()
+    assert len(with_both) == 1  # the other one is ce
+    assert opened.checkpoint_keys() == opened.stage_keys() == []
     assert left_behind(two_nodes.address) == {}
 
 
@@ -131,7 +136,7 @@ def test_a_node_that_joins_is_used(undisturbed: Path, tiny_root: Path, tmp_path:
     """The cluster has no room at all at first, as one that an autoscaler has not yet scaled up."""
     with cluster() as made:
         study = start(tiny_root, tmp_path, made.address)
-        time.sleep(15)
+        time.sleep(20)
         assert study.poll() is None
         assert results(tmp_path) == {}
         made.add_node(num_cpus=2, object_store_memory=80 * 2**20)
