@@ -90,8 +90,11 @@ class Others:
         if content is None:
             return None
         current = self._parse(driver_file(driver_id), content)
-        moved = driver is None or current.counter != driver.counter
-        return current if moved and not _is_gone(current) else None
+        if driver is not None and current.counter == driver.counter:
+            return None
+        with self._lock:
+            self._seen = self._seen | {driver_id: (current, 0.0)}
+        return None if _is_gone(current) else current
 
     def look(self) -> None:
         """Read all announcements, and count the silence of those that say what they said before."""

@@ -15,6 +15,7 @@ at once what anybody wrote: a local folder, S3, GCS, NFS as Linux mounts it.
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
@@ -91,7 +92,7 @@ class Driver:
         with self._lock:
             if key in self._held or not self.alive_for_others():
                 return False
-            found = self._leases().get(key, {})
+            found = self._leases_of(key)
             lease = next((name for name, driver_id in found.items() if driver_id == self.id), None)
             if lease is None:
                 if self._anyone_alive(found):
@@ -100,7 +101,7 @@ class Driver:
                 if not self._files.create(lease, self.id.encode()):
                     return False
             # Else a lease of ours that could not be given back. In both cases: are we alone?
-            found = self._leases().get(key, {})
+            found = self._leases_of(key)
             found.pop(lease, None)
             if self._anyone_alive(found) or not self.alive_for_others():
                 self._files.delete(lease, holding=self.id.encode())
@@ -145,11 +146,19 @@ class Driver:
 
     def _leases(self) -> dict[str, dict[str, str]]:
         """key -> lease -> id of its driver, of all leases there are."""
-        found: dict[str, dict[str, str]] = {}
-        for lease, driver_id in self._files.read_many(f"leases/{name}" for name in self._files.names("leases")):
-            key = lease.removeprefix("leases/").rpartition(".")[0]
-            found.setdefault(key, {})[lease] = driver_id.decode()
+        names = self._files.names("leases")
+        found: dict[str, dict[str, str]] = {_key(name): {} for name in names}
+        for lease, driver_id in self._read(names):
+            found[_key(lease)][lease] = driver_id
         return found
+
+    def _leases_of(self, key: str) -> dict[str, str]:
+        """lease -> id of its driver, of all leases of the key."""
+        return dict(self._read([name for name in self._files.names("leases") if _key(name) == key]))
+
+    def _read(self, names: list[str]) -> Iterator[tuple[str, str]]:
+        for lease, driver_id in self._files.read_many(f"leases/{name}" for name in names):
+            yield lease, driver_id.decode()
 
     def _beat(self) -> None:
         began = _uptime()  # others may see the beat as early as this
@@ -164,6 +173,10 @@ class Driver:
                 self._others.look()  # so that silence is counted whether or not anybody asks
             except StoreError as error:
                 logger.warning("driver heartbeat: %s", error)
+
+
+def _key(lease: str) -> str:
+    return lease.removeprefix("leases/").rpartition(".")[0]
 
 
 def _generation(lease: str) -> int:

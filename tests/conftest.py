@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from s3_server import S3Server, s3_server
 from tiny_trial import TINY
 
 from scale_ray.config import TrialConfig
@@ -40,6 +41,22 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels += (100 * texture[:, :, None]).astype(np.uint8)
                 Image.fromarray(look(pixels)).save(folder / f"{index:02}.png")
     return root
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    """moto's S3 on loopback, and the environment that leads to it."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store may be and nothing is yet, on each kind of file system."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    server: S3Server = request.getfixturevalue("s3")
+    return server.new_url()
 
 
 @pytest.fixture

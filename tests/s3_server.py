@@ -1,11 +1,14 @@
 """moto's S3 on loopback, with a bucket, and a switch that makes it fail for a while."""
 
+import itertools
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import s3fs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
@@ -16,17 +19,23 @@ class S3Server:
     """An S3 server in this process; `s3_server` makes the bucket."""
 
     bucket = "bucket"
+    _places = itertools.count()  # of all servers: what moto keeps, it keeps for the whole process
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line a request
         self._moto: Application = DomainDispatcherApplication(create_backend_app)
         self._writing = threading.Lock()
         self._failing = threading.Event()
         self.requests = 0  # how many arrived, failed ones too
         self.lose_answers = 0  # of so many PUTs from now on, the answer is lost after the deed
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=MotoRequestHandler)
+        self._server = make_server("127.0.0.1", port, self._answer, threaded=True, request_handler=MotoRequestHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         self.endpoint = f"http://127.0.0.1:{self._server.port}"
+
+    def new_url(self) -> str:
+        """A place in the bucket that nothing else uses."""
+        return f"s3://{self.bucket}/place-{next(self._places)}"
 
     def environment(self) -> dict[str, str]:
         """What a process needs to reach it."""
@@ -81,15 +90,13 @@ def _unavailable(start_response: Callable[..., Any]) -> Iterable[bytes]:
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """A server with an empty bucket, and the environment in which s3fs and its subprocesses reach it."""
-    import boto3
-
+    """A server with an empty bucket, and the environment in which this process and its children reach it."""
     server = S3Server()
     try:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in server.environment().items():
                 patch.setenv(name, value)
-            boto3.client("s3").create_bucket(Bucket=server.bucket)
+            s3fs.S3FileSystem(skip_instance_cache=True).makedirs(server.bucket, exist_ok=True)
             yield server
     finally:
         server.stop()

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from s3_server import S3Server
 
 from scale_ray import __version__, cli
 from scale_ray.config import identity
@@ -448,6 +449,26 @@ def test_status_counts_done_failed_and_unfinished(trained: tuple[Outcome, Path],
 
 def test_status_of_a_store_without_studies(trained: tuple[Outcome, Path]) -> None:
     assert command("status", trained[1]).out == f"{trained[1]}: no study, 1 records\n"
+
+
+def test_report_and_status_of_a_remote_store(
+    trained: tuple[Outcome, Path], s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    local, remote = Store(trained[1]), Store(s3.new_url(), create=True)
+    (record,) = local.records()
+    remote.write_record(record)
+    remote.write_plan(StudyPlan(name="s", created="2026-03-01T00:00:00+00:00", cells=[]))
+    outcome = command("report", remote.location)
+    assert outcome.out.splitlines()[-1] == f"report: {tmp_path}/report/report.html"
+    assert command("report", remote.location, "--out", "elsewhere").status == 0
+    local_report = command("report", local.location, "--out", "of_local")
+    assert outcome.out.splitlines()[:-1] == local_report.out.splitlines()[:-1]
+    for name in ("records.csv", "losses_by_backbone.md"):
+        texts = {(tmp_path / folder / name).read_text() for folder in ("report", "elsewhere", "of_local")}
+        assert len(texts) == 1
+    assert command("status", remote.location).out.splitlines()[1].split() == ["s", "0", "0", "0", "0", "0"]
+    refused(command("status", "s3://bucket/nothing"), "store s3://bucket/nothing: no such place", "check the path")
 
 
 # data

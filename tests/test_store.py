@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -9,10 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 import pytest
+import ray
+from s3_server import S3Server
 
 from scale_ray.config import RECIPE_VERSION, TrialConfig, identity
-from scale_ray.files import replacing
 from scale_ray.records import Failure, Provenance, Record, Result
 from scale_ray.store import PlannedCell, Store, StoreError, StudyPlan, is_current
 
@@ -22,7 +25,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_store import record
 from scale_ray.store import Store
-store = Store({root!r}, create=True)
+store = Store({location!r}, create=True)
 records = [record(seed, padding={padding!r} * {size}) for seed in range(3)]
 for number in range({count}):
     store.write_record(records[number % 3])
@@ -60,12 +63,17 @@ def record(seed: int, *, done: bool = False, padding: str = "", **changes: Any) 
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store", create=True)
+def store(location: str) -> Store:
+    return Store(location, create=True)
 
 
-def writer(root: Path, *, count: int, size: int, padding: str = "x") -> "subprocess.Popen[bytes]":
-    code = WRITER.format(tests=str(Path(__file__).parent), root=str(root), count=count, size=size, padding=padding)
+@pytest.fixture
+def local_store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "local", create=True)
+
+
+def writer(location: str, *, count: int, size: int, padding: str = "x") -> "subprocess.Popen[bytes]":
+    code = WRITER.format(tests=str(Path(__file__).parent), location=location, count=count, size=size, padding=padding)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
 
@@ -80,13 +88,14 @@ def test_a_record_reads_back_equal(store: Store) -> None:
     assert store.read_record("0" * 64) is None
 
 
-def test_a_record_is_readable_json_that_others_may_read(store: Store) -> None:
+def test_a_record_is_readable_json(store: Store) -> None:
     store.write_record(record(0, done=True))
-    path = store.record_path(record(0).id)
-    assert path == store.root / "records" / f"{record(0).id}.json"
-    assert json.loads(path.read_text())["result"]["target_accuracy"] == 1 / 3
-    assert path.stat().st_mode & 0o777 == 0o644
-    assert path.read_text().endswith("}\n")
+    trial_id = record(0).id
+    assert store.record_location(trial_id) == f"{store.location}/records/{trial_id}.json"
+    content = store.files.read(f"records/{trial_id}.json")
+    assert content is not None
+    assert json.loads(content)["result"]["target_accuracy"] == 1 / 3
+    assert content.endswith(b"}\n")
 
 
 def test_a_later_record_takes_the_place_of_an_earlier(store: Store) -> None:
@@ -105,18 +114,83 @@ def test_only_a_done_record_of_this_recipe_answers_a_cell() -> None:
     assert not is_current(None)
 
 
+def test_a_failure_never_takes_the_place_of_an_answer(store: Store) -> None:
+    store.write_record(record(0, done=True))
+    store.write_record(record(0))
+    assert store.status(record(0).id) == "done"
+    store.write_record(record(1, done=True, recipe_version=RECIPE_VERSION - 1))
+    store.write_record(record(1))
+    assert store.status(record(1).id) == "failed"
+
+
+def test_statuses_in_one_pass(store: Store) -> None:
+    assert store.record_ids() == []
+    assert store.statuses() == {}
+    for one in (record(0, done=True), record(1), record(2, done=True, recipe_version=RECIPE_VERSION - 1)):
+        store.write_record(one)
+    expected = {record(0).id: "done", record(1).id: "failed", record(2).id: "missing"}
+    assert store.statuses() == expected
+    assert store.record_ids() == sorted(expected)
+    assert {trial_id: store.status(trial_id) for trial_id in expected} == expected
+    assert store.status("0" * 64) == "missing"
+
+
+def test_where_nothing_is_there_a_listing_says_so(s3: S3Server) -> None:
+    store = Store(s3.new_url(), create=True)
+    before = s3.requests
+    assert store.record_ids() == []
+    assert store.statuses() == {}
+    assert s3.requests <= before + 4  # two listings; s3fs asks about an empty folder's parent too
+
+
+def test_a_model_is_part_of_the_answer_where_it_is_asked_for(store: Store) -> None:
+    trial_id = record(0).id
+    store.write_record(record(0, done=True))
+    assert store.answers(trial_id)
+    assert not store.answers(trial_id, with_model=True)
+    assert store.model_location(trial_id) == f"{store.location}/models/{trial_id}.safetensors"
+    store.write_model(trial_id, b"model")
+    assert store.has_model(trial_id)
+    assert store.answers(trial_id, with_model=True)
+    assert store.files.read(f"models/{trial_id}.safetensors") == b"model"
+
+
 def test_done_drops_the_checkpoint_and_failed_keeps_it(store: Store) -> None:
     trial_id = record(0).id
-    checkpoint, model = Path(store.checkpoint_location(trial_id)), Path(store.model_location(trial_id))
-    assert checkpoint == store.root / "checkpoints" / f"{trial_id}.pt"
-    assert model == store.root / "models" / f"{trial_id}.safetensors"
-    checkpoint.write_bytes(b"state")
-    model.write_bytes(b"model")
+    assert store.checkpoint_location(trial_id) == f"{store.location}/checkpoints/{trial_id}.pt"
+    assert store.read_checkpoint(trial_id) is None
+    store.write_checkpoint(trial_id, b"state")
+    store.write_model(trial_id, b"model")
     store.write_record(record(0))
-    assert checkpoint.exists()
+    assert store.read_checkpoint(trial_id) == b"state"
+    assert store.checkpoint_keys() == [trial_id]
     store.write_record(record(0, done=True))
-    assert not checkpoint.exists()
-    assert model.exists()
+    assert store.checkpoint_keys() == []
+    assert store.read_checkpoint(trial_id) is None
+    assert store.has_model(trial_id)
+
+
+def test_what_a_killed_writer_left_of_a_checkpoint_goes_with_it(local_store: Store) -> None:
+    folder = Path(local_store.location) / "checkpoints"
+    (folder / f".{record(0).id}.pt.x1y2z3").write_bytes(b"half")
+    (folder / ".other.pt.x1y2z3").write_bytes(b"another's")
+    local_store.write_record(record(0, done=True))
+    assert [path.name for path in folder.iterdir()] == [".other.pt.x1y2z3"]
+
+
+def test_stages(store: Store) -> None:
+    assert store.stage_keys() == []
+    assert store.read_stage("a" * 64) is None
+    store.write_stage("b" * 64, b"2")
+    store.write_stage("a" * 64, b"1")
+    assert store.stage_keys() == ["a" * 64, "b" * 64]
+    assert store.stage_location("a" * 64) == f"{store.location}/stages/{'a' * 64}.pt"
+    assert store.read_stage("a" * 64) == b"1"
+    assert store.has_stage("a" * 64)
+    store.delete_stage("a" * 64)
+    store.delete_stage("a" * 64)
+    assert not store.has_stage("a" * 64)
+    assert store.stage_keys() == ["b" * 64]
 
 
 # What cannot be read
@@ -128,33 +202,34 @@ def test_done_drops_the_checkpoint_and_failed_keeps_it(store: Store) -> None:
 )
 def test_an_unreadable_record_is_named_and_never_skipped(store: Store, content: bytes) -> None:
     store.write_record(record(0, done=True))
-    path = store.record_path("f" * 64)
-    path.write_bytes(content)
-    words = rf"^{path}: not a readable record \(.+\): move it away and run the study again$"
+    store.files.write(f"records/{'f' * 64}.json", content)
+    words = rf"^{store.record_location('f' * 64)}: not a readable record \(.+\): move it away and run the study again$"
     with pytest.raises(StoreError, match=words):
         store.read_record("f" * 64)
     with pytest.raises(StoreError, match=words):
         list(store.records())
 
 
-def test_a_record_that_is_a_folder_is_named(store: Store) -> None:
-    store.record_path("f" * 64).mkdir()
-    with pytest.raises(StoreError, match="not a readable record"):
-        store.read_record("f" * 64)
+def test_a_record_that_is_a_folder_is_named(local_store: Store) -> None:
+    Path(local_store.record_location("f" * 64)).mkdir()
+    with pytest.raises(StoreError, match=r"ffff.json: cannot be read \(Is a directory\): check the folder"):
+        local_store.read_record("f" * 64)
+    with pytest.raises(StoreError, match=r"ffff.json: cannot be read"):
+        list(local_store.records())
 
 
 def test_a_truncated_record_is_named(store: Store) -> None:
     store.write_record(record(0, done=True))
-    path = store.record_path(record(0).id)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(StoreError, match=path.name):
+    name = f"records/{record(0).id}.json"
+    store.files.write(name, (store.files.read(name) or b"")[:-20])
+    with pytest.raises(StoreError, match=f"{store.location}/{name}: not a readable record"):
         store.read_record(record(0).id)
 
 
 @pytest.mark.parametrize("version", [0, 2, None, "1"])
 def test_another_schema_is_named(store: Store, version: object) -> None:
     values = json.loads(record(0).to_json()) | {"schema_version": version, "of_a_later_version": 1}
-    store.record_path(record(0).id).write_text(json.dumps(values))
+    store.files.write(f"records/{record(0).id}.json", json.dumps(values).encode())
     with pytest.raises(StoreError, match=f"record schema {version}, this scale-ray reads 1: use the version"):
         store.read_record(record(0).id)
 
@@ -171,9 +246,9 @@ def test_plans_read_back_ordered_by_name(store: Store) -> None:
 
 
 def test_an_unreadable_plan_is_named(store: Store) -> None:
-    path = store.root / "studies" / "s.json"
-    path.write_text("{}")
-    with pytest.raises(StoreError, match=rf"^{path}: not a study plan \(name: Field required\)"):
+    store.files.write("studies/s.json", b"{}")
+    words = rf"^{store.location}/studies/s.json: not a study plan \(name: Field required\)"
+    with pytest.raises(StoreError, match=words):
         store.plans()
 
 
@@ -186,18 +261,50 @@ def test_a_missing_folder_is_no_store(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_empty_prefix_is_no_store(s3: S3Server) -> None:
+    url = s3.new_url()
+    for missing in (url, "s3://no-such-bucket/runs"):
+        with pytest.raises(StoreError, match=f"store {missing}: no such place: check the path, or run a study"):
+            Store(missing)
+    Store(url, create=True)
+    assert Store(url).plans() == []
+
+
+def test_opening_to_read_makes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store = Store(tmp_path / "store")
+    assert (list(store.records()), store.plans(), store.stage_keys(), store.checkpoint_keys()) == ([], [], [], [])
+    assert list((tmp_path / "store").iterdir()) == []
+
+
 @pytest.mark.parametrize("create", [True, False])
-@pytest.mark.parametrize("url", ["s3://bucket/runs", "gs://b/r", "hdfs://b", "file:///tmp/runs"])
-def test_a_url_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, create: bool) -> None:
+def test_a_url_of_another_kind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, create: bool) -> None:
     monkeypatch.chdir(tmp_path)
-    for root in (url, Path(url)):  # a Path has lost one of the slashes
-        with pytest.raises(StoreError, match="only folders of a mounted file system can be a store"):
-            Store(root, create=create)
+    for url in ("hdfs://b/runs", Path("hdfs://b/runs")):
+        with pytest.raises(StoreError, match="no store can be on hdfs://: give a folder, s3:// or gs://"):
+            Store(url, create=create)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_path_with_a_colon_is_no_url(tmp_path: Path) -> None:
-    assert Store(tmp_path / "10:30" / "run", create=True).root.is_dir()
+def test_a_store_pickles_as_its_location(store: Store) -> None:
+    store.write_record(record(0, done=True))
+    copy = pickle.loads(pickle.dumps(store))
+    assert copy.location == store.location
+    assert copy.read_record(record(0).id) == record(0, done=True)
+
+
+def test_ray_keeps_its_own_state_in_the_store(store: Store) -> None:
+    path, system = ray.cloudpickle.loads(ray.cloudpickle.dumps(store.arrow_storage(".tune_x/study")))
+    if store.folder is not None:
+        assert (path, system) == (f"{store.location}/.tune_x/study", None)
+        return
+    assert path == f"{store.location.removeprefix('s3://')}/.tune_x/study"
+    system.create_dir(path)
+    with system.open_output_stream(f"{path}/state.json") as stream:
+        stream.write(b"state")
+    assert store.files.read(".tune_x/study/state.json") == b"state"
+    (found,) = system.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
+    assert found.base_name == "state.json"
 
 
 def test_a_relative_path_does_not_move_with_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,87 +329,53 @@ def test_a_store_where_nobody_may_write_is_refused() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_store_without_write_permission_is_refused(store: Store) -> None:
-    records = store.root / "records"
+def test_a_store_without_write_permission_is_refused(local_store: Store) -> None:
+    records = Path(local_store.location) / "records"
     records.chmod(0o500)
     try:
         with pytest.raises(StoreError, match=r"cannot be written to \(Permission denied\)"):
-            Store(store.root, create=True)
+            Store(local_store.location, create=True)
         with pytest.raises(StoreError, match=r"cannot be written \(Permission denied\)"):
-            store.write_record(record(0))
+            local_store.write_record(record(0))
     finally:
         records.chmod(0o700)
 
 
-def test_a_store_whose_folder_vanishes_is_named(store: Store) -> None:
-    (store.root / "records").rmdir()
+def test_a_store_whose_folder_vanishes_is_named(local_store: Store) -> None:
+    (Path(local_store.location) / "records").rmdir()
     with pytest.raises(StoreError, match=f"{record(0).id}.json: cannot be written .No such file or directory.: check"):
-        store.write_record(record(0))
-
-
-def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path: Path) -> None:
-    code = f"""
-import resource
-from pathlib import Path
-from scale_ray.store import StoreError, replacing
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-try:
-    with replacing(Path({str(tmp_path / "file")!r})) as file:
-        file.write(bytes(100_000))
-except StoreError as error:
-    print(error)
-"""
-    (tmp_path / "file").write_text("old")
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "cannot be written (File too large): check the folder, its permissions and its free space" in printed
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert (tmp_path / "file").read_text() == "old"
+        local_store.write_record(record(0))
 
 
 # Whole files
 
 
-def test_an_error_in_the_block_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def broken() -> None:
-        with replacing(path) as file:
-            file.write(b"half of the new")
-            raise KeyError("broken")
-
-    with pytest.raises(KeyError):
-        broken()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_records_are_whole_after_sigkill(tmp_path: Path) -> None:
-    root = tmp_path / "store"
+def test_records_are_whole_after_sigkill(location: str) -> None:
     for delay in (0.0, 0.01, 0.03, 0.05, 0.07, 0.11):
-        with writer(root, count=10**9, size=8_000_000) as process:
+        with writer(location, count=10**9, size=8_000_000) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"writing\n"
             time.sleep(delay)
             process.kill()
         assert process.returncode == -signal.SIGKILL
-        found = list(Store(root).records())
+        found = list(Store(location).records())
         assert found
         assert all(one.failure is not None and len(one.failure.traceback) == 8_000_000 for one in found)
 
 
-def test_concurrent_writers_leave_one_or_the_other(tmp_path: Path) -> None:
-    root = tmp_path / "store"
+def test_concurrent_writers_leave_one_or_the_other(location: str) -> None:
     options = {"count": 60, "size": 500_000}
     paddings = {letter * 500_000 for letter in "ab"}
+    store = Store(location, create=True)
     seen = 0
-    with writer(root, **options, padding="a") as one_writer, writer(root, **options, padding="b") as other:
+    with writer(location, **options, padding="a") as one_writer, writer(location, **options, padding="b") as other:
         while one_writer.poll() is None or other.poll() is None:
-            if root.is_dir():
-                for one in Store(root).records():
-                    assert one.failure is not None
-                    assert one.failure.traceback in paddings
-                    seen += 1
+            for one in store.records():
+                assert one.failure is not None
+                assert one.failure.traceback in paddings
+                seen += 1
     assert (one_writer.returncode, other.returncode) == (0, 0)
     assert seen
-    assert len(list((root / "records").iterdir())) == 3  # no unfinished file is left over
+    assert len(store.record_ids()) == 3
+    if store.folder is not None:
+        assert len(list((store.folder / "records").iterdir())) == 3  # no unfinished file is left over

@@ -29,6 +29,7 @@ from scale_ray.study import ablation, describe
 
 if TYPE_CHECKING:
     from scale_ray.sweep.plan import Plan
+    from scale_ray.training.stages import Stage
 
 GRID = "The grid"
 
@@ -84,7 +85,7 @@ def ablate(
         typer.Option(
             "--dry-run",
             metavar="",
-            help="Show cells, what is done and the cost; run nothing.",
+            help="Show cells, what is done, what is shared and the cost; run nothing.",
             rich_help_panel=EXECUTION,
         ),
     ] = False,
@@ -170,7 +171,7 @@ def ablate(
     from scale_ray.sweep.plan import plan_study
 
     plan = plan_study(study, opened, root, limit=limit, with_models=keep_model, share=sharing)
-    _print_plan(plan, opened, cells=dry_run)
+    _print_plan(plan, opened, whole=dry_run)
     if dry_run:
         return
 
@@ -216,19 +217,45 @@ def _seeds(text: str) -> list[int]:
     return numbers if "," in text else list(range(numbers[0]))
 
 
-def _print_plan(plan: "Plan", store: Store, *, cells: bool) -> None:
+def _print_plan(plan: "Plan", store: Store, *, whole: bool) -> None:
     from scale_ray.sweep.progress import duration
 
-    if cells:
-        todo = {cell.id for cell in plan.todo}
-        for cell in plan.study.cells:
-            answer = "done" if cell.id in plan.answered else "not in this run"
-            state = answer if cell.id not in todo else "failed before" if cell.id in plan.failed_before else "to do"
-            console.print(f"{cell.id[:12]}  {describe(cell.config):<60} {state}")
+    if whole:
+        _print_cells(plan)
+        _print_stages(plan)
     seconds = plan.estimated_seconds(store) if plan.todo else None
     cost = f", about {duration(seconds)} of one trial slot" if seconds else ""
     unknown = "; time is known once cells have finished" if plan.todo and seconds is None else ""
+    saving = plan.steps_alone - plan.steps_to_do
+    shared = f" ({plan.steps_alone:,} if none shared: {saving / plan.steps_alone:.0%} saved)" if saving else ""
     console.print(
         f"{plan.study.name}: {len(plan.study.cells)} cells, {len(plan.answered)} done, {len(plan.todo)} to do "
-        f"({len(plan.failed_before)} failed before), {plan.steps_to_do:,} steps{cost}{unknown}"
+        f"({len(plan.failed_before)} failed before), {plan.steps_to_do:,} steps{shared}{cost}{unknown}"
     )
+
+
+def _print_cells(plan: "Plan") -> None:
+    todo = {cell.id for cell in plan.todo}
+    for cell in plan.study.cells:
+        answer = "done" if cell.id in plan.answered else "not in this run"
+        state = answer if cell.id not in todo else "failed before" if cell.id in plan.failed_before else "to do"
+        console.print(f"{cell.id[:12]}  {describe(cell.config):<60} {state}")
+
+
+def _print_stages(plan: "Plan") -> None:
+    """What will be trained, each stage below the one that it goes on from."""
+    console.print(f"{len(plan.stages)} stages to train:")
+    trained = {stage.key for stage in plan.stages}
+    for root in plan.stages:
+        if root.parent in trained:
+            continue
+        stored = "" if root.parent is None else ", from a stored state"
+        console.print(f"  {_stage_line(root)}{stored}")
+        for stage in plan.stages:
+            if stage.parent == root.key:
+                console.print(f"    {_stage_line(stage)}")
+
+
+def _stage_line(stage: "Stage") -> str:
+    records = f", {len(stage.ends)} records" if len(stage.ends) > 1 else ""
+    return f"{stage.title}: steps {stage.first:,} to {stage.last:,}{records}"

@@ -23,11 +23,10 @@ def report(
     ] = None,
 ) -> None:
     """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray."""
-    from scale_ray.report import grids, load, terminal_grid, write_report
+    from scale_ray.report import terminal_grid, write_report
 
-    folder = Store(store).folder
-    paths = write_report(store, out or (folder or Path.cwd()) / "report")
-    for grid in grids(load(store)):
+    paths = write_report(store, out or (Store(store).folder or Path.cwd()) / "report")
+    for grid in paths.grids:
         if grid.metric == "target_accuracy":
             console.print(terminal_grid(grid))
     console.print(f"report: {paths.page}")

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scale_ray.files import replacing
-from scale_ray.report.aggregate import facets, grids, join, natural
+from scale_ray.report.aggregate import Grid, facets, grids, join, natural
 from scale_ray.report.figures import accuracy_curves, heat_map, render
 from scale_ray.report.load import ReportError, read
 from scale_ray.report.page import page
@@ -19,12 +19,13 @@ FORMS = ("losses_by_backbone", "pairs_by_method")
 
 
 class ReportPaths(NamedTuple):
-    """What `write_report` wrote."""
+    """What `write_report` wrote, and the grids that it wrote down."""
 
     page: Path
     records: Path
     tables: list[Path]  # Markdown, CSV and LaTeX of each form
     figures: list[Path]  # PNG and SVG
+    grids: list[Grid]  # what the tables hold
 
 
 def write_report(store: str | Path, out: str | Path) -> ReportPaths:
@@ -64,7 +65,7 @@ def write_report(store: str | Path, out: str | Path) -> ReportPaths:
         paths = _write_figure(out / "figures" / _file_name("curves", benchmark, facet), figure)
         figures += paths
         on_page.setdefault(benchmark, []).append((join(benchmark, facet), paths[1].read_bytes()))
-    return ReportPaths(_write(out / "report.html", page(cells, found, on_page)), records, tables, figures)
+    return ReportPaths(_write(out / "report.html", page(cells, found, on_page)), records, tables, figures, found)
 
 
 def _curve_figures(cells: pd.DataFrame, curves: pd.DataFrame) -> list[tuple[str, str, Figure]]:

@@ -54,12 +54,13 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """In one line: `mnist>mnistm ce+ssl lenet seed 0`; `warm-up of 4` where cells go on from it."""
+        """In one line: `mnist>mnistm ce+ssl lenet seed 0`; `…, warm-up of 4` where cells go on from it."""
         config = self.config
         prefix = METHODS[config.method].warm_up(config) if not self.ends else None
-        combination = f"{prefix.combination} warm-up of {len(self.waiting)}," if prefix else config.combination
+        combination = prefix.combination if prefix else config.combination
         pair = f"{config.data.source}>{','.join(self.targets)}"
-        return f"{pair} {combination} {config.model.backbone} seed {config.seed}"
+        name = f"{pair} {combination} {config.model.backbone} seed {config.seed}"
+        return f"{name}, warm-up of {len(self.waiting)}" if prefix else name
 
 
 def alone(cell: PlannedCell) -> Stage:

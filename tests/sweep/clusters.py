@@ -1,0 +1,52 @@
+"""Ray clusters of several nodes on this machine, and what is left on them."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.cluster_utils import Cluster
+from ray.util import placement_group_table
+
+_OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least is 75 MB
+
+
+@contextmanager
+def cluster(*cpus: int, head_cpus: int = 0) -> Iterator[Cluster]:
+    """A head that trains nothing, and one node for each number of logical CPUs."""
+    # Short, because Ray makes sockets below it; one's own, because /tmp/ray would name this cluster to everybody.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        made = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": head_cpus,
+                "include_dashboard": True,
+                "dashboard_port": 0,
+                "temp_dir": folder,
+                "object_store_memory": _OBJECT_STORE_BYTES,
+            },
+        )
+        try:
+            for number in cpus:
+                made.add_node(num_cpus=number, object_store_memory=_OBJECT_STORE_BYTES)
+            made.wait_for_nodes()
+            yield made
+        finally:
+            made.shutdown()
+
+
+def left_behind(address: str, patience: float = 20) -> dict[str, str]:
+    """Placement groups that are still there some seconds after their study, by id, with their state."""
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace=f"look-{os.getpid()}")
+    try:
+        deadline = time.monotonic() + patience
+        while True:
+            groups = {key: group["state"] for key, group in placement_group_table().items()}
+            alive = {key: state for key, state in groups.items() if state != "REMOVED"}
+            if not alive or time.monotonic() > deadline:
+                return alive
+            time.sleep(0.5)
+    finally:
+        ray.shutdown()
