@@ -153,7 +153,13 @@ def ablate(
                 raise ConfigError(f"{origin} {path}: the grid decides it: use {of_the_grid[path]}")
     named = _pairs(pairs) if pairs else []
     source, target = named[0] if named else (None, None)
-    options = {"data.benchmark": benchmark, "data.source": source, "data.target": target, "model.weights": weights}
+    options = {
+        "data.benchmark": benchmark,
+        "data.source": source,
+        "data.target": target,
+        "model.weights": weights,
+        "parallel.workers": workers_per_trial,
+    }
     base = base_config(options, steps=steps, file=config, settings=fixed)
     known = base.data.benchmark
     study = ablation(
