@@ -121,10 +121,13 @@ def leaving_failures(
         yield
     except Exception as error:
         if store is not None and concerns(error):
+            workers = Workers.current()
             facts = provenance(
                 started=started,
                 wall_seconds=time.monotonic() - began,
                 runner=runner,
+                workers=workers.size,
+                backend=workers.backend,
                 device=execution.device,
                 threads=execution.threads,
             )
