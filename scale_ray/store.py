@@ -5,9 +5,10 @@
     STORE/checkpoints/<key>.pt     the state of a training that is not finished
     STORE/stages/<key>.pt          the result of a stage that several cells share
     STORE/models/<id>.safetensors  a trained model, where it was asked for
-    STORE/drivers/<id>.json        who is running a study here now (see `leases`)
-    STORE/leases/<key>.<n>         who is doing what
+    STORE/drivers/<id>.json        who is running a study here now
+    STORE/leases/<key>.<n>         which of them does what (see `leases`)
     STORE/.tune_*                  Ray Tune's own state while a study runs
+    STORE/.keep                    on an object store: that a store was made here
 
 It is a folder or a prefix of an object store (see `files`). Every file is written whole: a reader sees the old content
 or the new one, whatever kills the writer.

@@ -28,6 +28,8 @@ class S3Server:
         self._failing = threading.Event()
         self.requests = 0  # how many arrived, failed ones too
         self.lose_answers = 0  # of so many PUTs from now on, the answer is lost after the deed
+        self.terse = False  # as servers that do not name the condition which failed
+        self.unconditional = False  # as old servers that do not know conditional PUTs
         self._server = make_server("127.0.0.1", port, self._answer, threaded=True, request_handler=MotoRequestHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -74,13 +76,16 @@ class S3Server:
             return _unavailable(start_response)
         if environ["REQUEST_METHOD"] != "PUT":
             return self._moto(environ, start_response)
+        if self.unconditional:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
         # S3 decides a conditional PUT atomically; moto looks first and writes then.
         with self._writing:
             if self.lose_answers:
                 self.lose_answers -= 1
                 b"".join(self._moto(environ, lambda *_, **__: None))
                 return _unavailable(start_response)
-            return [b"".join(self._moto(environ, start_response))]
+            answer = b"".join(self._moto(environ, start_response))
+            return [answer.replace(b"<Condition>If-None-Match</Condition>", b" " * 38) if self.terse else answer]
 
 
 def _unavailable(start_response: Callable[..., Any]) -> Iterable[bytes]:
