@@ -355,7 +355,11 @@ def test_dry_run_shows_cells_and_runs_none(images: Path, tmp_path: Path) -> None
         "Real World>Art ce lenet seed 8 | not in this run",
         "Real World>Art ce+ssl lenet seed 8 | not in this run",
     ]
-    assert outcome.out.splitlines()[8] == (
+    assert outcome.out.splitlines()[8:10] == [
+        "5 stages to train:",
+        "  Art>Real World ce lenet seed 7: steps 0 to 50",
+    ]
+    assert outcome.out.splitlines()[-1] == (
         "ablation-image_folder: 8 cells, 0 done, 5 to do (0 failed before), 250 steps; "
         "time is known once cells have finished"
     )

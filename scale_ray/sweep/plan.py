@@ -1,13 +1,13 @@
 """What a study wants, and what of it the store does not answer yet."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_ray.config import identity
+from scale_ray.config import ConfigError, field_paths, identity
 from scale_ray.records import now
 from scale_ray.store import PlannedCell, Store, StudyPlan, is_current
-from scale_ray.study import Study, estimate_seconds, seconds_per_step
+from scale_ray.study import Study, describe, estimate_seconds, seconds_per_step
 from scale_ray.training.check import check_trial, open_data, trial_inputs
 from scale_ray.training.stages import Stage, alone, stage_tree, stages_to_do
 
@@ -66,6 +66,7 @@ def plan_study(
     for config in study.cells():
         checked = check_trial(config)
         cells.append(PlannedCell(id=identity(checked, trial_inputs(checked, root)), config=checked))
+    _refuse_twins(study.name, cells)
     present = set(store.record_ids())
     records = {cell.id: store.read_record(cell.id) for cell in cells if cell.id in present}
     answered = frozenset(
@@ -81,6 +82,19 @@ def plan_study(
         tree=tree,
         stages=stages_to_do(tree, todo, frozenset(store.stage_keys())),
     )
+
+
+def _refuse_twins(study: str, cells: Sequence[PlannedCell]) -> None:
+    """Two configs can be one trial: another number of workers is no other one where BatchNorm is frozen."""
+    seen: dict[str, PlannedCell] = {}
+    for cell in cells:
+        twin = seen.setdefault(cell.id, cell)
+        if twin is not cell:
+            fields = [path for path in field_paths() if twin.config.value(path) != cell.config.value(path)]
+            raise ConfigError(
+                f"study {study!r} plans one trial twice ({describe(cell.config)}): its cells differ only in "
+                f"{', '.join(fields)}, which changes no result here; keep one value"
+            )
 
 
 def still_needed(plan: Plan, store: Store) -> set[str] | None:
