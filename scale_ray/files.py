@@ -138,6 +138,20 @@ class Files:
             return []
         return sorted(name for name in found if name and not name.startswith("."))
 
+    def folders(self, folder: str) -> list[str]:
+        """Sorted names of the folders directly in that folder now; none where it is missing."""
+        try:
+            return sorted(self._ask("listed", folder, partial(self._place.folders, folder)))
+        except FileNotFoundError:
+            return []
+
+    def delete_folder(self, name: str) -> None:
+        """Remove a folder with all that is in it, if it is there. Nobody may be writing there."""
+        try:
+            self._ask("deleted", name, partial(self._place.delete_folder, name))
+        except FileNotFoundError:
+            return
+
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
         """A path, and the Arrow file system that it is on: None for a folder, where Arrow needs none. It pickles."""
         return self._place.arrow(name)

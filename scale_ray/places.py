@@ -6,6 +6,7 @@ Each does the bare deed, once, and raises its own errors; `files` makes patience
 import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ class Place(Protocol):
 
     def exists(self, name: str) -> bool: ...
     def names(self, folder: str) -> list[str]: ...
+    def folders(self, folder: str) -> list[str]: ...
+    def delete_folder(self, name: str) -> None: ...
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]": ...
     def passes(self, error: BaseException) -> bool:
         """Whether the same call may succeed later."""
@@ -129,6 +132,12 @@ class Folder:
 
     def names(self, folder: str) -> list[str]:
         return os.listdir(self.root / folder)
+
+    def folders(self, folder: str) -> list[str]:
+        return [entry.name for entry in os.scandir(self.root / folder) if entry.is_dir()]
+
+    def delete_folder(self, name: str) -> None:
+        shutil.rmtree(self.root / name)
 
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
         return str(self.root / name), None
@@ -229,6 +238,13 @@ class Bucket:
     def names(self, folder: str) -> list[str]:
         found = self._system.ls(self._full(folder), detail=True)
         return [entry["name"].rpartition("/")[2] for entry in found if entry["type"] == "file"]
+
+    def folders(self, folder: str) -> list[str]:
+        found = self._system.ls(self._full(folder), detail=True)
+        return [entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory"]
+
+    def delete_folder(self, name: str) -> None:
+        self._system.rm(self._full(name), recursive=True)
 
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
         from pyarrow.fs import FSSpecHandler, PyFileSystem

@@ -8,6 +8,7 @@
     STORE/drivers/<id>.json        who is running a study here now
     STORE/leases/<key>.<n>         which of them does what (see `leases`)
     STORE/.tune_*                  Ray Tune's own state while a study runs
+    STORE/.ray_train/<key>         the latest checkpoint of a training on workers of Ray Train
     STORE/.keep                    on an object store: that a store was made here
 
 It is a folder or a prefix of an object store (see `files`). Every file is written whole: a reader sees the old content
@@ -73,12 +74,16 @@ class Store:
         self.files = Files(location)
         self.location, self.folder = self.files.location, self.files.folder
         if create:
-            self.files.make_folders(_FOLDERS)
+            self.prove_writable()
         elif not self.files.there():
             raise StoreError(
                 f"store {self.location}: no such {'place' if self.folder is None else 'folder'}: "
                 "check the path, or run a study into it first"
             )
+
+    def prove_writable(self) -> None:
+        """Make the folders that are missing, and raise a StoreError unless each can be written to now."""
+        self.files.make_folders(_FOLDERS)
 
     # Records
 

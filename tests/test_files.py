@@ -369,3 +369,17 @@ print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_folders_are_listed_and_removed_with_all_that_is_in_them(location: str) -> None:
+    files = Files(location, create=True)
+    files.make_folders(["runs/a/deep", "runs/b"])
+    for name in ("runs/a/deep/one", "runs/a/two", "runs/b/three", "runs/four"):
+        files.write(name, b"content")
+    assert files.folders("runs") == ["a", "b"]
+    files.delete_folder("runs/a")
+    files.delete_folder("runs/a")
+    assert files.folders("runs") == ["b"]
+    assert files.read("runs/b/three") == files.read("runs/four") == b"content"
+    assert files.read("runs/a/two") is None
+    assert files.folders("nothing") == []

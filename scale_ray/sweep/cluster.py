@@ -1,5 +1,6 @@
 """Ray itself: this machine's or a cluster's, and how many trainings it holds at this moment."""
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,8 @@ def start_ray(resources: Resources) -> bool:
     # Tune's own progress, loggers and reports would talk over ours and write files that nobody reads.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    # What a trial fails of is in its record, and the driver says so in a line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Trials stay in the driver's folder: a relative path means the same everywhere.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     # As many prepared trials as the search hands out: it counts the places itself.

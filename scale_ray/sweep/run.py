@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs
 import ray
 from ray import tune
 from rich.console import Console
@@ -91,7 +90,8 @@ def _fit(
     progress = StudyProgress(stages, len(plan.answered), console)
     queue = StageQueue(plan.stages, store, driver, with_models=execution.keep_model, on_answered=progress.answered)
     progress.elsewhere = lambda: queue.elsewhere
-    path, filesystem = store.arrow_storage(f".tune_{driver.id}")
+    scratch = f".tune_{driver.id}"  # Ray Tune's own files: the store says all that a next run needs
+    path, filesystem = store.arrow_storage(scratch)
     places = Places(footprint, cluster=cluster)
     tuner = tune.Tuner(
         _trainable(stages, execution, store, footprint),
@@ -111,9 +111,12 @@ def _fit(
     try:
         with progress:
             tuner.fit()
+    except Exception:
+        store.prove_writable()  # a full or read-only disk ends Ray Tune in many ways: say this and not those
+        raise
     finally:
         places.request(0)
-        _remove(path, filesystem)
+        store.files.delete_folder(scratch)
 
 
 def _trainable(stages: dict[str, Stage], execution: Execution, store: Store, footprint: Footprint) -> Any:
@@ -169,7 +172,7 @@ class _Bookkeeping(tune.Callback):
 
 def _sweep(plan: Plan, store: Store, driver: Driver) -> None:
     """Remove the states that no cell needs any more: of shared stages, and of unfinished runs under Ray Train."""
-    shared, runs = store.stage_keys(), store.files.names(TRAIN_RUNS)
+    shared, runs = store.stage_keys(), store.files.folders(TRAIN_RUNS)
     if not (shared or runs) or driver.others():
         return
     needed = still_needed(plan, store)
@@ -178,11 +181,4 @@ def _sweep(plan: Plan, store: Store, driver: Driver) -> None:
     for key in set(shared) - needed:
         store.delete_stage(key)
     for key in set(runs) - needed:
-        _remove(*store.arrow_storage(f"{TRAIN_RUNS}/{key}"))
-
-
-def _remove(path: str, filesystem: pyarrow.fs.FileSystem | None) -> None:
-    """Remove a folder of Ray's own files, if it is there: the store says all that a next run needs."""
-    files = filesystem or pyarrow.fs.LocalFileSystem()
-    if files.get_file_info(path).type != pyarrow.fs.FileType.NotFound:
-        files.delete_dir(path)
+        store.files.delete_folder(f"{TRAIN_RUNS}/{key}")

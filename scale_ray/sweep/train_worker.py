@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs
 import ray.train
 import torch
 from ray.exceptions import RayError
@@ -64,7 +63,7 @@ def drive_stage(
     # What Ray lost (a process, a node) is no failure of the training: the driver of the study tries it again.
     with leaving_failures(stage, execution, opened, "ray train", lambda error: not isinstance(error, _LOST)):
         _fit(Task(stage, execution, store), footprint, opened)
-    _forget_run(stage, opened)
+    opened.files.delete_folder(f"{TRAIN_RUNS}/{stage.key}")
     if not _is_left(stage, opened):
         raise StageFailed(f"{stage.title}: failed, its records say why")
 
@@ -163,8 +162,3 @@ class TrainCheckpoints:
 def _is_left(stage: Stage, store: Store) -> bool:
     """Whether the stage has left all that it is for."""
     return all(store.answers(cell.id) for cell in stage.ends) if stage.ends else store.has_stage(stage.key)
-
-
-def _forget_run(stage: Stage, store: Store) -> None:
-    path, filesystem = store.arrow_storage(TRAIN_RUNS)
-    (filesystem or pyarrow.fs.LocalFileSystem()).delete_dir(f"{path}/{stage.key}")
