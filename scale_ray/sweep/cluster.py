@@ -129,11 +129,10 @@ class Places:
 
     Args:
         footprint: what one takes.
-        cluster: whether an autoscaler may be asked for more nodes.
     """
 
-    def __init__(self, footprint: Footprint, *, cluster: bool):
-        self._footprint, self._cluster = footprint, cluster
+    def __init__(self, footprint: Footprint):
+        self._footprint = footprint
         self._counted, self._free, self._all = 0.0, 0, 0
         self._requested = 0
 
@@ -149,9 +148,8 @@ class Places:
 
     def request(self, trainings: int) -> None:
         """Tell the autoscaler how many trainings could run at once; a cluster without one does not mind."""
-        if self._cluster and trainings != self._requested:
-            bundles = [dict(self._footprint.bundle)] * (trainings * self._footprint.workers)
-            request_resources(bundles=bundles)
+        if trainings != self._requested:
+            request_resources(bundles=[dict(self._footprint.bundle)] * (trainings * self._footprint.workers))
             self._requested = trainings
 
     def _count(self) -> None:

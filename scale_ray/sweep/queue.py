@@ -82,14 +82,14 @@ class StageQueue:
             del self._waiting[key]
             # Leased, then looked at again: another driver may have finished it a moment ago.
             left = self._left_of(stage)
-            if left is None or len(left.waiting) < len(stage.waiting):
-                self._on_answered(len(stage.ends) - (len(left.ends) if left else 0))
+            if answered := len(stage.ends) - (len(left.ends) if left else 0):
+                self._on_answered(answered)
             if left is None:
                 self._release(stage)
                 self._forget_parent_of(stage)
                 continue
             self._running[key] = left
-            self._before = self._before | {cell.id: self._store.read_record(cell.id) for cell in left.waiting}
+            self._before.update({cell.id: self._store.read_record(cell.id) for cell in left.waiting})
             return left
         return None
 
@@ -136,10 +136,10 @@ class StageQueue:
 
     def _left_of(self, stage: Stage) -> Stage | None:
         """The stage without the cells that are done by now; None where nothing is left to do."""
-        if not stage.ends:
-            return None if self._store.has_stage(stage.key) else stage
-        cells = tuple(cell for cell in stage.ends if not self._store.answers(cell.id, with_model=self._with_models))
-        return replace(stage, ends=cells, waiting=cells) if cells else None
+        left = tuple(cell for cell in stage.waiting if not self._store.answers(cell.id, with_model=self._with_models))
+        if not left or (not stage.ends and self._store.has_stage(stage.key)):
+            return None
+        return replace(stage, ends=left, waiting=left) if stage.ends else stage
 
     def _lease(self, stage: Stage) -> bool:
         """All names of a stage or none."""

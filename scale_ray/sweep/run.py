@@ -23,6 +23,9 @@ from scale_ray.training.setup import find_device
 from scale_ray.training.stages import Stage
 from scale_ray.training.trial import lost
 
+# An autoscaler has its own limit; this one keeps the request small where a study has many thousand cells.
+_MOST_REQUESTED = 1000
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -57,7 +60,7 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
             cluster = start_ray(resources)
             try:
                 needs = footprint(resources, execution.device, console, cluster=cluster)
-                _fit(plan, store, execution, needs, driver, console, cluster=cluster)
+                _fit(plan, store, execution, needs, driver, console)
             finally:
                 ray.shutdown()
             _sweep(plan, store, driver)
@@ -82,8 +85,6 @@ def _fit(
     footprint: Footprint,
     driver: Driver,
     console: Console,
-    *,
-    cluster: bool,
 ) -> None:
     stages = {stage.key: stage for stage in plan.stages}
     execution = execution.model_copy(update={"threads": int(footprint.bundle["CPU"])})
@@ -92,11 +93,14 @@ def _fit(
     progress.elsewhere = lambda: queue.elsewhere
     scratch = f".tune_{driver.id}"  # Ray Tune's own files: the store says all that a next run needs
     path, filesystem = store.arrow_storage(scratch)
-    places = Places(footprint, cluster=cluster)
+    places = Places(footprint)
+    at_most = partial(_handed_out_at_most, queue, places, footprint.through_train)
     tuner = tune.Tuner(
         _trainable(stages, execution, store, footprint),
         tune_config=tune.TuneConfig(
-            search_alg=StageSearch(list(stages), queue, partial(_handed_out_at_most, queue, places, footprint)),
+            search_alg=StageSearch(
+                list(stages), queue, partial(_handed_out_at_most, queue, places, footprint.through_train)
+            ),
             num_samples=-1,  # until the search says that it has finished
             reuse_actors=True,  # a new actor a stage would import torch again each time
         ),
@@ -115,7 +119,8 @@ def _fit(
         store.prove_writable()  # a full or read-only disk ends Ray Tune in many ways: say this and not those
         raise
     finally:
-        places.request(0)
+        if footprint.through_train:
+            places.request(0)
         store.files.delete_folder(scratch)
 
 
@@ -128,15 +133,17 @@ def _trainable(stages: dict[str, Stage], execution: Execution, store: Store, foo
     return tune.with_resources(tune.with_parameters(drive_stage, footprint=footprint, **common), DRIVER_RESOURCES)
 
 
-def _handed_out_at_most(queue: StageQueue, places: Places, footprint: Footprint) -> int:
+def _handed_out_at_most(queue: StageQueue, places: Places, through_train: bool) -> int:
     """How many stages may be out at once: those that train, and as many more as there is free room for.
 
-    Inside Tune trials twice the room: Tune lets stages that have no place yet wait, and an actor that ends finds the
-    next one there and need not import torch anew. A Ray Train driver would start at once, and wait for its workers.
+    Inside Tune trials as many again as all nodes hold: Tune lets them wait, and an actor that ends finds the next one
+    there and need not import torch anew. A Ray Train driver would start at once, and wait for its workers: so an
+    autoscaler does not see what waits in the queue, and is told of it.
     """
-    places.request(queue.running + queue.ready)
-    ahead = 0 if footprint.through_train else places.all()
-    return queue.started + places.free() + ahead
+    if not through_train:
+        return queue.started + places.free() + places.all()
+    places.request(min(queue.running + queue.ready, _MOST_REQUESTED))
+    return queue.started + places.free()
 
 
 class _Bookkeeping(tune.Callback):
