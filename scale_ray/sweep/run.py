@@ -98,9 +98,7 @@ def _fit(
     tuner = tune.Tuner(
         _trainable(stages, execution, store, footprint),
         tune_config=tune.TuneConfig(
-            search_alg=StageSearch(
-                list(stages), queue, partial(_handed_out_at_most, queue, places, footprint.through_train)
-            ),
+            search_alg=StageSearch(list(stages), queue, at_most),
             num_samples=-1,  # until the search says that it has finished
             reuse_actors=True,  # a new actor a stage would import torch again each time
         ),
