@@ -37,6 +37,9 @@ class CurvePoint(_Part):
     source_val_accuracy: float
     losses: dict[str, float]
     kept_fraction: float | None  # share of target images whose pseudo-label passed the threshold
+    # Percent right of the teacher's labels that pass the threshold, whole target domain, evaluation view; None where
+    # there is no teacher or nothing passes.
+    kept_accuracy: float | None = None
 
 
 class Result(_Part):
@@ -47,6 +50,8 @@ class Result(_Part):
     source_val_accuracy: float  # student, held-out source images
     steps: int
     curve: list[CurvePoint]
+    classes: list[str] = []  # in the order of the confusion matrix
+    confusion: list[list[int]] = []  # target images by true class (rows) and the student's prediction (columns)
     skipped: dict[str, list[str]]  # domain -> unreadable images that were left out (data.corrupt = skip)
 
 
