@@ -37,9 +37,7 @@ class CurvePoint(_Part):
     source_val_accuracy: float
     losses: dict[str, float]
     kept_fraction: float | None  # share of target images whose pseudo-label passed the threshold
-    # Percent right of the teacher's labels that pass the threshold, whole target domain, evaluation view; None where
-    # there is no teacher or nothing passes.
-    kept_accuracy: float | None = None
+    kept_accuracy: float | None = None  # percent right of the pseudo-labels that passed it; since the last point, too
 
 
 class Result(_Part):

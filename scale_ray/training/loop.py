@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ class Point:
     accuracies: Accuracies
     losses: dict[str, float]  # means since the last point
     kept_fraction: float | None
+    kept_accuracy: float | None
 
     def on(self, target: str) -> CurvePoint:
         """The point of the curve of the cell with this target."""
@@ -42,6 +43,7 @@ class Point:
             source_val_accuracy=self.accuracies.source_val,
             losses=self.losses,
             kept_fraction=self.kept_fraction,
+            kept_accuracy=self.kept_accuracy,
         )
 
 
@@ -67,12 +69,16 @@ class Trained:
 
 @dataclass
 class _Meter:
-    """Sums since the last point of the curve, on the device: reading one would make every step wait."""
+    """What happened since the last point of the curve, on the device: reading it would make every step wait."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    # Of every step with pseudo-labels: (B,) images, (B,) labels, (B,) which of them passed the threshold.
+    labelled: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
 
-    def add(self, output: StepOutput) -> None:
+    def add(self, output: StepOutput, images: Tensor | None) -> None:
+        if images is not None and output.pseudo_labels is not None and output.kept is not None:
+            self.labelled.append((images, output.pseudo_labels, output.kept))
         values = {name: loss.detach() for name, loss in output.losses.items()}
         if output.kept is not None:
             values["kept"] = output.kept.float().mean()
@@ -86,6 +92,13 @@ class _Meter:
         self.sums.clear()
         self.counts.clear()
         return means
+
+    def take_kept_labels(self) -> tuple[Tensor, Tensor]:
+        """Images and labels of all pseudo-labels that passed the threshold, on the CPU; starts anew."""
+        passed = [(images[kept.cpu()], labels.cpu()[kept.cpu()]) for images, labels, kept in self.labelled]
+        self.labelled.clear()
+        none = torch.empty(0, dtype=torch.long)
+        return torch.cat([none, *(images for images, _ in passed)]), torch.cat([none, *(each for _, each in passed)])
 
 
 def train(
@@ -131,7 +144,7 @@ def train(
         method.load_state_dict(saved["method"])
         optimiser.load_state_dict(saved["optimiser"])
         batches.load_state(saved["batches"])
-        meter = _Meter(dict(saved["meter_sums"]), dict(saved["meter_counts"]))
+        meter = _Meter(dict(saved["meter_sums"]), dict(saved["meter_counts"]), list(saved["meter_labelled"]))
         points = [_read_point(point) for point in saved["points"]]
 
     shared = method.workers.wrap(method)
@@ -145,14 +158,15 @@ def train(
             "batches": batches.state(),
             "meter_sums": meter.sums,
             "meter_counts": meter.counts,
+            "meter_labelled": meter.labelled,
             "points": [asdict(point) for point in points],
         }
 
     for step in range(first, last):
-        meter.add(_train_step(config, method, shared, batches, optimiser, step))
+        meter.add(*_train_step(config, method, shared, batches, optimiser, step))
         done = step + 1
         if done == config.optim.steps or done % config.evaluate_every == 0:
-            points.append(_point(done, meter.take(), evaluator, method))
+            points.append(_point(done, meter, evaluator, method, whole=done == config.optim.steps))
             progress.on_point(points[-1])
         if done < last and checkpoints.due(done):
             checkpoints.save(state(done))
@@ -168,7 +182,8 @@ def _train_step(
     batches: Batches,
     optimiser: torch.optim.Optimizer,
     step: int,
-) -> StepOutput:
+) -> tuple[StepOutput, Tensor | None]:
+    """What the method gave, and which target images it saw."""
     # Dropout and the like draw from the global generator: it too is a function of the step. Workers have other images.
     stream = "forward" if method.workers.is_first else f"forward_{method.workers.rank}"
     torch.manual_seed(step_seed(config.seed, stream, step))
@@ -185,17 +200,21 @@ def _train_step(
     method.after_update()
     if target is not None and output.pseudo_labels is not None:
         batches.observe(target.indices, output.pseudo_labels)
-    return output
+    return output, None if target is None else target.indices
 
 
-def _point(step: int, means: dict[str, float], evaluator: Evaluator, method: Method) -> Point:
-    kept = means.pop("kept", None)
+def _point(step: int, meter: _Meter, evaluator: Evaluator, method: Method, *, whole: bool) -> Point:
+    """The curve's next point; `whole` keeps the confusion matrix, which only the last one needs."""
+    means = meter.take()
+    kept_fraction = means.pop("kept", None)
     broken = [name for name, mean in means.items() if not math.isfinite(mean)]
     if broken:
         raise TrainingDiverged(
             f"loss {', '.join(broken)} is not finite before step {step}: lower optim.learning_rate or weights"
         )
-    return Point(step, evaluator.measure(method.student, method.teacher), means, kept)
+    kept_accuracy = evaluator.accuracy_of_labels(*meter.take_kept_labels())
+    accuracies = evaluator.measure(method.student, method.teacher)
+    return Point(step, accuracies if whole else replace(accuracies, confusion={}), means, kept_fraction, kept_accuracy)
 
 
 def _read_point(values: dict[str, Any]) -> Point:

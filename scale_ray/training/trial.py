@@ -183,8 +183,14 @@ class Training:
         labelled = {name: _labelled(domain) for name, domain in targets.items()}
         self._config = config
         self._batches = Batches(config, training, unlabelled, num_classes, generators, device, workers)
-        size = config.data.image_size
-        self._evaluator = Evaluator(labelled, validation, size=size, device=device, workers=workers)
+        self._evaluator = Evaluator(
+            labelled,
+            validation,
+            num_classes=num_classes,
+            size=config.data.image_size,
+            device=device,
+            workers=workers,
+        )
         self.method = build_method(config, num_classes, self._batches.steps_per_epoch, workers)
         place(self.method, device, execution or Execution())
 
@@ -248,6 +254,8 @@ def _result(trained: Trained, source: Domain, target: Domain) -> Result:
         source_val_accuracy=last.source_val_accuracy,
         steps=last.step,
         curve=curve,
+        classes=list(target.classes),
+        confusion=trained.points[-1].accuracies.confusion[target.name],
         skipped={domain.name: list(domain.skipped) for domain in (source, target) if domain.skipped},
     )
 

@@ -62,7 +62,7 @@ def accuracies(made: Training, config: TrialConfig, root: Path, workers: Workers
     images = {
         name: LabelledImages(domain.images, np.arange(47), domain.labels[:47]) for name, domain in targets.items()
     }
-    evaluator = Evaluator(images, images[config.data.target], size=16, device=CPU, workers=workers)
+    evaluator = Evaluator(images, images[config.data.target], num_classes=3, size=16, device=CPU, workers=workers)
     return asdict(evaluator.measure(made.method.student, made.method.teacher))
 
 
