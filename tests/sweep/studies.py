@@ -43,7 +43,7 @@ def command(root: Path, store: Path | str, *more: str, address: str = "local") -
     ]
 
 
-def run(root: Path, store: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def run(root: Path, store: Path | str, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(root, store, *more), capture_output=True, text=True, timeout=240, check=False)
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from s3_server import S3Server
 from studies import SETTINGS, STEPS, command, descendants, results, run, wait_until
 
 from scale_ray.report import load
+from scale_ray.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,36 @@ def test_train_leaves_the_record_that_the_study_left(
     assert alone.returncode == 0, alone.stderr
     ((trial_id, result),) = results(tmp_path).items()
     assert results(undisturbed[0])[trial_id] == result
+
+
+def test_two_workers_under_ray_train_give_one_workers_curve(tiny_root: Path, tmp_path: Path) -> None:
+    """BatchNorm frozen, so that nothing depends on how the batch is split: the same cell, to float tolerance."""
+    short = ("--losses", "ce+ssl+dist+reg", "--seeds", "1", "--set", "model.batch_norm=frozen")
+    short = (*short, "--set", "optim.learning_rate=0.01", "--set", "optim.steps=20", "--set", "evaluate_every=5")
+    one, two = tmp_path / "one", tmp_path / "two"
+    for store, more in ((one, ()), (two, ("--workers-per-trial", "2"))):
+        finished = run(tiny_root, store, *short, *more)
+        assert finished.returncode == 0, finished.stderr
+    (alone,), (together,) = list(Store(one).records()), list(Store(two).records())
+    assert alone.id == together.id
+    ran = [(each.provenance.runner, each.provenance.workers, each.provenance.backend) for each in (alone, together)]
+    assert ran == [("ray tune", 1, None), ("ray train", 2, "gloo")]
+    assert alone.result is not None
+    assert together.result is not None
+    for expected, found in zip(alone.result.curve, together.result.curve, strict=True):
+        assert found.losses == pytest.approx(expected.losses, rel=1e-4)
+        assert found.step == expected.step
+    assert not list(two.glob(".ray_train/*"))
+
+
+def test_a_store_on_s3_holds_the_same_records(undisturbed: tuple[Path, str], tiny_root: Path, s3: S3Server) -> None:
+    store = s3.new_url()
+    finished = run(tiny_root, store, "--seeds", "1")
+    assert finished.returncode == 0, finished.stderr
+    assert results(store).items() <= results(undisturbed[0]).items()
+    assert len(results(store)) == 2
+    assert Store(store).checkpoint_keys() == []
+    assert (tmp_path / "report" / "report.html").exists()
 
 
 def test_killed_with_sigkill_and_run_again_gives_the_same_table(
