@@ -85,7 +85,10 @@ def test_two_workers_under_ray_train_give_one_workers_curve(tiny_root: Path, tmp
     assert not list(two.glob(".ray_train/*"))
 
 
-def test_a_store_on_s3_holds_the_same_records(undisturbed: tuple[Path, str], tiny_root: Path, s3: S3Server) -> None:
+def test_a_store_on_s3_holds_the_same_records(
+    undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the report of a remote store goes to the folder in which one is
     store = s3.new_url()
     finished = run(tiny_root, store, "--seeds", "1")
     assert finished.returncode == 0, finished.stderr
