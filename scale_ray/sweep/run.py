@@ -23,6 +23,9 @@ from scale_ray.training.setup import find_device
 from scale_ray.training.stages import Stage
 from scale_ray.training.trial import lost
 
+# Ray Tune's own files, by driver; nothing is ever read from them, for the store says all that a next run needs.
+_SCRATCH = ".tune_"
+
 # An autoscaler has its own limit; this one keeps the request small where a study has many thousand cells.
 _MOST_REQUESTED = 1000
 
@@ -91,7 +94,7 @@ def _fit(
     progress = StudyProgress(stages, len(plan.answered), console)
     queue = StageQueue(plan.stages, store, driver, with_models=execution.keep_model, on_answered=progress.answered)
     progress.elsewhere = lambda: queue.elsewhere
-    scratch = f".tune_{driver.id}"  # Ray Tune's own files: the store says all that a next run needs
+    scratch = f"{_SCRATCH}{driver.id}"
     path, filesystem = store.arrow_storage(scratch)
     places = Places(footprint)
     at_most = partial(_handed_out_at_most, queue, places, footprint.through_train)
@@ -176,11 +179,14 @@ class _Bookkeeping(tune.Callback):
 
 
 def _sweep(plan: Plan, store: Store, driver: Driver) -> None:
-    """Remove the states that no cell needs any more: of shared stages, and of unfinished runs under Ray Train."""
-    shared, runs = store.stage_keys(), store.files.folders(TRAIN_RUNS)
-    if not (shared or runs) or driver.others():
+    """Remove what no cell needs any more: states of shared stages and of runs under Ray Train, and killed drivers'."""
+    if driver.others():
         return
-    needed = still_needed(plan, store)
+    for name in store.files.folders(""):
+        if name.startswith(_SCRATCH):
+            store.files.delete_folder(name)
+    shared, runs = store.stage_keys(), store.files.folders(TRAIN_RUNS)
+    needed = still_needed(plan, store) if shared or runs else None
     if needed is None:
         return
     for key in set(shared) - needed:
