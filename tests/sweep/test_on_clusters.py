@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import ray
 from clusters import cluster, left_behind
 from ray.cluster_utils import Cluster
 from s3_server import s3_server
@@ -44,13 +43,25 @@ def two_nodes() -> Iterator[Cluster]:
         yield made
 
 
-def start(root: Path, store: Path | str, address: str, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(root, store, *LONG, *more, address=address),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tiny_root: Path) -> Iterator[Start]:
+    """Starts a study on the cluster at an address; what still runs when the test has ended is killed."""
+    studies: list[subprocess.Popen[str]] = []
+
+    def start(store: Path | str, address: str, *more: str) -> subprocess.Popen[str]:
+        line = command(tiny_root, store, *LONG, *more, address=address)
+        studies.append(subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        return studies[-1]
+
+    yield start
+    for study in studies:
+        if study.poll() is None:
+            study.kill()
+        if study.stdout and not study.stdout.closed:
+            study.communicate()
 
 
 def ended(study: subprocess.Popen[str], status: int = 0) -> str:
@@ -85,11 +96,11 @@ def has_checkpoint(store: Path) -> Callable[[], bool]:
     ("nodes", "workers"), [((1, 1), 1), ((2, 2), 2), ((4, 4, 4, 4), 4)], ids=["2 CPUs", "4 CPUs", "16 CPUs"]
 )
 def test_more_trials_than_slots_finish_and_leave_nothing(
-    nodes: tuple[int, ...], workers: int, tiny_root: Path, tmp_path: Path
+    nodes: tuple[int, ...], workers: int, start: Start, tmp_path: Path
 ) -> None:
     short = ("--losses", "ce,ce+ssl", "--seeds", "3", "--set", "optim.steps=20")
     with cluster(*nodes) as made:
-        study = start(tiny_root, tmp_path, made.address, *short, "--workers-per-trial", str(workers))
+        study = start(tmp_path, made.address, *short, "--workers-per-trial", str(workers))
         printed = ended(study)
         assert "[6 of 6 done, 0 running, 0 failed]" in printed
         assert left_behind(made.address) == {}
@@ -99,9 +110,9 @@ def test_more_trials_than_slots_finish_and_leave_nothing(
 
 
 def test_a_study_on_a_cluster_gives_the_records_of_this_machine(
-    two_nodes: Cluster, undisturbed: Path, tiny_root: Path, tmp_path: Path
+    two_nodes: Cluster, undisturbed: Path, start: Start, tmp_path: Path
 ) -> None:
-    ended(start(tiny_root, tmp_path, two_nodes.address, *SHARED))
+    ended(start(tmp_path, two_nodes.address, *SHARED))
     opened = Store(tmp_path)
     assert {record.provenance.shared_steps for record in opened.records()} == {100}
     with_both = results(tmp_path).items() & results(undisturbed).items()
@@ -112,9 +123,9 @@ def test_a_study_on_a_cluster_gives_the_records_of_this_machine(
 
 @pytest.mark.parametrize("victim", ["RayTrainWorker", "TrainController", "ImplicitFunc"])
 def test_a_killed_process_is_replaced(
-    victim: str, two_nodes: Cluster, undisturbed: Path, tiny_root: Path, tmp_path: Path
+    victim: str, two_nodes: Cluster, undisturbed: Path, start: Start, tmp_path: Path
 ) -> None:
-    study = start(tiny_root, tmp_path, two_nodes.address)
+    study = start(tmp_path, two_nodes.address)
     wait_until(has_checkpoint(tmp_path), study)
     os.kill(ray_processes(victim)[0], signal.SIGKILL)
     ended(study)
@@ -122,9 +133,9 @@ def test_a_killed_process_is_replaced(
     assert left_behind(two_nodes.address) == {}
 
 
-def test_a_killed_node_is_done_without(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
+def test_a_killed_node_is_done_without(undisturbed: Path, start: Start, tmp_path: Path) -> None:
     with cluster(1, 1) as made:
-        study = start(tiny_root, tmp_path, made.address)
+        study = start(tmp_path, made.address)
         wait_until(has_checkpoint(tmp_path), study)
         made.remove_node(next(iter(made.worker_nodes)), allow_graceful=False)
         ended(study)
@@ -132,10 +143,10 @@ def test_a_killed_node_is_done_without(undisturbed: Path, tiny_root: Path, tmp_p
         assert left_behind(made.address) == {}
 
 
-def test_a_node_that_joins_is_used(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
+def test_a_node_that_joins_is_used(undisturbed: Path, start: Start, tmp_path: Path) -> None:
     """The cluster has no room at all at first, as one that an autoscaler has not yet scaled up."""
     with cluster() as made:
-        study = start(tiny_root, tmp_path, made.address)
+        study = start(tmp_path, made.address)
         time.sleep(20)
         assert study.poll() is None
         assert results(tmp_path) == {}
@@ -145,65 +156,62 @@ def test_a_node_that_joins_is_used(undisturbed: Path, tiny_root: Path, tmp_path:
 
 
 def test_a_killed_driver_leaves_what_the_next_goes_on_from(
-    two_nodes: Cluster, undisturbed: Path, tiny_root: Path, tmp_path: Path
+    two_nodes: Cluster, undisturbed: Path, start: Start, tmp_path: Path
 ) -> None:
-    study = start(tiny_root, tmp_path, two_nodes.address)
+    study = start(tmp_path, two_nodes.address)
     wait_until(has_checkpoint(tmp_path), study)
     study.kill()
-    study.communicate()
-    ended(start(tiny_root, tmp_path, two_nodes.address))
+    ended(start(tmp_path, two_nodes.address))
     same(tmp_path, undisturbed)
     assert left_behind(two_nodes.address) == {}
 
 
 def test_an_interrupted_study_leaves_no_placement_group(
-    two_nodes: Cluster, undisturbed: Path, tiny_root: Path, tmp_path: Path
+    two_nodes: Cluster, undisturbed: Path, start: Start, tmp_path: Path
 ) -> None:
-    study = start(tiny_root, tmp_path, two_nodes.address)
+    study = start(tmp_path, two_nodes.address)
     wait_until(has_checkpoint(tmp_path), study)
     study.send_signal(signal.SIGINT)
     printed = ended(study, status=130)
     assert "run the same command again" in printed
     assert left_behind(two_nodes.address) == {}
-    ended(start(tiny_root, tmp_path, two_nodes.address))
+    ended(start(tmp_path, two_nodes.address))
     same(tmp_path, undisturbed)
 
 
-def test_a_failing_stage_leaves_no_placement_group(two_nodes: Cluster, tiny_root: Path, tmp_path: Path) -> None:
-    ended(start(tiny_root, tmp_path, two_nodes.address, "--set", "optim.learning_rate=1e20"), status=1)
+def test_a_failing_stage_leaves_no_placement_group(two_nodes: Cluster, start: Start, tmp_path: Path) -> None:
+    ended(start(tmp_path, two_nodes.address, "--set", "optim.learning_rate=1e20"), status=1)
     failures = [record.failure for record in Store(tmp_path).records()]
     assert [failure.kind for failure in failures if failure] == 2 * ["TrainingDiverged"]
     assert left_behind(two_nodes.address) == {}
 
 
-def test_a_killed_head_takes_the_cluster_and_not_the_store(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
+def test_a_killed_head_takes_the_cluster_and_not_the_store(undisturbed: Path, start: Start, tmp_path: Path) -> None:
     with cluster(1, 1) as made:
-        study = start(tiny_root, tmp_path, made.address)
+        study = start(tmp_path, made.address)
         wait_until(has_checkpoint(tmp_path), study)
         made.remove_node(made.head_node, allow_graceful=False)
     study.kill()  # it would wait a minute for the head to come back
-    study.communicate()
     with cluster(1, 1) as made:
-        ended(start(tiny_root, tmp_path, made.address))
+        ended(start(tmp_path, made.address))
         same(tmp_path, undisturbed)
         assert left_behind(made.address) == {}
 
 
-def test_a_node_about_to_be_taken_away_saves_first(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
+def test_a_node_about_to_be_taken_away_saves_first(start: Start, tiny_root: Path, tmp_path: Path) -> None:
     """Spot instances give a notice; no checkpoint but the one of the notice is there to go on from."""
+    long = ("--losses", "ce", "--set", "optim.steps=4000", "--set", "evaluate_every=1000")
+    undisturbed, store = tmp_path / "undisturbed", tmp_path / "store"
+    assert run(tiny_root, undisturbed, *LONG, *long).returncode == 0
     with cluster(1) as made:
-        study = start(tiny_root, tmp_path, made.address, "--checkpoint-every", "100000")
-        wait_until(lambda: "RayTrainWorker" in str(ray_names()), study)
-        time.sleep(8)
+        study = start(store, made.address, *long, "--checkpoint-every", "100000")
+        wait_until(lambda: bool(ray_processes("RayTrainWorker")), study)
         made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+        time.sleep(5)
         drain(made, seconds=30)
-        wait_until(has_checkpoint(tmp_path), study)
+        wait_until(has_checkpoint(store), study)
         ended(study)
-        same(tmp_path, undisturbed)
-
-
-def ray_names() -> list[str]:
-    return [line for _, line in descendants(os.getpid()) if line.startswith("ray::")]
+        same(store, undisturbed)
 
 
 def drain(made: Cluster, seconds: int) -> None:
@@ -221,10 +229,13 @@ def drain(made: Cluster, seconds: int) -> None:
     )
 
 
-def test_a_store_on_s3_may_be_out_of_reach_for_20_seconds(undisturbed: Path, tiny_root: Path) -> None:
+def test_a_store_on_s3_may_be_out_of_reach_for_20_seconds(
+    undisturbed: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the report goes there
     with s3_server() as server, cluster(1, 1) as made:
         store = server.new_url()
-        study = start(tiny_root, store, made.address)
+        study = start(store, made.address)
         wait_until(lambda: bool(_checkpoints_on(store)), study)
         server.fail_for(20)
         ended(study)
@@ -238,16 +249,10 @@ def _checkpoints_on(store: str) -> list[str]:
         return []  # the study has not made its store yet
 
 
-def test_two_drivers_share_one_study(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
-    """On this machine, each with its own Ray: no cell is trained twice, both end well."""
-    studies = [
-        subprocess.Popen(
-            command(tiny_root, tmp_path, *LONG), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for _ in range(2)
-    ]
-    printed = [ended(study) for study in studies]
-    same(tmp_path, undisturbed)
+def test_two_drivers_share_one_study(start: Start, tmp_path: Path) -> None:
+    """On this machine, each with its own Ray: no stage is trained twice, both end well."""
+    printed = [ended(study) for study in [start(tmp_path, "local", *SHARED) for _ in range(2)]]
     lines = [line for text in printed for line in text.splitlines() if ": done" in line]
     assert len(lines) == 3  # the warm-up and the two cells, each by one driver
-    ray.shutdown()
+    assert [record.status for record in Store(tmp_path).records()] == ["done", "done"]
+    same(tmp_path, tmp_path)
