@@ -16,7 +16,7 @@ or the new one, whatever kills the writer.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -122,13 +122,13 @@ class Store:
         """Ids of all trials that have a record, sorted: one listing, whatever their number."""
         return self._keys("records", ".json")
 
-    def records(self) -> Iterator[Record]:
-        """Every record, ordered by id.
+    def records(self, ids: Iterable[str] | None = None) -> Iterator[Record]:
+        """The records with these ids that are there, in their order; None: every record, ordered by id.
 
         Raises:
             StoreError: at the first file that cannot be read as a record; it is never skipped.
         """
-        for name, content in self.files.read_many(map(_record, self.record_ids())):
+        for name, content in self.files.read_many(map(_record, self.record_ids() if ids is None else ids)):
             yield _parse_record(self.files.locate(name), content)
 
     def statuses(self) -> dict[str, Literal["done", "failed", "missing"]]:

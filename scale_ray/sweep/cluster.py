@@ -8,16 +8,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.services import find_bootstrap_address
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError
 from rich.console import Console
 
 from scale_ray.config import ConfigError
+from scale_ray.training.trial import Ran
+
+logger = logging.getLogger(__name__)
 
 # One machine needs no more than this for metrics and configs; images are memory-mapped files, not Ray objects.
 _OBJECT_STORE_BYTES = 256 * 2**20
 
 # Seconds for which a count of free places holds. Ray itself learns of them about once a second.
 _RECOUNT = 1.0
+
+# Seconds after which the autoscaler is told again.
+_REPEAT = 30.0
 
 # Ray Train's own files of unfinished trainings, in the store: their latest checkpoints, by stage.
 TRAIN_RUNS = ".ray_train"
@@ -53,8 +61,17 @@ class Footprint:
     workers: int
     through_train: bool  # under Ray Train; else inside the Tune trial
 
+    @property
+    def ran(self) -> Ran:
+        """What a record says of it."""
+        if not self.through_train:
+            return Ran("ray tune")
+        # One worker has nothing that it could be joined to.
+        backend = None if self.workers == 1 else "nccl" if "GPU" in self.bundle else "gloo"
+        return Ran("ray train", self.workers, backend)
 
-def start_ray(resources: Resources) -> bool:
+
+def start_ray(resources: Resources, console: Console) -> bool:
     """Connect to Ray, or start it here; returns whether it is a cluster that was there before.
 
     Raises:
@@ -70,15 +87,18 @@ def start_ray(resources: Resources) -> bool:
     # As many prepared trials as the search hands out: it counts the places itself.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "100000"
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if resources.address != "local":
+    # Only a cluster that was announced by `ray start`: `auto` would also join the Ray that another study has started.
+    address = resources.address or find_bootstrap_address(None) or "local"
+    if address != "local":
         try:
-            ray.init(address=resources.address or "auto", **quiet)
+            ray.init(address=address, **quiet)
         except ConnectionError as error:
             if resources.address is not None:
                 raise ConfigError(
-                    f"no Ray cluster at address {resources.address!r} ({str(error).splitlines()[0]}): "
+                    f"no Ray cluster at address {address!r} ({str(error).splitlines()[0]}): "
                     "start one with `ray start --head`, or write --local"
                 ) from error
+            console.print(f"the Ray cluster that was started here, {address}, does not answer: Ray is started anew")
         else:
             return True
     # Ray Train's placement groups are cleaned up through the dashboard; without Ray Train it would only cost seconds.
@@ -89,6 +109,17 @@ def start_ray(resources: Resources) -> bool:
         **quiet,
     )
     return False
+
+
+def leave_ray() -> None:
+    """Take back what the autoscaler was asked for, and disconnect; a Ray that was started here ends."""
+    if not ray.is_initialized():
+        return
+    try:
+        request_resources(bundles=[])
+    except (RayError, ConnectionError, RuntimeError) as error:  # a cluster that is gone keeps no nodes for us
+        logger.warning("Ray does not answer any more: %s", error)
+    ray.shutdown()
 
 
 def footprint(resources: Resources, device: str, console: Console, *, cluster: bool) -> Footprint:
@@ -116,12 +147,17 @@ def footprint(resources: Resources, device: str, console: Console, *, cluster: b
 
 def _await_a_node(cpus: int, console: Console) -> None:
     """A cluster that has scaled down to its head does not tell what its nodes have: wait for the first."""
-    if ray.cluster_resources().get("CPU", 0) >= cpus:
+    if fitting(_nodes(), {"CPU": cpus}):
         return
     console.print(f"waiting for the cluster's first node of {cpus} CPUs; --gpus-per-trial saves the wait")
     request_resources(bundles=[{"CPU": cpus}])
-    while ray.cluster_resources().get("CPU", 0) < cpus:
+    while not fitting(_nodes(), {"CPU": cpus}):
         time.sleep(_RECOUNT)
+
+
+def _nodes() -> list[Mapping[str, float]]:
+    """What each living node has in all."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 class Places:
@@ -134,7 +170,7 @@ class Places:
     def __init__(self, footprint: Footprint):
         self._footprint = footprint
         self._counted, self._free, self._all = 0.0, 0, 0
-        self._requested = 0
+        self._requested, self._requested_at = 0, 0.0
 
     def free(self) -> int:
         """Trainings that could start at this moment."""
@@ -147,19 +183,34 @@ class Places:
         return self._all
 
     def request(self, trainings: int) -> None:
-        """Tell the autoscaler how many trainings could run at once; a cluster without one does not mind."""
-        if trainings != self._requested:
+        """Tell the autoscaler how many trainings could run at once; a cluster without one does not mind.
+
+        Again every now and then, for Ray keeps one request in all: that of whoever asked last.
+        """
+        if trainings != self._requested or time.monotonic() - self._requested_at > _REPEAT:
             request_resources(bundles=[dict(self._footprint.bundle)] * (trainings * self._footprint.workers))
-            self._requested = trainings
+            self._requested, self._requested_at = trainings, time.monotonic()
+
+    def lack(self) -> str | None:
+        """Why nothing can start, where no node could ever hold a worker as the cluster is now."""
+        nodes = _nodes()
+        if fitting(nodes, self._footprint.bundle):
+            return None
+        wanted = _amounts(self._footprint.bundle)
+        most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in self._footprint.bundle}
+        return f"no node can hold a worker of {wanted}; the most that one has is {_amounts(most)}"
 
     def _count(self) -> None:
         if time.monotonic() - self._counted < _RECOUNT:
             return
         self._counted = time.monotonic()
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self._all = fitting(nodes, self._footprint.bundle) // self._footprint.workers
+        self._all = fitting(_nodes(), self._footprint.bundle) // self._footprint.workers
         free = fitting([ray.available_resources()], self._footprint.bundle) // self._footprint.workers
         self._free = min(free, self._all)
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{number:g} {name}" for name, number in resources.items())
 
 
 def fitting(nodes: Sequence[Mapping[str, float]], bundle: Mapping[str, float]) -> int:

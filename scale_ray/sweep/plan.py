@@ -1,6 +1,6 @@
 """What a study wants, and what of it the store does not answer yet."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,8 @@ class Plan:
     todo: list[PlannedCell]
     answered: frozenset[str]  # ids of the cells that need no training
     failed_before: frozenset[str]  # ids whose last run left a failure; they are to do again
-    tree: list[Stage]  # of all cells, each after its parent
-    stages: list[Stage]  # what of it must run for the cells to do
+    tree: list[Stage]  # of all cells, each after its parent, whether or not this run shares
+    stages: list[Stage]  # what must run for the cells to do, each after its parent
 
     @property
     def steps_to_do(self) -> int:
@@ -68,19 +68,20 @@ def plan_study(
         cells.append(PlannedCell(id=identity(checked, trial_inputs(checked, root)), config=checked))
     _refuse_twins(study.name, cells)
     present = set(store.record_ids())
-    records = {cell.id: store.read_record(cell.id) for cell in cells if cell.id in present}
+    records = {record.id: record for record in store.records(cell.id for cell in cells if cell.id in present)}
     answered = frozenset(
         key for key, record in records.items() if is_current(record) and (not with_models or store.has_model(key))
     )
     todo = [cell for cell in cells[:limit] if cell.id not in answered]
-    tree = stage_tree(cells, root) if share else [alone(cell) for cell in cells]
+    tree = stage_tree(cells, root)
+    stored = frozenset(store.stage_keys())
     return Plan(
         study=StudyPlan(name=study.name, created=now(), cells=cells),
         todo=todo,
         answered=answered,
         failed_before=frozenset(key for key, record in records.items() if record and record.status == "failed"),
         tree=tree,
-        stages=stages_to_do(tree, todo, frozenset(store.stage_keys())),
+        stages=stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo],
     )
 
 
@@ -97,19 +98,15 @@ def _refuse_twins(study: str, cells: Sequence[PlannedCell]) -> None:
             )
 
 
-def still_needed(plan: Plan, store: Store) -> set[str] | None:
-    """Keys of the stages whose state some cell of this plan may still go on from, finished or not.
+def keys_still_needed(plan: Plan, done: Collection[str]) -> frozenset[str]:
+    """Keys under which the store may hold states that some cell, not `done`, goes on from: stages, and cells alone."""
+    undone = {cell.id for cell in plan.study.cells} - set(done)
+    return frozenset(undone).union(stage.key for stage in plan.tree if any(cell.id in undone for cell in stage.waiting))
 
-    None where another study in the store has cells to do: what those need, only that study's own run can tell.
-    """
-    statuses = store.statuses()
 
-    def undone(cells: Iterable[PlannedCell]) -> bool:
-        return any(statuses.get(cell.id) != "done" for cell in cells)
-
-    if any(other.name != plan.study.name and undone(other.cells) for other in store.plans()):
-        return None
-    return {stage.key for stage in plan.tree if undone(stage.waiting)}
+def keys_of(plan: Plan) -> frozenset[str]:
+    """Keys under which the store may hold states for any of this plan's cells."""
+    return keys_still_needed(plan, ())
 
 
 def prepare_data(plan: Plan, root: Path | None) -> None:

@@ -24,7 +24,14 @@ class StageQueue:
         store: says what is done by now.
         driver: this driver's leases on the store.
         with_models: a cell whose model is not stored is not done.
+        keep: keys of stages whose state stays: cells that this run does not train go on from it.
         on_answered: told how many cells another driver has finished meanwhile.
+
+    Attributes:
+        keys: of all stages of the run.
+        done: ids of the cells that have ended well, here or with another driver.
+        failed_cells: ids of those that have ended badly.
+        elsewhere: how many stages are left to other drivers for now.
     """
 
     def __init__(
@@ -34,16 +41,20 @@ class StageQueue:
         driver: Driver,
         *,
         with_models: bool = False,
+        keep: frozenset[str] = frozenset(),
         on_answered: Callable[[int], None] = lambda cells: None,
     ):
         self._store, self._driver, self._with_models, self._on_answered = store, driver, with_models, on_answered
+        self.keys = [stage.key for stage in stages]
         self._waiting = {stage.key: stage for stage in stages}
         self._running: dict[str, Stage] = {}
         self._started: set[str] = set()
         self._attempts: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
-        self._kept: set[str] = set()  # parents whose state a failed stage will want when it is run again
-        self.elsewhere = 0  # how many stages are left to other drivers for now
+        self._kept = set(keep)  # and the parents of stages that fail, for those will be run again
+        self.done: set[str] = set()
+        self.failed_cells: set[str] = set()
+        self.elsewhere = 0
         self._before: dict[str, Record | None] = {}  # what the store said of a stage's cells when it was handed out
 
     @property
@@ -82,8 +93,9 @@ class StageQueue:
             del self._waiting[key]
             # Leased, then looked at again: another driver may have finished it a moment ago.
             left = self._left_of(stage)
-            if answered := len(stage.ends) - (len(left.ends) if left else 0):
-                self._on_answered(answered)
+            if answered := {cell.id for cell in stage.ends} - {cell.id for cell in (left.ends if left else ())}:
+                self.done |= answered
+                self._on_answered(len(answered))
             if left is None:
                 self._release(stage)
                 self._forget_parent_of(stage)
@@ -102,6 +114,7 @@ class StageQueue:
         self._started.discard(key)
         self._release(stage)
         self._forget_parent_of(stage)
+        self.done.update(cell.id for cell in stage.ends)
         return stage
 
     def failed(self, key: str) -> tuple[Stage, bool]:
@@ -120,6 +133,7 @@ class StageQueue:
         elif stage.parent is not None:
             self._kept.add(stage.parent)
         if not again:
+            self.failed_cells.update(cell.id for cell in stage.waiting)
             self._waiting = {other: child for other, child in self._waiting.items() if child.parent != key}
         return stage, again
 

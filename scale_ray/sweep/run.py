@@ -1,30 +1,51 @@
 """Run what a study still lacks: Ray Tune schedules, Optuna hands out the stages, the store keeps what comes back."""
 
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from rich.console import Console
 
-from scale_ray.config import Execution
+from scale_ray.config import ConfigError, Execution
 from scale_ray.leases import Driver
 from scale_ray.records import Failure
-from scale_ray.store import Store
-from scale_ray.sweep.cluster import DRIVER_RESOURCES, TRAIN_RUNS, Footprint, Places, Resources, footprint, start_ray
-from scale_ray.sweep.plan import Plan, prepare_data, still_needed
+from scale_ray.store import Store, StoreError
+from scale_ray.study import describe
+from scale_ray.sweep.cluster import (
+    DRIVER_RESOURCES,
+    TRAIN_RUNS,
+    Footprint,
+    Places,
+    Resources,
+    footprint,
+    leave_ray,
+    start_ray,
+)
+from scale_ray.sweep.plan import Plan, keys_of, keys_still_needed, prepare_data
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.sweep.search import StageSearch
 from scale_ray.sweep.trainable import train_stage
 from scale_ray.training.setup import find_device
 from scale_ray.training.stages import Stage
-from scale_ray.training.trial import lost
+from scale_ray.training.trial import Ran, failed
 
 # Ray Tune's own files, by driver; nothing is ever read from them, for the store says all that a next run needs.
 _SCRATCH = ".tune_"
+
+logger = logging.getLogger(__name__)
+
+# Seconds between two words about a study that cannot start.
+_TELL = 60.0
 
 # An autoscaler has its own limit; this one keeps the request small where a study has many thousand cells.
 _MOST_REQUESTED = 1000
@@ -32,11 +53,11 @@ _MOST_REQUESTED = 1000
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the cells of a study stand after a run."""
+    """How the cells of a run ended."""
 
-    done: int
+    done: int  # of the whole study
     failed: int
-    interrupted: int  # to do in this run, and neither done nor failed now
+    interrupted: int  # to do, and neither done nor failed
 
 
 def run_study(plan: Plan, store: Store, execution: Execution, resources: Resources, console: Console) -> Outcome:
@@ -49,68 +70,105 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
         ValueError: the data cannot be used, or no node has a trial's resources. No cell has run then.
         StoreError: the store can no longer be written to.
     """
+    _check_workers(plan, resources)
     store.write_plan(plan.study)
-    if plan.stages:
-        if resources.address == "local":
-            find_device(execution.device)  # elsewhere the driver's machine need not have what the trials' have
-        prepare_data(plan, execution.root)
-        with Driver(store.files) as driver:
-            for other in driver.others():
-                console.print(
-                    f"another driver works on this store ({other.host}, pid {other.pid}, since {other.since}): "
-                    "the cells that it trains are left to it"
-                )
-            cluster = start_ray(resources)
-            try:
-                needs = footprint(resources, execution.device, console, cluster=cluster)
-                _fit(plan, store, execution, needs, driver, console)
-            finally:
-                ray.shutdown()
-            _sweep(plan, store, driver)
-    return outcome(plan, store)
-
-
-def outcome(plan: Plan, store: Store) -> Outcome:
-    """Counts by what the store holds now."""
+    done, lost = set(plan.answered), set[str]()
+    with Driver(store.files) as driver, _ending_like_ctrl_c():
+        for other in driver.others():
+            console.print(
+                f"another driver works on this store ({other.host}, pid {other.pid}, since {other.since}): "
+                "the cells that it trains are left to it"
+            )
+        if plan.stages:
+            queue = _work_off(plan, store, execution, resources, driver, console)
+            done, lost = done | queue.done, queue.failed_cells
+        _sweep(plan, store, driver, done)
     todo = {cell.id for cell in plan.todo}
-    statuses = {cell.id: store.status(cell.id) for cell in plan.study.cells}
-    return Outcome(
-        done=list(statuses.values()).count("done"),
-        failed=list(statuses.values()).count("failed"),
-        interrupted=sum(key in todo and status == "missing" for key, status in statuses.items()),
+    return Outcome(done=len(done), failed=len(lost), interrupted=len(todo - done - lost))
+
+
+def _check_workers(plan: Plan, resources: Resources) -> None:
+    """All trials of a run have the same number of workers: that of the run."""
+    for cell in plan.todo:
+        if cell.config.parallel.workers != (resources.workers or 1):
+            raise ConfigError(
+                f"parallel.workers is {cell.config.parallel.workers} in {describe(cell.config)} and "
+                f"{resources.workers or 1} in this run: it is no axis, give --workers-per-trial and run one study each"
+            )
+
+
+@contextmanager
+def _ending_like_ctrl_c() -> Iterator[None]:
+    """A closed terminal or a polite kill ends a study as Ctrl-C does: in order, and nodes asked for are given back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is told of signals
+        return
+    names = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(name, lambda *_: os.kill(os.getpid(), signal.SIGINT)) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
+
+
+def _work_off(
+    plan: Plan, store: Store, execution: Execution, resources: Resources, driver: Driver, console: Console
+) -> StageQueue:
+    """Run the plan's stages on Ray; what the queue says then is how they ended."""
+    if resources.address == "local":
+        find_device(execution.device)  # elsewhere the driver's machine need not have what the trials' have
+    prepare_data(plan, execution.root)
+    stages = {stage.key: stage for stage in plan.stages}
+    progress = StudyProgress(stages, len(plan.answered), console)
+    ended_here = frozenset(plan.answered) | {cell.id for cell in plan.todo}
+    queue = StageQueue(
+        plan.stages,
+        store,
+        driver,
+        with_models=execution.keep_model,
+        keep=keys_still_needed(plan, ended_here),
+        on_answered=progress.answered,
     )
+    progress.elsewhere = lambda: queue.elsewhere
+    try:
+        cluster = start_ray(resources, console)
+        needs = footprint(resources, execution.device, console, cluster=cluster)
+        execution = execution.model_copy(update={"threads": resources.cpus})
+        trainable = _trainable(stages, execution, store, needs)
+        _fit(plan.study.name, queue, progress, trainable, needs, store, execution, f"{_SCRATCH}{driver.id}")
+    except KeyboardInterrupt:  # before Ray Tune has begun; later it takes care of that
+        return queue
+    finally:
+        leave_ray()
+    return queue
 
 
 def _fit(
-    plan: Plan,
+    name: str,
+    queue: StageQueue,
+    progress: StudyProgress,
+    trainable: Any,
+    footprint: Footprint,
     store: Store,
     execution: Execution,
-    footprint: Footprint,
-    driver: Driver,
-    console: Console,
+    scratch: str,
 ) -> None:
-    stages = {stage.key: stage for stage in plan.stages}
-    execution = execution.model_copy(update={"threads": int(footprint.bundle["CPU"])})
-    progress = StudyProgress(stages, len(plan.answered), console)
-    queue = StageQueue(plan.stages, store, driver, with_models=execution.keep_model, on_answered=progress.answered)
-    progress.elsewhere = lambda: queue.elsewhere
-    scratch = f"{_SCRATCH}{driver.id}"
-    path, filesystem = store.arrow_storage(scratch)
     places = Places(footprint)
-    at_most = partial(_handed_out_at_most, queue, places, footprint.through_train)
+    path, filesystem = store.arrow_storage(scratch)
     tuner = tune.Tuner(
-        _trainable(stages, execution, store, footprint),
+        trainable,
         tune_config=tune.TuneConfig(
-            search_alg=StageSearch(list(stages), queue, at_most),
+            search_alg=StageSearch(queue, partial(_room, queue, places, footprint.through_train)),
             num_samples=-1,  # until the search says that it has finished
             reuse_actors=True,  # a new actor a stage would import torch again each time
         ),
         run_config=tune.RunConfig(
-            name=plan.study.name,
+            name=name,
             storage_path=path,
             storage_filesystem=filesystem,
             verbose=0,
-            callbacks=[progress, _Bookkeeping(queue, store, execution, progress)],
+            callbacks=[progress, _Bookkeeping(queue, places, progress, store, execution, footprint.ran)],
         ),
     )
     try:
@@ -119,10 +177,10 @@ def _fit(
     except Exception:
         store.prove_writable()  # a full or read-only disk ends Ray Tune in many ways: say this and not those
         raise
-    finally:
-        if footprint.through_train:
-            places.request(0)
+    try:
         store.files.delete_folder(scratch)
+    except StoreError as error:
+        logger.warning("%s", error)
 
 
 def _trainable(stages: dict[str, Stage], execution: Execution, store: Store, footprint: Footprint) -> Any:
@@ -134,28 +192,36 @@ def _trainable(stages: dict[str, Stage], execution: Execution, store: Store, foo
     return tune.with_resources(tune.with_parameters(drive_stage, footprint=footprint, **common), DRIVER_RESOURCES)
 
 
-def _handed_out_at_most(queue: StageQueue, places: Places, through_train: bool) -> int:
+def _room(queue: StageQueue, places: Places, through_train: bool) -> int:
     """How many stages may be out at once: those that train, and as many more as there is free room for.
 
     Inside Tune trials as many again as all nodes hold: Tune lets them wait, and an actor that ends finds the next one
-    there and need not import torch anew. A Ray Train driver would start at once, and wait for its workers: so an
-    autoscaler does not see what waits in the queue, and is told of it.
+    there and need not import torch anew. A Ray Train driver would start at once, and wait for its workers.
     """
-    if not through_train:
-        return queue.started + places.free() + places.all()
-    places.request(min(queue.running + queue.ready, _MOST_REQUESTED))
-    return queue.started + places.free()
+    return queue.started + places.free() + (0 if through_train else places.all())
 
 
 class _Bookkeeping(tune.Callback):
-    """Tells the queue and the person how stages end; writes the records of those that ended without a word."""
+    """Between Ray Tune and the queue: how stages end, what the autoscaler should know, what a person should."""
 
-    def __init__(self, queue: StageQueue, store: Store, execution: Execution, progress: StudyProgress):
-        self._queue, self._store, self._execution, self._progress = queue, store, execution, progress
+    def __init__(
+        self, queue: StageQueue, places: Places, progress: StudyProgress, store: Store, execution: Execution, ran: Ran
+    ):
+        self._queue, self._places, self._progress = queue, places, progress
+        self._store, self._execution, self._ran = store, execution, ran
+        self._told = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a restore that the store makes needless."""
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        # What waits in the queue has no demand of its own that an autoscaler could see.
+        self._places.request(min(self._queue.running + self._queue.ready, _MOST_REQUESTED))
+        if time.monotonic() - self._told > _TELL and not self._queue.started:
+            self._told = time.monotonic()
+            if lack := self._places.lack():
+                self._progress.say(f"waiting: {lack}")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -172,24 +238,24 @@ class _Bookkeeping(tune.Callback):
         self._progress.failed(stage, again=again)
 
     def _explain(self, stage: Stage, report: str) -> None:
+        """Write the records of the cells that ended without a word."""
         last_line = report.strip().rpartition("\n")[2] or "its process died"
         failure = Failure(kind="TrialLost", message=f"ended without a record: {last_line}", traceback=report)
         for cell in self._queue.unexplained(stage):
-            self._store.write_record(lost(cell, self._execution, failure))
+            self._store.write_record(failed(cell, self._execution, failure, self._ran))
 
 
-def _sweep(plan: Plan, store: Store, driver: Driver) -> None:
-    """Remove what no cell needs any more: states of shared stages and of runs under Ray Train, and killed drivers'."""
+def _sweep(plan: Plan, store: Store, driver: Driver, done: set[str]) -> None:
+    """Remove what no cell needs any more: states of this study's stages and trainings, and what killed drivers left."""
     if driver.others():
         return
     for name in store.files.folders(""):
         if name.startswith(_SCRATCH):
             store.files.delete_folder(name)
-    shared, runs = store.stage_keys(), store.files.folders(TRAIN_RUNS)
-    needed = still_needed(plan, store) if shared or runs else None
-    if needed is None:
-        return
-    for key in set(shared) - needed:
+    gone = keys_of(plan) - keys_still_needed(plan, done)
+    for key in gone.intersection(store.stage_keys()):
         store.delete_stage(key)
-    for key in set(runs) - needed:
+    for key in gone.intersection(store.checkpoint_keys()):
+        store.delete_checkpoint(key)
+    for key in gone.intersection(store.files.folders(TRAIN_RUNS)):
         store.files.delete_folder(f"{TRAIN_RUNS}/{key}")

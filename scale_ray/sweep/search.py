@@ -1,6 +1,6 @@
 """Optuna's part: the stages that are to do become the points of a study that Ray Tune evaluates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -19,15 +19,14 @@ class StageSearch(Searcher):
     It is enqueued when its stage is ready, because Optuna's own queue knows no dependencies.
 
     Args:
-        keys: of all stages of the run.
         queue: says which may run next.
         places: how many stages may be handed out at once; asked anew each time, for clusters grow and shrink.
     """
 
-    def __init__(self, keys: Sequence[str], queue: StageQueue, places: Callable[[], int]):
+    def __init__(self, queue: StageQueue, places: Callable[[], int]):
         super().__init__()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._numbers = {key: number for number, key in enumerate(keys)}
+        self._numbers = {key: number for number, key in enumerate(queue.keys)}
         self._queue, self._places = queue, places
         self._study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
         self._asked: dict[str, optuna.Trial] = {}

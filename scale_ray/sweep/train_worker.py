@@ -14,7 +14,8 @@ import torch
 from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import RayTrainError
+from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from scale_ray.config import Execution
@@ -22,9 +23,9 @@ from scale_ray.store import Store
 from scale_ray.sweep.cluster import TRAIN_RUNS, Footprint
 from scale_ray.sweep.trainable import metrics
 from scale_ray.training.checkpoint import State, from_bytes, to_bytes
-from scale_ray.training.loop import Progress
+from scale_ray.training.loop import Progress, TrainingDiverged
 from scale_ray.training.stages import Stage
-from scale_ray.training.trial import leaving_failures, run_stage
+from scale_ray.training.trial import Ran, leaving_failures, run_stage
 
 _STATE = "state.pt"
 
@@ -35,7 +36,8 @@ _MAX_FAILURES = 3
 _STEPS_BETWEEN_NOTICES = 10
 
 
-_LOST = (RayError, ControllerError)
+# How Ray says that something of its own is gone; what the training raised comes as it is.
+_LOST = (RayError, RayTrainError)
 
 
 class StageFailed(RuntimeError):
@@ -49,6 +51,7 @@ class Task:
     stage: Stage
     execution: Execution
     store: str
+    ran: Ran
 
 
 def drive_stage(
@@ -60,12 +63,13 @@ def drive_stage(
         Exception: whatever ended the training; the records already say so.
     """
     stage, opened = stages[point["stage"]], Store(store)
+    ran = footprint.ran
     # What Ray lost (a process, a node) is no failure of the training: the driver of the study tries it again.
-    with leaving_failures(stage, execution, opened, "ray train", lambda error: not isinstance(error, _LOST)):
-        _fit(Task(stage, execution, store), footprint, opened)
-    opened.files.delete_folder(f"{TRAIN_RUNS}/{stage.key}")
-    if not _is_left(stage, opened):
+    with leaving_failures(stage, execution, opened, ran, lambda error: not isinstance(error, _LOST)):
+        _fit(Task(stage, execution, store, ran), footprint, opened)
+    if not _is_left(stage, execution, opened):
         raise StageFailed(f"{stage.title}: failed, its records say why")
+    opened.files.delete_folder(f"{TRAIN_RUNS}/{stage.key}")
 
 
 def _fit(task: Task, footprint: Footprint, store: Store) -> None:
@@ -73,14 +77,15 @@ def _fit(task: Task, footprint: Footprint, store: Store) -> None:
     # nodes about to be taken away every 5 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
-    gpu = footprint.bundle.get("GPU", 0) > 0
     path, filesystem = store.arrow_storage(TRAIN_RUNS)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"task": task},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=TorchConfig(backend=footprint.ran.backend or "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=footprint.workers, use_gpu=gpu, resources_per_worker=dict(footprint.bundle)
+            num_workers=footprint.workers,
+            use_gpu="GPU" in footprint.bundle,
+            resources_per_worker=dict(footprint.bundle),
         ),
         run_config=RunConfig(
             name=task.stage.key,
@@ -102,17 +107,22 @@ def _work(config: dict[str, Any]) -> None:
     task: Task = config["task"]
     first = ray.train.get_context().get_world_rank() == 0
     execution = task.execution
-    if torch.distributed.get_backend() == "nccl":
+    if get_device().type == "cuda":
         execution = execution.model_copy(update={"device": str(get_device())})
     store = Store(task.store)
     ray.train.report({"step": task.stage.first})
     checkpoints = TrainCheckpoints(task.stage.key, execution.checkpoint_every, writes=first)
     progress = Progress(on_point=lambda point: ray.train.report(metrics(point)))
     try:
-        with leaving_failures(task.stage, execution, store if first else None, "ray train", _is_final):
+        # Every worker, because the reason may be one's alone: the photos on its node, say.
+        with leaving_failures(task.stage, execution, store, task.ran, _is_final):
             run_stage(task.stage, execution, store, progress, checkpoints, runner="ray train")
-    except ValueError:
+    except TrainingDiverged:  # all have seen the same losses
         return  # another attempt would end the same; what raises on is tried again by Ray Train
+    except ValueError:
+        if task.ran.workers > 1:
+            raise  # the others wait for this one, and end only with it
+        return
 
 
 def _is_final(error: Exception) -> bool:
@@ -159,6 +169,8 @@ class TrainCheckpoints:
         return True
 
 
-def _is_left(stage: Stage, store: Store) -> bool:
+def _is_left(stage: Stage, execution: Execution, store: Store) -> bool:
     """Whether the stage has left all that it is for."""
-    return all(store.answers(cell.id) for cell in stage.ends) if stage.ends else store.has_stage(stage.key)
+    if not stage.ends:
+        return store.has_stage(stage.key)
+    return all(store.answers(cell.id, with_model=execution.keep_model) for cell in stage.ends)

@@ -8,7 +8,7 @@ from scale_ray.config import Execution
 from scale_ray.store import Store
 from scale_ray.training.loop import Point, Progress
 from scale_ray.training.stages import Stage
-from scale_ray.training.trial import leaving_failures, run_stage
+from scale_ray.training.trial import Ran, leaving_failures, run_stage
 
 
 def train_stage(point: dict[str, Any], *, stages: dict[str, Stage], execution: Execution, store: str) -> None:
@@ -18,7 +18,7 @@ def train_stage(point: dict[str, Any], *, stages: dict[str, Stage], execution: E
         Exception: whatever ended the training; the records already say so.
     """
     stage, opened = stages[point["stage"]], Store(store)
-    with leaving_failures(stage, execution, opened, "ray tune"):
+    with leaving_failures(stage, execution, opened, Ran("ray tune")):
         tune.report({"step": stage.first})
         run_stage(
             stage, execution, opened, Progress(on_point=lambda point: tune.report(metrics(point))), None, "ray tune"

@@ -95,7 +95,9 @@ class _Meter:
 
     def take_kept_labels(self) -> tuple[Tensor, Tensor]:
         """Images and labels of all pseudo-labels that passed the threshold, on the CPU; starts anew."""
-        passed = [(images[kept.cpu()], labels.cpu()[kept.cpu()]) for images, labels, kept in self.labelled]
+        # A state that was loaded has all of them on the device of the training.
+        labelled = [(images.cpu(), labels.cpu(), kept.cpu()) for images, labels, kept in self.labelled]
+        passed = [(images[kept], labels[kept]) for images, labels, kept in labelled]
         self.labelled.clear()
         none = torch.empty(0, dtype=torch.long)
         return torch.cat([none, *(images for images, _ in passed)]), torch.cat([none, *(each for _, each in passed)])

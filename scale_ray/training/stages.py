@@ -11,6 +11,7 @@ records. As the randomness of a step is a function of (seed, stream, step), reco
 trained alone.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ class Stage:
         key: names its state in the store; of a cell that shares nothing, the cell's id.
         config: what trains it.
         parent: key of the stage that has trained the steps before `first`; None where it starts afresh.
+        targets: the domains on which it is measured: of all cells of the study that go through it, done ones too, for
+            its state may be wanted for any of them.
         ends: the cells whose records it leaves, one a target domain; none where it goes on in other stages.
         waiting: every cell that cannot be finished without it, `ends` included.
     """
@@ -40,6 +43,7 @@ class Stage:
     first: int
     last: int
     parent: str | None
+    targets: tuple[str, ...]
     ends: tuple[PlannedCell, ...]
     waiting: tuple[PlannedCell, ...]
 
@@ -48,24 +52,20 @@ class Stage:
         return self.last - self.first
 
     @property
-    def targets(self) -> tuple[str, ...]:
-        """The target domains on which it is measured, in the cells' order."""
-        return tuple(dict.fromkeys(cell.config.data.target for cell in self.waiting))
-
-    @property
     def title(self) -> str:
         """In one line: `mnist>mnistm ce+ssl lenet seed 0`; `…, warm-up of 4` where cells go on from it."""
         config = self.config
         prefix = METHODS[config.method].warm_up(config) if not self.ends else None
         combination = prefix.combination if prefix else config.combination
-        pair = f"{config.data.source}>{','.join(self.targets)}"
+        pair = f"{config.data.source}>{','.join(_targets(self.waiting))}"
         name = f"{pair} {combination} {config.model.backbone} seed {config.seed}"
         return f"{name}, warm-up of {len(self.waiting)}" if prefix else name
 
 
 def alone(cell: PlannedCell) -> Stage:
     """A cell that shares nothing: one stage from its first step to its last."""
-    return Stage(cell.id, cell.config, 0, cell.config.optim.steps, None, (cell,), (cell,))
+    target = cell.config.data.target
+    return Stage(cell.id, cell.config, 0, cell.config.optim.steps, None, (target,), (cell,), (cell,))
 
 
 def stage_tree(cells: Sequence[PlannedCell], root: Path | None) -> list[Stage]:
@@ -81,8 +81,8 @@ def stage_tree(cells: Sequence[PlannedCell], root: Path | None) -> list[Stage]:
     for stage in finals:
         prefix = METHODS[stage.config.method].warm_up(stage.config)
         if prefix is not None and 0 < _warm_steps(prefix) < stage.last:
-            name = _key(prefix, root, _reads_target(prefix))
-            prefixes[name] = prefix
+            name = _training(prefix, root)
+            prefixes.setdefault(name, prefix)
             warm_ups.setdefault(name, []).append(stage)
     trunks = {
         stage.key: _trunk(prefixes[name], children, root)
@@ -137,13 +137,14 @@ def _merge_targets(cells: Sequence[PlannedCell], root: Path | None) -> list[Stag
     """One stage a training that ends in records: a cell, or all cells that differ in an unread target alone."""
     groups: dict[str, list[PlannedCell]] = {}
     for cell in cells:
-        key = cell.id if _reads_target(cell.config) else _key(cell.config, root, reads_target=False)
+        key = cell.id if _reads_target(cell.config) else _training(cell.config, root)
         groups.setdefault(key, []).append(cell)
     stages = []
     for key, group in groups.items():
-        first = group[0]
-        name = first.id if len(group) == 1 else key
-        stages.append(Stage(name, first.config, 0, first.config.optim.steps, None, tuple(group), tuple(group)))
+        first, members = group[0], tuple(group)
+        name = first.id if len(group) == 1 else _state_key(key, members, root)
+        steps = first.config.optim.steps
+        stages.append(Stage(name, first.config, 0, steps, None, _targets(members), members, members))
     return stages
 
 
@@ -156,7 +157,8 @@ def _trunk(prefix: TrialConfig, children: Sequence[Stage], root: Path | None) ->
     config = prefix.replace({"losses.terms": terms})
     waiting = tuple(cell for child in children for cell in child.waiting)
     last = _warm_steps(prefix)
-    return Stage(f"{_key(config, root, _reads_target(prefix))}.{last}", config, 0, last, None, (), waiting)
+    key = f"{_state_key(_training(config, root, prefix), waiting, root)}.{last}"
+    return Stage(key, config, 0, last, None, _targets(waiting), (), waiting)
 
 
 def _warm_steps(config: TrialConfig) -> int:
@@ -164,13 +166,23 @@ def _warm_steps(config: TrialConfig) -> int:
     return config.optim.warmup_steps + 1
 
 
-def _key(config: TrialConfig, root: Path | None, reads_target: bool) -> str:
-    """Identity of a training; without its target where it reads none."""
+def _training(config: TrialConfig, root: Path | None, prefix: TrialConfig | None = None) -> str:
+    """Names a training: its identity, without its target where it (or the part of it that `prefix` is) reads none."""
     inputs = trial_inputs(config, root)
-    if reads_target:
+    if _reads_target(prefix or config):
         return identity(config, inputs)
     del inputs["target"]
     return identity(config.replace({"data.target": _ANY_TARGET}), inputs)
+
+
+def _state_key(training: str, cells: Sequence[PlannedCell], root: Path | None) -> str:
+    """Names a training's state: it also holds the accuracies on the targets of these cells."""
+    measured = sorted({trial_inputs(cell.config, root)["target"] for cell in cells})
+    return hashlib.sha256("".join([training, *measured]).encode()).hexdigest()
+
+
+def _targets(cells: Sequence[PlannedCell]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(cell.config.data.target for cell in cells))
 
 
 def _reads_target(config: TrialConfig) -> bool:

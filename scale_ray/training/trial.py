@@ -1,9 +1,11 @@
 """One TrialConfig goes in, one Record comes out: with Ray or without."""
 
+import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,15 @@ from scale_ray.methods import Method
 from scale_ray.records import Failure, Provenance, Record, Result, Runner, now, provenance
 from scale_ray.store import PlannedCell, Store
 from scale_ray.training.check import check_trial, open_data, trial_inputs
-from scale_ray.training.checkpoint import Checkpoints, NoCheckpoints, State, StoreCheckpoints, from_bytes, to_bytes
+from scale_ray.training.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    NoCheckpoints,
+    State,
+    StoreCheckpoints,
+    from_bytes,
+    to_bytes,
+)
 from scale_ray.training.evaluation import Evaluator
 from scale_ray.training.loop import Progress, Trained, TrainingDiverged, train
 from scale_ray.training.seeding import generator
@@ -34,6 +44,8 @@ from scale_ray.training.setup import (
 )
 from scale_ray.training.stages import Stage, alone
 from scale_ray.workers import Workers
+
+logger = logging.getLogger(__name__)
 
 
 def run_trial(
@@ -107,12 +119,21 @@ def run_stage(
     return records
 
 
+@dataclass(frozen=True)
+class Ran:
+    """How a training was run, as its record says."""
+
+    runner: Runner = "process"
+    workers: int = 1
+    backend: str | None = None
+
+
 @contextmanager
 def leaving_failures(
     stage: Stage,
     execution: Execution,
     store: Store | None,
-    runner: Runner = "process",
+    ran: Ran = Ran(),
     concerns: Callable[[Exception], bool] = lambda error: True,
 ) -> Iterator[None]:
     """Where the block raises what `concerns` the training, leave its record for every cell that waited; raise on."""
@@ -121,26 +142,33 @@ def leaving_failures(
         yield
     except Exception as error:
         if store is not None and concerns(error):
-            workers = Workers.current()
-            facts = provenance(
-                started=started,
-                wall_seconds=time.monotonic() - began,
-                runner=runner,
-                workers=workers.size,
-                backend=workers.backend,
-                device=execution.device,
-                threads=execution.threads,
-            )
+            seconds = time.monotonic() - began
             for cell in stage.waiting:
-                store.write_record(_record(cell, execution.root, facts, failure=describe_failure(error)))
+                store.write_record(
+                    failed(cell, execution, describe_failure(error), ran, started=started, wall_seconds=seconds)
+                )
             if isinstance(error, TrainingDiverged):  # going on would only diverge again
                 store.delete_checkpoint(stage.key)
         raise
 
 
-def lost(cell: PlannedCell, execution: Execution, failure: Failure) -> Record:
-    """The record of a cell whose training ended without a word, written by someone else in its place."""
-    facts = provenance(started=now(), wall_seconds=0, device="unknown", threads=execution.threads)
+def failed(
+    cell: PlannedCell,
+    execution: Execution,
+    failure: Failure,
+    ran: Ran,
+    *,
+    started: str | None = None,
+    wall_seconds: float = 0,
+) -> Record:
+    """The record of a cell whose training ended without a result."""
+    facts = provenance(
+        started=started or now(),
+        wall_seconds=wall_seconds,
+        device=execution.device,
+        threads=execution.threads,
+        **asdict(ran),
+    )
     return _record(cell, execution.root, facts, failure=failure)
 
 
@@ -230,14 +258,18 @@ def _labelled(domain: Domain) -> LabelledImages:
 def _parents_state(stage: Stage, store: Store | None, method: Method, device: torch.device) -> State | None:
     """What the stage before this one left, reduced to what this method keeps.
 
-    None where this stage starts afresh; also where the state is gone by now, for then its steps are trained again.
+    None where this stage starts afresh; also where the state is gone or damaged: then its steps are trained again.
     """
     if stage.parent is None or store is None:
         return None
     content = store.read_stage(stage.parent)
     if content is None:
         return None
-    state = from_bytes(content, store.stage_location(stage.parent), device)
+    try:
+        state = from_bytes(content, store.stage_location(stage.parent), device)
+    except CheckpointError as error:
+        logger.warning("%s; its steps are trained again", error)
+        return None
     state["method"] = {name: state["method"][name] for name in method.state_dict()}
     if method.teacher is None:
         for point in state["points"]:

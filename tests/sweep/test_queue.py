@@ -37,8 +37,8 @@ def failure(store: Store, name: str, message: str = "") -> None:
 def family(*names: str) -> list[Stage]:
     """A shared beginning and the cells that go on from it."""
     cells = tuple(map(cell, names))
-    trunk = Stage("trunk", CONFIG, 0, 5, None, (), cells)
-    return [trunk, *(Stage(each.id, CONFIG, 5, 20, "trunk", (each,), (each,)) for each in cells)]
+    trunk = Stage("trunk", CONFIG, 0, 5, None, ("Clipart",), (), cells)
+    return [trunk, *(Stage(each.id, CONFIG, 5, 20, "trunk", ("Clipart",), (each,), (each,)) for each in cells)]
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_two_drivers_share_the_cells(store: Store, driver: Driver, monkeypatch: 
 def test_cells_of_one_training_are_left_to_whoever_has_one_of_them(store: Store, driver: Driver) -> None:
     """Another study may plan one of three targets only: its stage has another key, its cell has not."""
     cells = (cell("x"), cell("y"), cell("z"))
-    three = Stage("three", CONFIG, 0, 20, None, cells, cells)
+    three = Stage("three", CONFIG, 0, 20, None, ("Clipart",), cells, cells)
     with another(store) as second:
         theirs = StageQueue([alone(cell("y"))], store, second)
         assert keys(theirs) == ["y"]
@@ -170,7 +170,7 @@ def test_cells_of_one_training_are_left_to_whoever_has_one_of_them(store: Store,
 def test_optuna_is_told_of_every_stage_once(store: Store, driver: Driver) -> None:
     names = [f"{number}" for number in range(12)]
     queue = StageQueue([alone(cell(name)) for name in names], store, driver)
-    search = StageSearch(names, queue, places=lambda: 3)
+    search = StageSearch(queue, places=lambda: 3)
     handed_out = []
     for number in range(4):
         trials = [f"{number}-{place}" for place in range(4)]

@@ -140,6 +140,76 @@ def test_shared_and_unshared_records_are_equal_bit_for_bit(
     assert shared.read_checkpoint(tree[0].key) is None
 
 
+@pytest.mark.parametrize(
+    "first",
+    [slice(0, 1), slice(1, 2), slice(0, 3), slice(4, 8), slice(1, 7, 2)],
+    ids=["ce of one target", "a branch alone", "a part", "the other pair", "every second"],
+)
+def test_a_study_done_in_parts_gives_the_same_records(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, first: slice
+) -> None:
+    """`--limit`, failed cells that are run again, another driver: only some of a stage's cells may be left."""
+    base = tiny_config.replace({"evaluate_every": 1})  # points of the curve in the warm-up too
+    execution = Execution(root=tiny_root, checkpoint_every=2)
+    some = ["ce", "ce+dist", "ce+ssl", "ce+ssl+reg"]
+    cells = grid(base, tiny_root, [("plain", "inverted"), ("plain", "dark")], combinations=some)
+    unshared, parts = Store(tmp_path / "unshared", create=True), Store(tmp_path / "parts", create=True)
+    for cell in cells:
+        run_stage(alone(cell), execution, unshared)
+    tree = stage_tree(cells, tiny_root)
+    todo = cells[first]
+    for stage in stages_to_do(tree, todo, frozenset()):
+        run_stage(stage, execution, parts)
+    assert set(results(parts)) == {cell.id for cell in todo}
+    rest = [cell for cell in cells if cell.id not in results(parts)]
+    for stage in stages_to_do(tree, rest, frozenset(parts.stage_keys())):
+        run_stage(stage, execution, parts)
+    assert results(parts) == results(unshared)
+
+
+def test_one_of_several_targets_is_interrupted_and_all_of_them_go_on(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
+    store, other = Store(tmp_path / "one", create=True), Store(tmp_path / "other", create=True)
+    execution = Execution(root=tiny_root, checkpoint_every=4)
+    cells = grid(tiny_config, tiny_root, [("plain", "inverted"), ("plain", "dark")], combinations=["ce"])
+    tree = stage_tree(cells, tiny_root)
+
+    def interrupt(done: int) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    (one,) = stages_to_do(tree, cells[1:], frozenset())
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(one, execution, store, Progress(on_step=interrupt))
+    worked: list[int] = []
+    (both,) = stages_to_do(tree, cells, frozenset())
+    run_stage(both, execution, store, Progress(on_step=worked.append))
+    assert worked[0] == 9
+    for cell in cells:
+        run_stage(alone(cell), execution, other)
+    assert results(store) == results(other)
+
+
+def test_studies_with_other_targets_have_states_of_their_own(tiny_config: TrialConfig, tiny_root: Path) -> None:
+    """A state holds accuracies on the targets of its study, and no others."""
+    trees = [
+        stage_tree(grid(tiny_config, tiny_root, pairs, combinations=["ce", "ce+dist"]), tiny_root)
+        for pairs in ([("plain", "inverted")], [("plain", "dark")], [("plain", "inverted"), ("plain", "dark")])
+    ]
+    assert len({tree[0].key for tree in trees}) == 3
+
+
+def test_a_damaged_state_is_trained_again(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
+    store, other = Store(tmp_path / "one", create=True), Store(tmp_path / "other", create=True)
+    cells = grid(tiny_config, tiny_root, [("plain", "inverted")], combinations=["ce+ssl", "ce+ssl+dist"])
+    trunk, child, _ = stage_tree(cells, tiny_root)
+    store.write_stage(trunk.key, b"half a state")
+    run_stage(child, Execution(root=tiny_root), store)
+    run_stage(alone(child.ends[0]), Execution(root=tiny_root), other)
+    assert results(store) == results(other)
+
+
 def test_time_is_charged_to_the_cells_that_shared_it(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
     store = Store(tmp_path, create=True)
     cells = grid(tiny_config, tiny_root, [("plain", "inverted"), ("plain", "dark")], combinations=["ce", "ce+dist"])
