@@ -73,7 +73,7 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
     _check_workers(plan, resources)
     store.write_plan(plan.study)
     done, lost = set(plan.answered), set[str]()
-    with Driver(store.files) as driver, _ending_like_ctrl_c():
+    with Driver(store.files) as driver:
         for other in driver.others():
             console.print(
                 f"another driver works on this store ({other.host}, pid {other.pid}, since {other.since}): "
@@ -136,7 +136,8 @@ def _work_off(
         needs = footprint(resources, execution.device, console, cluster=cluster)
         execution = execution.model_copy(update={"threads": resources.cpus})
         trainable = _trainable(stages, execution, store, needs)
-        _fit(plan.study.name, queue, progress, trainable, needs, store, execution, f"{_SCRATCH}{driver.id}")
+        with _ending_like_ctrl_c():  # not sooner: Ray takes the signals for itself as it starts
+            _fit(plan.study.name, queue, progress, trainable, needs, store, execution, f"{_SCRATCH}{driver.id}")
     except KeyboardInterrupt:  # before Ray Tune has begun; later it takes care of that
         return queue
     finally:

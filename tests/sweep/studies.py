@@ -23,7 +23,8 @@ SETTINGS = [
 ]
 
 
-def command(root: Path, store: Path | str, *more: str, address: str = "local") -> list[str]:
+def command(root: Path, store: Path | str, *more: str, address: str | None = "local") -> list[str]:
+    """What a person types; `address` None leaves it to the study where Ray is."""
     return [
         *(sys.executable, "-m", "scale_ray.cli", "ablate", "--benchmark", "image_folder", "--root", str(root)),
         *(

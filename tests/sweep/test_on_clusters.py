@@ -51,7 +51,7 @@ def start(tiny_root: Path) -> Iterator[Start]:
     """Starts a study on the cluster at an address; what still runs when the test has ended is killed."""
     studies: list[subprocess.Popen[str]] = []
 
-    def start(store: Path | str, address: str, *more: str) -> subprocess.Popen[str]:
+    def start(store: Path | str, address: str | None, *more: str) -> subprocess.Popen[str]:
         line = command(tiny_root, store, *LONG, *more, address=address)
         studies.append(subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         return studies[-1]
@@ -250,8 +250,12 @@ def _checkpoints_on(store: str) -> list[str]:
 
 
 def test_two_drivers_share_one_study(start: Start, tmp_path: Path) -> None:
-    """On this machine, each with its own Ray: no stage is trained twice, both end well."""
-    printed = [ended(study) for study in [start(tmp_path, "local", *SHARED) for _ in range(2)]]
+    """In two terminals, each with a Ray of its own: no stage is trained twice, both end well."""
+    first = start(tmp_path, None, *SHARED)
+    wait_until(lambda: any(tmp_path.glob("leases/*")), first)
+    printed = [ended(study) for study in (first, start(tmp_path, None, *SHARED))]
+    assert "another driver works on this store" in printed[1]
+    assert {record.provenance.runner for record in Store(tmp_path).records()} == {"ray tune"}
     lines = [line for text in printed for line in text.splitlines() if ": done" in line]
     assert len(lines) == 3  # the warm-up and the two cells, each by one driver
     assert [record.status for record in Store(tmp_path).records()] == ["done", "done"]

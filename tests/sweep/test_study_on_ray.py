@@ -1,6 +1,7 @@
 """Studies on a real local Ray, run, killed and repeated as a person would do it: through the command."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +185,22 @@ def test_a_killed_trial_process_is_replaced_and_goes_on(
     assert driver.returncode == 0, printed
     assert "its process was lost, it will go on from its checkpoint" in printed
     assert "[4 of 4 done, 0 running, 0 failed]" in printed
+    assert results(store) == results(undisturbed[0])
+
+
+def test_models_asked_for_later_and_interrupted_are_said_to_be_missing(
+    undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path
+) -> None:
+    """The records are there already, the models are not: Ctrl-C must not look like success."""
+    store = Path(shutil.copytree(undisturbed[0], tmp_path / "store"))
+    driver = subprocess.Popen(
+        command(tiny_root, store, "--keep-model"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_until(lambda: bool(list(store.glob("checkpoints/*.pt"))), driver)
+    driver.send_signal(signal.SIGTERM)  # ends a study as Ctrl-C does
+    printed, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 130, printed
+    assert "run the same command again" in printed
     assert results(store) == results(undisturbed[0])
 
 
