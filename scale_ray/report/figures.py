@@ -90,6 +90,7 @@ def accuracy_curves(cells: pd.DataFrame, curves: pd.DataFrame, backbone: str, ti
             panel.set_visible(False)
         for panel in panels[max(0, len(pairs) - across) : len(pairs)]:
             panel.set_xlabel("step")
+            panel.tick_params(labelbottom=True)
         figure.supylabel("target accuracy (%)", fontsize=9)
         teacher = bool(points["teacher_accuracy"].notna().any())
         _legend(figure, looks, set(points["label"]), [Line2D([], [], label="teacher", color=SOFT, ls="--")] * teacher)

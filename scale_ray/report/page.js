@@ -123,20 +123,21 @@ function facts(trial) {
 
 function fact(column, value) {
   if (column === "versions") return Object.entries(JSON.parse(value)).map((pair) => pair.join(" ")).join(", ");
-  if (column === "charged_hours") return value.toFixed(4);
+  if (column === "wall_seconds") return value.toFixed(1);
   return typeof value === "boolean" ? (value ? "yes" : "no") : String(value);
 }
 
 function difference(trial) {
   const commonest = data.commonest[valueOf("study", trial) ?? ""];
   const lines = data.config.flatMap((field) => {
-    const [value, count, total] = commonest[field] ?? [null, 0, 0];
+    const [value, count, total, values] = commonest[field] ?? [null, 0, 0, 0];
     const own = valueOf(field, trial);
-    if (own === value) return [];
-    return [el("li", {}, el("code", {}, `${field} = ${own}`), ` instead of ${value} (${count} of ${total} trials)`)];
+    if (own === value || values < 2) return [];
+    const usual = value === null ? `, one of ${values} values in its study` : `; ${value} in ${count} of its study's ${total} trials`;
+    return [el("li", {}, el("code", {}, `${field} = ${own}`), usual)];
   });
   if (!lines.length) return el("p", { class: "soft" }, "Its config is its study's commonest one, but for pair and seed.");
-  return el("div", {}, el("p", {}, "Unlike its study's commonest config, besides pair and seed:"), el("ul", {}, ...lines));
+  return el("div", {}, el("p", {}, "Unlike most trials of its study, besides pair and seed:"), el("ul", {}, ...lines));
 }
 
 function chart(trial) {
@@ -145,13 +146,13 @@ function chart(trial) {
   const steps = data.steps[curve.steps];
   const present = Object.keys(SERIES).filter((name) => curve[name]);
   const values = present.flatMap((name) => curve[name]).filter((value) => value !== null);
-  const low = 10 * Math.floor(Math.min(...values) / 10);
-  const high = Math.max(low + 10, 10 * Math.ceil(Math.max(...values) / 10));
+  const spacing = Math.max(...values) - Math.min(...values) > 50 ? 20 : 10;
+  const low = spacing * Math.floor(Math.min(...values) / spacing);
+  const high = Math.max(low + spacing, spacing * Math.ceil(Math.max(...values) / spacing));
   const [width, height, left, bottom] = [520, 210, 34, 182];
   const last = Math.max(steps.at(-1), 1);
   const x = (step) => left + ((width - left - 12) * step) / last;
   const y = (value) => bottom - ((bottom - 10) * (value - low)) / (high - low);
-  const spacing = high - low > 50 ? 20 : 10;
   const parts = [];
   for (let tick = low; tick <= high; tick += spacing) {
     parts.push(svg("line", { class: "rule", x1: left, x2: width - 12, y1: y(tick), y2: y(tick) }));

@@ -130,14 +130,14 @@ def provenance(cells: pd.DataFrame) -> dict[str, str]:
         "code": _values(_commits(made)),
         "devices": _values(made["device"]),
         "hosts": _values(made["host"]),
-        **{f"{name}s": _values(made[name].dropna()) for name in ("runner", "worker") if name in made},
+        **{name: _values(made[name].dropna()) for name in ("runner", "workers") if name in made},
         "seeds": ", ".join(map(str, sorted(cells["seed"].unique()))),
         "first start": made["started"].min() if len(made) else "—",
         "last start": made["started"].max() if len(made) else "—",
         "wall time, all records": f"{made['wall_seconds'].sum() / 3600:.2f} h",
     }
-    if "charged_seconds" in made:
-        facts["charged, shared stages divided"] = f"{made['charged_seconds'].sum() / 3600:.2f} h"
+    if "worker_hours" in made:  # a shared stage's time divided by its cells
+        facts["worker hours charged"] = f"{made['worker_hours'].sum():.2f} h"
     versions = [json.loads(text) for text in made["versions"]]
     for package in sorted({name for found in versions for name in found}):
         facts[package] = _values(found.get(package, "absent") for found in versions)

@@ -21,12 +21,14 @@ _FACTS = {
     "error": "error",
     "seed": "seed",
     "steps": "steps",
+    "of them shared": "shared_steps",
     "wall time (s)": "wall_seconds",
-    "charged (h)": "charged_hours",
+    "worker hours": "worker_hours",
     "started": "started",
     "device": "device",
     "workers": "workers",
     "runner": "runner",
+    "joined by": "backend",
     "host": "host",
     "git commit": "git_commit",
     "uncommitted changes": "git_dirty",
@@ -66,8 +68,6 @@ def payload(cells: pd.DataFrame, points: pd.DataFrame | None) -> str:
         points: their curves (`Contents.curves`).
     """
     cells = cells.assign(cause=_cause_of(cells))
-    if "charged_seconds" in cells:
-        cells = cells.assign(charged_hours=cells["charged_seconds"] / 3600)
     facts = {heading: column for heading, column in _FACTS.items() if column in cells}
     config = [*_CONFIG, *varying_fields(cells)]
     wanted = dict.fromkeys([*_SHOWN, *facts.values(), *config, "cause"])
@@ -115,15 +115,15 @@ def _plain(value: Any) -> Any:
 
 
 def _commonest(cells: pd.DataFrame, config: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """study -> field -> [commonest value, trials that have it, trials]; of equally common ones, the first in order."""
+    """study -> field -> [the value that most trials have, or None; how many have it; trials; distinct values]."""
     found: dict[str, dict[str, Any]] = {}
     for study, share in cells.groupby(cells["study"].fillna("")):
         of_study = found[str(study)] = {}
         for field in config:
-            counts = share[field].value_counts().sort_index(key=lambda values: values.astype(str))
-            if len(counts):
-                value = counts.idxmax()
-                of_study[field] = [_plain(value), int(counts[value]), len(share)]
+            counts = share[field].value_counts()
+            most = int(counts.iloc[0])
+            value = _plain(counts.index[0]) if 2 * most > len(share) else None
+            of_study[field] = [value, most, len(share), len(counts)]
     return found
 
 

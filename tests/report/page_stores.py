@@ -34,9 +34,9 @@ def wide_store(folder: Path, *, pairs: int = 4, backbones: int = 1, steps: int =
                     planned.append(config)
                     accuracy = round(ease + gain + draw.gauss(0, 0.8), 3)
                     fate = draw.random()
-                    if fate < 0.04:
+                    if fate < 0.03:
                         continue
-                    if fate < 0.08:
+                    if fate < 0.07:
                         store.write_record(_failed(config, fate))
                     else:
                         stale = len(planned) == 40
@@ -76,7 +76,7 @@ def _done(config: TrialConfig, accuracy: float, draw: random.Random, stale: bool
 
 def _failed(config: TrialConfig, fate: float) -> Record:
     record = record_of(config, None)
-    if fate < 0.06:
+    if fate < 0.045:
         return record
     message = f"CUDA out of memory. Tried to allocate {100 * fate:.2f} GiB. GPU 0 has 79.11 GiB in all"
     trace = f'Traceback (most recent call last):\n  File "loop.py", line 88\ntorch.OutOfMemoryError: {message}'
