@@ -10,6 +10,7 @@ import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
@@ -203,7 +204,7 @@ def _definition(grid: Grid, averaged: set[Key]) -> str:
 
 
 def _cell(statuses: list[str], values: dict[Key, float], common: set[Key]) -> Cell:
-    counts = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
+    counts: dict[str, Any] = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
     if not values or not common:
         return Cell(measured=len(values), **counts)
     by_seed: dict[int, list[float]] = {}

@@ -26,8 +26,8 @@ const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS
 
 function keyOf(row, column) {
   const cell = row.cells[column];
-  const text = cell.dataset.value ?? cell.textContent.trim();
-  return text === "" ? null : Number.isNaN(Number(text)) ? text : Number(text);
+  const text = (cell.dataset.value ?? cell.textContent.trim()).replace("\u2212", "-");
+  return text === "" || text === "—" ? null : Number.isNaN(Number(text)) ? text : Number(text);
 }
 
 const words = new Intl.Collator("en", { numeric: true });

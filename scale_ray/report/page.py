@@ -22,7 +22,7 @@ STATUSES = ("done", "failed", "missing", "stale")
 
 Figures = Mapping[str, list[tuple[str, bytes]]]
 
-_FORMS = {"losses_by_backbone": "Loss combination × backbone", "pairs_by_method": "Method × domain pair"}
+_FORMS = {"losses_by_backbone": "Loss combination and backbone", "pairs_by_method": "Method and domain pair"}
 _VERDICTS = {"holds": "holds", "does not hold": "fails", "too few cells": "soft"}
 
 # All images of a page together, as they stand in it; what comes after is named and lies in the folder beside it.
@@ -65,8 +65,8 @@ def page(
         curves: benchmark -> (title, SVG) of its accuracy curves.
         points: points of the trials' own curves (`Contents.curves`), drawn when a trial is opened.
         figures: benchmark -> (title, SVG) of all other figures.
-        claims, effects: tables to show as they are, effects by heading. Numbers get two places. A column `verdict` of
-            `holds`, `does not hold` or `too few cells` is coloured.
+        claims, effects: tables to show as they are, effects by heading. Floats get two places; the verdicts `holds`,
+            `does not hold` and `too few cells` are coloured.
         commands: study -> what was typed to run it (`StudyPlan.command`).
     """
     environment = jinja2.Environment(
@@ -200,12 +200,14 @@ def _places(trials: Iterable[str], numbers: Mapping[str, int]) -> Markup:
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
     """Columns, and rows of (sort value, text, class)."""
     columns = [str(name) for name in frame.columns]
-    rows = []
-    for values in frame.itertuples(index=False, name=None):
-        texts = ["" if pd.isna(value) else f"{value:.2f}" if isinstance(value, float) else value for value in values]
-        looks = [_VERDICTS.get(value, "") if name == "verdict" else "" for name, value in zip(columns, values, strict=True)]
-        rows.append([("" if pd.isna(value) else value, text, look) for value, text, look in zip(values, texts, looks, strict=True)])
+    rows = [list(map(_table_cell, values)) for values in frame.itertuples(index=False, name=None)]
     return {"columns": columns, "rows": rows}
+
+
+def _table_cell(value: Any) -> tuple[Any, Any, str]:
+    if pd.isna(value):
+        return "", "", ""
+    return value, f"{value:.2f}" if isinstance(value, float) else value, _VERDICTS.get(value, "")
 
 
 def _commits(made: pd.DataFrame) -> Iterable[str]:

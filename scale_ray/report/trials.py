@@ -61,7 +61,7 @@ def listed(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def payload(cells: pd.DataFrame, points: pd.DataFrame | None) -> str:
-    """Trials as JSON for page.js: columns by level and code, curves of at most 50 points, the studies' commonest values.
+    """Trials as JSON for page.js: columns by level and code, curves of at most 50 points, what most of a study shares.
 
     Args:
         cells: the listed trials, in the order in which the page counts them.

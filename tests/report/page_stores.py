@@ -30,13 +30,13 @@ def wide_store(folder: Path, *, pairs: int = 4, backbones: int = 1, steps: int =
         for losses, gain in COMBINATIONS.items():
             for backbone in ["resnet50", "resnet101", "resnet152"][:backbones]:
                 for seed in range(3):
-                    config = config_of(source, target, losses, backbone, seed, **{"evaluate_every": steps // 20})
+                    config = config_of(source, target, losses, backbone, seed, evaluate_every=steps // 20)
                     planned.append(config)
                     accuracy = round(ease + gain + draw.gauss(0, 0.8), 3)
                     fate = draw.random()
                     if fate < 0.03:
                         continue
-                    if fate < 0.07:
+                    if fate < 0.09:
                         store.write_record(_failed(config, fate))
                     else:
                         stale = len(planned) == 40
@@ -76,10 +76,8 @@ def _done(config: TrialConfig, accuracy: float, draw: random.Random, stale: bool
 
 def _failed(config: TrialConfig, fate: float) -> Record:
     record = record_of(config, None)
-    if fate < 0.045:
+    if fate < 0.055:
         return record
     message = f"CUDA out of memory. Tried to allocate {100 * fate:.2f} GiB. GPU 0 has 79.11 GiB in all"
     trace = f'Traceback (most recent call last):\n  File "loop.py", line 88\ntorch.OutOfMemoryError: {message}'
-    return record.model_copy(
-        update={"failure": Failure(kind="OutOfMemoryError", message=message, traceback=trace)}
-    )
+    return record.model_copy(update={"failure": Failure(kind="OutOfMemoryError", message=message, traceback=trace)})
