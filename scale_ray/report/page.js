@@ -75,13 +75,13 @@ function placePanel(button) {
       el("td", {}, String(valueOf("seed", trial))),
       el("td", { class: "status" }, valueOf("status", trial)),
       el("td", {}, percent(valueOf("target_accuracy", trial))),
-      el("td", {}, percent(valueOf("teacher_accuracy", trial))),
-      el("td", {}, valueOf("wall_seconds", trial)?.toFixed(1) ?? ""),
       el("td", {}, el("button", { type: "button", class: "trial", "data-trial": trial, "aria-expanded": "false" },
-        data.curves[trial] ? "curve, origin" : "origin"))));
-  const heads = ["pair", "seed", "status", "student (%)", "teacher (%)", "wall time (s)"].map(sortHead);
-  const table = el("table", { class: "records" },
-    el("thead", {}, el("tr", {}, ...heads, el("th"))), el("tbody", {}, ...rows));
+        data.curves[trial] ? "curve, origin" : "origin")),
+      el("td", {}, percent(valueOf("teacher_accuracy", trial))),
+      el("td", {}, valueOf("wall_seconds", trial)?.toFixed(1) ?? "")));
+  const [first, last] = [["pair", "seed", "status", "student (%)"], ["teacher (%)", "wall time (s)"]];
+  const heads = [...first.map(sortHead), el("th"), ...last.map(sortHead)];
+  const table = el("table", { class: "records" }, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...rows));
   const more = Number(button.dataset.more);
   return el("section", { class: "drill", "aria-label": `Trials of ${button.dataset.name}` },
     el("p", {}, el("strong", {}, button.dataset.name), ` · ${button.title} `,
