@@ -51,6 +51,7 @@ class StudyPlan(BaseModel):
     name: str
     created: str
     cells: list[PlannedCell]
+    command: str | None = None  # as typed, shlex-joined: what to run again; None where no command line planned it
 
 
 class Store:

@@ -245,6 +245,17 @@ def test_plans_read_back_ordered_by_name(store: Store) -> None:
     assert store.plans() == [plans[1], plans[0]]
 
 
+def test_a_plan_keeps_its_command_and_need_not_have_one(store: Store) -> None:
+    cell = PlannedCell(id=record(0).id, config=record(0).config)
+    plan = StudyPlan(name="a", created="2026-03-01T00:00:00+00:00", cells=[cell], command="scale-ray ablate --seeds 1")
+    store.write_plan(plan)
+    assert store.plans() == [plan]
+    values = json.loads(store.files.read("studies/a.json") or b"")
+    del values["command"]  # as plans were written before they had one
+    store.files.write("studies/a.json", json.dumps(values).encode())
+    assert store.plans() == [plan.model_copy(update={"command": None})]
+
+
 def test_an_unreadable_plan_is_named(store: Store) -> None:
     store.files.write("studies/s.json", b"{}")
     words = rf"^{store.location}/studies/s.json: not a study plan \(name: Field required\)"

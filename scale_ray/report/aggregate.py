@@ -9,7 +9,8 @@ the grid's notes count it and say why.
 import re
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
@@ -39,6 +40,7 @@ class Cell:
     missing: int = 0
     stale: int = 0
     measured: int = 0  # done, with a value of the grid's metric: source_only has no teacher
+    trials: tuple[str, ...] = ()  # ids of all that is counted above
 
     @property
     def planned(self) -> int:
@@ -173,14 +175,17 @@ def _grid(
     for group, compared in places.groupby("group", sort=False):
         statuses: dict[Place, dict[Key, str]] = {}
         values: dict[Place, dict[Key, float]] = {}
-        wanted = compared[["row", "column", "pair", "seed", "status", metric]]
-        for row, column, pair, seed, status, value in wanted.itertuples(index=False):
+        trials: dict[Place, list[str]] = {}
+        wanted = compared[["cell", "row", "column", "pair", "seed", "status", metric]]
+        for trial, row, column, pair, seed, status, value in wanted.itertuples(index=False):
+            trials.setdefault((row, column), []).append(trial)
             statuses.setdefault((row, column), {})[pair, seed] = status
             if status == "done" and not pd.isna(value):
                 values.setdefault((row, column), {})[pair, seed] = value
         common = set.intersection(*map(set, values.values())) if values else set()
         for place, states in statuses.items():
-            cells[place] = _cell(list(states.values()), values.get(place, {}), common)
+            cell = _cell(list(states.values()), values.get(place, {}), common)
+            cells[place] = replace(cell, trials=tuple(trials[place]))
         averaged |= common
         remarks += _left_out(str(group), statuses, values, common)
     grid = Grid(form, benchmark, facet, metric, rows, columns, cells, [])
@@ -199,7 +204,7 @@ def _definition(grid: Grid, averaged: set[Key]) -> str:
 
 
 def _cell(statuses: list[str], values: dict[Key, float], common: set[Key]) -> Cell:
-    counts = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
+    counts: dict[str, Any] = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
     if not values or not common:
         return Cell(measured=len(values), **counts)
     by_seed: dict[int, list[float]] = {}

@@ -1,21 +1,32 @@
 """One HTML page that opens from disk: nothing in it is fetched from anywhere."""
 
 import base64
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from scale_ray.config import RECIPE_VERSION
-from scale_ray.report.aggregate import METRICS, Grid
+from scale_ray.report.aggregate import METRICS, Cell, Grid
 from scale_ray.report.load import varying_fields
 from scale_ray.report.tables import cell_text
+from scale_ray.report.trials import causes, listed, payload
 
 STATUSES = ("done", "failed", "missing", "stale")
+
+Figures = Mapping[str, list[tuple[str, bytes]]]
+
+_FORMS = {"losses_by_backbone": "Loss combination and backbone", "pairs_by_method": "Method and domain pair"}
+_VERDICTS = {"holds": "holds", "does not hold": "fails", "too few cells": "soft"}
+
+# All images of a page together, as they stand in it; what comes after is named and lies in the folder beside it.
+_IMAGE_BYTES = 3_000_000
 
 # Columns of the page's record table and how a value is written there.
 _RECORD_COLUMNS = {
@@ -35,45 +46,79 @@ _RECORD_COLUMNS = {
 }
 
 
-def page(cells: pd.DataFrame, grids: list[Grid], curves: dict[str, list[tuple[str, bytes]]]) -> str:
-    """The report as HTML.
+def page(
+    cells: pd.DataFrame,
+    grids: list[Grid],
+    curves: Figures,
+    *,
+    points: pd.DataFrame | None = None,
+    figures: Figures | None = None,
+    claims: pd.DataFrame | None = None,
+    effects: Mapping[str, pd.DataFrame] | None = None,
+    commands: Mapping[str, str | None] | None = None,
+) -> str:
+    """The report as HTML; up to 2,000 trials are listed in it, what failed or is missing first.
 
     Args:
         cells: as `load` returns them.
         grids: what `grids(cells)` returned.
         curves: benchmark -> (title, SVG) of its accuracy curves.
+        points: points of the trials' own curves (`Contents.curves`), drawn when a trial is opened.
+        figures: benchmark -> (title, SVG) of all other figures.
+        claims, effects: tables to show as they are, effects by heading. Floats get two places; the verdicts `holds`,
+            `does not hold` and `too few cells` are coloured.
+        commands: study -> what was typed to run it (`StudyPlan.command`).
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["cell_text"] = cell_text
-    template = environment.from_string(resources.files("scale_ray.report").joinpath("page.html").read_text("utf-8"))
+    shown = listed(cells)
+    numbers = {trial: number for number, trial in enumerate(shown["cell"])}
+    environment.filters |= {
+        "cell_text": cell_text,
+        "tooltip": _tooltip,
+        "places": lambda trials: _places(trials, numbers),
+    }
     formats = _RECORD_COLUMNS | dict.fromkeys(varying_fields(cells), "{}")
-    studies = sorted({name for names in cells["study"].dropna() for name in names.split(", ")})
     counts = Counter(cells["status"])
     counts["planned"] = int((~cells["superseded"]).sum())
-    return template.render(
-        title=", ".join(studies) or "records of no study",
+    script = _part("page.js")
+    images = _Images()
+    return environment.from_string(_part("page.html")).render(
+        title=", ".join(_studies(cells)) or "records of no study",
         counts=counts,
         superseded=int(cells["superseded"].sum()),
         statuses=STATUSES,
         metrics=METRICS,
+        forms=_FORMS,
         benchmarks=[
             {
                 "name": benchmark,
                 "forms": _by_form([grid for grid in grids if grid.benchmark == benchmark]),
-                "curves": [(title, _data_uri(svg)) for title, svg in curves.get(benchmark, [])],
+                "figures": [
+                    (heading, [(title, images.embed(svg)) for title, svg in share[benchmark]])
+                    for heading, share in {"Figures": figures or {}, "Accuracy curves": curves}.items()
+                    if share.get(benchmark)
+                ],
             }
             for benchmark in sorted(set(cells["benchmark"]))
         ],
-        failures=cells[cells["status"] == "failed"].to_dict("records"),
+        claims=None if claims is None else _table(claims),
+        effects={heading: _table(table) for heading, table in (effects or {}).items()},
+        to_do=_to_do(cells, commands or {}),
+        causes=causes(cells),
         provenance=provenance(cells),
         columns=list(formats),
+        total=len(cells),
         records=[
             {name: "" if pd.isna(row[name]) else text.format(row[name]) for name, text in formats.items()}
             | {"cell": row["cell"]}
-            for row in cells.to_dict("records")
+            for row in shown.to_dict("records")
         ],
+        payload=payload(shown, points),
+        style=_part("page.css"),
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
     )
 
 
@@ -85,11 +130,14 @@ def provenance(cells: pd.DataFrame) -> dict[str, str]:
         "code": _values(_commits(made)),
         "devices": _values(made["device"]),
         "hosts": _values(made["host"]),
+        **{name: _values(made[name].dropna()) for name in ("runner", "workers") if name in made},
         "seeds": ", ".join(map(str, sorted(cells["seed"].unique()))),
         "first start": made["started"].min() if len(made) else "—",
         "last start": made["started"].max() if len(made) else "—",
         "wall time, all records": f"{made['wall_seconds'].sum() / 3600:.2f} h",
     }
+    if "worker_hours" in made:  # a shared stage's time divided by its cells
+        facts["worker hours charged"] = f"{made['worker_hours'].sum():.2f} h"
     versions = [json.loads(text) for text in made["versions"]]
     for package in sorted({name for found in versions for name in found}):
         facts[package] = _values(found.get(package, "absent") for found in versions)
@@ -101,6 +149,65 @@ def provenance(cells: pd.DataFrame) -> dict[str, str]:
     if made["weights_digest"].notna().any():
         facts["weights"] = _values(made["weights_digest"].dropna())
     return facts
+
+
+class _Images:
+    """Data URIs, while there is room."""
+
+    def __init__(self) -> None:
+        self.left = _IMAGE_BYTES
+
+    def embed(self, svg: bytes) -> str | None:
+        uri = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+        if len(uri) > self.left:
+            return None
+        self.left -= len(uri)
+        return uri
+
+
+def _part(name: str) -> str:
+    return resources.files("scale_ray.report").joinpath(name).read_text("utf-8")
+
+
+def _studies(cells: pd.DataFrame) -> list[str]:
+    return sorted({name for names in cells["study"].dropna() for name in names.split(", ")})
+
+
+def _to_do(cells: pd.DataFrame, commands: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    """Every study that wants records which are not there."""
+    open_cells = cells[cells["status"] != "done"]
+    found = []
+    for study in _studies(open_cells):
+        of_study = open_cells[[study in str(names).split(", ") for names in open_cells["study"]]]
+        counts = Counter(of_study["status"])
+        holes = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+        found.append({"name": study, "holes": holes, "command": commands.get(study)})
+    return found
+
+
+def _tooltip(cell: Cell) -> str:
+    seeds = f"mean over {cell.n} seed{'s' * (cell.n != 1)}; " if cell.mean is not None else ""
+    return f"{seeds}{cell.done} of {cell.planned} records done"
+
+
+def _places(trials: Iterable[str], numbers: Mapping[str, int]) -> Markup:
+    """The attributes by which the page's script finds a place's trials."""
+    found = [numbers.get(trial) for trial in trials]
+    on_page = " ".join(str(number) for number in found if number is not None)
+    return Markup(f'data-trials="{on_page}" data-more="{found.count(None)}"')
+
+
+def _table(frame: pd.DataFrame) -> dict[str, Any]:
+    """Columns, and rows of (sort value, text, class)."""
+    columns = [str(name) for name in frame.columns]
+    rows = [list(map(_table_cell, values)) for values in frame.itertuples(index=False, name=None)]
+    return {"columns": columns, "rows": rows}
+
+
+def _table_cell(value: Any) -> tuple[Any, Any, str]:
+    if pd.isna(value):
+        return "", "", ""
+    return value, f"{value:.2f}" if isinstance(value, float) else value, _VERDICTS.get(value, "")
 
 
 def _commits(made: pd.DataFrame) -> Iterable[str]:
@@ -121,7 +228,3 @@ def _by_form(grids: list[Grid]) -> list[tuple[str, str, list[Grid]]]:
     for grid in grids:
         found.setdefault((grid.form, grid.facet), []).append(grid)
     return [(form, facet, share) for (form, facet), share in found.items()]
-
-
-def _data_uri(svg: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"

@@ -1,0 +1,172 @@
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from page_stores import COMMAND, wide_store
+from report_stores import config_of, record_of
+
+from scale_ray.report import trials
+from scale_ray.report.aggregate import grids
+from scale_ray.report.load import Contents, read
+from scale_ray.report.page import page
+from scale_ray.report.trials import causes, listed, payload
+from scale_ray.store import Store
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    return read(wide_store(tmp_path_factory.mktemp("wide")).location)
+
+
+def text_of(contents: Contents, **more: Any) -> str:
+    return page(contents.cells, grids(contents.cells), more.pop("curves", {}), points=contents.curves, **more)
+
+
+def part(text: str, name: str) -> str:
+    found = re.search(rf'<section id="{name}">.*?</section>', text, re.DOTALL)
+    return found[0] if found else ""
+
+
+# What the script is given
+
+
+def test_failures_that_differ_in_numbers_alone_are_one_cause(contents: Contents) -> None:
+    found = causes(contents.cells)
+    failed = contents.cells[contents.cells["status"] == "failed"]
+    memory = failed["error"].str.startswith("OutOfMemoryError")
+    assert failed.loc[memory, "error"].nunique() > 1
+    assert {cause.error: len(cause.trials) for cause in found} == {
+        "OutOfMemoryError: CUDA out of memory. Tried to allocate # GiB. GPU # has # GiB in all": memory.sum(),
+        "RuntimeError: <b>loss</b> is nan": (~memory).sum(),
+    }
+    assert len(found[0].trials) >= len(found[1].trials)
+    assert all(cause.traceback in set(cause.trials["traceback"]) for cause in found)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("E: at 0x7fa0 of 12", "E: at 0x11 of 3.5e-7", True),
+        ("E: key 0123456789abcdef gone", "E: key fedcba9876543210 gone", True),
+        ("E: no GPU", "E: no CPU", False),
+    ],
+)
+def test_what_counts_as_a_number(one: str, other: str, same: bool) -> None:
+    cells = pd.DataFrame({"status": "failed", "error": [one, other], "traceback": "t"})
+    assert len(causes(cells)) == 2 - same
+
+
+def test_a_curve_is_thinned_from_its_end(contents: Contents) -> None:
+    cells = contents.cells[contents.cells["status"] == "done"][:1]
+    points = pd.DataFrame({"cell": cells["cell"].iloc[0], "step": range(200)}).assign(
+        target_accuracy=lambda frame: frame["step"] / 2, teacher_accuracy=float("nan"), kept_fraction=0.25
+    )
+    found = json.loads(payload(cells, points))
+    (curve,) = found["curves"]
+    steps = found["steps"][curve["steps"]]
+    assert len(steps) == 50
+    assert steps[-2:] == [195, 199]
+    assert curve["target_accuracy"][-2:] == [97.5, 99.5]
+    assert curve["kept"] == [25.0] * 50
+    assert "teacher_accuracy" not in curve  # never measured
+
+
+def test_a_trial_is_read_back_as_it_is(contents: Contents) -> None:
+    found = json.loads(payload(contents.cells, contents.curves))
+    for number in (0, 50):
+        row = contents.cells.iloc[number]
+        for column in ("cell", "seed", "target_accuracy", "status", "losses"):
+            coded = found["columns"][column]
+            code = coded["codes"][number]
+            assert (coded["levels"][code] if code >= 0 else None) == (None if pd.isna(row[column]) else row[column])
+        assert (found["curves"][number] is not None) == (row["status"] == "done")
+
+
+def test_most_trials_of_a_study_share_a_value_or_none_is_called_common(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", create=True)
+    for seed in range(5):
+        changes = {"losses.threshold": 0.9} if seed == 3 else {}
+        losses = ["ce+ssl", "ce+dist"][seed % 2] if seed else "ce+reg"
+        store.write_record(record_of(config_of("mnist", "mnistm", losses, "lenet", seed, **changes), 50.0))
+    common = json.loads(payload(read(store.location).cells, None))["commonest"][""]
+    assert common["losses.threshold"] == [0.8, 4, 5, 2]
+    assert common["losses"] == [None, 2, 5, 3]
+    assert common["backbone"] == ["lenet", 5, 5, 1]
+
+
+def test_what_is_not_done_is_listed_first(contents: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert listed(contents.cells) is contents.cells
+    holes = int((contents.cells["status"] != "done").sum())
+    monkeypatch.setattr(trials, "LISTED", holes + 2)
+    few = listed(contents.cells)
+    assert (few["status"] == "done").sum() == 2
+    assert few["cell"].tolist() == [cell for cell in contents.cells["cell"] if cell in set(few["cell"])]
+    text = text_of(contents)
+    assert f"{holes + 2} of them are on this page" in text
+    assert sum(map(int, re.findall(r'data-more="(\d+)"', text))) > 0
+
+
+# The page
+
+
+def test_nothing_in_a_record_can_end_the_script(contents: Contents) -> None:
+    evil = "E: </script><script>alert(1)</script>"
+    cells = contents.cells.assign(error=evil, host=evil, traceback=evil)
+    text = text_of(Contents(cells, contents.curves), commands={"wide": evil}, claims=pd.DataFrame({"claim": [evil]}))
+    assert text.count("<script") == text.count("</script") == 2
+
+
+def test_only_the_pages_own_script_may_run(contents: Contents) -> None:
+    text = text_of(contents)
+    script = text.rpartition("<script>")[2].rpartition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text.replace("&#39;", "'")
+    assert "default-src 'none'" in text
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
+
+
+def test_a_place_leads_to_its_trials(contents: Contents) -> None:
+    found = re.search(r'data-name="ce\+dist / resnet50" data-trials="([\d ]+)" data-more="0"', text_of(contents))
+    assert found
+    behind = contents.cells.iloc[[int(number) for number in found[1].split()]]
+    assert set(behind["losses"]) == {"ce+dist"}
+    assert len(behind) == (contents.cells["losses"] == "ce+dist").sum() == 12
+
+
+def test_the_command_is_shown_where_something_is_missing(contents: Contents) -> None:
+    with_command = part(text_of(contents, commands={"wide": COMMAND}), "to-do")
+    counts = contents.cells["status"].value_counts()
+    assert f"{counts['failed']} failed, {counts['missing']} missing, 1 stale" in with_command
+    assert "--storage &#39;runs/my store&#39;</pre>" in with_command
+    without = part(text_of(contents, commands={"wide": None}), "to-do")
+    assert "does not hold the command" in without
+    whole = contents.cells[contents.cells["status"] == "done"]
+    assert not part(text_of(Contents(whole, contents.curves)), "to-do")
+
+
+def test_claims_and_effects_are_there_only_if_given(contents: Contents) -> None:
+    bare = text_of(contents)
+    assert not part(bare, "claims")
+    assert not part(bare, "effects")
+    claims = pd.DataFrame({"claim": ["a", "b"], "verdict": ["holds", "does not hold"], "effect": [1.23456, None]})
+    effects = {"Shapley values": pd.DataFrame({"term": ["ssl"], "n": [12]})}
+    full = text_of(contents, claims=claims, effects=effects)
+    assert '<td class="holds">holds</td><td data-value="1.23456">1.23</td>' in part(full, "claims")
+    assert '<td class="fails">does not hold</td><td></td>' in part(full, "claims")
+    assert "<td>12</td>" in part(full, "effects")
+
+
+def test_a_page_is_the_same_each_time_and_its_size_is_bounded(tmp_path: Path) -> None:
+    wide = read(wide_store(tmp_path / "s", pairs=12, backbones=3).location)
+    assert len(wide.cells) == 864
+    curves = {"digits": [(f"figure {number}", b"x" * 900_000) for number in range(6)]}
+    text = text_of(wide, curves=curves)
+    assert len(text.encode()) < 5_000_000
+    assert text.count('src="data:image') == 2
+    assert "figure 5: too large for this page" in text
+    assert text == text_of(wide, curves=curves)
