@@ -234,13 +234,19 @@ def _model(trial_id: str) -> str:
 
 def _parse_record(location: str, content: bytes) -> Record:
     try:
+        record = Record.model_validate_json(content)
+        # A record of another schema may pass by chance, one without a version by the field's default.
+        if record.schema_version == SCHEMA_VERSION and "schema_version" in record.model_fields_set:
+            return record
+        problem = None
+    except ValidationError as error:
+        problem = _first(error)
+    try:
         version: Any = json.loads(content).get("schema_version")
-        if version == SCHEMA_VERSION:
-            return Record.model_validate_json(content)
     except (ValueError, AttributeError) as error:
-        raise StoreError(
-            f"{location}: not a readable record ({_first(error)}): move it away and run the study again"
-        ) from None
+        version, problem = SCHEMA_VERSION, _first(error)
+    if version == SCHEMA_VERSION:
+        raise StoreError(f"{location}: not a readable record ({problem}): move it away and run the study again")
     raise StoreError(
         f"{location}: record schema {version}, this scale-ray reads {SCHEMA_VERSION}: use the version that wrote it"
     )
