@@ -1,6 +1,9 @@
 """From a store to tidy frames: one row a cell, one row a point of a curve. Nothing is averaged here."""
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +14,7 @@ from scale_ray.config import suggest
 from scale_ray.report.rows import COLUMNS, SETTINGS, Reader
 
 _TYPES = {
-    **dict.fromkeys(["seed", "config"], "int64"),
+    **dict.fromkeys(["seed", "settings"], "int64"),
     **dict.fromkeys(["steps", "shared_steps", "skipped_images", "workers", "recipe_version"], "Int64"),
     **dict.fromkeys(["target_accuracy", "teacher_accuracy", "source_val_accuracy", "class_mean_accuracy"], "float64"),
     **dict.fromkeys(["kept_fraction", "kept_accuracy", "oracle_accuracy"], "float64"),
@@ -108,7 +111,10 @@ def varying_fields(cells: pd.DataFrame) -> list[str]:
 
 
 def _cells(reader: Reader, study: str | None) -> pd.DataFrame:
-    cells = pd.DataFrame.from_records(list(reader.rows()), columns=COLUMNS).astype(_TYPES)
+    with _without_collection():
+        cells = pd.DataFrame.from_records(list(reader.rows()), columns=COLUMNS).astype(_TYPES)
+    what = ["benchmark", "source", "target", "method", "losses", "backbone", "seed", "settings"]
+    cells["config"] = cells.groupby(what, sort=False).ngroup()
     cells["superseded"] = _superseded(cells)
     if study is not None:
         if study not in reader.studies:
@@ -119,7 +125,19 @@ def _cells(reader: Reader, study: str | None) -> pd.DataFrame:
     cells = cells.sort_values(_ORDER, ignore_index=True)
     _add_varying(cells, reader.settings)
     cells["config"] = pd.factorize(cells["config"])[0]
-    return cells
+    return cells.drop(columns="settings")
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Rows hold no cycles, and looking for some among 100,000 of them again and again takes most of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _superseded(cells: pd.DataFrame) -> pd.Series:
@@ -136,7 +154,7 @@ def _superseded(cells: pd.DataFrame) -> pd.Series:
 
 def _add_varying(cells: pd.DataFrame, settings: list[tuple[object, ...]]) -> None:
     """A column for every field whose values differ among these cells; a tuple is written as JSON."""
-    numbers = cells["config"].to_numpy()
+    numbers = cells["settings"].to_numpy()
     present = np.unique(numbers)
     for position, path in enumerate(SETTINGS):
         if len({settings[number][position] for number in present}) > 1:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scale_ray.config import RECIPE_VERSION, ParallelConfig, TrialConfig, field_paths
+from scale_ray.config import RECIPE_VERSION, ConfigError, ParallelConfig, TrialConfig, field_paths
 from scale_ray.records import Record, Result
-from scale_ray.store import Store
+from scale_ray.store import PlannedCell, Store, StudyPlan, unreadable
 
 # Fields of a config that have a column of their own; all others get one, by dotted path, where their values differ.
 NAMED_FIELDS = {
@@ -30,7 +30,7 @@ SETTINGS = [path for path in field_paths() if path not in NAMED_FIELDS]
 _settings_of = attrgetter(*SETTINGS)
 
 _IDENTITY = [
-    "cell", "study", "benchmark", "source", "target", "pair", "method", "losses", "backbone", "seed", "config",
+    "cell", "study", "benchmark", "source", "target", "pair", "method", "losses", "backbone", "seed", "settings",
 ]  # fmt: skip
 _OUTCOME = [
     "status", "target_accuracy", "teacher_accuracy", "source_val_accuracy", "class_mean_accuracy", "kept_fraction",
@@ -42,18 +42,33 @@ COLUMNS = [*_IDENTITY, *_OUTCOME]
 _POINT = ["target_accuracy", "teacher_accuracy", "source_val_accuracy", "kept_fraction", "kept_accuracy"]
 
 
+class _Unread(Record):
+    """A record whose config is not checked yet."""
+
+    config: dict[str, Any]  # type: ignore[assignment]
+
+
+class _UnreadCell(PlannedCell):
+    config: dict[str, Any]  # type: ignore[assignment]
+
+
+class _UnreadPlan(StudyPlan):
+    cells: list[_UnreadCell]  # type: ignore[assignment]
+
+
 class Reader:
     """Rows of a store's plans and records, in one pass.
 
     Attributes:
         studies: names of all studies, once `rows` is through.
-        settings: by a row's `config`: the values of `SETTINGS`.
+        settings: by a row's number: the values of `SETTINGS`.
         curves: of done records, where they were asked for.
     """
 
     def __init__(self, store: str | Path, *, curves: bool = False):
         self._store = Store(store)
         self._wants_curves = curves
+        self._known: dict[str, tuple[tuple[Any, ...], int]] = {}  # text of a config without its seed
         self._numbers: dict[tuple[Any, ...], int] = {}
         self.studies: set[str] = set()
         self.settings: list[tuple[Any, ...]] = []
@@ -62,13 +77,13 @@ class Reader:
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """One tuple of `COLUMNS` a cell. Raises a StoreError at the first file that cannot be read."""
         planned, studies = self._plans()
-        for record in self._store.records():
-            identity = planned.pop(record.id, None) or self._identity(record.config)
+        for record in self._store.records_as(_Unread):
+            read = self._identity(record.config, self._store.record_location(record.id))
+            identity = planned.pop(record.id, read)
             yield (record.id, _names(studies, record.id), *identity, *map(_outcome(record).get, _OUTCOME))
             if self._wants_curves and record.status == "done" and record.recipe_version == RECIPE_VERSION:
                 self.curves.add(record)
-        missing = map({"status": "missing"}.get, _OUTCOME)
-        nothing = tuple(missing)
+        nothing = tuple(map({"status": "missing"}.get, _OUTCOME))
         for trial_id, identity in planned.items():
             yield (trial_id, _names(studies, trial_id), *identity, *nothing)
 
@@ -76,25 +91,39 @@ class Reader:
         """Of every planned cell: what it is, and the studies that want it. The configs themselves are let go."""
         planned: dict[str, tuple[Any, ...]] = {}
         studies: dict[str, list[str]] = defaultdict(list)
-        for plan in self._store.plans():
+        for plan in self._store.plans_as(_UnreadPlan):
             self.studies.add(plan.name)
             for cell in plan.cells:
-                if cell.id not in planned:
-                    planned[cell.id] = self._identity(cell.config)
+                planned.setdefault(cell.id, self._identity(cell.config, f"cell {cell.id} of study {plan.name}"))
                 studies[cell.id].append(plan.name)
         return planned, studies
 
-    def _identity(self, config: TrialConfig) -> tuple[Any, ...]:
+    def _identity(self, values: dict[str, Any], place: str) -> tuple[Any, ...]:
+        """A cell's named fields and the number of its config.
+
+        Configs that differ in their seed alone are checked once: of all that is in a record, a config costs most.
+        """
+        seed = values.pop("seed", 0)
+        text = repr(values)
+        if text not in self._known or not (type(seed) is int and 0 <= seed < 2**31):
+            try:
+                config = TrialConfig.parse(values | {"seed": seed})
+            except ConfigError as error:
+                raise unreadable(place, f"config: {error}") from None
+            self._known[text] = self._describe(config)
+        named, settings = self._known[text]
+        return (*named, seed, settings)
+
+    def _describe(self, config: TrialConfig) -> tuple[tuple[Any, ...], int]:
         if config.any_workers_alike:  # their number is no part of the cell's id either
             config = config.model_copy(update={"parallel": ParallelConfig()})
         data = config.data
         named = (data.benchmark, data.source, data.target, config.pair, config.method, config.combination)
-        named += (config.model.backbone, config.seed)
         settings = _settings_of(config)
-        number = self._numbers.setdefault((named, settings), len(self.settings))
+        number = self._numbers.setdefault(settings, len(self.settings))
         if number == len(self.settings):
             self.settings.append(settings)
-        return (*named, number)
+        return (*named, config.model.backbone), number
 
 
 class Curves:
