@@ -91,7 +91,10 @@ def _record(config: TrialConfig, trial_id: str, inputs: dict[str, str]) -> Recor
     draw = random.Random(trial_id)
     right = [min(IMAGES, max(0, round(draw.gauss(40, 5)))) for _ in CLASSES]
     confusion = [
-        [count if column == row else IMAGES - count if column == (row + 1) % len(CLASSES) else 0 for column in range(65)]
+        [
+            count if column == row else IMAGES - count if column == (row + 1) % len(CLASSES) else 0
+            for column in range(65)
+        ]
         for row, count in enumerate(right)
     ]
     accuracy = 100 * sum(right) / (IMAGES * len(CLASSES))
@@ -132,14 +135,15 @@ def _record(config: TrialConfig, trial_id: str, inputs: dict[str, str]) -> Recor
 
 
 def _measure(store: str) -> dict[str, float]:
-    from scale_ray.report import grids, load
-    from scale_ray.report.tables import comma_separated, latex, markdown
+    from scale_ray.report import check, grids, load
+    from scale_ray.report.tables import comma_separated, html, latex, markdown
 
     start = time.perf_counter()
     cells = load(store)
     loaded = time.perf_counter()
-    found = grids(cells)
-    for write in (markdown, latex):
+    counted, remarks = check(cells)
+    found = grids(counted, remarks=remarks)
+    for write in (markdown, latex, html):
         assert all(map(write, found))
     assert comma_separated(found)
     done = time.perf_counter()
