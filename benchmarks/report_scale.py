@@ -1,9 +1,9 @@
 """From records to tables: seconds and peak memory for 1,000, 10,000 and 100,000 records.
 
-    python benchmarks/report_scale.py [--records 1000,10000,100000]
+    python benchmarks/report_scale.py [--records 1000,10000,100000] [--classes 10,65]
 
-The records have the shape of Office-Home's: 65 classes with their confusion matrix, a curve of 21 points with four
-losses. They are 12 pairs x 8 combinations x 3 backbones x 5 seeds, of one threshold after another. Each store is
+A record has a curve of 21 points with four losses, and the confusion matrix of 10 classes (as of the digits) or of 65
+(as of Office-Home), which is most of what must be read. They are 12 pairs x 8 combinations x 3 backbones x 5 seeds, of one threshold after another. Each store is
 read in a process of its own; its files were written just before, so that they come from memory and not from a disk.
 """
 
@@ -28,25 +28,28 @@ from scale_ray.store import PlannedCell, Store, StudyPlan
 DOMAINS = ["Art", "Clipart", "Product", "Real_World"]
 COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg", "ce+dist+reg", "ce+ssl+dist+reg"]
 BACKBONES = ["resnet50", "resnet101", "resnet152"]
-CLASSES = [f"class_{number:02}" for number in range(65)]
 SEEDS, IMAGES = 5, 60  # images a class
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--records", default="1000,10000,100000", help="sizes, with commas between them")
+    parser.add_argument("--classes", default="10,65", help="of the confusion matrix, with commas between them")
     parser.add_argument("--measure", metavar="STORE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(_measure(options.measure)))
         return
     rows = []
-    for records in map(int, options.records.split(",")):
+    shapes = itertools.product(options.classes.split(","), options.records.split(","))
+    for classes, records in ((int(classes), int(records)) for classes, records in shapes):
         with tempfile.TemporaryDirectory() as folder:
-            size = _fill(Store(folder, create=True), records)
+            size = _fill(Store(folder, create=True), records, classes)
             command = [sys.executable, __file__, "--measure", folder]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-        rows.append({"records": records, "MiB on disk": round(size / 2**20)} | json.loads(done.stdout))
+        rows.append(
+            {"classes": classes, "records": records, "MiB on disk": round(size / 2**20)} | json.loads(done.stdout)
+        )
         print(rows[-1], flush=True)
     print(
         leave(
@@ -56,20 +59,20 @@ def main() -> None:
             [
                 "load: every record read, checked and flattened; tables: completeness, all grids, as Markdown, CSV, "
                 "LaTeX and HTML; whole: the process from its start, imports too",
-                f"65 classes with confusion matrix, 21 points of a curve; {SEEDS} seeds, 12 pairs, 8 combinations, 3 "
-                "backbones, and as many thresholds as it takes: the number of grids grows with the records",
+                f"12 pairs, 8 combinations, 3 backbones, {SEEDS} seeds, and as many thresholds as it takes: the number "
+                "of grids grows with the records",
             ],
         )
     )
 
 
-def _fill(store: Store, records: int) -> int:
+def _fill(store: Store, records: int, classes: int) -> int:
     """Write that many records and the study that planned them; returns their bytes."""
     cells, size = [], 0
     for config in itertools.islice(_configs(), records):
         inputs = {"source": config.data.source, "target": config.data.target}
         cells.append(PlannedCell(id=identity(config, inputs), config=config))
-        content = _record(config, cells[-1].id, inputs).to_json().encode()
+        content = _record(config, cells[-1].id, inputs, classes).to_json().encode()
         # Not Store.write_record, which flushes each to the disk.
         Path(store.record_location(cells[-1].id)).write_bytes(content)
         size += len(content)
@@ -87,17 +90,13 @@ def _configs() -> Iterator[TrialConfig]:
             yield from (config.model_copy(update={"seed": seed}) for seed in range(SEEDS))
 
 
-def _record(config: TrialConfig, trial_id: str, inputs: dict[str, str]) -> Record:
+def _record(config: TrialConfig, trial_id: str, inputs: dict[str, str], classes: int) -> Record:
     draw = random.Random(trial_id)
-    right = [min(IMAGES, max(0, round(draw.gauss(40, 5)))) for _ in CLASSES]
-    confusion = [
-        [
-            count if column == row else IMAGES - count if column == (row + 1) % len(CLASSES) else 0
-            for column in range(65)
-        ]
-        for row, count in enumerate(right)
-    ]
-    accuracy = 100 * sum(right) / (IMAGES * len(CLASSES))
+    right = [min(IMAGES, max(0, round(draw.gauss(40, 5)))) for _ in range(classes)]
+    confusion = [[0] * classes for _ in range(classes)]
+    for row, count in enumerate(right):
+        confusion[row][row], confusion[row][row - 1] = count, IMAGES - count
+    accuracy = 100 * sum(right) / (IMAGES * classes)
     curve = [
         CurvePoint(
             step=step,
@@ -116,7 +115,7 @@ def _record(config: TrialConfig, trial_id: str, inputs: dict[str, str]) -> Recor
         source_val_accuracy=curve[-1].source_val_accuracy,
         steps=20_000,
         curve=curve,
-        classes=CLASSES,
+        classes=[f"class_{number:02}" for number in range(classes)],
         confusion=confusion,
         skipped={},
     )

@@ -7,6 +7,7 @@ the grid's notes count it and say why.
 """
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -25,6 +26,7 @@ __all__ = [
 
 ALPHA = 0.05
 FEWEST_KEYS = 6  # of n signs, the least two-sided p is 2 / 2 ** n: 0.0625 with 5
+Trial = tuple[str, str]  # id, status
 ORACLE = "oracle (best epoch on target labels)"
 
 
@@ -142,17 +144,18 @@ def build_grids(
     """
     _refuse_doubles(places)
     wanted = [*METRICS, *(["oracle_accuracy"] if oracle else [])]
-    statuses: dict[str, dict[Place, dict[Key, str]]] = {}
+    states: dict[str, dict[Place, dict[Key, Trial]]] = {}
     values: dict[str, dict[str, dict[Place, dict[Key, float]]]] = {metric: {} for metric in wanted}
-    frame = places[["group", "row", "column", "pair", "seed", "status", *wanted]]
-    for group, row, column, pair, seed, status, *figures in zip(*(frame[name].tolist() for name in frame), strict=True):
+    frame = places[["group", "row", "column", "pair", "seed", "cell", "status", *wanted]]
+    lines = zip(*(frame[name].tolist() for name in frame), strict=True)
+    for group, row, column, pair, seed, trial, status, *figures in lines:
         place, key = (row, column), (pair, seed)
-        statuses.setdefault(group, {}).setdefault(place, {})[key] = status
+        states.setdefault(group, {}).setdefault(place, {})[key] = (trial, status)
         if status == "done":
             for metric, value in zip(wanted, figures, strict=True):
                 if value == value:  # not NaN
                     values[metric].setdefault(group, {}).setdefault(place, {})[key] = value
-    built = {metric: _grid(layout, metric, below, statuses, values[metric]) for metric in wanted}
+    built = {metric: _grid(layout, metric, below, states, values[metric]) for metric in wanted}
     beside = []
     if oracle:
         beside.append(_oracle(built.pop("oracle_accuracy")))
@@ -176,19 +179,19 @@ def _refuse_doubles(places: pd.DataFrame) -> None:
 
 def _grid(
     layout: Layout, metric: str, below: Sequence[str],
-    statuses: dict[str, dict[Place, dict[Key, str]]], values: dict[str, dict[Place, dict[Key, float]]],
+    states: dict[str, dict[Place, dict[Key, Trial]]], values: dict[str, dict[Place, dict[Key, float]]],
 ) -> Grid:  # fmt: skip
     cells = {(row, column): Cell() for row in layout.rows for column in layout.columns}
     remarks = []
     averaged: set[Key] = set()
     best: set[Place] = set()
     unmarked: dict[str, int] = {}
-    for group, of_group in statuses.items():
+    for group, of_group in states.items():
         found = values.get(group, {})
         common = set.intersection(*map(set, found.values())) if found else set()
         keys = sorted(common, key=lambda key: (key[1], key[0]))
-        for place, states in of_group.items():
-            cells[place] = _cell(list(states.values()), found.get(place, {}), keys)
+        for place, trials in of_group.items():
+            cells[place] = _cell(list(trials.values()), found.get(place, {}), keys)
         averaged |= common
         remarks += notes.left_out(group, of_group, found, common)
         if keys and layout.rows_compare:
@@ -204,17 +207,21 @@ def _grid(
     return grid
 
 
-def _cell(statuses: list[str], values: dict[Key, float], keys: list[Key]) -> Cell:
+def _cell(trials: list[Trial], values: dict[Key, float], keys: list[Key]) -> Cell:
     """`keys`: those averaged, seed by seed."""
+    statuses = [status for _, status in trials]
     counts = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
+    cell = Cell(measured=len(values), trials=tuple(trial for trial, _ in trials), **counts)
     if not values or not keys:
-        return Cell(measured=len(values), **counts)
+        return cell
     by_seed: dict[int, list[float]] = {}
     for key in keys:
         by_seed.setdefault(key[1], []).append(values[key])
     means = [statistics.fmean(shares) for shares in by_seed.values()]
-    std = statistics.stdev(means) if len(means) > 1 else None
-    return Cell(statistics.fmean(means), std, len(means), measured=len(values), **counts)
+    mean = statistics.fmean(means)
+    # Not statistics.stdev: exact fractions are most of the time that a large report takes.
+    std = math.sqrt(math.fsum((share - mean) ** 2 for share in means) / (len(means) - 1)) if len(means) > 1 else None
+    return dataclasses.replace(cell, mean=mean, std=std, n=len(means))
 
 
 def _best(

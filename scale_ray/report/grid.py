@@ -25,6 +25,7 @@ class Cell:
     missing: int = 0
     stale: int = 0
     measured: int = 0  # done, with a value of the grid's metric: source_only has no teacher
+    trials: tuple[str, ...] = ()  # ids of all that is counted above
 
     @property
     def planned(self) -> int:

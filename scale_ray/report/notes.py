@@ -12,17 +12,17 @@ def definition(grid: Grid, averaged: set[Key], over_pairs: bool) -> str:
 
 
 def left_out(
-    group: str, statuses: dict[Place, dict[Key, str]], values: dict[Place, dict[Key, float]], common: set[Key]
+    group: str, states: dict[Place, dict[Key, tuple[str, str]]], values: dict[Place, dict[Key, float]], common: set[Key]
 ) -> list[str]:
     """What the compared places of one group do not all have, and which of them lacks it."""
-    wanted = {key for place in values for key in statuses[place]}
+    wanted = {key for place in values for key in states[place]}
     left = sorted(wanted - common)
     if not left:
         return []
     reasons = []
     for pair, seed in left[:4]:
         lacking = [
-            f"{place[0] if group else ' / '.join(place)} {statuses[place].get((pair, seed), 'not planned')}"
+            f"{place[0] if group else ' / '.join(place)} {states[place].get((pair, seed), ('', 'not planned'))[1]}"
             for place in values
             if (pair, seed) not in values[place]
         ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic_core import to_json
 
 from scale_ray.config import RECIPE_VERSION, ConfigError, ParallelConfig, TrialConfig, field_paths
 from scale_ray.records import Record, Result
@@ -68,7 +69,7 @@ class Reader:
     def __init__(self, store: str | Path, *, curves: bool = False):
         self._store = Store(store)
         self._wants_curves = curves
-        self._known: dict[str, tuple[tuple[Any, ...], int]] = {}  # text of a config without its seed
+        self._known: dict[bytes, tuple[tuple[Any, ...], int]] = {}  # text of a config without its seed
         self._numbers: dict[tuple[Any, ...], int] = {}
         self.studies: set[str] = set()
         self.settings: list[tuple[Any, ...]] = []
@@ -104,7 +105,7 @@ class Reader:
         Configs that differ in their seed alone are checked once: of all that is in a record, a config costs most.
         """
         seed = values.pop("seed", 0)
-        text = repr(values)
+        text = to_json(values)
         if text not in self._known or not (type(seed) is int and 0 <= seed < 2**31):
             try:
                 config = TrialConfig.parse(values | {"seed": seed})
