@@ -18,7 +18,7 @@ or the new one, whatever kills the writer.
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -29,7 +29,7 @@ from scale_ray.records import SCHEMA_VERSION, Record
 if TYPE_CHECKING:
     import pyarrow.fs
 
-__all__ = ["PlannedCell", "Store", "StoreError", "StudyPlan", "is_current"]
+__all__ = ["PlannedCell", "Store", "StoreError", "StudyPlan", "is_current", "unreadable"]
 
 _FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "drivers", "leases")
 
@@ -52,6 +52,10 @@ class StudyPlan(BaseModel):
     created: str
     cells: list[PlannedCell]
     command: str | None = None  # as typed, shlex-joined: what to run again; None where no command line planned it
+
+
+R = TypeVar("R", bound=Record)
+P = TypeVar("P", bound=StudyPlan)
 
 
 class Store:
@@ -109,7 +113,7 @@ class Store:
             StoreError: the file is there and cannot be read as a record.
         """
         content = self.files.read(_record(trial_id))
-        return None if content is None else _parse_record(self.record_location(trial_id), content)
+        return None if content is None else _parse_record(self.record_location(trial_id), content, Record)
 
     def status(self, trial_id: str) -> Literal["done", "failed", "missing"]:
         """What the store says of a trial; `missing` too where its record is of another recipe."""
@@ -129,8 +133,12 @@ class Store:
         Raises:
             StoreError: at the first file that cannot be read as a record; it is never skipped.
         """
+        return self.records_as(Record, ids)
+
+    def records_as(self, kind: type[R], ids: Iterable[str] | None = None) -> Iterator[R]:
+        """`records`, of a subclass: one that leaves a part unread, say."""
         for name, content in self.files.read_many(map(_record, self.record_ids() if ids is None else ids)):
-            yield _parse_record(self.files.locate(name), content)
+            yield _parse_record(self.files.locate(name), content, kind)
 
     def statuses(self) -> dict[str, Literal["done", "failed", "missing"]]:
         """`status` of every trial that has a record, in one pass."""
@@ -142,17 +150,23 @@ class Store:
         self.files.write(f"studies/{plan.name}.json", (plan.model_dump_json(indent=1) + "\n").encode())
 
     def plans(self) -> list[StudyPlan]:
-        """Every study planned in this store, ordered by name."""
-        plans = []
+        """Every study planned in this store, ordered by name.
+
+        Raises:
+            StoreError: a file that cannot be read as a plan.
+        """
+        return list(self.plans_as(StudyPlan))
+
+    def plans_as(self, kind: type[P]) -> Iterator[P]:
+        """`plans`, one after the other, of a subclass."""
         for name, content in self.files.read_many(f"studies/{key}.json" for key in self._keys("studies", ".json")):
             try:
-                plans.append(StudyPlan.model_validate_json(content))
+                yield kind.model_validate_json(content)
             except ValidationError as error:
                 raise StoreError(
                     f"{self.files.locate(name)}: not a study plan ({_first(error)}): "
                     "move it away and run the study again"
                 ) from None
-        return plans
 
     # Checkpoints: the newest of each unfinished training. Stages: results, kept until nobody needs them.
 
@@ -217,6 +231,11 @@ def _status(record: Record | None) -> Literal["done", "failed", "missing"]:
     return record.status if record is not None and record.recipe_version == RECIPE_VERSION else "missing"
 
 
+def unreadable(location: str, problem: object) -> StoreError:
+    """What is said of a file that is no record."""
+    return StoreError(f"{location}: not a readable record ({problem}): move it away and run the study again")
+
+
 def _record(trial_id: str) -> str:
     return f"records/{trial_id}.json"
 
@@ -233,15 +252,21 @@ def _model(trial_id: str) -> str:
     return f"models/{trial_id}.safetensors"
 
 
-def _parse_record(location: str, content: bytes) -> Record:
+def _parse_record(location: str, content: bytes, kind: type[R]) -> R:
+    try:
+        record = kind.model_validate_json(content)
+        # A record of another schema may pass by chance, one without a version by the field's default.
+        if record.schema_version == SCHEMA_VERSION and "schema_version" in record.model_fields_set:
+            return record
+        problem = None
+    except ValidationError as error:
+        problem = _first(error)
     try:
         version: Any = json.loads(content).get("schema_version")
-        if version == SCHEMA_VERSION:
-            return Record.model_validate_json(content)
     except (ValueError, AttributeError) as error:
-        raise StoreError(
-            f"{location}: not a readable record ({_first(error)}): move it away and run the study again"
-        ) from None
+        version, problem = SCHEMA_VERSION, _first(error)
+    if version == SCHEMA_VERSION:
+        raise unreadable(location, problem)
     raise StoreError(
         f"{location}: record schema {version}, this scale-ray reads {SCHEMA_VERSION}: use the version that wrote it"
     )

@@ -8,8 +8,10 @@ import typer
 from rich.table import Table
 
 from scale_ray.cli.console import console
+from scale_ray.cli.options import split_list
 from scale_ray.store import Store
 
+TABLES = "Tables"
 StorePlace = Annotated[
     str, typer.Argument(metavar="STORE", help="What a study was run into: a folder, s3://… or gs://….")
 ]
@@ -21,14 +23,64 @@ def report(
         Path | None,
         typer.Option(metavar="FOLDER", help="Where the report goes. Default: STORE/report, or ./report for a URL."),
     ] = None,
+    study: Annotated[str | None, typer.Option(metavar="NAME", help="Only the cells that this study planned.")] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS",
+            help="One more table: a config field as in losses.threshold, or pair, method, losses, backbone, seed.",
+            rich_help_panel=TABLES,
+        ),
+    ] = None,
+    columns: Annotated[str | None, typer.Option(metavar="AXIS", help="Its other axis.", rich_help_panel=TABLES)] = None,
+    facet: Annotated[
+        str | None, typer.Option(metavar="AXIS", help="One such table for each value.", rich_help_panel=TABLES)
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", metavar="", help="Other authors' figures of Office-Home beside.", rich_help_panel=TABLES
+        ),
+    ] = False,
+    oracle: Annotated[
+        bool,
+        typer.Option(
+            "--oracle", metavar="", help="Best epochs beside: chosen by target labels.", rich_help_panel=TABLES
+        ),
+    ] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", metavar="", help="Write cells.parquet and curves.parquet too.")
+    ] = False,
+    allow: Annotated[
+        str,
+        typer.Option(
+            metavar="KINDS",
+            help="Make tables although records are mixed: recipe, duplicates, code, data, with commas between. Every "
+            "table says so.",
+        ),
+    ] = "",
 ) -> None:
     """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray."""
     from scale_ray.report import terminal_grid, write_report
+    from scale_ray.report.build import Asked
 
-    paths = write_report(store, out or (Store(store).folder or Path.cwd()) / "report")
+    asked = Asked(
+        study=study,
+        allow=split_list(allow),
+        rows=rows,
+        columns=columns,
+        facet=facet,
+        published=published,
+        oracle=oracle,
+        parquet=parquet,
+    )
+    paths = write_report(store, out or (Store(store).folder or Path.cwd()) / "report", asked)
+    form = f"{rows}_by_{columns}" if rows else None
     for grid in paths.grids:
-        if grid.metric == "target_accuracy":
+        if grid.metric == "target_accuracy" and form in (None, grid.form):
             console.print(terminal_grid(grid))
+    if paths.missing:
+        console.print(f"holes: {paths.missing} planned cells have no result: {paths.holes}")
     console.print(f"report: {paths.page}")
 
 

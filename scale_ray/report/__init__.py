@@ -1,8 +1,14 @@
 """The collector: reads a store and nothing else; needs neither torch nor ray."""
 
-from scale_ray.report.aggregate import Cell, Grid, grids
+from scale_ray.report.aggregate import grids
+from scale_ray.report.axes import tabulate
 from scale_ray.report.build import ReportPaths, write_report
-from scale_ray.report.load import ReportError, load
+from scale_ray.report.completeness import check, holes
+from scale_ray.report.grid import Cell, Grid
+from scale_ray.report.load import ReportError, load, load_curves
 from scale_ray.report.tables import terminal_grid
 
-__all__ = ["Cell", "Grid", "ReportError", "ReportPaths", "grids", "load", "terminal_grid", "write_report"]
+__all__ = [
+    "Cell", "Grid", "ReportError", "ReportPaths", "check", "grids", "holes", "load", "load_curves", "tabulate",
+    "terminal_grid", "write_report",
+]  # fmt: skip

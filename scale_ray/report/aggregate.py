@@ -6,151 +6,163 @@ compared average the same (pair, seed) keys: those that every one of them with a
 the grid's notes count it and say why.
 """
 
-import re
+import dataclasses
+import math
 import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from scale_ray.config import LossesConfig
+from scale_ray.report import notes
+from scale_ray.report.grid import AVERAGE, METRICS, Beside, Cell, Grid, Key, Layout, Place
+from scale_ray.report.labels import by_combination, by_method, combination_labels, join, method_labels, natural
 from scale_ray.report.load import ReportError, varying_fields
+from scale_ray.report.published import BENCHMARK, beside_ablation, beside_methods
 
-METRICS = {
-    "target_accuracy": "Target accuracy of the student",
-    "teacher_accuracy": "Target accuracy of the teacher",
-    "source_val_accuracy": "Accuracy on held-out source images",
-}
-AVERAGE = "average"
+__all__ = [
+    "AVERAGE", "METRICS", "Beside", "Cell", "Grid", "Place", "build_grids", "by_combination", "combination_labels",
+    "facets", "grids", "holds_up", "join", "natural",
+]  # fmt: skip
 
-Place = tuple[str, str]  # row label, column label
-Key = tuple[str, int]  # pair, seed
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One place of a grid. `mean` is None where nothing can be averaged; `std` also where n < 2. Percent."""
-
-    mean: float | None = None
-    std: float | None = None
-    n: int = 0  # seeds averaged
-    done: int = 0
-    failed: int = 0
-    missing: int = 0
-    stale: int = 0
-    measured: int = 0  # done, with a value of the grid's metric: source_only has no teacher
-    trials: tuple[str, ...] = ()  # ids of all that is counted above
-
-    @property
-    def planned(self) -> int:
-        """How many records the place should have."""
-        return self.done + self.failed + self.missing + self.stale
-
-    def holes(self, total: str = "") -> str:
-        """`2 failed, 1 missing`, with `total` after the first count: what is not done."""
-        counts = {"failed": self.failed, "missing": self.missing, "stale": self.stale}
-        first, *rest = [(count, status) for status, count in counts.items() if count]
-        return ", ".join([f"{first[0]} {total}{first[1]}", *(f"{count} {status}" for count, status in rest)])
+ALPHA = 0.05
+FEWEST_KEYS = 6  # of n signs, the least two-sided p is 2 / 2 ** n: 0.0625 with 5
+Trial = tuple[str, str]  # id, status
+ORACLE = "oracle (best epoch on target labels)"
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table of averaged accuracies in percent; `cells` has every (row, column)."""
-
-    form: str  # losses_by_backbone or pairs_by_method
-    benchmark: str
-    facet: str  # what all of it shares and other grids of the form do not: "losses.threshold=0.9"
-    metric: str  # a key of METRICS
-    rows: list[str]
-    columns: list[str]
-    cells: dict[Place, Cell]
-    notes: list[str]
-
-    @property
-    def title(self) -> str:
-        place = f"{self.benchmark}, {self.facet}" if self.facet else self.benchmark
-        return f"{METRICS[self.metric]} (%) on {place}"
-
-    @property
-    def seeds(self) -> int | None:
-        """n, where every averaged place has the same; else None."""
-        counts = {cell.n for cell in self.cells.values() if cell.mean is not None}
-        return counts.pop() if len(counts) == 1 else None
-
-
-def grids(cells: pd.DataFrame) -> list[Grid]:
-    """Every grid that a frame of `load` holds, by benchmark, facet, form and metric.
+def grids(
+    cells: pd.DataFrame, *, remarks: Sequence[str] = (), published: bool = False, oracle: bool = False
+) -> list[Grid]:
+    """Every usual grid that a frame of `load` holds, by benchmark, facet, form and metric.
 
     `losses_by_backbone` (the paper's Table 1) averages over pairs and holds `scale` and `source_only`, whose row is
     `ce`. `pairs_by_method` (Table 2) has one grid a backbone and ends with the average over pairs. A config field that
     differs among records of one place is never averaged over: it splits the grids.
 
+    Args:
+        cells: as `completeness.check` returned them, or as `load` did.
+        remarks: notes that go under every grid.
+        published: other authors' figures of Office-Home beside the student's target accuracy.
+        oracle: the best epoch's target accuracy beside the student's; `cells` must have oracle_accuracy.
+
     Raises:
         ReportError: two cells would stand for the same place, pair and seed.
     """
     found = []
-    for benchmark, facet, notes, part in facets(cells):
+    for benchmark, facet, differing, part in facets(cells):
+        below = [*differing, *remarks]
         ablation = part[part["method"].isin(["scale", "source_only"])]
         if len(ablation):
             places = ablation.assign(row=combination_labels(ablation), column=ablation["backbone"], group="")
             rows = sorted(places["row"].unique(), key=by_combination)
-            found += _all_metrics("losses_by_backbone", benchmark, facet, notes, places, rows)
+            columns = sorted(places["column"].unique(), key=natural)
+            cited = beside_ablation(columns) if published and benchmark == BENCHMARK else None
+            layout = Layout("losses_by_backbone", benchmark, facet, rows, columns)
+            found += build_grids(layout, places, below, cited, oracle)
         backbones = sorted(part["backbone"].unique(), key=natural)
         for backbone in backbones:
             share = part[part["backbone"] == backbone]
-            places = share.assign(row=_method_labels(share), column=share["pair"], group=share["pair"])
-            if places["pair"].nunique() > 1:
-                places = pd.concat([places, places.assign(column=AVERAGE, group=AVERAGE)])
-            rows = sorted(places["row"].unique(), key=_by_method)
+            places = with_average(share.assign(row=method_labels(share), column=share["pair"], group=share["pair"]))
+            rows = sorted(places["row"].unique(), key=by_method)
+            columns = in_order(places["column"])
             label = join(facet, f"model.backbone={backbone}" if len(backbones) > 1 else "")
-            found += _all_metrics("pairs_by_method", benchmark, label, notes, places, rows)
+            cited = beside_methods(backbone, columns) if published and benchmark == BENCHMARK else None
+            layout = Layout("pairs_by_method", benchmark, label, rows, columns, over_pairs=False)
+            found += build_grids(layout, places, below, cited, oracle)
     return found
 
 
-def facets(cells: pd.DataFrame) -> Iterable[tuple[str, str, list[str], pd.DataFrame]]:
+def facets(
+    cells: pd.DataFrame, axes: Sequence[str] = ("method", "losses", "backbone")
+) -> Iterable[tuple[str, str, list[str], pd.DataFrame]]:
     """Parts of which every place can be averaged: (benchmark, label, notes, cells).
 
-    A field whose value follows from method, losses and backbone does not split; a note says that it differs.
+    A field whose value follows from the axes (columns of `cells`) does not split; a note says that it differs.
     """
+    fields = [name for name in ("backbone", "method", "losses") if name not in axes]
+    fields += [name for name in varying_fields(cells) if name not in axes]
     for benchmark, part in cells[~cells["superseded"]].groupby("benchmark"):
-        splitting, notes = [], []
-        for field in varying_fields(cells):
+        splitting, differing = [], []
+        for field in fields:
             values = part[field].unique()
             if len(values) < 2:
                 continue
-            if part.groupby(["method", "losses", "backbone"])[field].nunique().max() == 1:
+            if part.groupby(list(axes))[field].nunique().max() == 1:
                 shown = ", ".join(str(value) for value in sorted(values))
-                notes.append(f"Methods, combinations or backbones differ in {field} as well: {shown}.")
+                what = "Methods, combinations or backbones" if "losses" in axes else "Rows or columns"
+                differing.append(f"{what} differ in {field} as well: {shown}.")
             else:
                 splitting.append(field)
         if not splitting:
-            yield str(benchmark), "", notes, part
+            yield str(benchmark), "", differing, part
             continue
         for shared, share in part.groupby(splitting):
             label = ", ".join(f"{field}={value}" for field, value in zip(splitting, shared, strict=True))
-            yield str(benchmark), label, notes, share
+            yield str(benchmark), label, differing, share
 
 
-def combination_labels(cells: pd.DataFrame) -> pd.Series:
-    """`ce+ssl`; with its method, `ce (dann)`, where that is neither scale nor the one source_only that `ce` means."""
-    shared = cells.groupby("losses")["method"].transform("nunique") > 1
-    plain = (cells["method"] == "source_only") & (cells["losses"] == "ce") | (cells["method"] == "scale") & ~shared
-    return cells["losses"].where(plain, cells["losses"] + " (" + cells["method"] + ")")
+def with_average(places: pd.DataFrame) -> pd.DataFrame:
+    """Where the columns are several pairs, all of it once more in a column for their average."""
+    if places["pair"].nunique() < 2:
+        return places
+    return pd.concat([places, places.assign(column=AVERAGE, group=AVERAGE)])
 
 
-def _method_labels(cells: pd.DataFrame) -> pd.Series:
-    plain = (cells["method"] == "source_only") & (cells["losses"] == "ce")
-    return cells["method"].where(plain, cells["method"] + " (" + cells["losses"] + ")")
+def in_order(labels: pd.Series) -> list[str]:
+    """As one reads them, the average last."""
+    return sorted(labels.unique(), key=lambda label: (label == AVERAGE, natural(label)))
 
 
-def _all_metrics(
-    form: str, benchmark: str, facet: str, notes: list[str], places: pd.DataFrame, rows: list[str]
+def holds_up(best: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether `best` is reliably above `other`, both over the same keys in the same order.
+
+    Two-sided Wilcoxon signed-rank test at ALPHA; equal keys say nothing and are dropped, and fewer than FEWEST_KEYS
+    others can never hold.
+    """
+    differences = [above - below for above, below in zip(best, other, strict=True) if above != below]
+    if len(differences) < FEWEST_KEYS:
+        return False
+    from scipy.stats import wilcoxon  # half a second, which a small table need not pay
+
+    # One side at half of alpha: it has to be better, not only different.
+    return bool(wilcoxon(differences, alternative="greater").pvalue <= ALPHA / 2)
+
+
+def build_grids(
+    layout: Layout, places: pd.DataFrame, below: Sequence[str], cited: Beside | None = None, oracle: bool = False
 ) -> list[Grid]:
+    """One grid a metric.
+
+    Args:
+        places: cells with their `row`, `column`, and `group`: places of one group are compared over the same keys.
+        below: notes that go under each.
+        cited: published figures, beside the student's target accuracy.
+        oracle: its best epoch too.
+
+    Raises:
+        ReportError: two cells stand for one place, pair and seed.
+    """
     _refuse_doubles(places)
-    columns = sorted(set(places["column"]) - {AVERAGE}, key=natural)
-    columns += [AVERAGE] * (AVERAGE in set(places["column"]))
-    return [_grid(form, benchmark, facet, metric, notes, places, rows, columns) for metric in METRICS]
+    wanted = [*METRICS, *(["oracle_accuracy"] if oracle else [])]
+    states: dict[str, dict[Place, dict[Key, Trial]]] = {}
+    values: dict[str, dict[str, dict[Place, dict[Key, float]]]] = {metric: {} for metric in wanted}
+    frame = places[["group", "row", "column", "pair", "seed", "cell", "status", *wanted]]
+    lines = zip(*(frame[name].tolist() for name in frame), strict=True)
+    for group, row, column, pair, seed, trial, status, *figures in lines:
+        place, key = (row, column), (pair, seed)
+        states.setdefault(group, {}).setdefault(place, {})[key] = (trial, status)
+        if status == "done":
+            for metric, value in zip(wanted, figures, strict=True):
+                if value == value:  # not NaN
+                    values[metric].setdefault(group, {}).setdefault(place, {})[key] = value
+    built = {metric: _grid(layout, metric, below, states, values[metric]) for metric in wanted}
+    beside = []
+    if oracle:
+        beside.append(_oracle(built.pop("oracle_accuracy")))
+    if cited is not None:
+        beside.append(cited)
+    headline = built["target_accuracy"]
+    return [dataclasses.replace(grid, beside=beside) if grid is headline else grid for grid in built.values()]
 
 
 def _refuse_doubles(places: pd.DataFrame) -> None:
@@ -166,113 +178,75 @@ def _refuse_doubles(places: pd.DataFrame) -> None:
 
 
 def _grid(
-    form: str, benchmark: str, facet: str, metric: str, notes: list[str],
-    places: pd.DataFrame, rows: list[str], columns: list[str],
+    layout: Layout, metric: str, below: Sequence[str],
+    states: dict[str, dict[Place, dict[Key, Trial]]], values: dict[str, dict[Place, dict[Key, float]]],
 ) -> Grid:  # fmt: skip
-    cells = {(row, column): Cell() for row in rows for column in columns}
+    cells = {(row, column): Cell() for row in layout.rows for column in layout.columns}
     remarks = []
     averaged: set[Key] = set()
-    for group, compared in places.groupby("group", sort=False):
-        statuses: dict[Place, dict[Key, str]] = {}
-        values: dict[Place, dict[Key, float]] = {}
-        trials: dict[Place, list[str]] = {}
-        wanted = compared[["cell", "row", "column", "pair", "seed", "status", metric]]
-        for trial, row, column, pair, seed, status, value in wanted.itertuples(index=False):
-            trials.setdefault((row, column), []).append(trial)
-            statuses.setdefault((row, column), {})[pair, seed] = status
-            if status == "done" and not pd.isna(value):
-                values.setdefault((row, column), {})[pair, seed] = value
-        common = set.intersection(*map(set, values.values())) if values else set()
-        for place, states in statuses.items():
-            cell = _cell(list(states.values()), values.get(place, {}), common)
-            cells[place] = replace(cell, trials=tuple(trials[place]))
+    best: set[Place] = set()
+    unmarked: dict[str, int] = {}
+    for group, of_group in states.items():
+        found = values.get(group, {})
+        common = set.intersection(*map(set, found.values())) if found else set()
+        keys = sorted(common, key=lambda key: (key[1], key[0]))
+        for place, trials in of_group.items():
+            cells[place] = _cell(list(trials.values()), found.get(place, {}), keys)
         averaged |= common
-        remarks += _left_out(str(group), statuses, values, common)
-    grid = Grid(form, benchmark, facet, metric, rows, columns, cells, [])
+        remarks += notes.left_out(group, of_group, found, common)
+        if keys and layout.rows_compare:
+            marked, close = _best(layout, cells, found, keys)
+            best |= marked
+            unmarked |= close
+    named = (layout.form, layout.benchmark, layout.facet, metric, layout.rows, layout.columns)
+    grid = Grid(*named, cells, [], frozenset(best))
     if averaged:
-        grid.notes.append(_definition(grid, averaged))
-    grid.notes.extend(notes + remarks + _incomplete(grid))
+        grid.notes.append(notes.definition(grid, averaged, layout.over_pairs))
+    grid.notes.extend([*below, *remarks, *notes.incomplete(grid)])
+    grid.notes.extend(notes.of_best(grid.best, unmarked, FEWEST_KEYS, ALPHA))
     return grid
 
 
-def _definition(grid: Grid, averaged: set[Key]) -> str:
-    spread = "Mean" if max(cell.n for cell in grid.cells.values()) < 2 else "Mean ± sample standard deviation"
-    seeds = "n seeds" if grid.seeds is None else _count(grid.seeds, "seed")
-    pairs = _count(len({pair for pair, _ in averaged}), "pair")
-    over_pairs = f" of the mean over {pairs}" if grid.form == "losses_by_backbone" else ""
-    return f"Percent, last iterate. {spread} over {seeds}{over_pairs}."
-
-
-def _cell(statuses: list[str], values: dict[Key, float], common: set[Key]) -> Cell:
-    counts: dict[str, Any] = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
-    if not values or not common:
-        return Cell(measured=len(values), **counts)
+def _cell(trials: list[Trial], values: dict[Key, float], keys: list[Key]) -> Cell:
+    """`keys`: those averaged, seed by seed."""
+    statuses = [status for _, status in trials]
+    counts = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
+    cell = Cell(measured=len(values), trials=tuple(trial for trial, _ in trials), **counts)
+    if not values or not keys:
+        return cell
     by_seed: dict[int, list[float]] = {}
-    for pair, seed in sorted(common):
-        by_seed.setdefault(seed, []).append(values[pair, seed])
+    for key in keys:
+        by_seed.setdefault(key[1], []).append(values[key])
     means = [statistics.fmean(shares) for shares in by_seed.values()]
-    std = statistics.stdev(means) if len(means) > 1 else None
-    return Cell(statistics.fmean(means), std, len(means), measured=len(values), **counts)
+    mean = statistics.fmean(means)
+    # Not statistics.stdev: exact fractions are most of the time that a large report takes.
+    std = math.sqrt(math.fsum((share - mean) ** 2 for share in means) / (len(means) - 1)) if len(means) > 1 else None
+    return dataclasses.replace(cell, mean=mean, std=std, n=len(means))
 
 
-def _left_out(
-    group: str, statuses: dict[Place, dict[Key, str]], values: dict[Place, dict[Key, float]], common: set[Key]
-) -> list[str]:
-    """What the compared places of one group do not all have, and which of them lacks it."""
-    wanted = {key for place in values for key in statuses[place]}
-    left = sorted(wanted - common)
-    if not left:
-        return []
-    reasons = []
-    for pair, seed in left[:4]:
-        lacking = [
-            f"{place[0] if group else ' / '.join(place)} {statuses[place].get((pair, seed), 'not planned')}"
-            for place in values
-            if (pair, seed) not in values[place]
-        ]
-        more = f" and {len(lacking) - 2} more" if len(lacking) > 2 else ""
-        reasons.append(f"{pair} seed {seed} ({', '.join(lacking[:2])}{more})")
-    if len(left) > 4:
-        reasons.append(f"and {len(left) - 4} more")
-    where = f"{group}: " if group else ""
-    remark = f"{where}{len(left)} of {len(wanted)} (pair, seed) keys left out, not every compared cell has them: "
-    notes = [remark + "; ".join(reasons) + "."]
-    pairs_of_seeds = {frozenset(pair for pair, other in common if other == seed) for _, seed in common}
-    if len(pairs_of_seeds) > 1:
-        notes.append(f"{where}± holds differences between pairs too: the seeds do not average the same pairs.")
-    return notes
+def _best(
+    layout: Layout, cells: dict[Place, Cell], values: dict[Place, dict[Key, float]], keys: list[Key]
+) -> tuple[set[Place], dict[str, int]]:
+    """The best place of each column, where it holds up; else the column, with the number of keys compared."""
+    marked, unmarked = set(), {}
+    for column in layout.columns:
+        means = {(row, column): cells[row, column].mean for row in layout.rows if (row, column) in values}
+        ranked = sorted(means, key=lambda place: means[place] or 0.0, reverse=True)
+        if len(ranked) < 2:
+            continue
+        first, second = ([values[place][key] for key in keys] for place in ranked[:2])
+        if holds_up(first, second):
+            marked.add(ranked[0])
+        else:
+            unmarked[column] = len(keys)
+    return marked, unmarked
 
 
-def _incomplete(grid: Grid) -> list[str]:
-    """One footnote (†) for every place that shows an average of a part of its records."""
-    notes = []
-    for (row, column), cell in grid.cells.items():
-        if cell.mean is not None and cell.done < cell.planned:
-            notes.append(f"† {row} / {column}: {cell.holes(f'of {cell.planned} ')}.")
-    return notes
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def join(*parts: str) -> str:
-    return ", ".join(part for part in parts if part)
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """Sort key under which resnet50 comes before resnet101."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
-
-
-def by_combination(label: str) -> tuple[int, list[int], str]:
-    """Few terms first, then in the order in which terms are written."""
-    known = list(LossesConfig().terms)
-    names = [term.rpartition("*")[2] for term in label.partition(" ")[0].split("+")]
-    return len(names), [known.index(name) if name in known else len(known) for name in names], label
-
-
-def _by_method(label: str) -> tuple[int, str, tuple[int, list[int], str]]:
-    """source_only first, scale last."""
-    method, _, losses = label.partition(" ")
-    return {"source_only": 0, "scale": 2}.get(method, 1), method, by_combination(losses.strip("()"))
+def _oracle(grid: Grid) -> Beside:
+    figures = {
+        (row, f"{column} {ORACLE}"): (cell.mean, cell.std)
+        for (row, column), cell in grid.cells.items()
+        if cell.mean is not None
+    }
+    note = f"{ORACLE}: the highest point of each curve, which only target labels can choose; over the same keys."
+    return Beside([f"{column} {ORACLE}" for column in grid.columns], grid.rows, figures, [note])

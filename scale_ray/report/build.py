@@ -1,7 +1,10 @@
 """From a store to a folder: records.csv, grids, figures, the page. The same store gives the same bytes."""
 
 import hashlib
+import io
 import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,13 +12,23 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scale_ray.files import replacing
-from scale_ray.report.aggregate import Grid, facets, grids, join, natural
+from scale_ray.report.aggregate import facets, grids
+from scale_ray.report.axes import tabulate
+from scale_ray.report.completeness import check, holes
 from scale_ray.report.figures import accuracy_curves, heat_map, render
+from scale_ray.report.grid import Grid
+from scale_ray.report.labels import join, natural
 from scale_ray.report.load import ReportError, read
 from scale_ray.report.page import page
-from scale_ray.report.tables import comma_separated, latex, markdown
+from scale_ray.report.tables import comma_separated, html, latex, markdown
 
 FORMS = ("losses_by_backbone", "pairs_by_method")
+KINDS: dict[str, Callable[[list[Grid]], str]] = {
+    "md": lambda grids: "\n".join(map(markdown, grids)),
+    "csv": comma_separated,
+    "tex": lambda grids: "\n".join(map(latex, grids)),
+    "html": lambda grids: "\n".join(map(html, grids)),
+}
 
 
 class ReportPaths(NamedTuple):
@@ -23,37 +36,73 @@ class ReportPaths(NamedTuple):
 
     page: Path
     records: Path
-    tables: list[Path]  # Markdown, CSV and LaTeX of each form
+    holes: Path
+    tables: list[Path]  # Markdown, CSV, LaTeX and HTML of each form
     figures: list[Path]  # PNG and SVG
+    parquet: list[Path]  # cells and curves, where they were asked for
     grids: list[Grid]  # what the tables hold
+    missing: int  # planned cells that have no result
 
 
-def write_report(store: str | Path, out: str | Path) -> ReportPaths:
+@dataclass(frozen=True)
+class Asked:
+    """What a report should hold beyond the usual, and what it should overlook.
+
+    Args:
+        study: only this study's cells.
+        allow: kinds of mixes that are accepted, see `completeness.check`.
+        rows, columns, facet: axes of one more form, see `axes.tabulate`.
+        published: other authors' figures of Office-Home beside the measured ones.
+        oracle: best epochs, chosen by target labels, beside the last iterates.
+        parquet: cells and curves as Parquet.
+    """
+
+    study: str | None = None
+    allow: Collection[str] = ()
+    rows: str | None = None
+    columns: str | None = None
+    facet: str | None = None
+    published: bool = False
+    oracle: bool = False
+    parquet: bool = False
+
+
+def write_report(store: str | Path, out: str | Path, asked: Asked | None = None) -> ReportPaths:
     """Write the whole report of a store into the folder `out`, made where it is missing.
 
     Raises:
         StoreError: no such store, something in it that cannot be read, or `out` cannot be written to.
-        ReportError: nothing to report, `out` is a file, or two cells stand for the same place (see `grids`).
+        ReportError: nothing to report, records that belong in no one table (see `completeness.check`), axes that
+            cannot be (see `axes.tabulate`), or `out` is a file.
     """
-    cells, curves = read(store)
-    if cells.empty:
+    asked = asked or Asked()
+    loaded, curves = read(store, study=asked.study)
+    if loaded.empty:
         raise ReportError(f"store {store}: neither a study plan nor a record in it: run a study into it first")
-    found = grids(cells)
+    if (asked.rows is None) != (asked.columns is None) or (asked.facet and asked.rows is None):
+        raise ReportError("--rows, --columns, --facet: a table needs both rows and columns: name the two")
+    cells, remarks = check(loaded, asked.allow)
+    found = grids(cells, remarks=remarks, published=asked.published, oracle=asked.oracle)
+    usual = len(found)
+    if asked.rows and asked.columns:
+        found += tabulate(cells, asked.rows, asked.columns, asked.facet, remarks=remarks, oracle=asked.oracle)
     out = Path(out)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ReportError(f"{out}: cannot hold a report ({error.strerror}): choose another folder") from None
 
-    records = _write(out / "records.csv", cells.drop(columns=["traceback"]).to_csv(index=False, lineterminator="\n"))
+    shown = loaded if asked.oracle else loaded.drop(columns="oracle_accuracy")
+    records = _write_csv(out / "records.csv", shown.drop(columns="traceback"))
+    lacking = holes(cells)
+    without = _write_csv(out / "holes.csv", lacking)
     tables = []
-    for form in FORMS:
+    for form in dict.fromkeys([*FORMS, *(grid.form for grid in found)]):
         share = [grid for grid in found if grid.form == form]
-        tables += [
-            _write(out / f"{form}.md", "\n".join(map(markdown, share))),
-            _write(out / f"{form}.csv", comma_separated(share)),
-            _write(out / f"{form}.tex", "\n".join(map(latex, share))),
-        ]
+        tables += [_write(out / f"{form}.{kind}", write(share)) for kind, write in KINDS.items()]
+    parquet = []
+    if asked.parquet:
+        parquet = [_write_parquet(out / "cells.parquet", shown), _write_parquet(out / "curves.parquet", curves)]
 
     figures = []
     for grid in found:
@@ -65,7 +114,8 @@ def write_report(store: str | Path, out: str | Path) -> ReportPaths:
         paths = _write_figure(out / "figures" / _file_name("curves", benchmark, facet), figure)
         figures += paths
         on_page.setdefault(benchmark, []).append((join(benchmark, facet), paths[1].read_bytes()))
-    return ReportPaths(_write(out / "report.html", page(cells, found, on_page)), records, tables, figures, found)
+    written = _write(out / "report.html", page(cells, found[:usual], on_page))
+    return ReportPaths(written, records, without, tables, figures, parquet, found, len(lacking))
 
 
 def _curve_figures(cells: pd.DataFrame, curves: pd.DataFrame) -> list[tuple[str, str, Figure]]:
@@ -88,6 +138,16 @@ def _file_name(form: str, benchmark: str, facet: str) -> str:
 
 def _write_figure(stem: Path, figure: Figure) -> list[Path]:
     return [_write(stem.with_name(f"{stem.name}.{kind}"), render(figure, kind)) for kind in ("png", "svg")]
+
+
+def _write_csv(path: Path, frame: pd.DataFrame) -> Path:
+    return _write(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _write_parquet(path: Path, frame: pd.DataFrame) -> Path:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return _write(path, buffer.getvalue())
 
 
 def _write(path: Path, content: str | bytes) -> Path:

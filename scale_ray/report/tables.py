@@ -1,13 +1,14 @@
-"""Grids as text: Markdown, CSV, LaTeX (booktabs) and a table for the terminal."""
+"""Grids as text: Markdown, CSV, LaTeX (booktabs), HTML and a table for the terminal."""
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from html import escape
 
 from rich.table import Table
 from rich.text import Text
 
-from scale_ray.report.aggregate import Cell, Grid
+from scale_ray.report.grid import Beside, Cell, Grid
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -40,9 +41,14 @@ def _reason(cell: Cell) -> str:
 
 
 def markdown(grid: Grid) -> str:
-    """A GitHub-flavoured table under its title, with the notes below."""
-    table = [["", *grid.columns], *([row, *_texts(grid, row)] for row in grid.rows)]
-    table = [[_markdown_escape(text) for text in line] for line in table]
+    """A GitHub-flavoured table under its title, with the notes below; the best of a column is bold."""
+    table = [
+        ["", *map(_markdown_escape, _head(grid))],
+        *(
+            [_markdown_escape(row), *_texts(grid, row, _markdown_escape, lambda text: f"**{text}**")]
+            for row in grid.all_rows
+        ),
+    ]
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     lines = [f"| {' | '.join(text.ljust(width) for text, width in zip(line, widths, strict=True))} |" for line in table]
     rule = (
@@ -50,62 +56,116 @@ def markdown(grid: Grid) -> str:
         + "|".join("-" * (width + 2) if index == 0 else "-" * (width + 1) + ":" for index, width in enumerate(widths))
         + "|"
     )
-    notes = [f"- {_markdown_escape(note)}" for note in grid.notes]
+    notes = [f"- {_markdown_escape(note)}" for note in grid.all_notes]
     return (
         "\n".join([f"### {_markdown_escape(grid.title)}", "", lines[0], rule, *lines[1:], "", *notes]).rstrip() + "\n"
     )
 
 
 def comma_separated(grids: Iterable[Grid]) -> str:
-    """One line a place of every grid, numbers to 4 places; an empty mean says that there is none."""
+    """One line a place of every grid, numbers to 4 places; an empty mean says that there is none.
+
+    `best` is 1 where the place is the best of its column and that holds up. Lines of columns beside the measured ones
+    (published, oracle) have no counts.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    head = ["mean", "std", "n", "planned", "done", "failed", "missing", "stale"]
+    head = ["mean", "std", "n", "planned", "done", "failed", "missing", "stale", "best"]
     writer.writerow(["benchmark", "facet", "metric", "row", "column", *head, "text"])
     for grid in grids:
-        for (row, column), cell in grid.cells.items():
-            numbers = ["" if value is None else f"{value:.4f}" for value in (cell.mean, cell.std)]
-            counts = [cell.n, cell.planned, cell.done, cell.failed, cell.missing, cell.stale]
-            place = [grid.benchmark, grid.facet, grid.metric, row, column]
-            writer.writerow([*place, *numbers, *counts, cell_text(cell, grid)])
+        of = [grid.benchmark, grid.facet, grid.metric]
+        for place, cell in grid.cells.items():
+            counts = [cell.n, cell.planned, cell.done, cell.failed, cell.missing, cell.stale, int(place in grid.best)]
+            writer.writerow([*of, *place, *_numbers(cell.mean, cell.std), *counts, cell_text(cell, grid)])
+        for beside in grid.beside:
+            for place, figures in beside.figures.items():
+                writer.writerow([*of, *place, *_numbers(*figures), *[""] * 7, _beside_text(beside, place)])
     return out.getvalue()
 
 
 def latex(grid: Grid) -> str:
     """A `table` environment; needs `\\usepackage{booktabs}` and nothing else."""
+    columns = _head(grid)
     lines = [
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{_latex_escape(grid.title)}.}}",
-        rf"  \begin{{tabular}}{{l{'r' * len(grid.columns)}}}",
+        rf"  \begin{{tabular}}{{l{'r' * len(columns)}}}",
         r"    \toprule",
-        f"    {_latex_line(['', *grid.columns])}",
+        f"    {_latex_line(['', *map(_latex_escape, columns)])}",
         r"    \midrule",
-        *(f"    {_latex_line([row, *_texts(grid, row)])}" for row in grid.rows),
+        *(
+            f"    {_latex_line([_latex_escape(row), *_texts(grid, row, _latex_escape, _latex_bold)])}"
+            for row in grid.all_rows
+        ),
         r"    \bottomrule",
         r"  \end{tabular}",
-        *(rf"  \par\footnotesize {_latex_escape(note)}" for note in grid.notes),
+        *(rf"  \par\footnotesize {_latex_escape(note)}" for note in grid.all_notes),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
 
 
+def html(grid: Grid) -> str:
+    """A `<table>` with its caption, and the notes as a list: a fragment without styles, for any page."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in _head(grid))
+    lines = [
+        '<table class="grid">',
+        f"<caption>{escape(grid.title)}</caption>",
+        f"<thead><tr><th></th>{head}</tr></thead>",
+        "<tbody>",
+    ]
+    for row in grid.all_rows:
+        texts = _texts(grid, row, escape, lambda text: f"<strong>{text}</strong>")
+        lines.append(f'<tr><th scope="row">{escape(row)}</th>{"".join(f"<td>{text}</td>" for text in texts)}</tr>')
+    lines += ["</tbody>", "</table>"]
+    if grid.all_notes:
+        lines += ['<ul class="notes">', *(f"<li>{escape(note)}</li>" for note in grid.all_notes), "</ul>"]
+    return "\n".join(lines) + "\n"
+
+
 def terminal_grid(grid: Grid) -> Table:
     """A rich table: `rich.print(terminal_grid(grid))`."""
-    caption = Text("\n".join(grid.notes), style="dim")
+    caption = Text("\n".join(grid.all_notes), style="dim")
     table = Table(title=Text(grid.title), caption=caption, caption_justify="left", title_justify="left")
     table.add_column("", no_wrap=True)
-    for column in grid.columns:
+    for column in _head(grid):
         table.add_column(Text(column), justify="right")
-    for row in grid.rows:
-        cells = (grid.cells[row, column] for column in grid.columns)
-        texts = (Text(cell_text(cell, grid), style="" if cell.mean is not None else "yellow") for cell in cells)
-        table.add_row(Text(row), *texts)
+    for row in grid.all_rows:
+        table.add_row(Text(row), *(Text(text, style=style) for text, style in _styled(grid, row)))
     return table
 
 
-def _texts(grid: Grid, row: str) -> list[str]:
-    return [cell_text(grid.cells[row, column], grid) for column in grid.columns]
+def _styled(grid: Grid, row: str) -> Iterable[tuple[str, str]]:
+    for column in grid.columns:
+        cell = grid.cells.get((row, column), Cell())
+        yield cell_text(cell, grid), "yellow" if cell.mean is None else "bold" if (row, column) in grid.best else ""
+    for beside in grid.beside:
+        yield from ((_beside_text(beside, (row, column)), "dim") for column in beside.columns)
+
+
+def _head(grid: Grid) -> list[str]:
+    return [*grid.columns, *(column for beside in grid.beside for column in beside.columns)]
+
+
+def _texts(grid: Grid, row: str, escaped: Callable[[str], str], bold: Callable[[str], str]) -> list[str]:
+    """The row's places as they are written, the best of a column in bold."""
+    texts = []
+    for column in grid.columns:
+        text = escaped(cell_text(grid.cells.get((row, column), Cell()), grid))
+        texts.append(bold(text) if (row, column) in grid.best else text)
+    return texts + [escaped(_beside_text(beside, (row, column))) for beside in grid.beside for column in beside.columns]
+
+
+def _beside_text(beside: Beside, place: tuple[str, str]) -> str:
+    mean, std = beside.figures.get(place, (None, None))
+    if mean is None:
+        return "—"
+    return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.1f}"
+
+
+def _numbers(mean: float | None, std: float | None) -> list[str]:
+    return ["" if value is None else f"{value:.4f}" for value in (mean, std)]
 
 
 def _markdown_escape(text: str) -> str:
@@ -116,5 +176,9 @@ def _latex_escape(text: str) -> str:
     return "".join(_LATEX.get(mark, mark) for mark in text)
 
 
+def _latex_bold(text: str) -> str:
+    return rf"\textbf{{{text}}}"
+
+
 def _latex_line(texts: list[str]) -> str:
-    return " & ".join(map(_latex_escape, texts)) + r" \\"
+    return " & ".join(texts) + r" \\"

@@ -1,0 +1,196 @@
+"""Whether a store's records belong in one table: what is missing, doubled or mixed, by name.
+
+Only what would be averaged or compared counts: an old record that no study plans any more is listed in the frame and
+left out, and mixes nothing.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from scale_ray.report.labels import count
+from scale_ray.report.load import ReportError
+
+KINDS = {
+    "recipe": "planned cells whose records are of several recipe versions",
+    "duplicates": "several cells of one config, which differ in data, weights or recipe",
+    "code": "records of several versions of the code",
+    "data": "records of several versions of the data or weights",
+}
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Something that should be one and is several. `kind` is a key of KINDS; `found` says what and where."""
+
+    kind: str
+    benchmark: str
+    found: list[str]
+
+
+def check(cells: pd.DataFrame, allow: Collection[str] = ()) -> tuple[pd.DataFrame, list[str]]:
+    """The cells that tables may count, and the notes that stand under every table.
+
+    Args:
+        cells: as `load` returns them.
+        allow: keys of KINDS that are accepted. `recipe`: planned records of another recipe count as done;
+            `duplicates`: of one config's cells the one that is done, then the latest, counts; the others become
+            superseded.
+
+    Raises:
+        ReportError: a mix that is not accepted, with a list of what and where; or no such kind.
+    """
+    unknown = sorted(set(allow) - KINDS.keys())
+    if unknown:
+        raise ReportError(f"--allow {','.join(unknown)}: no such kind: choose from {', '.join(KINDS)}")
+    found: list[Mix] = []
+    for kind, mixes in (("recipe", _recipes), ("duplicates", _duplicates)):
+        found += mixes(cells)
+        if kind in allow:
+            cells = {"recipe": _count_old_recipes, "duplicates": _keep_one}[kind](cells)
+    found += [*_codes(cells), *_data(cells)]
+    refused = [mix for mix in found if mix.kind not in allow]
+    if refused:
+        raise ReportError(_refusal(refused))
+    return cells, [_override(mix) for mix in found] + _remarks(cells)
+
+
+def holes(cells: pd.DataFrame) -> pd.DataFrame:
+    """The planned cells without a result that counts, one row each: which, and why."""
+    wanted = cells[~cells["superseded"] & (cells["status"] != "done")]
+    columns = ["cell", "study", "benchmark", "pair", "method", "losses", "backbone", "seed", "status", "error"]
+    return wanted[columns].reset_index(drop=True)
+
+
+def _counted(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells[~cells["superseded"] & (cells["status"] == "done")]
+
+
+def _old(cells: pd.DataFrame) -> pd.Series:
+    """Planned records of another recipe that hold a result."""
+    planned = ~cells["superseded"] & cells["study"].notna()
+    return planned & (cells["status"] == "stale") & cells["target_accuracy"].notna()
+
+
+def _recipes(cells: pd.DataFrame) -> Iterable[Mix]:
+    made = cells[_old(cells) | (~cells["superseded"] & (cells["status"] == "done"))]
+    for benchmark, part in made.groupby("benchmark"):
+        if part["recipe_version"].nunique() > 1:
+            yield Mix("recipe", str(benchmark), _groups(part, "recipe " + part["recipe_version"].astype("str")))
+
+
+def _count_old_recipes(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells.assign(status=cells["status"].mask(_old(cells), "done"))
+
+
+def _duplicates(cells: pd.DataFrame) -> Iterable[Mix]:
+    standing = cells[~cells["superseded"]]
+    doubled = standing[standing.duplicated("config", keep=False)]
+    for benchmark, part in doubled.groupby("benchmark"):
+        found = []
+        for _, alike in part.groupby("config", sort=False):
+            which = [f"{row['cell']} ({_origin(row)})" for _, row in alike.iterrows()]
+            found.append(f"{_place(alike.iloc[0])}: {'; '.join(which)}")
+        yield Mix("duplicates", str(benchmark), _shortened(found))
+
+
+def _origin(row: pd.Series) -> str:
+    """What tells one duplicate from another."""
+    facts = [row.status]
+    for name in ("recipe_version", "source_digest", "target_digest", "weights_digest"):
+        value = row[name]
+        if not pd.isna(value):
+            facts.append(f"{name.removesuffix('_version').removesuffix('_digest')} {str(value)[:12]}")
+    return ", ".join(facts)
+
+
+def _keep_one(cells: pd.DataFrame) -> pd.DataFrame:
+    standing = cells[~cells["superseded"]]
+    ranked = standing.assign(open=standing["status"] != "done", started=standing["started"].fillna(""))
+    ranked = ranked.sort_values(["open", "started", "cell"], ascending=[True, False, True], kind="stable")
+    dropped = set(ranked.loc[ranked.duplicated("config"), "cell"])
+    return cells.assign(superseded=cells["superseded"] | cells["cell"].isin(dropped))
+
+
+def _codes(cells: pd.DataFrame) -> Iterable[Mix]:
+    for benchmark, part in _counted(cells).groupby("benchmark"):
+        names = code_names(part)
+        if names.nunique() > 1:
+            yield Mix("code", str(benchmark), _groups(part, names))
+
+
+def code_names(cells: pd.DataFrame) -> pd.Series:
+    """`commit 0123abc…`, with `and uncommitted changes`; of an installed wheel, `scale-ray 0.1.0`."""
+    changed = cells["git_dirty"].fillna(False).astype("bool").map({True: " and uncommitted changes", False: ""})
+    commit = "commit " + cells["git_commit"].str[:12] + changed
+    return commit.fillna("scale-ray " + cells["package_version"].fillna("of an unknown version"))
+
+
+def _data(cells: pd.DataFrame) -> Iterable[Mix]:
+    for benchmark, part in _counted(cells).groupby("benchmark"):
+        found = []
+        roles = [part[[role, f"{role}_digest", "cell"]].set_axis(["what", "digest", "cell"], axis=1)
+                 for role in ("source", "target")]  # fmt: skip
+        named = part["backbone"] + (" from " + part["model.weights"] if "model.weights" in part else "")
+        weights = pd.DataFrame({"what": "weights of " + named, "digest": part["weights_digest"], "cell": part["cell"]})
+        read = pd.concat([*roles, weights]).dropna()
+        versions = read.groupby("what")["digest"].nunique()
+        for what in versions.index[versions > 1]:
+            share = read[read["what"] == what].drop_duplicates(["cell", "digest"])
+            rows = part.set_index("cell").loc[share["cell"]].reset_index()
+            found += [
+                f"{what}: {line}" for line in _groups(rows, "digest " + share["digest"].str[:12].reset_index(drop=True))
+            ]
+        if found:
+            yield Mix("data", str(benchmark), found)
+
+
+def _groups(part: pd.DataFrame, names: pd.Series) -> list[str]:
+    """`commit 0123 (400 records of study a; first Art>Clipart ce resnet50 seed 0, cell 89ab)`, one a group."""
+    lines = []
+    for name, share in part.groupby(names.to_numpy()):
+        studies = sorted(set(share["study"].dropna()))
+        of = f" of study {'; '.join(studies)}" if studies else ""
+        first = share.iloc[0]
+        lines.append(f"{name}: {count(len(share), 'record')}{of}; the first is {_place(first)}, cell {first['cell']}")
+    return _shortened(lines)
+
+
+def _place(row: pd.Series) -> str:
+    return f"{row['pair']} {row['method']} {row['losses']} {row['backbone']} seed {row['seed']}"
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= _SHOWN else [*lines[:_SHOWN], f"and {len(lines) - _SHOWN:,} more"]
+
+
+def _refusal(mixes: list[Mix]) -> str:
+    lines = []
+    for mix in mixes:
+        lines += [f"{mix.benchmark}: {KINDS[mix.kind]}:", *(f"  {line}" for line in mix.found)]
+    kinds = ",".join(kind for kind in KINDS if any(mix.kind == kind for mix in mixes))
+    return "\n".join(
+        [
+            *lines,
+            "no table is made of them: run the study again with one version, report on one study (--study), move the "
+            f"others' records away, or accept it with --allow {kinds}; every table will say so",
+        ]
+    )
+
+
+def _override(mix: Mix) -> str:
+    return f"Accepted (--allow {mix.kind}): {KINDS[mix.kind]}: {' | '.join(mix.found)}."
+
+
+def _remarks(cells: pd.DataFrame) -> list[str]:
+    notes = []
+    counted = _counted(cells)
+    changed = int(counted["git_dirty"].fillna(False).astype("bool").sum())
+    if changed:
+        notes.append(f"{changed:,} of {count(len(counted), 'record')} were made by code with uncommitted changes.")
+    old = int(cells["superseded"].sum())
+    if old:
+        notes.append(f"Not counted: {count(old, 'older record')} beside those that answer the same configs now.")
+    return notes

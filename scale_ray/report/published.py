@@ -1,0 +1,94 @@
+"""Published figures of Office-Home, beside the measured ones and never among them: protocols differ."""
+
+from functools import cache
+from importlib import resources
+
+import pandas as pd
+
+from scale_ray.report.grid import AVERAGE, Beside, Place
+
+BENCHMARK = "office_home"
+_LETTERS = {"Art": "A", "Clipart": "C", "Product": "P", "Real_World": "R"}
+_ALIKE = {"resnet50": ["clip-rn50"]}
+_CITED = "published: figures of other authors, cited and not measured here; protocols differ."
+
+
+def label(column: str) -> str:
+    return f"{column} (published)"
+
+
+def beside_ablation(backbones: list[str]) -> Beside | None:
+    """The paper's Table 1 for these backbones: mean and standard deviation over pairs, as printed."""
+    printed = _read("scale_table1.csv")
+    printed = printed[printed["backbone"].isin(backbones)]
+    if printed.empty:
+        return None
+    terms = printed[["ce", "ssl", "dist", "reg"]]
+    rows = ["+".join(str(name) for name, on in line.items() if on) for line in terms.to_dict("records")]
+    places = [(row, label(backbone)) for row, backbone in zip(rows, printed["backbone"], strict=True)]
+    figures: dict[Place, tuple[float, float | None]] = {
+        place: (float(mean), float(std))
+        for place, mean, std in zip(places, printed["accuracy"], printed["std"], strict=True)
+    }
+    notes = [f"{_CITED} SCALE, Table 1: mean ± standard deviation over pairs, as printed."]
+    renamed = printed[["backbone_in_paper", "backbone"]].drop_duplicates()
+    notes += [
+        f"published: the paper's {name} is read as {backbone}."
+        for name, backbone in renamed.itertuples(index=False)
+        if name.lower().replace("-", "") != backbone
+    ]
+    for note, rows_of in _notes(rows, printed["note"]).items():
+        notes.append(f"published {rows_of}: {note}.")
+    return Beside(
+        [label(name) for name in backbones if name in set(printed["backbone"])], _unique(rows), figures, notes
+    )
+
+
+def beside_methods(backbone: str, columns: list[str]) -> Beside | None:
+    """Figures of other methods with this backbone (or CLIP's of its size), where a column is a pair or the average."""
+    printed = _read("office_home_methods.csv")
+    printed = printed[printed["encoder"].isin([backbone, *_ALIKE.get(backbone, [])])]
+    names = {column: name for column in columns if (name := _column(column)) in printed.columns}
+    if printed.empty or not names:
+        return None
+    rows = [_row(method, encoder) for method, encoder in zip(printed["method"], printed["encoder"], strict=True)]
+    figures: dict[Place, tuple[float, float | None]] = {
+        (row, label(column)): (float(value), None)
+        for column, name in names.items()
+        for row, value in zip(rows, printed[name], strict=True)
+    }
+    notes = [_CITED]
+    notes += [f"published {of}: {source}." for source, of in _notes(rows, printed["source"]).items()]
+    notes += [f"published {of}: {note}." for note, of in _notes(rows, printed["note"]).items()]
+    return Beside([label(column) for column in names], rows, figures, notes)
+
+
+@cache
+def _read(name: str) -> pd.DataFrame:
+    with resources.files("scale_ray.report").joinpath("published", name).open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
+def _column(column: str) -> str:
+    source, _, target = column.partition(">")
+    return "average_printed" if column == AVERAGE else f"{_LETTERS.get(source)}>{_LETTERS.get(target)}"
+
+
+def _row(method: str, encoder: str) -> str:
+    """As the measured method is written, where there is one."""
+    if encoder.startswith("clip"):
+        return f"{method} ({encoder})"
+    return "scale (ce+ssl+dist+reg)" if method == "scale" else method
+
+
+def _notes(rows: list[str], notes: pd.Series) -> dict[str, str]:
+    """Note -> the rows that it is about."""
+    found: dict[str, list[str]] = {}
+    for row, note in zip(rows, notes, strict=True):
+        if not pd.isna(note):
+            found.setdefault(str(note), []).append(row)
+    return {note: ", ".join(_unique(of)) for note, of in found.items()}
+
+
+def _unique(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
