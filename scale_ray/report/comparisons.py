@@ -1,19 +1,18 @@
-"""Every combination and method against a baseline, key by key: differences, exact tests, and how many seeds it takes."""
+"""Every combination and method against a baseline, key by key: differences, exact tests, seeds needed."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from scale_ray.report.aggregate import by_combination, natural
 from scale_ray.report.contrasts import by_key
-from scale_ray.report.resampling import SEED, intervals, spread_within
+from scale_ray.report.resampling import SEED, intervals, nested, same_keys, spread_within
 
 ALPHA = 0.05
-FLIPS = 9999  # all 2^n sign flips where they are no more than these, n <= 13; else so many at random
+MOST_EXACT = 13  # observations of which all 2^n sign flips are tried
+FLIPS = 1999  # at random beyond: p is never under 0.001, which leaves Holm room for 50 comparisons
 HALF_WIDTH = 1.0  # percentage points
 
 COLUMNS = [
@@ -24,30 +23,37 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class SignFlip:
-    """A two-sided sign-flip permutation test of mean 0."""
+def sign_flip(differences: pd.DataFrame) -> pd.DataFrame:
+    """Is a column's mean 0, if each of its numbers could as well have had the other sign? Two-sided.
 
-    p: float
-    smallest: float  # the least p that so few observations can give
-    exact: bool
+    Exact over all 2^n sign flips for n <= 13, else over 1,999 drawn with a fixed seed: scipy's `permutation_test`,
+    twice the smaller tail. NaN is no observation.
 
-
-def sign_flip(differences: pd.Series) -> SignFlip:
-    """Is the mean 0, if each difference could as well have had the other sign?
-
-    Exact over all 2^n sign flips for n <= 13, otherwise over 9,999 drawn with a fixed seed (scipy's
-    `permutation_test`; p = twice the smaller tail). With n observations p is never under 2 / 2^n: 0.25 for n = 3.
+    Returns:
+        One row a column: p; smallest: the least p that n observations can give, 2 / 2^n, so 0.25 for n = 3.
     """
-    values, n = differences.to_numpy(dtype=float), len(differences)
-    exact = 2**n <= FLIPS
-    smallest = 2.0 / 2**n if exact else 2.0 / (FLIPS + 1)
-    if n < 2:
-        return SignFlip(1.0, 1.0, True)
-    test = stats.permutation_test(
-        (values,), np.mean, permutation_type="samples", n_resamples=FLIPS, vectorized=True, rng=SEED
-    )
-    return SignFlip(float(test.pvalue), smallest, exact)
+    found = []
+    for part in same_keys(differences):
+        n = len(part)
+        flips = 2**n if n <= MOST_EXACT else FLIPS
+        p = np.ones(part.shape[1])
+        if n > 1:
+            p = stats.permutation_test(
+                (part.to_numpy(),), np.mean, permutation_type="samples", n_resamples=flips, vectorized=True, rng=SEED
+            ).pvalue
+        smallest = 2 / flips if n <= MOST_EXACT else 2 / (flips + 1)
+        found.append(pd.DataFrame({"p": p, "smallest": smallest}, index=part.columns))
+    return pd.concat(found)
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """Holm's adjusted p-values (A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6, 1979).
+
+    Own lines: statsmodels' `multipletests` collects garbage at every call, a tenth of a second each.
+    """
+    ordered = p.sort_values()
+    stepped = ordered * np.arange(len(p), 0, -1)
+    return stepped.cummax().clip(upper=1.0).reindex(p.index)
 
 
 @dataclass(frozen=True)
@@ -74,16 +80,14 @@ def seeds_needed(differences: pd.Series, half_width: float, level: float = 0.95)
     """
     if not half_width > 0:
         raise ValueError(f"half-width {half_width}: give percentage points above 0")
-    table = differences.to_frame("difference")
-    means = differences.groupby(level="pair").mean()
-    pairs = len(means)
-    (spread,), freedom = spread_within(table)
-    over_pairs = np.nan
+    data, counts = nested(differences.dropna().sort_index().to_frame())
+    (spread,), freedom = spread_within(data, counts)
+    pairs, over_pairs = len(counts), np.nan
     if pairs > 1:
-        within = 0.0 if freedom == 0 else spread**2 * (1 / differences.groupby(level="pair").size()).mean()
-        between = max(0.0, means.var() - within)
-        over_pairs = stats.t.ppf((1 + level) / 2, pairs - 1) * np.sqrt(between / pairs)
-    if freedom == 0:
+        within = spread**2 * (1 / counts).mean() if freedom else 0.0
+        between = max(0.0, np.nanmean(data, axis=1).var(ddof=1) - within)
+        over_pairs = float(stats.t.ppf((1 + level) / 2, pairs - 1) * np.sqrt(between / pairs))
+    if not freedom:
         return SeedsNeeded(np.inf, np.inf, np.inf, np.nan, over_pairs)
     ends = spread * np.sqrt(freedom / stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], freedom))
     seeds, low, high = (_seeds(value, pairs, half_width, level) for value in (spread, *ends))
@@ -128,41 +132,32 @@ def against_baseline(cells: pd.DataFrame, baseline: str = "ce", half_width: floa
     parts = []
     for backbone in sorted(cells["backbone"].unique(), key=natural):
         table = by_key(cells[cells["backbone"] == backbone])
-        rows = []
-        for label in sorted(set(table) - {baseline}, key=by_combination) if baseline in table else []:
-            shared = (table[label] - table[baseline]).dropna()
-            left_out = int(table[[label, baseline]].notna().any(axis=1).sum()) - len(shared)
-            if len(shared):
-                rows.append({"backbone": backbone, "label": label, "baseline": baseline, "left_out": left_out})
-                rows[-1] |= _paired(shared, half_width)
-        if rows:
-            parts.append(_corrected(pd.DataFrame(rows)))
+        labels = sorted(set(map(str, table)) - {baseline}, key=by_combination)
+        if baseline in table and labels:
+            held = table[labels].notna().to_numpy() | table[[baseline]].notna().to_numpy()
+            shared = table[labels].sub(table[baseline], axis=0)
+            left_out = held.sum(axis=0) - shared.notna().sum()
+            shared = shared.dropna(axis=1, how="all")
+            if len(shared.columns):
+                rows = _compared(shared, half_width).assign(backbone=backbone, baseline=baseline, left_out=left_out)
+                parts.append(rows.reset_index()[COLUMNS])
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
 
-def _paired(shared: pd.Series, half_width: float) -> dict[str, Any]:
-    """One row of `against_baseline` but for Holm and verdict."""
-    over_pairs, over_keys = sign_flip(shared.groupby(level="pair").mean()), sign_flip(shared)
-    needed = seeds_needed(shared, half_width)
-    return intervals(shared.to_frame()).iloc[0].to_dict() | {
-        "sd_keys": shared.std(),
-        "sd_seeds": needed.spread,
-        "p_pairs": over_pairs.p,
-        "p_pairs_smallest": over_pairs.smallest,
-        "p_keys": over_keys.p,
-        "p_keys_smallest": over_keys.smallest,
-        "seeds_needed": needed.seeds,
-        "seeds_needed_low": needed.low,
-        "seeds_needed_high": needed.high,
-        "over_pairs": needed.over_pairs,
-    }
-
-
-def _corrected(rows: pd.DataFrame) -> pd.DataFrame:
-    """Holm within the family that these rows are, and what may be said."""
-    for level in ("pairs", "keys"):
-        rows[f"p_{level}_holm"] = multipletests(rows[f"p_{level}"], method="holm")[1]
+def _compared(shared: pd.DataFrame, half_width: float) -> pd.DataFrame:
+    """Rows of `against_baseline` by label, from differences by key."""
+    needed = {label: seeds_needed(shared[label], half_width) for label in shared}
+    rows = intervals(shared)
+    rows["sd_keys"] = shared.std()
+    rows["sd_seeds"] = pd.Series({label: need.spread for label, need in needed.items()})
+    for level, observed in (("pairs", shared.groupby(level="pair").mean()), ("keys", shared)):
+        test = sign_flip(observed)
+        rows[f"p_{level}"], rows[f"p_{level}_smallest"] = test["p"], test["smallest"]
+        rows[f"p_{level}_holm"] = holm(test["p"])
     # What Holm leaves where every row is at its least: no outcome with so few pairs gives less.
-    hopeless = multipletests(rows["p_pairs_smallest"], method="holm")[1] > ALPHA
+    hopeless = holm(rows["p_pairs_smallest"]) > ALPHA
     rows["verdict"] = np.where(rows["p_pairs_holm"] <= ALPHA, "differs", np.where(hopeless, "n too small", "not shown"))
-    return rows[COLUMNS]
+    for name, field in (("", "seeds"), ("_low", "low"), ("_high", "high")):
+        rows[f"seeds_needed{name}"] = pd.Series({label: getattr(need, field) for label, need in needed.items()})
+    rows["over_pairs"] = pd.Series({label: need.over_pairs for label, need in needed.items()})
+    return rows.rename_axis("label")

@@ -45,12 +45,12 @@ def shapley_weights() -> pd.DataFrame:
     A term's Shapley value is what it adds to the accuracy when it joins those before it, averaged over the 3! orders
     in which terms can be switched on (Shapley, A value for n-person games, 1953). They sum to full - ce.
     """
-    weights = pd.DataFrame(0.0, index=COMBINATIONS, columns=list(TERMS))
+    weights = {term: dict.fromkeys(COMBINATIONS, 0.0) for term in TERMS}
     for order in permutations(TERMS):
         for place, term in enumerate(order):
-            weights.loc[combination(order[: place + 1]), term] += 1 / factorial(len(TERMS))
-            weights.loc[combination(order[:place]), term] -= 1 / factorial(len(TERMS))
-    return weights
+            weights[term][combination(order[: place + 1])] += 1 / factorial(len(TERMS))
+            weights[term][combination(order[:place])] -= 1 / factorial(len(TERMS))
+    return pd.DataFrame(weights)
 
 
 def by_key(cells: pd.DataFrame) -> pd.DataFrame:
@@ -75,8 +75,8 @@ def accuracies(cells: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
         ReportError: as `by_key`; or cells are missing, which it names.
     """
     table = by_key(cells[cells["label"].isin(labels)]).reindex(columns=pd.Index(labels, name="label"))
-    holes = table.isna().stack()
-    missing = holes[holes].reset_index()
+    cells = table.reset_index().melt(["pair", "seed"], var_name="label", value_name="accuracy")
+    missing = cells[cells["accuracy"].isna()]
     if len(missing) or table.empty:
         names = _names(missing) if len(missing) else ", ".join(labels)
         raise ReportError(f"no accuracy for {names}: run what is missing, or leave out the keys that lack it")

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from scale_ray.report.aggregate import combination_labels, facets
+from scale_ray.report.aggregate import combination_labels, facets, join
 from scale_ray.report.claims import claims
 from scale_ray.report.comparisons import against_baseline
 from scale_ray.report.contrasts import COMBINATIONS, by_key, main_effects, shapley_values
@@ -37,13 +37,13 @@ def effects_tables(cells: pd.DataFrame, baseline: str = "ce", metric: str = "tar
     Raises:
         ReportError: two cells stand for the same label, backbone, pair and seed.
     """
-    found: dict[str, list[pd.DataFrame]] = {table: [] for table in EffectTables._fields[:-1]}
+    found: dict[str, list[pd.DataFrame]] = {table: [] for table in ("effects", "shapley", "differences", "claims")}
     notes = []
     for benchmark, facet, _, part in facets(cells):
         place = {"benchmark": benchmark, "facet": facet}
         measured = tidy(part, metric)
         whole, remarks = whole_keys(measured)
-        notes += [f"{', '.join(filter(None, place.values()))}: {remark}" for remark in remarks]
+        notes += [f"{join(benchmark, facet)}: {remark}" for remark in remarks]
         results = {
             "effects": main_effects(whole) if len(whole) else None,
             "shapley": shapley_values(whole) if len(whole) else None,
@@ -53,8 +53,8 @@ def effects_tables(cells: pd.DataFrame, baseline: str = "ce", metric: str = "tar
         for table, result in results.items():
             if result is not None and len(result):
                 found[table].append(result.assign(**place)[[*place, *result.columns]])
-    frames = [pd.concat(parts, ignore_index=True) if parts else pd.DataFrame() for parts in found.values()]
-    return EffectTables(*frames, notes)
+    frames = {table: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame() for table, parts in found.items()}
+    return EffectTables(**frames, notes=notes)
 
 
 def tidy(cells: pd.DataFrame, metric: str = "target_accuracy") -> pd.DataFrame:

@@ -8,6 +8,8 @@ keys for every combination and what they share cancels.
 docs/statistics.md has the formulas, their sources, and how often each interval covered the truth in simulations.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -20,30 +22,67 @@ _NOTHING = 1e-9  # points: a spread below it is rounding
 _CHUNK = 2_000_000  # numbers drawn at a time: bounds memory
 
 Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 
 def intervals(values: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """The mean of every column with three intervals that answer different questions.
 
     Args:
-        values: percentage points; index (pair, seed), unique; one column an estimate; no holes.
+        values: percentage points; index (pair, seed), unique; one column an estimate, NaN where it has no such key.
         level: nominal coverage.
 
     Returns:
-        One row a column of `values`:
+        One row a column of `values` that has any number:
         estimate: mean over pairs of the means over a pair's seeds.
         low, high: the headline, for other pairs like these and other seeds. `kind` says how: `studentised bootstrap`
-            (pairs, then seeds within pairs) from 6 pairs on, `t over pairs` for 2 to 5, NaN for one pair.
+            (pairs, then seeds within pairs) from 6 pairs on, `t over pairs` for 2 to 5; NaN for `one pair`.
         bootstrap_low, bootstrap_high: percentiles of the same draws, NaN for one pair. Too narrow with few pairs:
             meant for 95 %, with 3 pairs they hold the truth in some 75 to 90 %.
         these_low, these_high: for these very pairs and other seeds: t, from the pooled spread within pairs; NaN where
             no pair has two seeds.
         pairs, keys: how many.
     """
-    if not values.index.is_unique or values.empty or values.isna().any(axis=None):
-        raise ValueError("values need one number for every (pair, seed) key and column: drop or fill what has none")
-    tail = (1 - level) / 2
-    data, counts = _nested(values)
+    parts = [_intervals(part, (1 - level) / 2) for part in same_keys(values)]
+    if not parts:
+        raise ValueError("no value to give an interval to")
+    found = pd.concat(parts)
+    return found.loc[[column for column in values if column in found.index]]
+
+
+def same_keys(values: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """`values` in parts without holes: columns that have the same keys, and those. Columns without any drop out."""
+    if not values.index.is_unique:
+        raise ValueError("values need unique (pair, seed) keys")
+    patterns: dict[bytes, list[object]] = {}
+    held = values.notna()
+    for column in values:
+        patterns.setdefault(held[column].to_numpy().tobytes(), []).append(column)
+    for columns in patterns.values():
+        part = values.loc[held[columns[0]], columns].sort_index()
+        if len(part):
+            yield part
+
+
+def nested(values: pd.DataFrame) -> tuple[Floats, Counts]:
+    """(pairs, most seeds of a pair, columns), NaN behind a pair's last seed; and the pairs' numbers of seeds."""
+    pair = pd.factorize(values.index.get_level_values("pair"))[0]
+    counts = np.bincount(pair)
+    seed = values.groupby(pair).cumcount().to_numpy()
+    data = np.full((len(counts), counts.max(), values.shape[1]), np.nan)
+    data[pair, seed] = values.to_numpy(dtype=float)
+    return data, counts
+
+
+def spread_within(data: Floats, counts: Counts) -> tuple[Floats, int]:
+    """Pooled sample standard deviation of seeds within pairs, by column, and its degrees of freedom (NaN at 0)."""
+    freedom = int((counts - 1).sum())
+    squares = np.nansum((data - np.nanmean(data, axis=1, keepdims=True)) ** 2, axis=(0, 1))
+    return np.sqrt(squares / freedom) if freedom else np.full(squares.shape, np.nan), freedom
+
+
+def _intervals(values: pd.DataFrame, tail: float) -> pd.DataFrame:
+    data, counts = nested(values)
     pair_means = np.nanmean(data, axis=1)
     pairs, estimate = len(counts), pair_means.mean(axis=0)
     low = high = bootstrap_low = bootstrap_high = np.full(estimate.shape, np.nan)
@@ -54,13 +93,13 @@ def intervals(values: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         error = pair_means.std(axis=0, ddof=1) / np.sqrt(pairs)
         if pairs >= FEWEST_PAIRS:
             kind = "studentised bootstrap"
-            upper, lower = _studentised(means - estimate, errors, tail)
+            lower, upper = _studentised(means - estimate, errors, tail)
         else:
             kind = "t over pairs"
-            upper = stats.t.ppf(1 - tail, pairs - 1)
+            upper = np.full(estimate.shape, stats.t.ppf(1 - tail, pairs - 1))
             lower = -upper
         low, high = (estimate - np.where(error > _NOTHING, side, 0.0) * error for side in (upper, lower))
-    spread, freedom = spread_within(values)
+    spread, freedom = spread_within(data, counts)
     half = stats.t.ppf(1 - tail, freedom) * spread * np.sqrt((1 / counts).sum()) / pairs
     columns = {
         "estimate": estimate, "low": low, "high": high, "kind": kind,
@@ -70,28 +109,10 @@ def intervals(values: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(columns, index=values.columns)
 
 
-def spread_within(values: pd.DataFrame) -> tuple[Floats, int]:
-    """Pooled sample standard deviation of seeds within pairs, by column, and its degrees of freedom (NaN at 0)."""
-    grouped = values.groupby(level="pair")
-    freedom = len(values) - grouped.ngroups
-    squares = ((values - grouped.transform("mean")) ** 2).sum().to_numpy(dtype=float)
-    return np.sqrt(squares / freedom) if freedom else np.full(squares.shape, np.nan), freedom
-
-
-def _nested(values: pd.DataFrame) -> tuple[Floats, NDArray[np.int64]]:
-    """(pairs, most seeds of a pair, columns), NaN behind a pair's last seed; and the pairs' numbers of seeds."""
-    parts = [part.to_numpy(dtype=float) for _, part in values.sort_index().groupby(level="pair")]
-    counts = np.array([len(part) for part in parts])
-    data = np.full((len(parts), counts.max(), values.shape[1]), np.nan)
-    for place, part in zip(data, parts, strict=True):
-        place[: len(part)] = part
-    return data, counts
-
-
-def _draws(data: Floats, counts: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def _draws(data: Floats, counts: Counts) -> tuple[Floats, Floats]:
     """Means of DRAWS samples of pairs, then of as many seeds within each as it has, and their errors over pairs."""
     rng = np.random.default_rng(SEED)
-    pairs, seeds, columns = data.shape
+    pairs, seeds, _ = data.shape
     size = max(1, _CHUNK // data.size)
     means, errors = [], []
     for start in range(0, DRAWS, size):
@@ -106,9 +127,8 @@ def _draws(data: Floats, counts: NDArray[np.int64]) -> tuple[Floats, Floats]:
     return np.concatenate(means), np.concatenate(errors)
 
 
-def _studentised(deviations: Floats, errors: Floats, tail: float) -> tuple[Floats, Floats]:
-    """Upper and lower quantile of deviation / error. A draw without spread is infinitely far, or 0 if it is not off."""
+def _studentised(deviations: Floats, errors: Floats, tail: float) -> Floats:
+    """Both quantiles of deviation / error. A draw without spread is infinitely far, or 0 where it is not off at all."""
     flat = np.where(np.abs(deviations) > _NOTHING, np.copysign(np.inf, deviations), 0.0)
     ratio = np.divide(deviations, errors, out=flat, where=errors > _NOTHING)
-    lower, upper = np.quantile(ratio, [tail, 1 - tail], axis=0, method="inverted_cdf")
-    return upper, lower
+    return np.quantile(ratio, [tail, 1 - tail], axis=0, method="inverted_cdf")
