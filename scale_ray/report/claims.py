@@ -116,12 +116,17 @@ def _judge(claim: Claim, estimate: dict[str, Any], values: pd.Series) -> dict[st
     return {"verdict": verdict, "verdict_these_pairs": these, "why": why, "p_tost": p}
 
 
+def range_text(low: float, high: float) -> str:
+    """`[-1, 1]`, `[5, ∞)`."""
+    return f"[{low:g}, ∞)" if high == inf else f"[{low:g}, {high:g}]"
+
+
 def verdict_of(low: float, high: float, claim: Claim) -> tuple[str, str]:
     """A claim's verdict by an interval in points, and the reason in numbers."""
     if isnan(low):
         return TOO_FEW, "one pair: no interval over pairs"
     interval = f"[{low:.2f}, {high:.2f}]"
-    wanted = f"above {claim.low:g}" if claim.high == inf else f"[{claim.low:g}, {claim.high:g}]"
+    wanted = range_text(claim.low, claim.high)
     if claim.low <= low and high <= claim.high:
         return "holds", f"{interval} lies in {wanted}"
     if high < claim.low or claim.high < low:

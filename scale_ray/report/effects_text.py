@@ -1,10 +1,9 @@
 """Tables of effects as text: short headings with units, intervals as `[1.2, 3.4]`."""
 
-from math import inf
-
 import pandas as pd
 
 from scale_ray.report.aggregate import join
+from scale_ray.report.claims import range_text
 from scale_ray.report.comparisons import HALF_WIDTH
 from scale_ray.report.effects import EffectTables
 
@@ -68,23 +67,21 @@ def markdown(tables: EffectTables) -> str:
             continue
         for (benchmark, facet), part in table.groupby(["benchmark", "facet"], sort=False):
             lines += [f"### {_escape(title)}: {_escape(join(str(benchmark), str(facet)))}", "", EXPLAINED[name], ""]
-            lines += [*_markdown(readable(part.drop(columns=["benchmark", "facet"]))), ""]
+            lines += [*_lines(readable(part.drop(columns=["benchmark", "facet"]))), ""]
     lines += [f"- {_escape(note)}" for note in tables.notes]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _markdown(table: pd.DataFrame) -> list[str]:
-    rows = [[_escape(text) for text in row] for row in table.itertuples(index=False)]
-    return [f"| {' | '.join(row)} |" for row in [list(table), ["---"] * table.shape[1], *rows]]
+def _lines(table: pd.DataFrame) -> list[str]:
+    rows = [[_escape(text) for text in row] for row in table.to_numpy(dtype=str)]
+    return [f"| {' | '.join(row)} |" for row in [[str(name) for name in table], ["---"] * table.shape[1], *rows]]
 
 
 def _interval(low: float, high: float, prefix: str) -> str:
     if pd.isna(low):
         return "—"
-    if high == inf:
-        return f"above {low:g}" if prefix == "range_" else f"from {_text(low, prefix)}"
     if prefix == "range_":
-        return f"[{low:g}, {high:g}]"
+        return range_text(low, high)
     return f"[{_text(low, prefix)}, {_text(high, prefix)}]"
 
 
@@ -95,7 +92,7 @@ def _text(value: object, name: str) -> str:
     if pd.isna(number):
         return "—"
     if name.startswith("p_"):
-        return f"{number:.4f}" if number < 0.01 else f"{number:.2f}"
+        return "<0.0001" if number < 0.0001 else f"{number:.4f}" if number < 0.01 else f"{number:.2f}"
     if name.startswith("seeds_needed") or name in ("pairs", "keys", "left_out"):
         return f"{number:.0f}"
     return f"{number:.2f}"
