@@ -3,7 +3,8 @@
     python benchmarks/interval_coverage.py [--studies 4000]
 
 A study is drawn as pairs x seeds differences of mean 0: a pair's own effect of standard deviation 0, 1 or 3 (normal, or
-exponential: a few pairs with far larger effects), plus seeds of standard deviation 1.
+exponential: a few pairs with far larger effects; or of 4 domains, which 12 ordered pairs share), plus seeds of standard
+deviation 1.
 """
 
 import argparse
@@ -20,7 +21,26 @@ from scale_ray.report import resampling
 
 FEWEST_PAIRS = resampling.FEWEST_PAIRS
 SIZES = [(2, 3), (3, 3), (6, 3), (12, 3), (12, 5)]  # pairs, seeds
-BETWEEN = [(0.0, "normal"), (1.0, "normal"), (3.0, "normal"), (1.0, "exponential"), (3.0, "exponential")]
+BETWEEN = [
+    (0.0, "normal"),
+    (1.0, "normal"),
+    (3.0, "normal"),
+    (1.0, "exponential"),
+    (3.0, "exponential"),
+    (3.0, "4 domains"),
+]
+
+
+def _of_four_domains(rng: np.random.Generator, size: tuple[int, int, int]) -> NDArray[np.float64]:
+    roles = rng.normal(size=(2, 4, size[2])) / 2**0.5
+    return np.array([[roles[0, source] + roles[1, target]] for source, target in itertools.permutations(range(4), 2)])
+
+
+SHAPES = {
+    "normal": lambda rng, size: rng.normal(size=size),
+    "exponential": lambda rng, size: rng.exponential(size=size) - 1,
+    "4 domains": _of_four_domains,
+}
 
 
 def main() -> None:
@@ -30,8 +50,9 @@ def main() -> None:
     rows = []
     for (pairs, seeds), (between, shape) in itertools.product(SIZES, BETWEEN):
         rng = np.random.default_rng([pairs, seeds, int(between)])
-        size = (pairs, 1, studies)
-        effects = between * (rng.normal(size=size) if shape == "normal" else rng.exponential(size=size) - 1)
+        if shape == "4 domains" and pairs != 12:
+            continue
+        effects = between * SHAPES[shape](rng, (pairs, 1, studies))
         data = effects + rng.normal(size=(pairs, seeds, studies))
         place = {"pairs": pairs, "seeds": seeds, "sd of pairs": between, "pairs are": shape}
         rows.append(place | _coverages(data, effects.mean(axis=(0, 1))))
@@ -78,8 +99,9 @@ def _notes(studies: int) -> list[str]:
     return [
         f"percent of {studies} studies a row; standard error of a coverage near 95 % about {error:.1f} points",
         "seeds have standard deviation 1; widths in the same units",
-        "t: over pair means; studentised, percentiles: of draws of pairs, then of seeds within them; BCa: of pair means; "
+        "t: over pair means; studentised, percentiles: of draws of pairs, then of seeds within; BCa: of pair means; "
         "these pairs: t over seeds, where the truth is the mean of the pairs' own effects; report: its headline",
+        "4 domains: the effect of a pair is that of its source plus that of its target, of 4 drawn domains",
     ]
 
 

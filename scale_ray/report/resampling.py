@@ -38,7 +38,7 @@ def intervals(values: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         low, high: the headline, for other pairs like these and other seeds. `kind` says how: `studentised bootstrap`
             (pairs, then seeds within pairs) from 6 pairs on, `t over pairs` for 2 to 5; NaN for `one pair`.
         bootstrap_low, bootstrap_high: percentiles of the same draws, NaN for one pair. Too narrow with few pairs:
-            meant for 95 %, with 3 pairs they hold the truth in some 75 to 90 %.
+            meant for 95 %, with 3 pairs they hold the truth in 72 to 94 %.
         these_low, these_high: for these very pairs and other seeds: t, from the pooled spread within pairs; NaN where
             no pair has two seeds.
         pairs, keys: how many.
