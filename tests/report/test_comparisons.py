@@ -124,6 +124,15 @@ def test_three_pairs_carry_no_star_and_twelve_do() -> None:
     assert many["p_pairs_holm"].tolist() == [2 * 2 / 2**12] * 2
 
 
+def test_eight_pairs_are_enough_for_one_comparison_but_not_for_seven() -> None:
+    # The least p of 8 pairs is 2 / 2^8 = 0.0078; Holm over 7 leaves 0.0547 at best.
+    labels = ["ce", *(f"ce+{index}*ssl" for index in range(2, 9))]
+    rng = np.random.default_rng(3)
+    cells = cells_of(lambda label, pair, seed: 60 + 20 * (label != "ce") + rng.normal(), 8, 1, labels)
+    assert set(against_baseline(cells)["verdict"]) == {"n too small"}
+    assert against_baseline(cells[cells["label"].isin(labels[:2])])["verdict"].tolist() == ["differs"]
+
+
 def test_no_difference_is_not_shown() -> None:
     rng = np.random.default_rng(2)
     found = against_baseline(cells_of(lambda label, pair, seed: 60 + rng.normal(), 12, 3, ["ce", "ce+reg"])).iloc[0]

@@ -46,11 +46,35 @@ def test_two_pairs_of_one_seed_are_resampled_as_all_four_draws_are() -> None:
 
 def test_percentiles_follow_the_variance_of_two_stage_draws() -> None:
     rng = np.random.default_rng(3)
-    data, _ = studies(rng, 40, 3, 2.0, 1, skewed=False)
+    data, _ = studies(rng, 40, 3, 0.0, 1, skewed=False)
     found = intervals(keyed(data)).iloc[0]
     # Of a mean of P drawn pairs: (variance of pair means + mean variance of seeds within / S) / P, both with ddof 0.
     variance = (data.mean(axis=1).var() + data.var(axis=1).mean() / 3) / 40
     assert found["bootstrap_high"] - found["bootstrap_low"] == pytest.approx(2 * 1.96 * variance**0.5, rel=0.05)
+
+
+def test_studentised_draws_are_those_of_a_plain_loop() -> None:
+    """Skewed, so that the two sides differ: the wrong way round would show."""
+    data = np.array([[0.0, 0.4], [0.2, 0.1], [0.5, 0.3], [0.1, 0.9], [1.0, 1.8], [0.3, 0.0], [4.0, 6.0]])
+    found = intervals(keyed(data)).iloc[0]
+    rng = np.random.default_rng(5)
+    ratios = []
+    for _ in range(20_000):
+        means = [rng.choice(data[pair], size=2).mean() for pair in rng.integers(7, size=7)]
+        ratios.append((np.mean(means) - data.mean()) / (np.std(means, ddof=1) / 7**0.5))
+    lower, upper = np.quantile(ratios, [0.025, 0.975])
+    error = data.mean(axis=1).std(ddof=1) / 7**0.5
+    assert found["kind"] == "studentised bootstrap"
+    assert found["high"] - found["estimate"] > 2 * (found["estimate"] - found["low"])
+    assert found["low"] == pytest.approx(data.mean() - upper * error, rel=0.05)
+    assert found["high"] == pytest.approx(data.mean() - lower * error, rel=0.05)
+
+
+@pytest.mark.parametrize(("pairs", "kind"), [(1, "one pair"), (2, "t over pairs"), (5, "t over pairs")])
+def test_studentised_draws_need_six_pairs(pairs: int, kind: str) -> None:
+    data = np.random.default_rng(0).normal(size=(6, 3))
+    assert intervals(keyed(data[:pairs]))["kind"].tolist() == [kind]
+    assert intervals(keyed(data))["kind"].tolist() == ["studentised bootstrap"]
 
 
 def test_pairs_weigh_the_same_whatever_their_numbers_of_seeds() -> None:
