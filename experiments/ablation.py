@@ -1,7 +1,7 @@
 """The paper's ablation: every domain pair x loss combination x backbone x seed.
 
     python experiments/ablation.py --benchmark office_home --root ~/OfficeHome --storage runs/office_home
-    python experiments/ablation.py --benchmark digits --backbones lenet --dry-run
+    python experiments/ablation.py --benchmark digits --dry-run
 
 864 cells on Office-Home with the defaults. Every option of `scale-ray ablate` narrows or widens the grid, and the same
 command goes on after an interruption.
@@ -25,7 +25,6 @@ if __name__ == "__main__":
     experiment(
         benchmark="office_home",
         losses=",".join(COMBINATIONS),
-        backbones="resnet50,resnet101,resnet152",
         seeds="3",
         storage="runs/ablation",
     )

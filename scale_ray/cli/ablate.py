@@ -165,14 +165,16 @@ def ablate(
     }
     base = base_config(options, steps=steps, file=config, settings=fixed)
     known = base.data.benchmark
+    entry = check_benchmark(known)
+    chosen = "model.backbone" in fixed | read_config(config)
     study = ablation(
         name or f"ablation-{known}",
         base,
         pairs=[(canonical_domain(known, one), canonical_domain(known, other)) for one, other in named]
-        or check_benchmark(known).pairs
+        or entry.pairs
         or [(base.data.source, base.data.target)],
         combinations=split_list(losses),
-        backbones=split_list(backbones) if backbones else [base.model.backbone],
+        backbones=split_list(backbones or "") or ([] if chosen else entry.backbones) or [base.model.backbone],
         seeds=_seeds(seeds),
     )
     opened = Store(storage, create=True)

@@ -30,6 +30,7 @@ class Benchmark:
         pairs: the (source, target) pairs that a study runs when it names none.
         defaults: dotted path of a TrialConfig field -> the value that suits this benchmark.
         source: where it comes from, and its licence.
+        backbones: the encoders that a study runs when it names none; empty where that is the default one.
         class_counts: domain -> class -> published number of images; empty where unknown.
     """
 
@@ -41,6 +42,7 @@ class Benchmark:
     pairs: tuple[tuple[str, str], ...]
     defaults: Mapping[str, object]
     source: str
+    backbones: tuple[str, ...] = ()
     class_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
@@ -89,6 +91,7 @@ def _office_home() -> Benchmark:
         images={domain: sum(row) for domain, row in counts.items()},
         aliases=dict.fromkeys(("Real World", "RealWorld", "real_world", "realworld", "real"), "Real_World"),
         pairs=tuple(permutations(counts, 2)),
+        backbones=("resnet50", "resnet101", "resnet152"),  # the paper's
         defaults={"optim.precision": "bf16"},  # else TrialConfig's own are this benchmark's (METHOD 6)
         source="https://www.hemanthdv.org/officeHomeDataset.html; research use only: bring your own copy",
         class_counts={domain: dict(zip(classes, row, strict=True)) for domain, row in counts.items()},

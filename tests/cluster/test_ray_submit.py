@@ -118,7 +118,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 @pytest.fixture(scope="module")
 def submitted(laptop: Laptop) -> Record:
     """The record of one cell, done by `ray submit`."""
-    cells = ["--benchmark=digits", "--backbones=lenet", "--steps=20", "--limit=1", f"--storage={laptop.storage}"]
+    cells = ["--benchmark=digits", "--steps=20", "--limit=1", f"--storage={laptop.storage}"]
     laptop.run("ray", "submit", str(laptop.cluster), "experiments/ablation.py", "--", *cells)
     (record,) = done_records(laptop.storage)
     return record
@@ -141,7 +141,7 @@ def test_a_submitted_script_says_what_it_takes_and_what_is_wrong(laptop: Laptop)
 
 
 def test_ray_job_submit_does_what_ray_submit_left(laptop: Laptop, submitted: Record) -> None:
-    script = ["python", "experiments/ablation.py", "--benchmark=digits", "--backbones=lenet", "--steps=20", "--limit=2"]
+    script = ["python", "experiments/ablation.py", "--benchmark=digits", "--steps=20", "--limit=2"]
     with laptop.start("ray", "dashboard", str(laptop.cluster)) as tunnel:
         try:
             laptop.run("bash", "-c", "until (: < /dev/tcp/127.0.0.1/8265); do sleep 0.2; done")
