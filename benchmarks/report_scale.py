@@ -3,15 +3,15 @@
     python benchmarks/report_scale.py [--records 1000,10000,100000] [--classes 10,65]
 
 A record has a curve of 21 points with four losses, and the confusion matrix of 10 classes (as of the digits) or of 65
-(as of Office-Home), which is most of what must be read. They are 12 pairs x 8 combinations x 3 backbones x 5 seeds, of one threshold after another. Each store is
-read in a process of its own; its files were written just before, so that they come from memory and not from a disk.
+(as of Office-Home), which is most of what must be read. They are 12 pairs x 8 combinations x 3 backbones x 5 seeds, of
+one threshold after another. Each store is read in a process of its own; its files were written just before, so that
+they come from memory and not from a disk.
 """
 
 import argparse
 import itertools
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -151,8 +151,15 @@ def _measure(store: str) -> dict[str, float]:
         "tables s": round(done - loaded, 2),
         "grids": len(found),
         "whole s": round(time.clock_gettime(time.CLOCK_BOOTTIME) - _started(), 2),
-        "peak MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "processor s": round(time.process_time(), 2),
+        "peak MiB": _peak(),
     }
+
+
+def _peak() -> int:
+    """MiB resident at most since this program began; getrusage counts the parent's too, before exec."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
 def _started() -> float:

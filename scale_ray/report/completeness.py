@@ -123,9 +123,16 @@ def _codes(cells: pd.DataFrame) -> Iterable[Mix]:
 
 def code_names(cells: pd.DataFrame) -> pd.Series:
     """`commit 0123abc…`, with `and uncommitted changes`; of an installed wheel, `scale-ray 0.1.0`."""
-    changed = cells["git_dirty"].fillna(False).astype("bool").map({True: " and uncommitted changes", False: ""})
-    commit = "commit " + cells["git_commit"].str[:12] + changed
-    return commit.fillna("scale-ray " + cells["package_version"].fillna("of an unknown version"))
+    names = []
+    for commit, changed, version in zip(
+        *(cells[name] for name in ("git_commit", "git_dirty", "package_version")), strict=True
+    ):
+        if pd.isna(commit):
+            names.append(f"scale-ray {'of an unknown version' if pd.isna(version) else version}")
+        else:
+            dirty = not pd.isna(changed) and bool(changed)
+            names.append(f"commit {commit[:12]}{' and uncommitted changes' * dirty}")
+    return pd.Series(names, index=cells.index, dtype="object")
 
 
 def _data(cells: pd.DataFrame) -> Iterable[Mix]:

@@ -57,7 +57,7 @@ def of_best(best: frozenset[Place], unmarked: dict[str, int], fewest: int, alpha
         best: the marked places.
         unmarked: column -> (pair, seed) keys on which its two highest rows were compared.
     """
-    test = f"two-sided Wilcoxon signed-rank test, alpha {alpha:g}, paired over (pair, seed) keys"
+    test = f"two-sided sign-flip permutation test, alpha {alpha:g}, paired over (pair, seed) keys"
     notes = [f"Bold: the highest of its column, and above the second by a {test}."] if best else []
     few = [f"{column} ({keys})" for column, keys in unmarked.items() if keys < fewest]
     if few:

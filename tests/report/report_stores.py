@@ -1,13 +1,27 @@
 """Configs and records with invented figures."""
 
+from collections.abc import Iterator, Sequence
+from itertools import permutations
 from typing import Any
 
 from scale_ray.config import RECIPE_VERSION, TrialConfig, identity
 from scale_ray.records import CurvePoint, Failure, Provenance, Record, Result
-from scale_ray.store import PlannedCell
+from scale_ray.store import PlannedCell, Store, StudyPlan
 
+DOMAINS = ["Art", "Clipart", "Product", "Real_World"]
+COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg", "ce+dist+reg", "ce+ssl+dist+reg"]
+BACKBONES = ["resnet50", "resnet101", "resnet152"]
 PAIRS = [("mnist", "mnistm"), ("fonts", "mnistm")]
 GAIN = {"ce": 0.0, "ce+ssl": 40.0, "ce+ssl+dist": 44.0, "ce+ssl+dist+reg": 45.5}
+ORIGIN = {
+    "wall_seconds": 36.0,
+    "host": "laptop",
+    "device": "cpu",
+    "threads": 1,
+    "git_commit": "0123abc",
+    "git_dirty": False,
+    "versions": {"python": "3.11.2", "torch": "2.14.1"},
+}
 CREATED = "2026-03-01T00:00:00+00:00"
 
 
@@ -36,9 +50,14 @@ def cell_of(config: TrialConfig) -> PlannedCell:
 
 
 def record_of(
-    config: TrialConfig, accuracy: float | None, *, recipe: int = RECIPE_VERSION, inputs: dict[str, str] | None = None
+    config: TrialConfig,
+    accuracy: float | None,
+    *,
+    recipe: int = RECIPE_VERSION,
+    inputs: dict[str, str] | None = None,
+    **origin: Any,
 ) -> Record:
-    """A record that ended at `accuracy` percent, or that failed where it is None."""
+    """A record that ended at `accuracy` percent, or that failed where it is None; `origin`: of its provenance."""
     inputs = inputs or digests(config)
     teacher = config.method == "scale"
     result = failure = None
@@ -75,14 +94,51 @@ def record_of(
         inputs=inputs,
         result=result,
         failure=failure,
-        provenance=Provenance(
-            started=f"2026-03-01T00:0{config.seed}:00+00:00",
-            wall_seconds=36.0,
-            host="laptop",
-            device="cpu",
-            threads=1,
-            git_commit="0123abc",
-            git_dirty=False,
-            versions={"python": "3.11.2", "torch": "2.14.1"},
-        ),
+        provenance=Provenance.model_validate(ORIGIN | {"started": f"2026-03-01T00:0{config.seed}:00+00:00"} | origin),
     )
+
+
+def office_home_grid(
+    seeds: int = 3, combinations: Sequence[str] = COMBINATIONS, backbones: Sequence[str] = BACKBONES
+) -> Iterator[tuple[TrialConfig, float]]:
+    """The paper's grid of 12 pairs x combinations x backbones x seeds, each cell with an invented accuracy.
+
+    ssl, dist and reg add 2, 5 and 0.5 points, ssl and dist together 6 more; pairs and seeds differ by what no term
+    changes, but for a ripple of up to 0.4 points.
+    """
+    for pair, (source, target) in enumerate(permutations(DOMAINS, 2)):
+        for losses in combinations:
+            terms = set(losses.split("+"))
+            gain = (
+                2 * ("ssl" in terms) + 5 * ("dist" in terms) + 0.5 * ("reg" in terms) + 6 * ({"ssl", "dist"} <= terms)
+            )
+            for depth, backbone in enumerate(backbones):
+                for seed in range(seeds):
+                    ripple = (7 * pair + 3 * len(losses) + 5 * depth + 11 * seed) % 9 * 0.05
+                    config = config_of(source, target, losses, backbone, seed, **{"data.benchmark": "office_home"})
+                    yield config, 50.0 + pair + 4 * depth + gain + 0.3 * seed + ripple
+
+
+def flawed_office_home(store: Store) -> None:
+    """864 planned cells: 3 seeds of the paper's grid, with every flaw that a collector must see.
+
+    Of the 864, every 40th is missing, every 50th failed, one of 12 of the last seed was trained by older code; two
+    cells are planned once more with newer data, and the eight of one pair, backbone and seed were trained by the last
+    recipe.
+    """
+    planned, repaired = [], []
+    for number, (config, accuracy) in enumerate(office_home_grid()):
+        planned.append(cell_of(config))
+        if config.pair == "Art>Clipart" and config.model.backbone == "resnet50" and config.seed == 2:
+            store.write_record(record_of(config, accuracy - 3, recipe=RECIPE_VERSION - 1))
+            continue
+        if number in (100, 200):
+            inputs = digests(config) | {"target": "sha-repaired"}
+            repaired.append(PlannedCell(id=identity(config, inputs), config=config))
+            store.write_record(record_of(config, accuracy + 1, inputs=inputs, started="2026-04-01T00:00:00+00:00"))
+        if number % 40 == 7:
+            continue
+        commit = "89abcdef" if config.seed == 2 and number % 12 == 5 else "0123abc"
+        store.write_record(record_of(config, None if number % 50 == 9 else accuracy, git_commit=commit))
+    store.write_plan(StudyPlan(name="ablation", created=CREATED, cells=planned))
+    store.write_plan(StudyPlan(name="repaired", created=CREATED, cells=repaired))

@@ -2,10 +2,13 @@ import re
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from report_stores import config_of, digests, record_of
 
 from scale_ray.config import TrialConfig
 from scale_ray.report import Grid, ReportError, grids, load
+from scale_ray.report.aggregate import holds_up
 from scale_ray.store import Store
 
 MAKE = Callable[..., Store]
@@ -136,3 +139,55 @@ def test_two_data_versions_of_one_cell_are_refused(make_store: MAKE) -> None:
     store.write_record(other)
     with pytest.raises(ReportError, match=re.escape(other.id)):
         grids_of(store)
+
+
+def test_no_three_differences_hold_up_however_large() -> None:
+    assert not holds_up([90.0, 91.0, 92.0], [10.0, 11.0, 12.0])
+    assert not holds_up([90.0] * 5, [10.0, 11.0, 12.0, 13.0, 14.0])  # least p: 2 / 2^5 = 0.0625
+
+
+def test_six_differences_of_one_sign_hold_up_and_five_of_six_do_not() -> None:
+    other = [80.0, 81.0, 82.0, 83.0, 84.0, 85.0]
+    above = [value + 1 + index / 10 for index, value in enumerate(other)]
+    assert holds_up(above, other)  # 2 / 2^6 = 0.031
+    assert not holds_up(other, above)
+    assert not holds_up([other[0] - 3, *above[1:]], other)
+    assert not holds_up([other[0], *above[1:]], other)  # a tie says nothing: five are left
+
+
+@settings(deadline=None)
+@given(
+    differences=st.lists(st.floats(-5, 5, allow_nan=False), min_size=1, max_size=20),
+    base=st.floats(0, 50, allow_nan=False),
+)
+def test_of_two_at_most_one_is_better(differences: list[float], base: float) -> None:
+    first, second = [base + difference for difference in differences], [base] * len(differences)
+    assert not (holds_up(first, second) and holds_up(second, first))
+    assert not holds_up(first, first)
+
+
+def test_the_best_is_marked_where_it_holds_up_and_a_note_says_how(make_store: MAKE) -> None:
+    outcomes = [
+        (scale(pair, seed, losses), 70.0 + seed * 1.5 + gain + (0.3 * seed if losses == "ce+ssl+dist" else 0.0))
+        for pair in ("mnist", "fonts")
+        for seed in range(3)
+        for losses, gain in (("ce+ssl", 0.0), ("ce+ssl+dist", 2.0))
+    ]
+    found = grids_of(make_store(outcomes))
+    grid = one(found)
+    assert grid.best == {("ce+ssl+dist", "lenet")}
+    assert any(note.startswith("Bold: the highest of its column, and above the second by a") for note in grid.notes)
+    of_pairs = one(found, "pairs_by_method")
+    assert of_pairs.best == {("scale (ce+ssl+dist)", "average")}  # a pair alone has three keys
+    assert any("fewer than 6 (pair, seed) keys" in note and "mnist>mnistm (3)" in note for note in of_pairs.notes)
+    assert one(found, metric="source_val_accuracy").best == frozenset()  # all 99
+    assert any("do not differ reliably" in note for note in one(found, metric="source_val_accuracy").notes)
+
+
+def test_a_place_names_its_trials(study_store: Store) -> None:
+    cells = load(study_store.location)
+    grid = one(grids(cells))
+    for (row, column), cell in grid.cells.items():
+        of_place = cells[(cells["losses"] == row) & (cells["backbone"] == column) & cells["method"].ne("dann")]
+        assert set(cell.trials) == set(of_place.loc[~of_place["superseded"], "cell"])
+        assert len(cell.trials) == cell.planned

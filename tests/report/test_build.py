@@ -7,10 +7,11 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 import pytest
-from report_stores import config_of
+from report_stores import config_of, record_of
 
-from scale_ray.report import ReportError, write_report
+from scale_ray.report import ReportError, load, write_report
 from scale_ray.report.aggregate import grids
+from scale_ray.report.build import Asked
 from scale_ray.report.figures import accuracy_curves, heat_map, render
 from scale_ray.report.load import read
 from scale_ray.store import Store
@@ -24,10 +25,13 @@ def test_a_report_is_whole_and_the_same_each_time(study_store: Store, tmp_path: 
         write_report(study_store.location, tmp_path / "b"),
     )
     names = {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()}
-    told = {path.relative_to(tmp_path / "a") for path in (first.page, first.records, *first.tables, *first.figures)}
+    told = {
+        path.relative_to(tmp_path / "a")
+        for path in (first.page, first.records, first.holes, *first.tables, *first.figures)
+    }
     assert names == told
     assert {path.name for path in first.tables} == {
-        f"{form}.{kind}" for form in ("losses_by_backbone", "pairs_by_method") for kind in ("md", "csv", "tex")
+        f"{form}.{kind}" for form in ("losses_by_backbone", "pairs_by_method") for kind in ("md", "csv", "tex", "html")
     }
     assert first.figures[0].name == "losses_by_backbone-digits.png"
     for name in names:
@@ -37,7 +41,7 @@ def test_a_report_is_whole_and_the_same_each_time(study_store: Store, tmp_path: 
 
 def test_records_csv_is_the_frame_without_tracebacks(study_store: Store, tmp_path: Path) -> None:
     paths = write_report(study_store.location, tmp_path / "out")
-    assert len(paths.records.read_text().splitlines()) == 52  # a head and 51 cells, one line each
+    assert len(paths.records.read_text().splitlines()) == 53  # a head, 51 cells and an old record, one line each
     frame = pd.read_csv(paths.records)
     assert frame["target_accuracy"].notna().sum() == 46  # the done ones and the stale one
     assert frame.loc[frame["status"] == "failed", "error"].tolist() == ["RuntimeError: <b>loss</b> is nan"]
@@ -75,7 +79,7 @@ def test_the_page_holds_everything_and_fetches_nothing(study_store: Store, tmp_p
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.fetched)
     words = re.sub(r"\s+", " ", page.words)
     for expected in [
-        "45 done", "1 failed", "4 missing", "1 stale", "of 51 cells", "no teacher",
+        "45 done", "1 failed", "5 missing", "1 stale", "of 51 cells", "no teacher",
         "RuntimeError: <b>loss</b> is nan at step 7", "0123abc", "sha-mnist", "2.14.1", "laptop",
         "scale (ce+ssl+dist+reg)", "2026-03-01T00:02:00+00:00", "0.47 h",
     ]:  # fmt: skip
@@ -119,3 +123,34 @@ def test_a_figure_does_not_depend_on_the_users_settings(study_store: Store) -> N
     with mpl.rc_context(settings):
         assert render(heat_map(grid), "svg") == plain
     assert b"<dc:date>" not in plain
+
+
+def test_what_else_can_be_asked_for(study_store: Store, tmp_path: Path) -> None:
+    asked = Asked(rows="seed", columns="losses", facet="backbone", parquet=True, oracle=True)
+    paths = write_report(study_store.location, tmp_path / "out", asked)
+    assert {path.name for path in paths.tables if path.name.startswith("seed")} == {
+        f"seed_by_losses.{kind}" for kind in ("md", "csv", "tex", "html")
+    }
+    cells, curves = map(pd.read_parquet, paths.parquet)
+    assert len(cells) == 52
+    assert len(curves) == 45 * 4
+    pd.testing.assert_frame_equal(cells, load(study_store.location, oracle=True))
+    assert "oracle_accuracy" in pd.read_csv(paths.records).columns
+    assert paths.missing == len(paths.holes.read_text().splitlines()) - 1 == 6
+
+
+def test_half_a_table_is_refused(study_store: Store, tmp_path: Path) -> None:
+    for half in (Asked(rows="seed"), Asked(columns="seed"), Asked(facet="pair")):
+        with pytest.raises(ReportError, match="name the two"):
+            write_report(study_store.location, tmp_path / "out", half)
+
+
+def test_a_mixed_store_has_no_report_until_it_is_allowed(make_store: MAKE, tmp_path: Path) -> None:
+    store = make_store([(config_of("mnist", "mnistm", "ce", "lenet", 0), 40.0)])
+    store.write_record(record_of(config_of("mnist", "mnistm", "ce", "lenet", 1), 42.0, git_commit="fedcba"))
+    with pytest.raises(ReportError, match="--allow code"):
+        write_report(store.location, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    paths = write_report(store.location, tmp_path / "out", Asked(allow=["code"]))
+    for table in paths.tables:
+        assert ("Accepted (--allow code)" in table.read_text()) == (table.suffix != ".csv")

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import pytest
 from report_stores import cell_of, config_of, digests, record_of
 
 from scale_ray.config import RECIPE_VERSION
-from scale_ray.report import grids, load
+from scale_ray.report import ReportError, grids, load, load_curves
 from scale_ray.report.load import read, varying_fields
 from scale_ray.store import Store, StoreError, StudyPlan
 
@@ -18,9 +19,10 @@ SCALE = config_of("mnist", "mnistm", "ce+ssl", "lenet", 0)
 
 def test_every_planned_cell_and_every_record_is_one_row(study_store: Store) -> None:
     cells = load(study_store.location)
-    assert cells["status"].value_counts().to_dict() == {"done": 45, "missing": 4, "failed": 1, "stale": 1}
+    assert cells["status"].value_counts().to_dict() == {"done": 45, "missing": 5, "failed": 1, "stale": 1}
     assert cells["cell"].is_unique
-    assert set(cells["study"]) == {"ablation"}
+    assert set(cells.loc[~cells["superseded"], "study"]) == {"ablation"}
+    assert cells.loc[cells["superseded"], ["study", "status"]].fillna("none").to_numpy().tolist() == [["none", "stale"]]
 
 
 def test_columns_of_a_finished_cell(make_store: MAKE) -> None:
@@ -123,3 +125,83 @@ def test_a_record_of_older_data_gives_way_to_the_planned_cell(make_store: MAKE) 
     assert cells.set_index("cell")["superseded"].to_dict() == {cell_of(SCALE).id: False, old.id: True}
     assert {cell.mean for grid in grids(cells) for cell in grid.cells.values()} >= {80.0}
     assert all(cell.mean != 75.0 for grid in grids(cells) for cell in grid.cells.values())
+
+
+def test_cost_confusion_and_kept_labels_are_columns(make_store: MAKE) -> None:
+    store = make_store([])
+    record = record_of(
+        SCALE, 80.0, charged_seconds=1800.0, workers=4, runner="ray train", backend="gloo", shared_steps=50
+    )
+    assert record.result is not None
+    last = record.result.curve[-1].model_copy(update={"kept_fraction": 0.25, "kept_accuracy": 75.0})
+    # Class a: 9 of 10 right; class b: 1 of 2; class c has no image in the target.
+    figures = {"confusion": [[9, 1, 0], [1, 1, 0], [0, 0, 0]], "classes": ["a", "b", "c"]}
+    result = record.result.model_copy(update=figures | {"curve": [*record.result.curve[:-1], last]})
+    store.write_record(record.model_copy(update={"result": result}))
+    (row,) = load(store.location).to_dict("records")
+    assert row["class_mean_accuracy"] == pytest.approx(70.0)  # (90 + 50) / 2
+    assert (row["kept_fraction"], row["kept_accuracy"]) == (0.25, 75.0)
+    assert row["worker_hours"] == 2.0  # half an hour on four
+    assert (row["charged_seconds"], row["shared_steps"], row["workers"]) == (1800.0, 50, 4)
+    assert (row["runner"], row["backend"]) == ("ray train", "gloo")
+
+
+def test_curves_have_a_column_for_each_loss_term(make_store: MAKE) -> None:
+    other = record_of(SCALE.replace({"seed": 1}), 80.0)
+    assert other.result is not None
+    points = [point.model_copy(update={"losses": {"ssl": 0.5}}) for point in other.result.curve]
+    store = make_store([(SCALE, 80.0)])
+    store.write_record(other.model_copy(update={"result": other.result.model_copy(update={"curve": points})}))
+    curves = load_curves(store.location)
+    assert len(curves) == 8
+    of_other = curves["cell"] == other.id
+    assert curves.loc[of_other, "loss.ssl"].tolist() == [0.5] * 4
+    assert curves.loc[of_other, "loss.ce"].isna().all()
+    assert curves.loc[~of_other, "loss.ce"].tolist() == [1.0] * 4
+    assert curves.loc[~of_other, "loss.ssl"].isna().all()
+
+
+def test_the_best_epoch_is_a_column_only_where_it_is_asked_for(make_store: MAKE) -> None:
+    record = record_of(SCALE, 80.0)
+    assert record.result is not None
+    peak = record.result.curve[1].model_copy(update={"target_accuracy": 91.0})
+    curve = [record.result.curve[0], peak, *record.result.curve[2:]]
+    store = make_store([])
+    store.write_record(record.model_copy(update={"result": record.result.model_copy(update={"curve": curve})}))
+    assert "oracle_accuracy" not in load(store.location).columns
+    (row,) = load(store.location, oracle=True).to_dict("records")
+    assert (row["oracle_accuracy"], row["target_accuracy"]) == (91.0, 80.0)
+
+
+def test_one_study_alone(make_store: MAKE) -> None:
+    other = SCALE.replace({"seed": 1})
+    store = make_store([(SCALE, 80.0), (other, 81.0)], planned=[SCALE], name="first")
+    store.write_plan(StudyPlan(name="second", created="x", cells=[cell_of(other)]))
+    assert load(store.location, study="second")["seed"].tolist() == [1]
+    assert set(load_curves(store.location, study="second")["cell"]) == {cell_of(other).id}
+    with pytest.raises(ReportError, match="no study 'secnd' here: did you mean 'second'"):
+        load(store.location, study="secnd")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [("losses", {"temprature": 1}, "unknown key 'temprature'"), ("seed", -1, "seed"), ("seed", "one", "seed")],
+)
+def test_a_config_that_cannot_be_is_an_error_with_the_records_path(
+    make_store: MAKE, field: str, value: object, words: str
+) -> None:
+    store = make_store([(SCALE, 80.0), (SCALE.replace({"seed": 1}), 80.0)])
+    path = Path(store.record_location(cell_of(SCALE.replace({"seed": 1})).id))
+    values = json.loads(path.read_text())
+    values["config"][field] = value
+    path.write_text(json.dumps(values))
+    with pytest.raises(StoreError, match=f"{path}: not a readable record.*{words}"):
+        load(store.location)
+
+
+def test_how_many_workers_trained_does_not_tell_cells_apart_where_it_changes_no_number(make_store: MAKE) -> None:
+    frozen = SCALE.replace({"model.batch_norm": "frozen"})
+    split = frozen.replace({"seed": 1, "parallel.workers": 2})
+    cells = load(make_store([(frozen, 80.0), (split, 82.0)]).location)
+    assert varying_fields(cells) == []
+    assert {grid.facet for grid in grids(cells)} == {""}

@@ -1,15 +1,17 @@
 """Golden files: run with UPDATE_GOLDEN=1 to write them anew, then read the difference."""
 
 import csv
+import dataclasses
 import os
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
 from scale_ray.report import Cell, Grid, grids, load, terminal_grid
-from scale_ray.report.tables import cell_text, comma_separated, latex, markdown
+from scale_ray.report.tables import cell_text, comma_separated, html, latex, markdown
 from scale_ray.store import Store
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -21,13 +23,14 @@ def grid_of(cell: Cell, name: str = "r") -> Grid:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", ["md", "csv", "tex"])
+@pytest.mark.parametrize("kind", ["md", "csv", "tex", "html"])
 def test_tables_are_as_they_were(study_store: Store, form: str, kind: str) -> None:
     share = [grid for grid in grids(load(study_store.location)) if grid.form == form]
     text = {
         "md": lambda: "\n".join(map(markdown, share)),
         "csv": lambda: comma_separated(share),
         "tex": lambda: "\n".join(map(latex, share)),
+        "html": lambda: "\n".join(map(html, share)),
     }[kind]()
     path = GOLDEN / f"{form}.{kind}"
     if os.environ.get("UPDATE_GOLDEN"):
@@ -62,7 +65,8 @@ def test_n_stands_in_the_places_where_it_differs() -> None:
 
 
 def test_latex_is_escaped_and_balanced(study_store: Store) -> None:
-    text = "\n".join(map(latex, grids(load(study_store.location))))
+    text = "\n".join(map(latex, grids(load(study_store.location, oracle=True), oracle=True)))
+    assert "lenet oracle (best epoch on target labels)" in text
     assert r"mnist$\rightarrow$mnistm" in text
     assert r"source\_only" in text
     assert r"$\pm$" in text
@@ -96,3 +100,22 @@ def test_the_terminal_shows_every_place(study_store: Store) -> None:
         shown = console.export_text()
     for text in [*grid.rows, *grid.columns, *(cell_text(cell, grid) for cell in grid.cells.values())]:
         assert text in shown
+
+
+def test_the_best_is_bold_everywhere() -> None:
+    cell = Cell(94.24, 0.31, 3, done=3, measured=3)
+    grid = dataclasses.replace(grid_of(cell, "a_b"), best=frozenset({("a_b", "c")}))
+    assert "| **94.2 ± 0.3** |" in markdown(grid)
+    assert r"a\_b & \textbf{94.2 $\pm$ 0.3} \\" in latex(grid)
+    assert "<td><strong>94.2 ± 0.3</strong></td>" in html(grid)
+    assert next(csv.DictReader(comma_separated([grid]).splitlines()))["best"] == "1"
+
+
+def test_html_is_escaped_and_whole() -> None:
+    cell = Cell(1.0, None, 1, done=1, measured=1)
+    grid = dataclasses.replace(grid_of(cell, "a<b>&"), notes=["1 < 2"])
+    root = ElementTree.fromstring(f"<div>{html(grid)}</div>")
+    table, notes = root
+    assert [element.text for element in table.iter("th")] == [None, "c", "a<b>&"]
+    assert [element.text for element in table.iter("td")] == ["1.0"]
+    assert [element.text for element in notes] == ["1 < 2"]
