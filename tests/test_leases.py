@@ -86,11 +86,11 @@ def holder(files: Files, *, elsewhere: bool = False, expiry: float = EXPIRY) -> 
             process.kill()
 
 
-def within(seconds: float, what: Callable[[], Any]) -> float:
-    """Seconds until it is so."""
+def within(what: Callable[[], Any]) -> float:
+    """Seconds until it is so; a minute at most, for the machine may be busy."""
     began = time.monotonic()
     while not what():
-        assert time.monotonic() - began < seconds, "not in time"
+        assert time.monotonic() - began < 60, "not in time"
         time.sleep(0.02)
     return time.monotonic() - began
 
@@ -134,11 +134,11 @@ def test_one_driver_has_a_key_until_it_gives_it_back(files: Files) -> None:
 
 def test_a_driver_says_who_it_is(files: Files) -> None:
     with driver(files) as one, driver(files) as other:
-        within(5, one.others)
+        within(one.others)
         (found,) = one.others()
         assert (found.id, found.pid, found.host) == (other.id, os.getpid(), os.uname().nodename)
         first = json.loads(files.read(driver_file(other.id)) or b"")["counter"]
-        within(5, lambda: json.loads(files.read(driver_file(other.id)) or b"")["counter"] >= first + 3)
+        within(lambda: json.loads(files.read(driver_file(other.id)) or b"")["counter"] >= first + 3)
     assert files.names("drivers") == []
 
 
@@ -168,7 +168,7 @@ def test_silence_for_the_expiry_is_death(files: Files) -> None:
         began = time.monotonic()
         assert not one.acquire("key")
         assert len(one.others()) == 1
-        within(10 * EXPIRY, lambda: one.acquire("key"))
+        within(lambda: one.acquire("key"))
         assert time.monotonic() - began >= EXPIRY * 0.99
         assert one.others() == []
         assert files.names("leases") == ["another.1", "key.2"]
@@ -216,7 +216,7 @@ def test_a_killed_process_is_dead_at_once_here(files: Files) -> None:
     with holder(files, expiry=3600) as process, driver(files, expiry=3600) as one:
         assert not one.acquire("key")
         process.kill()  # and not waited for: a zombie
-        within(10, lambda: one.acquire("key"))
+        within(lambda: one.acquire("key"))
         assert one.others() == []
 
 
@@ -225,7 +225,7 @@ def test_a_killed_process_elsewhere_is_dead_after_the_expiry(files: Files) -> No
         time.sleep(2 * EXPIRY)
         assert not one.acquire("key")
         process.kill()
-        assert within(10 * EXPIRY, lambda: one.acquire("key")) > EXPIRY / 2
+        assert within(lambda: one.acquire("key")) > EXPIRY / 2
 
 
 def test_of_six_takers_one_wins(files: Files) -> None:
@@ -235,7 +235,7 @@ def test_of_six_takers_one_wins(files: Files) -> None:
 
     def take(taker: Driver) -> bool:
         with taker:
-            within(60, lambda: "elsewhere" not in {found.host for found in taker.others()})
+            within(lambda: "elsewhere" not in {found.host for found in taker.others()})
             barrier.wait()
             won = taker.acquire("key")
             barrier.wait()
@@ -270,14 +270,14 @@ def test_a_paused_driver_loses_its_key_and_takes_nothing_back(files: Files) -> N
     with holder(files, elsewhere=True) as process, driver(files) as one:
         assert not one.acquire("key")
         process.send_signal(signal.SIGSTOP)
-        within(10 * EXPIRY, lambda: one.acquire("key"))
+        within(lambda: one.acquire("key"))
         process.send_signal(signal.SIGCONT)
-        within(10, lambda: [found.id for found in one.others()] == [process.driver_id])  # it is back
+        within(lambda: [found.id for found in one.others()] == [process.driver_id])  # it is back
         assert one.holder("key").id == one.id
         assert process.stdin is not None
         process.stdin.write("end\n")
         process.stdin.flush()
-        within(10, lambda: process.poll() == 0)
+        within(lambda: process.poll() == 0)
         assert one.holder("key").id == one.id  # its end did not take the key away
         assert files.names("leases") == ["key.2"]
 
@@ -288,9 +288,9 @@ def test_a_driver_that_cannot_beat_takes_nothing(s3: S3Server, monkeypatch: pyte
     with driver(files) as one:
         assert one.alive_for_others()
         with s3.failing():
-            within(10, lambda: not one.alive_for_others())
+            within(lambda: not one.alive_for_others())
             assert not one.acquire("key")  # without asking: the store could not answer
-        within(10, one.alive_for_others)
+        within(one.alive_for_others)
         assert one.acquire("key")
 
 
@@ -303,7 +303,7 @@ def test_one_look_after_a_long_gap_is_nobodys_death(files: Files) -> None:
     others.look()
     assert others.find(silent) is not None
     assert others.dead() == []
-    within(10 * EXPIRY, others.dead)
+    within(others.dead)
     assert others.find(silent) is None
     assert others.alive() == []
     dead_driver(files, counter=8)  # it is back
@@ -354,7 +354,7 @@ def test_ending_without_the_store_is_quick(s3: S3Server, monkeypatch: pytest.Mon
         with one:
             assert one.acquire("key")
             stack.enter_context(s3.failing())
-            within(10, lambda: not one.alive_for_others())
+            within(lambda: not one.alive_for_others())
             began = time.monotonic()
         assert time.monotonic() - began < 1
 
