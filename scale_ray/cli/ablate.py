@@ -181,7 +181,7 @@ def ablate(
 
     from scale_ray.sweep.plan import plan_study
 
-    plan = plan_study(study, opened, root, limit=limit, with_models=keep_model, share=sharing)
+    plan = plan_study(study, opened, root, limit=limit, with_models=keep_model, share=sharing, command=_typed())
     _print_plan(plan, opened, whole=dry_run)
     if dry_run:
         return
@@ -213,6 +213,14 @@ def ablate(
             f"{outcome.failed} cells failed, their reasons are in the report: run the same command to try them again"
         )
         raise typer.Exit(1)
+
+
+def _typed() -> str:
+    """The command line that is being run, as one can type it again."""
+    program, *arguments = sys.argv
+    script = Path(program)
+    start = ["python", program] if script.suffix == ".py" and script.name != "__main__.py" else ["scale-ray"]
+    return shlex.join([*start, *arguments])
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:

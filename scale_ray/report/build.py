@@ -21,6 +21,7 @@ from scale_ray.report.labels import join, natural
 from scale_ray.report.load import ReportError, read
 from scale_ray.report.page import page
 from scale_ray.report.tables import comma_separated, html, latex, markdown
+from scale_ray.store import Store
 
 FORMS = ("losses_by_backbone", "pairs_by_method")
 KINDS: dict[str, Callable[[list[Grid]], str]] = {
@@ -114,7 +115,9 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         paths = _write_figure(out / "figures" / _file_name("curves", benchmark, facet), figure)
         figures += paths
         on_page.setdefault(benchmark, []).append((join(benchmark, facet), paths[1].read_bytes()))
-    written = _write(out / "report.html", page(cells, found[:usual], on_page))
+    commands = {plan.name: plan.command for plan in Store(store).plans()}
+    text = page(cells, found[:usual], on_page, points=curves, commands=commands)
+    written = _write(out / "report.html", text)
     return ReportPaths(written, records, without, tables, figures, parquet, found, len(lacking))
 
 

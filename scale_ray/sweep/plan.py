@@ -47,6 +47,7 @@ def plan_study(
     limit: int | None = None,
     with_models: bool = False,
     share: bool = True,
+    command: str | None = None,
 ) -> Plan:
     """Expand a study, check every cell, and ask the store what is missing.
 
@@ -57,6 +58,7 @@ def plan_study(
         limit: do only the first so many cells; the others stay planned, and so are holes in the report.
         with_models: a cell whose model is not stored is to do again.
         share: train what cells have in common once.
+        command: what a person typed, for the report to say what to run again.
 
     Raises:
         ConfigError: a cell names something that does not exist. Nothing has run then.
@@ -76,7 +78,7 @@ def plan_study(
     tree = stage_tree(cells, root)
     stored = frozenset(store.stage_keys())
     return Plan(
-        study=StudyPlan(name=study.name, created=now(), cells=cells),
+        study=StudyPlan(name=study.name, created=now(), cells=cells, command=command),
         todo=todo,
         answered=answered,
         failed_before=frozenset(key for key, record in records.items() if record and record.status == "failed"),
