@@ -1,5 +1,8 @@
 """scale-ray ablate: a grid of trials on Ray, then its report."""
 
+import shlex
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
