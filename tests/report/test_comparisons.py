@@ -99,6 +99,9 @@ def test_no_number_of_seeds_makes_up_for_few_pairs() -> None:
     needed = seeds_needed(keyed(np.array([[0.0, 0.0], [10.0, 10.0]]))[0], 1.0)
     assert needed.seeds == 2
     assert needed.over_pairs == pytest.approx(12.7062047 * 5)
+    # Means 0 and 10 again, of variance 50; seeds of variance 2 put 2 / 2 of it there, which more seeds would take away.
+    noisy = seeds_needed(keyed(np.array([[-1.0, 1.0], [9.0, 11.0]]))[0], 1.0)
+    assert noisy.over_pairs == pytest.approx(12.7062047 * (49 / 2) ** 0.5)
     alone = seeds_needed(keyed(np.array([[0.0], [10.0]]))[0], 1.0)
     assert alone.seeds == inf
     assert isnan(alone.spread)

@@ -53,6 +53,16 @@ def test_percentiles_follow_the_variance_of_two_stage_draws() -> None:
     assert found["bootstrap_high"] - found["bootstrap_low"] == pytest.approx(2 * 1.96 * variance**0.5, rel=0.05)
 
 
+def test_a_drawn_pair_has_as_many_seeds_as_it_came_with() -> None:
+    values = keyed(np.random.default_rng(4).normal(size=(40, 12, 1)))
+    pair, seed = (values.index.get_level_values(level) for level in ("pair", "seed"))
+    values = values[(pair < 20) | (seed < 2)]
+    by_pair = values[0].groupby(level="pair")
+    variance = (by_pair.mean().var(ddof=0) + (by_pair.var(ddof=0) / by_pair.size()).mean()) / 40
+    found = intervals(values).iloc[0]
+    assert found["bootstrap_high"] - found["bootstrap_low"] == pytest.approx(2 * 1.96 * variance**0.5, rel=0.05)
+
+
 def test_studentised_draws_are_those_of_a_plain_loop() -> None:
     """Skewed, so that the two sides differ: the wrong way round would show."""
     data = np.array([[0.0, 0.4], [0.2, 0.1], [0.5, 0.3], [0.1, 0.9], [1.0, 1.8], [0.3, 0.0], [4.0, 6.0]])
@@ -66,8 +76,9 @@ def test_studentised_draws_are_those_of_a_plain_loop() -> None:
     error = data.mean(axis=1).std(ddof=1) / 7**0.5
     assert found["kind"] == "studentised bootstrap"
     assert found["high"] - found["estimate"] > 2 * (found["estimate"] - found["low"])
-    assert found["low"] == pytest.approx(data.mean() - upper * error, rel=0.05)
-    assert found["high"] == pytest.approx(data.mean() - lower * error, rel=0.05)
+    # Each side's length within 5 %: the quantiles of 4,000 and of 20,000 draws differ by some 2 %.
+    assert found["estimate"] - found["low"] == pytest.approx(upper * error, rel=0.05)
+    assert found["high"] - found["estimate"] == pytest.approx(-lower * error, rel=0.05)
 
 
 @pytest.mark.parametrize(("pairs", "kind"), [(1, "one pair"), (2, "t over pairs"), (5, "t over pairs")])
