@@ -27,18 +27,8 @@ def command(root: Path, store: Path | str, *more: str, address: str | None = "lo
     """What a person types; `address` None leaves it to the study where Ray is."""
     return [
         *(sys.executable, "-m", "scale_ray.cli", "ablate", "--benchmark", "image_folder", "--root", str(root)),
-        *(
-            "--address",
-            address,
-            "--store",
-            str(store),
-            "--pairs",
-            "plain:inverted",
-            "--losses",
-            COMBINATIONS,
-            "--seeds",
-            "2",
-        ),
+        *(() if address is None else ("--address", address)),
+        *("--store", str(store), "--pairs", "plain:inverted", "--losses", COMBINATIONS, "--seeds", "2"),
         *("--checkpoint-every", "20", "--name", "study", *SETTINGS),
         *("--set", f"optim.steps={STEPS}", "--set", "evaluate_every=40", *more),
     ]
