@@ -23,11 +23,14 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class Mix:
-    """Something that should be one and is several. `kind` is a key of KINDS; `found` says what and where."""
+    """Something that should be one and is several. `kind` is a key of KINDS.
+
+    `found` has two texts for each of the several: what it is, in a few words, and where.
+    """
 
     kind: str
     benchmark: str
-    found: list[str]
+    found: list[tuple[str, str]]
 
 
 def check(cells: pd.DataFrame, allow: Collection[str] = ()) -> tuple[pd.DataFrame, list[str]]:
@@ -92,8 +95,8 @@ def _duplicates(cells: pd.DataFrame) -> Iterable[Mix]:
         found = []
         for _, alike in part.groupby("config", sort=False):
             which = [f"{row['cell']} ({_origin(row)})" for _, row in alike.iterrows()]
-            found.append(f"{_place(alike.iloc[0])}: {'; '.join(which)}")
-        yield Mix("duplicates", str(benchmark), _shortened(found))
+            found.append((_place(alike.iloc[0]), "; ".join(which)))
+        yield Mix("duplicates", str(benchmark), found)
 
 
 def _origin(row: pd.Series) -> str:
@@ -147,36 +150,37 @@ def _data(cells: pd.DataFrame) -> Iterable[Mix]:
         for what in versions.index[versions > 1]:
             share = read[read["what"] == what].drop_duplicates(["cell", "digest"])
             rows = part.set_index("cell").loc[share["cell"]].reset_index()
-            found += [
-                f"{what}: {line}" for line in _groups(rows, "digest " + share["digest"].str[:12].reset_index(drop=True))
-            ]
+            found += _groups(rows, f"{what} of digest " + share["digest"].str[:12])
         if found:
             yield Mix("data", str(benchmark), found)
 
 
-def _groups(part: pd.DataFrame, names: pd.Series) -> list[str]:
-    """`commit 0123 (400 records of study a; first Art>Clipart ce resnet50 seed 0, cell 89ab)`, one a group."""
+def _groups(part: pd.DataFrame, names: pd.Series) -> list[tuple[str, str]]:
+    """(`commit 0123: 400 records`, `study a; the first is Art>Clipart ce resnet50 seed 0, cell 89ab`), one a group."""
     lines = []
     for name, share in part.groupby(names.to_numpy()):
-        studies = sorted(set(share["study"].dropna()))
-        of = f" of study {'; '.join(studies)}" if studies else ""
+        studies = sorted({name for names in share["study"].dropna() for name in names.split(", ")})
+        of = f"study {', '.join(studies)}; " if studies else ""
         first = share.iloc[0]
-        lines.append(f"{name}: {count(len(share), 'record')}{of}; the first is {_place(first)}, cell {first['cell']}")
-    return _shortened(lines)
+        lines.append(
+            (f"{name}: {count(len(share), 'record')}", f"{of}the first is {_place(first)}, cell {first['cell']}")
+        )
+    return lines
 
 
 def _place(row: pd.Series) -> str:
     return f"{row['pair']} {row['method']} {row['losses']} {row['backbone']} seed {row['seed']}"
 
 
-def _shortened(lines: list[str]) -> list[str]:
-    return lines if len(lines) <= _SHOWN else [*lines[:_SHOWN], f"and {len(lines) - _SHOWN:,} more"]
+def _shortened(texts: list[str]) -> list[str]:
+    return texts if len(texts) <= _SHOWN else [*texts[:_SHOWN], f"and {len(texts) - _SHOWN:,} more"]
 
 
 def _refusal(mixes: list[Mix]) -> str:
     lines = []
     for mix in mixes:
-        lines += [f"{mix.benchmark}: {KINDS[mix.kind]}:", *(f"  {line}" for line in mix.found)]
+        lines.append(f"{mix.benchmark}: {KINDS[mix.kind]}:")
+        lines += [f"  {line}" for line in _shortened([f"{what} ({where})" for what, where in mix.found])]
     kinds = ",".join(kind for kind in KINDS if any(mix.kind == kind for mix in mixes))
     return "\n".join(
         [
@@ -188,7 +192,9 @@ def _refusal(mixes: list[Mix]) -> str:
 
 
 def _override(mix: Mix) -> str:
-    return f"Accepted (--allow {mix.kind}): {KINDS[mix.kind]}: {' | '.join(mix.found)}."
+    return (
+        f"Accepted (--allow {mix.kind}): {KINDS[mix.kind]}: {'; '.join(_shortened([what for what, _ in mix.found]))}."
+    )
 
 
 def _remarks(cells: pd.DataFrame) -> list[str]:

@@ -65,7 +65,7 @@ def test_two_codes_are_refused_by_name(
     text = refusal(store)
     assert "digits: records of several versions of the code:" in text
     for name, config in zip(names, (FIRST, SECOND), strict=True):
-        assert f"  {name} 1 record of study s; the first is mnist>mnistm scale ce+ssl lenet" in text
+        assert f"  {name} 1 record (study s; the first is mnist>mnistm scale ce+ssl lenet" in text
         assert cell_of(config).id in text
     assert text.endswith("accept it with --allow code; every table will say so")
     found, notes = means(store, "code")
@@ -91,9 +91,9 @@ def test_two_versions_of_the_data_are_refused_by_domain(make_store: MAKE) -> Non
     store.write_record(record_of(SECOND, 84.0, inputs=REPAIRED))
     text = refusal(store)
     assert "digits: records of several versions of the data or weights:" in text
-    assert "  mnist: digest sha-mnist: 1 record" in text
-    assert "  mnist: digest sha-repaired: 1 record" in text
-    assert "mnistm:" not in text
+    assert "  mnist of digest sha-mnist: 1 record" in text
+    assert "  mnist of digest sha-repaired: 1 record" in text
+    assert "mnistm of" not in text
     found, notes = means(store, "data")
     assert found == {("ce+ssl", "lenet"): 82.0}
     assert any("--allow data" in note for note in notes)
@@ -103,7 +103,7 @@ def test_two_contents_of_one_weights_file_are_refused(make_store: MAKE) -> None:
     store = make_store([])
     for config, digest in ((FIRST, "sha-a"), (SECOND, "sha-b")):
         store.write_record(record_of(config, 80.0, inputs=digests(config) | {"weights": digest}))
-    assert "  weights of lenet: digest sha-a: 1 record" in refusal(store)
+    assert "  weights of lenet of digest sha-a: 1 record" in refusal(store)
 
 
 def other_study(store: Store, config: TrialConfig, inputs: dict[str, str]) -> None:
@@ -137,7 +137,7 @@ def test_planned_records_of_two_recipes_are_refused(make_store: MAKE) -> None:
     store.write_record(record_of(SECOND, 84.0, recipe=RECIPE_VERSION - 1))
     text = refusal(store)
     assert "digits: planned cells whose records are of several recipe versions:" in text
-    assert f"  recipe {RECIPE_VERSION - 1}: 1 record of study s" in text
+    assert f"  recipe {RECIPE_VERSION - 1}: 1 record (study s" in text
     found, notes = means(store, "recipe")
     assert found == {("ce+ssl", "lenet"): 82.0}
     assert any("--allow recipe" in note for note in notes)
