@@ -419,6 +419,24 @@ def test_report_writes_tables_and_says_where(trained: tuple[Outcome, Path], tmp_
     assert len((tmp_path / "report" / "records.csv").read_text().splitlines()) == 2
 
 
+def test_report_of_two_axes_and_of_a_mixed_store(trained: tuple[Outcome, Path], tmp_path: Path) -> None:
+    store = Store(shutil.copytree(trained[1], tmp_path / "store"))
+    (done,) = store.records()
+    config = done.config.replace({"seed": 1, "losses.threshold": 0.5})
+    origin = done.provenance.model_copy(update={"git_commit": "fedcba", "git_dirty": False})
+    changes = {"id": identity(config, done.inputs), "config": config, "provenance": origin}
+    store.write_record(done.model_copy(update=changes))
+    outcome = command("report", store.location)
+    assert outcome.status == 2
+    assert "records of several versions of the code" in outcome.errors[0]
+    assert "--allow code" in outcome.errors[-1]
+    outcome = command("report", store.location, "--allow", "code", "--rows", "losses.threshold", "--columns", "seed")
+    assert outcome.status == 0
+    assert "0.5" in outcome.out
+    assert (tmp_path / "store" / "report" / "losses.threshold_by_seed.tex").is_file()
+    refused(command("report", store.location, "--allow", "code", "--rows", "seed"), "name the two")
+
+
 @pytest.mark.parametrize("name", ["report", "status"])
 def test_a_missing_store_is_refused(name: str, tmp_path: Path) -> None:
     refused(command(name, tmp_path / "nowhere"), f"store {tmp_path}/nowhere: no such folder", "check the path")

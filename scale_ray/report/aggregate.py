@@ -117,7 +117,7 @@ def in_order(labels: pd.Series) -> list[str]:
 def holds_up(best: Sequence[float], other: Sequence[float]) -> bool:
     """Whether `best` is reliably above `other`, both over the same keys in the same order.
 
-    Two-sided sign-flip permutation test of the mean difference at ALPHA: every flip of up to 11 differences, 2048
+    Two-sided sign-flip permutation test of the mean difference at ALPHA: every flip of up to 10 differences, 1024
     random ones (always the same) of more. Fewer than FEWEST_KEYS can never hold.
     """
     differences = np.subtract(best, other)
@@ -125,7 +125,7 @@ def holds_up(best: Sequence[float], other: Sequence[float]) -> bool:
         return False
     from scipy.stats import permutation_test  # half a second, which a small table need not pay
 
-    flips = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=2048, rng=0)
+    flips = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=1024, rng=0)
     return bool(flips.pvalue <= ALPHA)
 
 

@@ -205,3 +205,17 @@ def test_how_many_workers_trained_does_not_tell_cells_apart_where_it_changes_no_
     cells = load(make_store([(frozen, 80.0), (split, 82.0)]).location)
     assert varying_fields(cells) == []
     assert {grid.facet for grid in grids(cells)} == {""}
+
+
+@pytest.mark.parametrize("function", [load, load_curves])
+def test_every_column_is_documented_and_the_manual_says_the_same(
+    study_store: Store, function: Callable[..., pd.DataFrame]
+) -> None:
+    told = [line.strip() for line in (function.__doc__ or "").splitlines() if line.strip().startswith("|")][2:]
+    names = [name for line in told for name in line.split("|")[1].strip().split(", ")]
+    frame = load(study_store.location, oracle=True) if function is load else load_curves(study_store.location)
+    written = {name for name in names if not name.startswith(("any other", "loss.", "…"))}
+    assert written == {name for name in frame.columns if not name.startswith("loss.")}
+    manual = Path(__file__).parents[2].joinpath("docs", "report.md").read_text(encoding="utf-8").replace("`", "")
+    for line in told:
+        assert line.replace("`", "") in manual
