@@ -126,19 +126,51 @@ class ViewsConfig(_Part):
         return scale
 
 
+# Fields of ModelConfig; with `encoder` itself, they came after the first records.
+_READ_WHERE_FROZEN = ("frozen_views", "bottleneck_dim")
+
+
 class ModelConfig(_Part):
     """Encoder, heads and how BatchNorm sees the two domains (METHOD 1)."""
 
     backbone: str = "resnet50"
     weights: str = Field("imagenet", description="'none', 'imagenet', of a CLIP 'openai', or the path of a state dict")
+    encoder: Literal["trained", "frozen"] = Field(
+        "trained", description="frozen: its features are computed once, and a bottleneck with both heads trains on them"
+    )
+    frozen_views: int = Field(
+        4, ge=1, le=64, description="encoder=frozen: weak views, and as many strong ones, that are kept of every image"
+    )
+    bottleneck_dim: int = Field(256, ge=1, description="encoder=frozen: width of the trained layer below both heads")
     hidden_dim: int = Field(1024, ge=1)
     projection_dim: int = Field(128, ge=1)
     contrast_level: Literal["pooled", "spatial"] = "pooled"
-    batch_norm: Literal["separate", "joint", "frozen"] = Field(
+    batch_norm: Literal["separate", "joint", "domain", "frozen"] = Field(
         "separate",
-        description="one student forward a domain, or one; frozen: the running statistics of `weights`, never updated",
+        description="one student forward a domain, or one; domain: separate, and predictions take their own domain's "
+        "running statistics; frozen: the running statistics of `weights`, never updated",
     )
     teacher_momentum: float = Field(0.99, ge=0, lt=1, description="alpha: theta' <- a theta' + (1 - a) theta")
+
+    @model_validator(mode="after")
+    def _check_encoder(self) -> Self:
+        if self.encoder == "trained":
+            for name in _READ_WHERE_FROZEN:
+                usual = type(self).model_fields[name].default
+                if getattr(self, name) != usual:
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)}, which only encoder='frozen' reads: leave it at {usual}"
+                    )
+            return self
+        if self.weights == "none":
+            raise ValueError("encoder='frozen' with weights='none' has a random network's features: name its weights")
+        if self.contrast_level != "pooled":
+            raise ValueError("encoder='frozen' keeps pooled features: set contrast_level to 'pooled'")
+        if self.batch_norm == "frozen":
+            raise ValueError(
+                "encoder='frozen' has no BatchNorm with trained statistics left to freeze: set batch_norm to 'separate'"
+            )
+        return self
 
 
 class LossesConfig(_Part):
@@ -282,6 +314,11 @@ class TrialConfig(_Part):
     @model_validator(mode="after")
     def _check_split(self) -> Self:
         workers, batch = self.parallel.workers, self.optim.batch_size
+        if self.parallel.sync_batch_norm and self.model.batch_norm == "domain":
+            raise ValueError(
+                "model.batch_norm='domain' keeps statistics that parallel.sync_batch_norm cannot synchronise: set that "
+                "to false, or model.batch_norm to 'separate'"
+            )
         if batch % workers:
             raise ValueError(
                 f"optim.batch_size={batch} cannot be split evenly over parallel.workers={workers}: make it a multiple"
@@ -402,6 +439,9 @@ def identity(config: TrialConfig, inputs: Mapping[str, str]) -> str:
         del values["baseline"]
     if config.losses.bank_size == LossesConfig().bank_size:
         del values["losses"]["bank_size"]
+    if config.model.encoder == "trained":
+        for name in ("encoder", *_READ_WHERE_FROZEN):
+            del values["model"][name]
     document = {"config": values, "inputs": dict(inputs), "recipe": RECIPE_VERSION}
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

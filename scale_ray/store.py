@@ -5,6 +5,7 @@
     STORE/checkpoints/<key>.pt     the state of a training that is not finished
     STORE/stages/<key>.pt          the result of a stage that several cells share
     STORE/models/<id>.safetensors  a trained model, where it was asked for
+    STORE/features/<key>.npy       features of a domain by a frozen encoder, and <key>.sha256, written last
     STORE/drivers/<id>.json        who is running a study here now
     STORE/tuning/<name>/           a search: Optuna's journal and what was found
     STORE/leases/<key>.<n>         which of them does what (see `leases`)
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PlannedCell", "Store", "StoreError", "StudyPlan", "is_current", "unreadable"]
 
-_FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "drivers", "leases")
+_FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "features", "drivers", "leases")
 
 
 class PlannedCell(BaseModel):
@@ -217,6 +218,21 @@ class Store:
 
     def write_model(self, trial_id: str, content: bytes) -> None:
         self.files.write(_model(trial_id), content)
+
+    # Features
+
+    def features_location(self, key: str) -> str:
+        return self.files.locate(f"features/{key}.npy")
+
+    def read_features(self, key: str) -> tuple[bytes, str] | None:
+        """A domain's features as a .npy file, and the sha256 that it had when it was written."""
+        digest = self.files.read(f"features/{key}.sha256")
+        content = None if digest is None else self.files.read(f"features/{key}.npy")
+        return None if digest is None or content is None else (content, digest.decode())
+
+    def write_features(self, key: str, content: bytes, digest: str) -> None:
+        self.files.write(f"features/{key}.npy", content)
+        self.files.write(f"features/{key}.sha256", digest.encode())
 
     def arrow_storage(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
         """(storage_path, storage_filesystem) of Ray's RunConfig for a folder `name` inside the store; it pickles."""

@@ -9,7 +9,9 @@ from PIL import Image
 from s3_server import S3Server, s3_server
 from tiny_trial import TINY
 
-from scale_ray.config import TrialConfig
+from scale_ray.config import Execution, TrialConfig
+from scale_ray.store import Store
+from scale_ray.training.trial import run_trial
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,6 +64,30 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def tiny_config() -> TrialConfig:
     return TrialConfig().replace(TINY)
+
+
+@pytest.fixture(scope="session")
+def lenet_weights(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that was trained on `plain` and kept: its encoder's weights."""
+    config = TrialConfig().replace(
+        TINY | {"method": "source_only", "losses.terms": "ce", "optim.steps": 60, "evaluate_every": 60}
+    )
+    store = Store(tmp_path_factory.mktemp("lenet"), create=True)
+    record = run_trial(config, Execution(root=tiny_root, device="cpu", keep_model=True), store)
+    return Path(store.model_location(record.id))
+
+
+@pytest.fixture
+def frozen_config(tiny_config: TrialConfig, lenet_weights: Path) -> TrialConfig:
+    """The tiny trial on features of a frozen encoder."""
+    return tiny_config.replace(
+        {
+            "model.weights": str(lenet_weights),
+            "model.encoder": "frozen",
+            "model.frozen_views": 2,
+            "model.bottleneck_dim": 12,
+        }
+    )
 
 
 @pytest.fixture(scope="session")

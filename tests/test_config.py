@@ -34,6 +34,9 @@ CHANGES: dict[str, Any] = {
     "views.randaugment_magnitude": 9,
     "model.backbone": "resnet18",
     "model.weights": "none",
+    "model.encoder": "frozen",
+    "model.frozen_views": 2,
+    "model.bottleneck_dim": 64,
     "model.hidden_dim": 512,
     "model.projection_dim": 64,
     "model.contrast_level": "spatial",
@@ -88,6 +91,15 @@ CHANGES: dict[str, Any] = {
 
 # Alone it can change no number: one worker's BatchNorm sees the whole batch.
 WITHOUT_EFFECT = "parallel.sync_batch_norm"
+
+
+FROZEN = {"model.encoder": "frozen"}
+FROZEN_FIELDS = ("model.frozen_views", "model.bottleneck_dim")
+
+
+def base_of(path: str) -> TrialConfig:
+    """A config in which the field can be changed: some are read beside a frozen encoder alone."""
+    return TrialConfig().replace(FROZEN if path in FROZEN_FIELDS else {})
 
 
 # What is refused
@@ -171,6 +183,18 @@ def test_unknown_path_is_refused_with_the_nearest(path: str, words: list[str]) -
         ({"optim.precision": "fp16"}, "optim.precision: Input should be 'float32' or 'bf16', got 'fp16'"),
         ({"parallel.workers": 0}, "parallel.workers"),
         ({"parallel.workers": 3}, "optim.batch_size=32 cannot be split evenly over parallel.workers=3"),
+        (
+            {"model.bottleneck_dim": 64},
+            "model: bottleneck_dim is 64, which only encoder='frozen' reads: leave it at 256",
+        ),
+        ({"model.frozen_views": 2}, "frozen_views is 2, which only encoder='frozen' reads"),
+        (FROZEN | {"model.weights": "none"}, "weights='none' has a random network's features: name its weights"),
+        (FROZEN | {"model.contrast_level": "spatial"}, "keeps pooled features: set contrast_level to 'pooled'"),
+        (FROZEN | {"model.batch_norm": "frozen"}, "no BatchNorm.*set batch_norm to 'separate'"),
+        (
+            {"model.batch_norm": "domain", "parallel.sync_batch_norm": True},
+            "batch_norm='domain' keeps statistics that parallel.sync_batch_norm cannot synchronise.*'separate'",
+        ),
         ({"parallel.workers": 32}, "one image, of which BatchNorm makes nothing.*'frozen'"),
     ],
 )
@@ -255,7 +279,7 @@ def shuffled(value: Any, draw: Any) -> Any:
 
 @given(st.data())
 def test_canonical_json_does_not_depend_on_key_order(data: st.DataObject) -> None:
-    config = TrialConfig().replace(CHANGES)
+    config = TrialConfig().replace({path: CHANGES[path] for path in CHANGES if path not in (*FROZEN, *FROZEN_FIELDS)})
     assert TrialConfig.parse(shuffled(config.model_dump(), data.draw)).canonical_json() == config.canonical_json()
 
 
@@ -286,7 +310,7 @@ def test_minus_zero_is_zero(path: str) -> None:
 
 @pytest.mark.parametrize("path", field_paths())
 def test_canonical_json_reads_back(path: str) -> None:
-    config = TrialConfig().replace({path: CHANGES[path]})
+    config = base_of(path).replace({path: CHANGES[path]})
     assert TrialConfig.parse(json.loads(config.canonical_json())) == config
 
 
@@ -314,7 +338,7 @@ def test_a_change_is_known_for_every_field() -> None:
 
 @pytest.mark.parametrize("path", field_paths())
 def test_every_field_is_an_axis_and_changes_the_identity(path: str) -> None:
-    default, changed = TrialConfig(), TrialConfig().replace({path: CHANGES[path]})
+    default, changed = base_of(path), base_of(path).replace({path: CHANGES[path]})
     assert changed.value(path) == CHANGES[path] != default.value(path)
     assert (identity(changed, INPUTS) != identity(default, INPUTS)) == (path != WITHOUT_EFFECT)
     back = changed.replace({path: default.value(path)})

@@ -14,7 +14,7 @@ from torch.utils.data import WeightedRandomSampler
 
 from scale_ray.config import TrialConfig
 from scale_ray.data.decoded import Domain
-from scale_ray.data.views import strong_view, weak_view
+from scale_ray.data.feature_views import views_of
 from scale_ray.workers import ALONE, Workers
 
 # (stream, step) -> the generator of that step's randomness in that stream; the trial's seed is already in it.
@@ -25,28 +25,28 @@ Generators = Callable[[str, int], torch.Generator]
 class LabelledImages:
     """Some images of a domain with their labels; read from the memory-mapped array only when fetched."""
 
-    images: np.ndarray  # (M, 3, R, R) uint8, the whole domain
+    images: np.ndarray  # (M, 3, R, R) uint8, the whole domain; features (M, 1 + 2V, D) where the encoder is frozen
     places: np.ndarray  # (N,) rows of `images` that belong here
     labels: np.ndarray  # (N,) int64
 
 
 @dataclass(frozen=True)
 class UnlabelledImages:
-    """Decoded images (N, 3, R, R) uint8: all that training ever gets of the target domain."""
+    """Decoded images (N, 3, R, R) uint8, or features (N, 1 + 2V, D): all that training gets of the target domain."""
 
     images: np.ndarray
 
 
 @dataclass(frozen=True)
 class SourceBatch:
-    images: Tensor  # (B / workers, 3, S, S) float32, weak view
+    images: Tensor  # (B / workers, 3, S, S) float32, weak view; its features (B / workers, D) of a frozen encoder
     labels: Tensor  # (B,) int64, of all workers' images
 
 
 @dataclass(frozen=True)
 class TargetBatch:
-    weak: Tensor  # (B / workers, 3, S, S) float32
-    strong: Tensor  # (B / workers, 3, S, S) float32, of the same images
+    weak: Tensor  # (B / workers, 3, S, S) float32, or features (B / workers, D)
+    strong: Tensor  # as weak, of the same images
     indices: Tensor  # (B,) int64 on the CPU: places of all in the target domain, for the running pseudo-labels
 
 
@@ -88,6 +88,7 @@ class Batches:
         self._config = config
         self._workers = workers
         self._source, self._target = source, target
+        self._views = views_of(config.model)
         self._generators = generators
         self._device = device
         self._num_classes = num_classes
@@ -109,7 +110,7 @@ class Batches:
         """Step's source images, weak view, with labels."""
         indices = self._draw("source", step, len(self._source.labels), self._source_weights)
         images = self._fetch(self._source.images, self._source.places[indices.numpy()])
-        view = self._view(weak_view, images, "source_weak", step)
+        view = self._view(self._views.weak, images, "source_weak", step)
         labels = torch.from_numpy(self._source.labels[indices.numpy()]).to(self._device)
         return SourceBatch(view, labels)
 
@@ -121,8 +122,8 @@ class Batches:
         indices = self._draw("target", step, len(self._target.images), weights)
         images = self._fetch(self._target.images, indices.numpy())
         return TargetBatch(
-            weak=self._view(weak_view, images, "target_weak", step),
-            strong=self._view(strong_view, images, "target_strong", step),
+            weak=self._view(self._views.weak, images, "target_weak", step),
+            strong=self._view(self._views.strong, images, "target_strong", step),
             indices=indices,
         )
 

@@ -158,22 +158,29 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror}): check the file and its permissions") from error
 
 
-def in_threads(work: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[R]:
-    """`work(item)` for each item, in order, on every CPU that this process may use; progress is shown on stderr."""
-    batch = 256  # bounds how many results wait in memory
+def in_threads(
+    work: Callable[[T], R], items: Sequence[T], what: str, *, threads: int | None = None, together: int = 256
+) -> Iterator[R]:
+    """`work(item)` for each item, in order; progress is shown on stderr.
+
+    Args:
+        threads: how many work; None is one for every CPU that this process may use.
+        together: how many results may wait in memory.
+    """
 
     def results() -> Iterator[R]:
-        pool = ThreadPoolExecutor(_cpus())
+        pool = ThreadPoolExecutor(threads or cpus())
         try:
-            for start in range(0, len(items), batch):
-                yield from pool.map(work, items[start : start + batch])
+            for start in range(0, len(items), together):
+                yield from pool.map(work, items[start : start + together])
         finally:
             pool.shutdown(cancel_futures=True)
 
     return progress(results(), len(items), what)
 
 
-def _cpus() -> int:
+def cpus() -> int:
+    """How many this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -28,6 +28,7 @@ from scale_ray.losses import cross_entropy, mapping_error, prediction_entropy, p
 from scale_ray.methods.base import Passes, Setting, StepOutput
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.models.clip import ClassPrompts, ClipStudent, FrozenClip
+from scale_ray.models.student import DomainRole
 
 _STYLE_WIDTH, _MAPPER_WIDTH = 256, 384
 # Texts that are encoded at once in prediction, where every image has prompts of its own.
@@ -92,7 +93,7 @@ class StylePromptStudent(ClipStudent):
         context = torch.cat([source_style, target_style, content], dim=1)
         return self.encoder.encode_prompts(*self.prompts(context)).unflatten(0, (len(context), -1))
 
-    def predict_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
         """As images of the target, whatever domain they are of."""
         logits, features = [], []
         for some in images.split(max(1, _TEXTS // len(self.classes))):

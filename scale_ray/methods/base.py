@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scale_ray.config import ConfigError, TrialConfig, check_name
 from scale_ray.data.batches import SourceBatch, TargetBatch
-from scale_ray.models import BACKBONES, Network, Outputs, Student, Teacher, build_encoder
+from scale_ray.models import BACKBONES, FeatureNetwork, Network, Outputs, Student, Teacher, build_encoder
 from scale_ray.models.backbones import check_weights
 from scale_ray.workers import ALONE, Workers
 
@@ -91,8 +91,10 @@ class Method(nn.Module, ABC):
     def build_student(cls, setting: Setting) -> Student:
         """The student with its weights; random ones are drawn from torch's global generator."""
         config = setting.config
-        encoder = build_encoder(config.model.backbone, config.model.weights)
         feature_dim = BACKBONES[config.model.backbone].feature_dim
+        if config.model.encoder == "frozen":
+            return FeatureNetwork(feature_dim, setting.num_classes, config.model, config.optim.precision)
+        encoder = build_encoder(config.model.backbone, config.model.weights)
         return Network(encoder, feature_dim, setting.num_classes, config.model, config.optim.precision)
 
     @classmethod

@@ -18,6 +18,11 @@ class ClipMethod(Method):
     @classmethod
     def check(cls, config: TrialConfig) -> None:
         check_ce_alone(config)
+        if config.model.encoder == "frozen":
+            raise ConfigError(
+                f"method {config.method!r} has a frozen encoder anyhow, and forwards images: leave model.encoder at "
+                "'trained'"
+            )
         if config.data.class_balance == "both" and not cls.labels_target:
             raise ConfigError(
                 f"method {config.method!r} makes no pseudo-labels by which data.class_balance='both' could sample the "

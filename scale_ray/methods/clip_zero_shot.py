@@ -13,6 +13,7 @@ from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.methods.base import Passes, Setting, StepOutput
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.models.clip import ClipStudent, FrozenClip
+from scale_ray.models.student import DomainRole
 
 
 class ZeroShotStudent(ClipStudent):
@@ -29,7 +30,7 @@ class ZeroShotStudent(ClipStudent):
         super().__init__(encoder, classes, precision)
         self.register_buffer("class_features", encoder.class_features(self.classes, ensemble=ensemble))
 
-    def predict_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
         with self.autocast(images.device):
             features = self.encoder(images).features
         return self.logits(features, self.class_features), features

@@ -26,6 +26,7 @@ from scale_ray.losses import cross_entropy, self_training
 from scale_ray.methods.base import Passes, Setting, StepOutput
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.models.clip import ClassPrompts, ClipStudent, FrozenClip
+from scale_ray.models.student import DomainRole
 
 
 class DomainPromptStudent(ClipStudent):
@@ -54,7 +55,7 @@ class DomainPromptStudent(ClipStudent):
         contexts = torch.stack([torch.cat([self.shared, domain]) for domain in domains])
         return self.encoder.encode_prompts(*self.prompts(contexts))
 
-    def predict_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
         """With the target's prompts, whatever domain the images are of."""
         with self.autocast(images.device):
             features, class_features = self.encoder(images).features, self.class_features([self.target])

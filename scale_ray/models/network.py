@@ -1,5 +1,7 @@
 """Encoder, classifier head and projection head (METHOD 1)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Self
 
 import torch
@@ -8,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from scale_ray.config import ModelConfig, Precision
-from scale_ray.models.student import Student, widen
+from scale_ray.models.domain_norm import DomainBatchNorm, split_by_domain
+from scale_ray.models.student import DomainRole, Student, widen
 
 
 class Outputs(NamedTuple):
@@ -25,6 +28,7 @@ class Network(Student):
     The projection head serves training only: `state_for_prediction` leaves it out and `load_for_prediction` does
     without it.
 
+    With `batch_norm = domain` predictions for either domain take its own running statistics (DomainBatchNorm).
     With `batch_norm = frozen` every BatchNorm, the heads' too, normalises with the running statistics that it starts
     with, also in training mode; its scale and shift go on learning.
 
@@ -54,8 +58,11 @@ class Network(Student):
         self.feature_dim = feature_dim
         self.spatial = config.contrast_level == "spatial"
         self.frozen = config.batch_norm == "frozen"
-        self.separate = config.batch_norm == "separate"
+        self.separate = config.batch_norm in ("separate", "domain")
+        self.by_domain = config.batch_norm == "domain"
         self.bf16 = precision == "bf16"
+        if self.by_domain:
+            split_by_domain(self)
         self.train()
 
     def train(self, mode: bool = True) -> Self:
@@ -82,19 +89,32 @@ class Network(Student):
     ) -> tuple[Outputs, Outputs]:
         """Outputs of as many images of each domain: a forward a domain where BatchNorm is `separate`, else one."""
         if self.separate:
-            of_source, of_target = (self(images, project=project, hidden=hidden) for images in (source, target))
-            return of_source, of_target
+            of_source = self(source, project=project, hidden=hidden)
+            with self._seeing("target"):
+                return of_source, self(target, project=project, hidden=hidden)
         both = self(torch.cat([source, target]), project=project, hidden=hidden)
         # Frozen too: one forward for both gives what two would.
         of_source, of_target = zip(*((None, None) if part is None else part.chunk(2) for part in both), strict=True)
         return Outputs(*of_source), Outputs(*of_target)
 
-    def predict_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
         """Class logits (B, K) as `predict` gives them, and pooled encoder features h (B, D); float32 or better."""
-        with self._autocast(images):
+        with self._autocast(images), self._seeing(domain):
             rows = self._rows(self.encoder(images))
             logits = widen(self.classifier(rows))
         return image_level(logits, len(images)), image_level(widen(rows), len(images))
+
+    @contextmanager
+    def _seeing(self, domain: DomainRole) -> Iterator[None]:
+        """Tell BatchNorms that keep statistics by domain whose images come; without, they are the source's."""
+        layers = [layer for layer in batch_norms(self) if isinstance(layer, DomainBatchNorm)] if self.by_domain else []
+        for layer in layers:
+            layer.on_target = domain == "target"
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.on_target = False
 
     def _autocast(self, images: Tensor) -> torch.autocast:
         return torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16)
@@ -120,6 +140,31 @@ class Network(Student):
         """Load what `state_for_prediction` gave; the projection head is dropped."""
         self.projector = None
         self.load_state_dict(state)
+
+
+class FeatureNetwork(Network):
+    """A network on pooled features of a frozen encoder, (B, D) in place of images (model.encoder = frozen).
+
+    A trained bottleneck, Linear - BatchNorm - ReLU, lies below both heads: what they hang on must learn, or dist and
+    reg could not reach the classifier. It learns at the heads' rate.
+
+    Args:
+        feature_dim: D of the frozen encoder.
+        num_classes, config, precision: as in Network.
+
+    Attributes:
+        feature_dim: width of the bottleneck.
+    """
+
+    def __init__(self, feature_dim: int, num_classes: int, config: ModelConfig, precision: Precision = "float32"):
+        width = config.bottleneck_dim
+        super().__init__(nn.Identity(), width, num_classes, config, precision)
+        self.bottleneck = nn.Sequential(nn.Linear(feature_dim, width), nn.BatchNorm1d(width), nn.ReLU())
+        if self.by_domain:
+            split_by_domain(self.bottleneck)
+
+    def _rows(self, features: Tensor) -> Tensor:
+        return self.bottleneck(features)
 
 
 def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -1,9 +1,12 @@
 """What the training loop and the evaluator ask of a model that is trained."""
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+DomainRole = Literal["source", "target"]
 
 
 class Student(nn.Module, ABC):
@@ -18,8 +21,11 @@ class Student(nn.Module, ABC):
     feature_dim: int
 
     @abstractmethod
-    def predict_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits (B, K) and encoder features (B, D) of images (B, 3, H, W); float32 or better."""
+    def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
+        """Class logits (B, K) and encoder features (B, D) of images (B, 3, H, W); float32 or better.
+
+        `domain` is whose images these are, for a student that tells domains apart.
+        """
 
     def predict(self, images: Tensor) -> Tensor:
         """Class logits (B, K)."""

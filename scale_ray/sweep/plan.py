@@ -4,11 +4,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_ray.config import ConfigError, field_paths, identity
+from scale_ray.config import ConfigError, Execution, field_paths, identity
+from scale_ray.data.cache import cpus
 from scale_ray.records import now
 from scale_ray.store import PlannedCell, Store, StudyPlan, is_current
 from scale_ray.study import Study, describe, estimate_seconds, seconds_per_step
 from scale_ray.training.check import check_trial, open_data, trial_inputs
+from scale_ray.training.features import features_key, open_inputs
 from scale_ray.training.stages import Stage, alone, stage_tree, stages_to_do
 
 
@@ -124,3 +126,21 @@ def prepare_data(plan: Plan, root: Path | None) -> None:
         if key not in seen:
             seen.add(key)
             open_data(stage.config, stage.targets, root)
+
+
+def prepare_features(plan: Plan, execution: Execution, store: Store) -> None:
+    """Compute, on every CPU of this process, the features that stages with a frozen encoder will read.
+
+    Raises:
+        ValueError: the weights cannot be used. No cell has run then.
+    """
+    seen: frozenset[str] = frozenset()
+    for stage in plan.stages:
+        config = stage.config
+        if config.model.encoder == "trained":
+            continue
+        domains = (config.data.source, *stage.targets)
+        keys = frozenset(features_key(config, domain, execution.root) for domain in domains)
+        if not keys <= seen:
+            seen |= keys
+            open_inputs(config, stage.targets, execution.model_copy(update={"threads": cpus(), "device": "cpu"}), store)

@@ -32,7 +32,7 @@ from scale_ray.sweep.cluster import (
     leave_ray,
     start_ray,
 )
-from scale_ray.sweep.plan import Plan, keys_of, keys_still_needed, prepare_data
+from scale_ray.sweep.plan import Plan, keys_of, keys_still_needed, prepare_data, prepare_features
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.sweep.search import StageSearch
@@ -136,6 +136,10 @@ def _work_off(
     try:
         cluster = start_ray(resources, console)
         needs = footprint(resources, execution.device, console, cluster=cluster)
+        if (
+            not cluster and "GPU" not in needs.bundle
+        ):  # all CPUs are still free; elsewhere the first trials compute them
+            prepare_features(plan, execution, store)
         execution = execution.model_copy(update={"threads": resources.cpus})
         trainable = stage_trainable(stages, execution, store, needs)
         places = Places(needs)

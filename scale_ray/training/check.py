@@ -49,13 +49,16 @@ def _check_baseline(config: TrialConfig) -> None:
 
 def trial_inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:
     """Digests of the files that a trial reads, by role: what `identity` needs besides the config."""
-    inputs = {role: _digest(config.data.benchmark, config.value(f"data.{role}"), root) for role in ("source", "target")}
+    inputs = {
+        role: content_digest(config.data.benchmark, config.value(f"data.{role}"), root) for role in ("source", "target")
+    }
     weights = weights_digest(config.model.weights)
     return inputs if weights is None else {**inputs, "weights": weights}
 
 
 @cache
-def _digest(benchmark: str, domain: str, root: Path | None) -> str:
+def content_digest(benchmark: str, domain: str, root: Path | None) -> str:
+    """`domain_digest`, asked once a process: a study of many cells has few domains."""
     return domain_digest(benchmark, domain, root=root)
 
 

@@ -1,7 +1,8 @@
 """The evaluator: the only code that reads target labels, and it only counts. What it tells validators has none."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from scale_ray.data.batches import LabelledImages
 from scale_ray.data.views import evaluation_view
 from scale_ray.models import Student, Teacher
+from scale_ray.models.student import DomainRole
 from scale_ray.training.validators import Evidence, Predictions, sample_places, scores
 from scale_ray.workers import ALONE, Workers
 
@@ -45,6 +47,7 @@ class Evaluator:
         source_train: the source images that are trained on; a sample of them is shown to the validators.
         num_classes: K.
         size: side of the evaluation view in pixels.
+        view: what the models are given of a batch of images.
         device: where the models are.
         workers: who measures; each image is one worker's, and all learn all predictions.
     """
@@ -57,6 +60,7 @@ class Evaluator:
         *,
         num_classes: int,
         size: int,
+        view: Callable[..., Tensor] = evaluation_view,
         device: torch.device,
         workers: Workers = ALONE,
     ):
@@ -65,7 +69,7 @@ class Evaluator:
         self._source_train = LabelledImages(
             source_train.images, source_train.places[sample], source_train.labels[sample]
         )
-        self._size, self._device, self._workers = size, device, workers
+        self._view, self._device, self._workers = partial(view, size=size), device, workers
 
     def measure(self, student: Student, teacher: Teacher | None) -> Accuracies:
         """Accuracies and scores with running BatchNorm statistics; the models come back in the mode in which they were.
@@ -73,12 +77,12 @@ class Evaluator:
         Raises:
             TrainingDiverged: a prediction of the student is not finite.
         """
-        source_val = self._predict(student, self._source_val)
-        source_train = self._predict(student, self._source_train)
+        source_val = self._predict(student, self._source_val, "source")
+        source_train = self._predict(student, self._source_train, "source")
         source_val_labels = torch.from_numpy(self._source_val.labels)
         confusion, validators = {}, {}
         for domain, images in self._targets.items():
-            predictions = self._predict(student, images)
+            predictions = self._predict(student, images, "target")
             confusion[domain] = self._confusion(predictions.logits, images.labels)
             validators[domain] = scores(Evidence(source_train, source_val, source_val_labels, predictions))
         return Accuracies(
@@ -105,19 +109,21 @@ class Evaluator:
         """Accuracies alone."""
         none = torch.empty(0, dtype=torch.long)
         return {
-            domain: _accuracy(self._confusion(self._outputs(network, images, none)[0], images.labels))
+            domain: _accuracy(self._confusion(self._outputs(network, images, none, "target")[0], images.labels))
             for domain, images in self._targets.items()
         }
 
-    def _predict(self, network: Student, images: LabelledImages) -> Predictions:
+    def _predict(self, network: Student, images: LabelledImages, domain: DomainRole) -> Predictions:
         sample = sample_places(len(images.places))
-        logits, features = self._outputs(network, images, sample)
+        logits, features = self._outputs(network, images, sample, domain)
         if not (logits.isfinite().all() and features.isfinite().all()):
             raise TrainingDiverged("a prediction is not finite: lower optim.learning_rate or weights")
         return Predictions(logits, sample, features)
 
     @torch.inference_mode()
-    def _outputs(self, network: Student, images: LabelledImages, sample: Tensor) -> tuple[Tensor, Tensor]:
+    def _outputs(
+        self, network: Student, images: LabelledImages, sample: Tensor, domain: DomainRole
+    ) -> tuple[Tensor, Tensor]:
         """Logits (N, K) of all images, features (n, D) of those in `sample`: float64 on the CPU.
 
         Every worker forwards its own images; rows of the others are zero until all are added up.
@@ -134,8 +140,8 @@ class Evaluator:
         with torch.compiler.set_stance("force_eager"):
             for start in range(0, len(mine), _BATCH):
                 batch = mine[start : start + _BATCH]
-                pixels = torch.from_numpy(images.images[places[batch.numpy()]]).to(self._device)
-                predicted, pooled = network.predict_with_features(evaluation_view(pixels, size=self._size))
+                stored = torch.from_numpy(images.images[places[batch.numpy()]]).to(self._device)
+                predicted, pooled = network.predict_with_features(self._view(stored), domain)
                 logits[batch] = predicted.double()
                 sampled = row[batch] >= 0
                 features[row[batch][sampled]] = pooled[sampled].double()

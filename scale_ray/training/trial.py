@@ -18,10 +18,11 @@ from scale_ray.config import Execution, TrialConfig, identity
 from scale_ray.data.batches import Batches, LabelledImages, UnlabelledImages, hold_out
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.decoded import Domain
+from scale_ray.data.feature_views import views_of
 from scale_ray.methods import Method
 from scale_ray.records import Failure, Provenance, Record, Result, Runner, now, provenance
 from scale_ray.store import PlannedCell, Store
-from scale_ray.training.check import check_trial, open_data, trial_inputs
+from scale_ray.training.check import check_trial, trial_inputs
 from scale_ray.training.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -32,6 +33,7 @@ from scale_ray.training.checkpoint import (
     to_bytes,
 )
 from scale_ray.training.evaluation import Evaluator, TrainingDiverged
+from scale_ray.training.features import open_inputs
 from scale_ray.training.loop import Progress, Trained, train
 from scale_ray.training.seeding import generator
 from scale_ray.training.setup import (
@@ -95,7 +97,7 @@ def run_stage(
     if checkpoints is None:
         every = execution.checkpoint_every
         checkpoints = StoreCheckpoints(store, stage.key, every) if store else NoCheckpoints()
-    source, targets = open_data(stage.config, stage.targets, execution.root)
+    source, targets = open_inputs(stage.config, stage.targets, execution, store)
     training = Training(stage.config, source, targets, device, execution)
     start = _parents_state(stage, store, training.method, device)
     trained = training.run(checkpoints, progress or Progress(), last=stage.last, start=start, cells=len(stage.waiting))
@@ -217,6 +219,7 @@ class Training:
             training,
             num_classes=num_classes,
             size=config.data.image_size,
+            view=views_of(config.model).evaluation,
             device=device,
             workers=workers,
         )

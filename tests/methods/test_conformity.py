@@ -10,12 +10,13 @@ import torch
 from tiny_steps import BATCH, build, source_batch, target_batch
 from torch import Tensor, nn
 
-from scale_ray.config import BaselineConfig, ConfigError, TrialConfig
+from scale_ray.config import BaselineConfig, ConfigError, Execution, TrialConfig
 from scale_ray.data.decoded import Domain
 from scale_ray.methods import METHODS, Passes
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.training.check import check_trial, open_data
 from scale_ray.training.checkpoint import from_bytes, to_bytes
+from scale_ray.training.features import open_inputs
 from scale_ray.training.trial import Training
 
 CPU = torch.device("cpu")
@@ -238,6 +239,30 @@ class TestEveryMethodOnImages:
     def test_it_starts_from_the_same_student_as_the_others(self, name: str, tiny_config: TrialConfig) -> None:
         student, other = (build(of_method(tiny_config, each)).student for each in (name, "source_only"))
         assert same(student.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("name", ON_IMAGES)
+def test_every_method_on_images_trains_on_a_frozen_encoders_features(
+    name: str, frozen_config: TrialConfig, tiny_root: Path
+) -> None:
+    """Beats chance, resumes bit for bit, and its gradient reaches the bottleneck through both heads."""
+    config = of_method(frozen_config, name).replace({"optim.steps": 80, "evaluate_every": 40})
+    check_trial(config)
+    source, targets = open_inputs(config, ["inverted"], Execution(root=tiny_root, device="cpu"), None)
+    whole, first, second = (Training(config, source, targets, CPU) for _ in range(3))
+    expected = whole.run()
+    half = first.run(last=40)
+    found = second.run(start=from_bytes(to_bytes(half.state), "here", CPU))
+    assert found.points == expected.points
+    assert same(second.method.state_dict(), whole.method.state_dict())
+    assert expected.points[-1].accuracies.source_val > 60  # chance is 33
+    start = build(config).student.state_dict()
+    moved = {
+        key.partition(".")[0]
+        for key, value in whole.method.student.named_parameters()
+        if not torch.equal(value, start[key])
+    }
+    assert moved == {"bottleneck", "classifier", "projector"} - ({"projector"} if name != "scale" else set())
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "scale"])

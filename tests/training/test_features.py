@@ -1,0 +1,204 @@
+"""Features of a frozen encoder: what they are, that they are computed once, and what trains on them."""
+
+import logging
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scale_ray.config import ConfigError, Execution, TrialConfig
+from scale_ray.data.views import evaluation_view
+from scale_ray.models import build_encoder
+from scale_ray.store import Store
+from scale_ray.training import features as module
+from scale_ray.training.check import check_trial, open_data
+from scale_ray.training.features import features_key, open_inputs
+from scale_ray.training.trial import run_trial
+
+TARGETS = ["inverted"]
+
+
+@pytest.fixture
+def config(frozen_config: TrialConfig) -> TrialConfig:
+    return frozen_config
+
+
+@pytest.fixture
+def execution(tiny_root: Path) -> Execution:
+    return Execution(root=tiny_root, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", create=True)
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the domains whose features were computed."""
+    names: list[str] = []
+    compute = module._compute
+
+    def counting(config: TrialConfig, domain: object, *rest: object) -> None:
+        names.append(domain.name)  # type: ignore[attr-defined]
+        compute(config, domain, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_compute", counting)
+    return names
+
+
+def test_they_are_the_encoders_pooled_outputs_of_views_of_each_image(config: TrialConfig, execution: Execution) -> None:
+    source, targets = open_inputs(config, TARGETS, execution, None)
+    pixels, _ = open_data(config, TARGETS, execution.root)
+    assert source.images.shape == (len(pixels.images), 5, 96)
+    assert source.images.dtype == np.float16
+    assert np.array_equal(source.labels, pixels.labels)
+    assert targets["inverted"].images.shape[1:] == (5, 96)
+    encoder = build_encoder("lenet", config.model.weights).eval()
+    with torch.inference_mode():
+        expected = encoder(evaluation_view(torch.from_numpy(np.array(pixels.images)), size=16)).mean(dim=(2, 3))
+    torch.testing.assert_close(torch.tensor(source.images[:, 0]).float(), expected, rtol=1e-3, atol=1e-4)
+    weak, strong = source.images[:, 1:3].astype(float), source.images[:, 3:].astype(float)
+    assert not np.array_equal(weak[:, 0], weak[:, 1])
+    evaluated = source.images[:, :1].astype(float)
+    assert np.abs(weak - evaluated).mean() < np.abs(strong - evaluated).mean()
+
+
+def test_threads_change_no_bit(config: TrialConfig, execution: Execution, cache: Path) -> None:
+    found = []
+    for threads in (1, 2):
+        shutil.rmtree(cache / "features", ignore_errors=True)
+        several = execution.model_copy(update={"threads": threads})
+        found.append(np.array(open_inputs(config, TARGETS, several, None)[0].images))
+    assert np.array_equal(*found)
+
+
+def test_they_are_computed_once_for_every_cell_and_machine(
+    config: TrialConfig, execution: Execution, store: Store, cache: Path, computed: list[str]
+) -> None:
+    first, _ = open_inputs(config, TARGETS, execution, store)
+    assert computed == ["plain", "inverted"]
+    kept = np.array(first.images)
+    open_inputs(
+        config.replace({"seed": 3, "losses.terms": "ce", "optim.learning_rate": 0.1}), TARGETS, execution, store
+    )
+    shutil.rmtree(cache / "features")  # another machine, with the same store
+    again, _ = open_inputs(config, TARGETS, execution, store)
+    assert computed == ["plain", "inverted"]
+    assert np.array_equal(again.images, kept)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model.frozen_views": 1}, {"views.flip": False}, {"data.image_size": 12}, {"optim.precision": "bf16"}],
+    ids=str,
+)
+def test_what_determines_them_names_them(config: TrialConfig, execution: Execution, changes: dict) -> None:
+    assert features_key(config.replace(changes), "plain", execution.root) != features_key(
+        config, "plain", execution.root
+    )
+    assert features_key(config, "plain", execution.root) != features_key(config, "inverted", execution.root)
+
+
+def test_other_weights_of_the_same_name_are_other_features(
+    config: TrialConfig, execution: Execution, tmp_path: Path
+) -> None:
+    keys = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        path = tmp_path / f"{seed}" / "lenet.pth"
+        path.parent.mkdir()
+        torch.save(build_encoder("lenet", "none").state_dict(), path)
+        keys.append(features_key(config.replace({"model.weights": str(path)}), "plain", execution.root))
+    assert keys[0] != keys[1]
+
+
+def test_damage_is_seen_and_mended(
+    config: TrialConfig,
+    execution: Execution,
+    store: Store,
+    cache: Path,
+    computed: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kept = np.array(open_inputs(config, TARGETS, execution, store)[0].images)
+    key = features_key(config, "plain", execution.root)
+    # On this machine: the store has them whole.
+    (cache / "features" / key / "features.npy").write_bytes(b"half")
+    assert np.array_equal(open_inputs(config, TARGETS, execution, store)[0].images, kept)
+    assert len(computed) == 2
+    # In the store: one bit, while the machine has none.
+    assert store.folder is not None
+    path = store.folder / "features" / f"{key}.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    shutil.rmtree(cache / "features")
+    with caplog.at_level(logging.WARNING):
+        assert np.array_equal(open_inputs(config, TARGETS, execution, store)[0].images, kept)
+    assert computed[2:] == ["plain"]
+    assert f"{key}.npy is damaged: features are computed anew" in caplog.text
+
+
+def _open(config: TrialConfig, execution: Execution, store: str, log: Path) -> None:
+    compute = module._compute
+
+    def counting(*arguments: object) -> None:
+        with log.open("a") as file:
+            file.write("computed\n")
+        compute(*arguments)  # type: ignore[arg-type]
+
+    module._compute = counting  # type: ignore[assignment]
+    open_inputs(config, TARGETS, execution, Store(store))
+
+
+def test_of_processes_that_start_together_one_computes(
+    config: TrialConfig, execution: Execution, store: Store, tmp_path: Path
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    log = tmp_path / "log"
+    open_data(config, TARGETS, execution.root)
+    arguments = (config, execution, store.location, log)
+    processes = [context.Process(target=_open, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert log.read_text().count("computed") == 2  # one a domain
+
+
+def test_a_trial_learns_and_is_the_same_twice(config: TrialConfig, execution: Execution, tmp_path: Path) -> None:
+    longer = config.replace({"optim.steps": 120, "evaluate_every": 120, "optim.learning_rate": 0.02})
+    one, two = (run_trial(longer, execution, Store(tmp_path / name, create=True)).result for name in ("one", "two"))
+    assert one == two
+    assert one is not None
+    assert one.source_val_accuracy > 60  # chance is 33
+    kept = run_trial(longer, execution, Store(tmp_path / "one"))
+    assert kept.config.model.encoder == "frozen"
+    assert '"encoder":"frozen"' in kept.to_json().replace(" ", "")
+
+
+def test_nothing_of_the_encoder_is_trained_or_stored(config: TrialConfig, execution: Execution, store: Store) -> None:
+    keeping = execution.model_copy(update={"keep_model": True})
+    record = run_trial(config, keeping, store)
+    from safetensors.torch import load
+
+    assert store.folder is not None
+    names = load((store.folder / "models" / f"{record.id}.safetensors").read_bytes()).keys()
+    assert {name.partition(".")[0] for name in names} == {"bottleneck", "classifier"}
+
+
+def test_a_method_on_clip_refuses_it(clip_config: TrialConfig) -> None:
+    config = clip_config.replace({"method": "daprompt", "model.encoder": "frozen"})
+    with pytest.raises(ConfigError, match=r"'daprompt' has a frozen encoder anyhow.*leave model.encoder at 'trained'"):
+        check_trial(config)
