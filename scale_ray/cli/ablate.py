@@ -15,6 +15,7 @@ from scale_ray.cli.options import (
     CpusPerTrial,
     Device,
     DryRun,
+    Frozen,
     GpusPerTrial,
     KeepModel,
     Local,
@@ -50,6 +51,7 @@ def ablate(
     benchmark: Benchmark = None,
     root: Root = None,
     weights: Weights = None,
+    frozen: Frozen = False,
     steps: Steps = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -76,7 +78,12 @@ def ablate(
     decided = {"method": "--losses", "losses.terms": "--losses"} | (
         {"model.backbone": "--backbones"} if backbones else {}
     )
-    options = {"data.benchmark": benchmark, "model.weights": weights, "parallel.workers": workers_per_trial}
+    options = {
+        "data.benchmark": benchmark,
+        "model.weights": weights,
+        "model.encoder": "frozen" if frozen else None,
+        "parallel.workers": workers_per_trial,
+    }
     base, domain_pairs = base_of_grid(options, decided, pairs=pairs, steps=steps, config=config, settings=settings)
     known = base.data.benchmark
     chosen = "model.backbone" in read_settings(settings) | read_config(config)

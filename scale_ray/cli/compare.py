@@ -18,6 +18,7 @@ from scale_ray.cli.options import (
     CpusPerTrial,
     Device,
     DryRun,
+    Frozen,
     GpusPerTrial,
     KeepModel,
     Local,
@@ -64,6 +65,7 @@ def compare(
         ),
     ] = None,
     weights: Weights = None,
+    frozen: Frozen = False,
     steps: Steps = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -91,6 +93,7 @@ def compare(
         "data.benchmark": benchmark,
         "model.backbone": backbone,
         "model.weights": weights,
+        "model.encoder": "frozen" if frozen else None,
         "parallel.workers": workers_per_trial,
     }
     base, domain_pairs = base_of_grid(options, decided, pairs=pairs, steps=steps, config=config, settings=settings)

@@ -38,6 +38,15 @@ Weights = Annotated[
         rich_help_panel=TRAINED,
     ),
 ]
+Frozen = Annotated[
+    bool,
+    typer.Option(
+        "--frozen",
+        metavar="",
+        help="Keep the encoder frozen: its features are computed once, and heads on a bottleneck train on them.",
+        rich_help_panel=TRAINED,
+    ),
+]
 Steps = Annotated[
     int | None,
     typer.Option(
@@ -154,7 +163,7 @@ Address = Annotated[
 def base_config(
     options: Mapping[str, Any], *, steps: int | None, file: Path | None, settings: dict[str, Any]
 ) -> TrialConfig:
-    """The benchmark's defaults, then the file's fields, then the options', then the settings'.
+    """The benchmark's defaults, those of a frozen encoder, then the file's fields, the options' and the settings'.
 
     Args:
         options: dotted path -> value, or None where the option was not given.
@@ -165,7 +174,7 @@ def base_config(
     Raises:
         ConfigError: a field or value that cannot be, or a benchmark without usual domain pairs and no pair given.
     """
-    from scale_ray.data.benchmarks import check_benchmark
+    from scale_ray.data.benchmarks import FROZEN_DEFAULTS, check_benchmark
 
     of_file = read_config(file)
     given = {path: value for path, value in options.items() if value is not None}
@@ -179,6 +188,8 @@ def base_config(
         raise ConfigError(
             f"{benchmark} has no usual domain pair: name one (train: --source, --target; ablate: --pairs)"
         )
+    if named.get("model.encoder") == "frozen":
+        changes |= FROZEN_DEFAULTS
     changes |= of_file
     if steps is not None:
         usual = TrialConfig().replace(changes).optim

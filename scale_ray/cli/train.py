@@ -16,6 +16,7 @@ from scale_ray.cli.options import (
     Compile,
     ConfigFile,
     Device,
+    Frozen,
     KeepModel,
     Root,
     Settings,
@@ -61,6 +62,7 @@ def train(
         str | None, typer.Option(metavar="NAME", help="Encoder. Default: the benchmark's.", rich_help_panel=TRAINED)
     ] = None,
     weights: Weights = None,
+    frozen: Frozen = False,
     steps: Steps = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Default: 0.", rich_help_panel=TRAINED)] = None,
     config: ConfigFile = None,
@@ -98,6 +100,7 @@ def train(
         "data.target": target,
         "model.backbone": backbone,
         "model.weights": weights,
+        "model.encoder": "frozen" if frozen else None,
         "seed": seed,
         **_method_and_terms(method, losses),
     }

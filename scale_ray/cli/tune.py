@@ -19,6 +19,7 @@ from scale_ray.cli.options import (
     CpusPerTrial,
     Device,
     DryRun,
+    Frozen,
     GpusPerTrial,
     KeepModel,
     Local,
@@ -114,6 +115,7 @@ def tune(
     benchmark: Benchmark = None,
     root: Root = None,
     weights: Weights = None,
+    frozen: Frozen = False,
     steps: Steps = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -141,6 +143,7 @@ def tune(
         "losses.terms": losses,
         "model.backbone": backbone,
         "model.weights": weights,
+        "model.encoder": "frozen" if frozen else None,
         "parallel.workers": workers_per_trial,
     }
     base, domain_pairs = base_of_grid(options, {}, pairs=pairs, steps=steps, config=config, settings=settings)

@@ -29,7 +29,7 @@ from scale_ray.models.backbones import weights_digest
 from scale_ray.store import Store
 from scale_ray.training.check import content_digest, open_data
 from scale_ray.training.seeding import generator
-from scale_ray.training.setup import find_device
+from scale_ray.training.setup import find_device, keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +133,7 @@ def _shape(config: TrialConfig, domain: Domain) -> tuple[int, ...]:
 
 def _compute(config: TrialConfig, domain: Domain, execution: Execution, path: Path) -> None:
     device = find_device(execution.device)
+    keep_freed_memory()
     encoder = build_encoder(config.model.backbone, config.model.weights).to(device).eval()
     if execution.channels_last:
         encoder = encoder.to(memory_format=torch.channels_last)

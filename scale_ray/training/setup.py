@@ -1,6 +1,8 @@
 """A process made ready to train: device, threads, determinism, and the freshly initialised method."""
 
+import ctypes
 import os
+import platform
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +12,9 @@ from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.methods import METHODS, Method, Setting
 from scale_ray.training.seeding import step_seed
 from scale_ray.workers import ALONE, Workers
+
+# Parameters of glibc's mallopt.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def build_method(
@@ -86,12 +91,26 @@ def find_device(name: str) -> torch.device:
 def configure_torch(threads: int) -> None:
     """Set the process up for training that is bit-equal from run to run."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
     # cuBLAS needs this for deterministic products; it reads it when its first handle is made.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Nothing here reads memory before writing it; filling it first cost 7 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+
+
+def keep_freed_memory() -> None:
+    """Keep what tensors on the CPU free, for the next ones, instead of giving it back to the system each time.
+
+    glibc maps every large block anew, and the kernel clears its pages: half the time of a convolution on 64 images.
+    No result changes; other systems' allocators have no such switch (https://man7.org/linux/man-pages/man3/mallopt.3.html).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def describe_device(device: torch.device) -> str:
