@@ -141,7 +141,14 @@ class Batches:
 
     def _fetch(self, images: np.ndarray, places: np.ndarray) -> Tensor:
         """This worker's images of those at `places`."""
-        return torch.from_numpy(images[places[self._workers.rows(len(places))]]).to(self._device)
+        rows = places[self._workers.rows(len(places))]
+        if self._device.type != "cuda":
+            return torch.from_numpy(images[rows]).to(self._device)
+        # Nobody waits for a copy out of pinned memory; each batch has its own, which torch uses again only once the
+        # copy is done. Read straight into it: `take` with its default mode would copy once more.
+        pinned = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        np.take(images, rows, axis=0, out=pinned.numpy(), mode="clip")
+        return pinned.to(self._device, non_blocking=True)
 
     def _view(self, view: Callable[..., Tensor], images: Tensor, stream: str, step: int) -> Tensor:
         return view(
