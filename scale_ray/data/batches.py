@@ -110,8 +110,10 @@ class Batches:
         indices = self._draw("source", step, len(self._source.labels), self._source_weights)
         images = self._fetch(self._source.images, self._source.places[indices.numpy()])
         view = self._view(weak_view, images, "source_weak", step)
-        labels = torch.from_numpy(self._source.labels[indices.numpy()]).to(self._device)
-        return SourceBatch(view, labels)
+        labels = torch.from_numpy(self._source.labels[indices.numpy()])
+        # Out of pageable memory the copy would wait for all work queued on the GPU.
+        labels = labels.pin_memory() if self._device.type == "cuda" else labels
+        return SourceBatch(view, labels.to(self._device, non_blocking=True))
 
     def target(self, step: int) -> TargetBatch:
         """Step's target images, weak and strong view."""
