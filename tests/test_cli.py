@@ -23,6 +23,7 @@ from s3_server import S3Server
 
 from scale_ray import __version__, cli
 from scale_ray.config import identity
+from scale_ray.data.manifest import read_about
 from scale_ray.models import build_encoder
 from scale_ray.records import Failure, Provenance, Record
 from scale_ray.store import PlannedCell, Store, StudyPlan
@@ -700,6 +701,78 @@ def test_data_list_names_every_benchmark() -> None:
         "pacs",
         "image_folder",
     ]
+
+
+@pytest.fixture
+def filled_cache(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with two decoded domains of 16 x 3 x 100 x 100 bytes, and what someone else keeps in that folder."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(cache))
+    command("data", "prepare", "image_folder", "--root", images, "--resize", "100")
+    (cache / "mine").mkdir()
+    (cache / "mine" / "thesis.tex").write_text("all of it")
+    return cache
+
+
+def test_data_cache_shows_what_lies_there(filled_cache: Path) -> None:
+    (filled_cache / "decoded" / ".abc.unfinished").mkdir()
+    outcome = command("data", "cache")
+    assert outcome.status == 0
+    head, *rows, total = outcome.out.splitlines()
+    assert re.split("  +", head.strip()) == ["kind", "holds", "size", "last used"]
+    parts = [re.split("  +", row.strip()) for row in rows]
+    assert sorted(part[:3] for part in parts) == [
+        ["decoded images", "image_folder Art, 100 px", "0.5 MiB"],
+        ["decoded images", "image_folder Real World, 100 px", "0.5 MiB"],
+        ["file digests", "of 2 folders", "0.0 MiB"],
+        ["unfinished", "decoded images", "0.0 MiB"],
+    ]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", part[3]) for part in parts)
+    assert total.endswith(f" MiB in {filled_cache}")
+
+
+def test_data_cache_says_when_it_was_last_used(filled_cache: Path, images: Path) -> None:
+    for path in (filled_cache / "decoded").iterdir():
+        os.utime(path, (1e9, 1e9))  # 2001
+    assert command("data", "cache").out.count(" 2001-09-") == 2
+    command("data", "prepare", "image_folder", "--root", images, "--resize", "100")
+    assert " 2001-09-" not in command("data", "cache").out
+
+
+def test_data_clear_deletes_what_is_ours_and_idle(filled_cache: Path) -> None:
+    kept, old = (filled_cache / "decoded" / f".abc.{name}" for name in ("new", "old"))
+    kept.mkdir()
+    old.mkdir()
+    os.utime(old, (1e9, 1e9))
+    (images,) = (path for path in filled_cache.glob("decoded/*/images.npy") if "Art" in read_about(path.parent))
+    mapped = np.load(images, mmap_mode="r")
+    before = mapped.sum()
+    outcome = command("data", "clear", "--yes")
+    assert outcome.status == 0
+    assert outcome.out.splitlines() == [
+        f"deleted 0.9 MiB in {filled_cache}",
+        "left: 1 that a running process may be making",
+    ]
+    assert mapped.sum() == before  # a trial that runs reads on
+    assert [path.name for path in (filled_cache / "decoded").iterdir()] == [kept.name]
+    assert list((filled_cache / "file_digests").iterdir()) == []
+    assert (filled_cache / "mine" / "thesis.tex").read_text() == "all of it"
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
+def test_data_clear_asks_first(filled_cache: Path, monkeypatch: pytest.MonkeyPatch, answer: str, status: int) -> None:
+    monkeypatch.setattr(sys, "stdin", StringIO(answer))
+    outcome = command("data", "clear")
+    assert outcome.status == status
+    assert f"delete 0.9 MiB in {filled_cache}?" in outcome.out
+    assert (len(list((filled_cache / "decoded").iterdir())) == 0) == (status == 0)
+
+
+def test_data_cache_and_clear_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "none"))
+    assert command("data", "cache") == (0, f"0.0 MiB in {tmp_path}/none\n", "")
+    assert command("data", "clear") == (0, f"deleted 0.0 MiB in {tmp_path}/none\n", "")
+    assert not (tmp_path / "none").exists()
 
 
 # The command itself

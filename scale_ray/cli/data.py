@@ -1,5 +1,6 @@
-"""scale-ray data: list, check and prepare benchmarks."""
+"""scale-ray data: list, check and prepare benchmarks; see and empty the cache."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ from rich.table import Table
 
 from scale_ray.cli.console import console
 
-app = typer.Typer(help="List, check and prepare benchmarks.", no_args_is_help=True)
+app = typer.Typer(help="List, check and prepare benchmarks; see and empty the cache.", no_args_is_help=True)
 
 Root = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Images of a benchmark: FOLDER/domain/class/image.")]
 BenchmarkName = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A name that `scale-ray data list` shows.")]
@@ -61,6 +62,47 @@ def prepare(
         console.print(f"{domain.name}: {count:,} images of {width} x {height} px, {_mebibytes(domain.images.nbytes)}")
     total = sum(domain.images.nbytes for domain in domains)
     console.print(f"{benchmark}: {len(domains)} domains, {_mebibytes(total)}, in {cache_folder()}")
+
+
+@app.command("cache")
+def show_cache() -> None:
+    """Show what lies in the cache folder: decoded images, drawn digits, digests of image files."""
+    from scale_ray.data.cache import cache_folder
+    from scale_ray.data.cached import cache_entries
+
+    entries = cache_entries()
+    if entries:
+        table = Table("kind", "holds", "size", "last used", box=None, pad_edge=False)
+        table.columns[2].justify = "right"
+        for entry in entries:
+            used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+            table.add_row(entry.kind, entry.about, _mebibytes(entry.size), used)
+        console.print(table)
+    console.print(f"{_mebibytes(sum(entry.size for entry in entries))} in {cache_folder()}")
+
+
+@app.command("clear")
+def clear_cache(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
+) -> None:
+    """Delete what `scale-ray data cache` shows; it is made anew when it is needed.
+
+    Trials that run are not disturbed: what they have opened stays mapped until they end, and what a process is just
+    making is left.
+    """
+    from scale_ray.data import cached
+    from scale_ray.data.cache import cache_folder
+
+    entries = cached.cache_entries()
+    idle = [entry for entry in entries if not entry.busy]
+    size = _mebibytes(sum(entry.size for entry in idle))
+    if idle and not yes and not typer.confirm(f"delete {size} in {cache_folder()}?"):
+        console.print("nothing deleted")
+        raise typer.Exit(1)
+    cached.clear_cache(idle)
+    console.print(f"deleted {size} in {cache_folder()}")
+    if len(idle) < len(entries):
+        console.print(f"left: {len(entries) - len(idle)} that a running process may be making")
 
 
 def _mebibytes(number: int) -> str:

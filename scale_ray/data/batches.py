@@ -111,8 +111,10 @@ class Batches:
         indices = self._draw("source", step, len(self._source.labels), self._source_weights)
         images = self._fetch(self._source.images, self._source.places[indices.numpy()])
         view = self._view(self._views.weak, images, "source_weak", step)
-        labels = torch.from_numpy(self._source.labels[indices.numpy()]).to(self._device)
-        return SourceBatch(view, labels)
+        labels = torch.from_numpy(self._source.labels[indices.numpy()])
+        # Out of pageable memory the copy would wait for all work queued on the GPU.
+        labels = labels.pin_memory() if self._device.type == "cuda" else labels
+        return SourceBatch(view, labels.to(self._device, non_blocking=True))
 
     def target(self, step: int) -> TargetBatch:
         """Step's target images, weak and strong view."""
@@ -142,7 +144,15 @@ class Batches:
 
     def _fetch(self, images: np.ndarray, places: np.ndarray) -> Tensor:
         """This worker's images of those at `places`."""
-        return torch.from_numpy(images[places[self._workers.rows(len(places))]]).to(self._device)
+        rows = places[self._workers.rows(len(places))]
+        if self._device.type != "cuda":
+            return torch.from_numpy(images[rows]).to(self._device)
+        # Nobody waits for a copy out of pinned memory; each batch has its own, which torch uses again only once the
+        # copy is done. Read straight into it: `take` with its default mode would copy once more.
+        dtype = torch.from_numpy(np.empty(0, images.dtype)).dtype  # bytes of images, or halves of features
+        pinned = torch.empty((len(rows), *images.shape[1:]), dtype=dtype, pin_memory=True)
+        np.take(images, rows, axis=0, out=pinned.numpy(), mode="clip")
+        return pinned.to(self._device, non_blocking=True)
 
     def _view(self, view: Callable[..., Tensor], images: Tensor, stream: str, step: int) -> Tensor:
         return view(

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-_ABANDONED_SECONDS = 24 * 3600
+ABANDONED_SECONDS = 24 * 3600
 _PLAIN_LINE_SECONDS = 10
 
 
@@ -51,10 +51,14 @@ def open_or_build(folder: Path, load: Callable[[Path], R], build: Callable[[Path
     """
     if folder.is_dir():
         try:
-            return load(folder)
+            loaded = load(folder)
         except (OSError, ValueError, EOFError, KeyError) as error:
             logger.warning("cache %s is damaged (%s): it is made anew", folder, error)
-            _discard(folder)
+            discard(folder)
+        else:
+            with suppress(OSError):  # its time says when it was last used; in a cache of others it stays
+                os.utime(folder)
+            return loaded
     with _publishing(folder) as unfinished:
         build(unfinished)
     return load(folder)
@@ -94,22 +98,32 @@ def _not_written(folder: Path, error: OSError) -> DataError:
     )
 
 
-def _discard(folder: Path) -> None:
-    """Move a folder out of the way in one step, so that nobody opens half of it, and delete it."""
-    away = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+def discard(path: Path) -> None:
+    """Move a folder or file of the cache out of the way in one step, so that nobody opens half of it, and delete it.
+
+    Raises:
+        DataError: it cannot be deleted.
+    """
     try:
-        folder.rename(away / folder.name)
+        away = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            path.rename(away / path.name)
+        finally:
+            shutil.rmtree(away, ignore_errors=True)
     except FileNotFoundError:
         pass  # another process was quicker
-    finally:
-        shutil.rmtree(away, ignore_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be deleted ({error.strerror}): check whose it is, or name another folder in "
+            "SCALE_RAY_CACHE"
+        ) from error
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Delete what killed processes left unfinished: it can be gigabytes."""
     for path in folder.parent.glob(f".{folder.name}.*"):
         with suppress(FileNotFoundError):  # its process has just finished
-            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
 
 

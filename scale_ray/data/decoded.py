@@ -27,6 +27,7 @@ from scale_ray.data.image_folder import (
     list_images,
     listing_digest,
 )
+from scale_ray.data.manifest import check_manifest, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def open_domains(
     listings = checked_listings(benchmark, folders)
     for name in folders:
         _warn_of_counts(benchmark, name, listings[name])
-    return [_open_folder(name, folders[name], listings[name], resize, corrupt) for name in names]
+    return [_open_folder(benchmark, name, folders[name], listings[name], resize, corrupt) for name in names]
 
 
 def domain_names(benchmark: str, *, root: Path | None) -> list[str]:
@@ -178,11 +179,14 @@ def _warn_of_counts(benchmark: str, domain: str, listing: Listing) -> None:
         )
 
 
-def _open_folder(name: str, folder: Path, listing: Listing, resize: int, corrupt: Literal["error", "skip"]) -> Domain:
+def _open_folder(
+    benchmark: str, name: str, folder: Path, listing: Listing, resize: int, corrupt: Literal["error", "skip"]
+) -> Domain:
     key = f"{listing_digest(folder, listing)[:32]}-{resize}-v{DECODER_VERSION}"
 
     def build(unfinished: Path) -> None:
         _decode_all(folder, listing, resize, corrupt, unfinished)
+        write_manifest(unfinished, f"{benchmark} {name}, {resize} px")
 
     images, labels, skipped = open_or_build(cache_folder() / "decoded" / key, _load, build)
     if skipped and corrupt == "error":
@@ -195,10 +199,9 @@ def _open_folder(name: str, folder: Path, listing: Listing, resize: int, corrupt
 
 
 def _load(stored: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    check_manifest(stored)
     images = np.asarray(np.load(stored / "images.npy", mmap_mode="r"))
     labels = np.load(stored / "labels.npy")
-    if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images, {len(labels)} labels")
     return images, labels, json.loads((stored / "skipped.json").read_bytes())
 
 

@@ -135,3 +135,20 @@ def test_observed_pseudo_labels_make_rare_classes_frequent_and_are_the_state(tin
 
 def test_steps_per_epoch_is_rounded_up(tiny_config: TrialConfig) -> None:
     assert batches(tiny_config.replace({"optim.batch_size": 8}), [0] * 17).steps_per_epoch == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gets_the_same_images_and_labels_and_is_never_waited_for(tiny_config: TrialConfig) -> None:
+    plain = tiny_config.replace({"views.flip": False, "views.crop_scale": (1, 1), "views.randaugment_operations": 0})
+    on_host, on_device = batches(plain, [0, 1, 2] * 4), batches(plain, [0, 1, 2] * 4)
+    on_device._device = torch.device("cuda")
+    wanted = [(on_host.source(step), on_host.target(step)) for step in range(20)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        made = [(on_device.source(step), on_device.target(step)) for step in range(20)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for (source, target), (our_source, our_target) in zip(wanted, made, strict=True):
+        assert torch.equal(our_source.labels.cpu(), source.labels)
+        for ours, theirs in ((our_source.images, source.images), (our_target.weak, target.weak)):
+            torch.testing.assert_close(ours.cpu(), theirs, atol=1e-4, rtol=0)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from scale_ray.config import ConfigError
+from scale_ray.data import manifest
 from scale_ray.data.benchmarks import BENCHMARKS, DataError
 from scale_ray.data.cache import cache_folder
 from scale_ray.data.check import check_data
@@ -352,7 +353,17 @@ def test_digests_are_kept_by_size_and_time_of_change(tmp_path: Path, caplog: pyt
     assert domain_digest("image_folder", "photo", root=root) != before
 
 
-@pytest.mark.parametrize("damage", ["shorter", "gone", "nonsense"])
+def flip_a_byte(path: Path) -> None:
+    """Another byte near the end, the same size, and a new time of change, as any program leaves that writes."""
+    content, before = bytearray(path.read_bytes()), path.stat()
+    content[-3] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize(
+    "damage", ["shorter", "gone", "nonsense", "flipped image", "flipped label", "no manifest", "no real manifest"]
+)
 def test_damaged_arrays_are_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     root = write_tree(tmp_path / "root", {"photo": TWO_DOMAINS["photo"]})
     wanted = np.array(open_all(root, "photo")[0].images)
@@ -361,11 +372,35 @@ def test_damaged_arrays_are_made_anew(tmp_path: Path, caplog: pytest.LogCaptureF
         os.truncate(stored / "images.npy", 300)
     elif damage == "gone":
         (stored / "labels.npy").unlink()
-    else:
+    elif damage == "nonsense":
         (stored / "skipped.json").write_text("?")
-    assert (open_all(root, "photo")[0].images == wanted).all()
+    elif damage == "no manifest":
+        (stored / "manifest.json").unlink()
+    elif damage == "no real manifest":
+        (stored / "manifest.json").write_text("[]")
+    else:
+        flip_a_byte(stored / {"flipped image": "images.npy", "flipped label": "labels.npy"}[damage])
+    (found,) = open_all(root, "photo")
+    assert (found.images == wanted).all()
+    assert found.labels.tolist() == [0, 0, 0, 1, 1]
     assert "is damaged" in caplog.text
     assert [path.name for path in (cache_folder() / "decoded").iterdir()] == [stored.name]
+
+
+def test_arrays_that_were_only_touched_are_hashed_once_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_tree(tmp_path / "root", {"photo": TWO_DOMAINS["photo"]})
+    open_all(root, "photo")
+    (stored,) = (cache_folder() / "decoded").iterdir()
+    os.utime(stored / "images.npy", (1, 1))
+    hashed = []
+    sha256 = manifest._sha256
+    monkeypatch.setattr(manifest, "_sha256", lambda path: hashed.append(path.name) or sha256(path))
+    for _ in range(2):
+        open_all(root, "photo")
+    assert hashed == ["images.npy"]
+    assert "is damaged" not in caplog.text
 
 
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
