@@ -40,8 +40,10 @@ class ProjectionBank(nn.Module):
         members = nn.functional.one_hot(labels, len(self.count))
         order = members.cumsum(dim=0).gather(1, labels[:, None]).squeeze(1) - 1  # 0, 1, 2 … within the class
         total = members.sum(dim=0)
-        # More of one class than there are places: only the last ones, for two writes to a place have no order.
-        newest = order >= (total - size)[labels]
-        places = (self.count[labels] + order) % size
-        self.features[labels[newest], places[newest]] = features[newest].to(self.features.dtype)
+        # More of one class than there are places: writes to one place have no order, so all write what the last would.
+        # To leave the others out would take their number, and a GPU's host would wait for it.
+        last = order + (total[labels] - 1 - order) // size * size
+        by_class = labels.argsort(stable=True)
+        newest = by_class[(total.cumsum(dim=0) - total)[labels] + last]
+        self.features[labels, (self.count[labels] + order) % size] = features[newest].to(self.features.dtype)
         self.count += total

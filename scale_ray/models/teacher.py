@@ -1,9 +1,9 @@
 """The teacher: a slow copy of the student that is never optimised (METHOD 1)."""
 
-from collections.abc import Sequence
+from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from scale_ray.models.network import Network, batch_norms
@@ -25,16 +25,30 @@ class Teacher(AveragedModel):
     module: Network
 
     def __init__(self, student: Network, momentum: float):
-        def average(teacher: Sequence[Tensor], student: Sequence[Tensor], steps: Tensor | int) -> None:
-            if teacher[0].is_floating_point():
-                keep = min(1 - 1 / (int(steps) + 1), momentum)
-                torch._foreach_lerp_(list(teacher), list(student), 1 - keep)
-            else:  # BatchNorm's count of batches is not a quantity to average
-                torch._foreach_copy_(list(teacher), list(student))
-
-        super().__init__(student, multi_avg_fn=average, use_buffers=True)
+        super().__init__(student, use_buffers=True)
+        self._momentum = momentum
+        # n_averaged, which is the state, as a number: to read that one off a GPU would make every step wait for it.
+        self._updates = 0
+        self.register_load_state_dict_post_hook(_read_updates)
         self.requires_grad_(False)
         self.label_mode()
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """What AveragedModel's does with `multi_avg_fn`, without its reads of n_averaged."""
+        averaged: list[tuple[Tensor, Tensor]] = []
+        copied: list[tuple[Tensor, Tensor]] = []
+        of_both = (chain(each.parameters(), each.buffers()) for each in (self.module, model))
+        for mine, theirs in zip(*of_both, strict=True):
+            # The first update copies; BatchNorm's counts of batches are no quantities to average.
+            (averaged if self._updates and mine.is_floating_point() else copied).append((mine, theirs))
+        if averaged:
+            keep = min(1 - 1 / (self._updates + 1), self._momentum)
+            torch._foreach_lerp_([mine for mine, _ in averaged], [theirs for _, theirs in averaged], 1 - keep)
+        if copied:
+            torch._foreach_copy_([mine for mine, _ in copied], [theirs for _, theirs in copied])
+        self.n_averaged += 1
+        self._updates += 1
 
     def label_mode(self) -> None:
         """Ready for pseudo-labelling: BatchNorm on batch statistics, everything else in evaluation mode."""
@@ -45,3 +59,8 @@ class Teacher(AveragedModel):
             layer.train()
             # Without tracking, a training forward normalises by the batch and touches no buffer.
             layer.track_running_stats = False
+
+
+def _read_updates(teacher: nn.Module, keys: object) -> None:
+    assert isinstance(teacher, Teacher)
+    teacher._updates = int(teacher.n_averaged)
