@@ -189,22 +189,24 @@ def transform(case: Case, *, strong: bool, tensors: bool) -> v2.Compose:
 
 def run_theirs(case: Case, workers: int, tensors: bool, results: Any) -> None:
     torch.set_num_threads(1)
-    on_gpu = case.device != "cpu"
-    loader = DataLoader(Pairs(case, tensors=tensors), STEP // 2, num_workers=workers, pin_memory=on_gpu)
+    pairs = Pairs(case, tensors=tensors)
+    loader = DataLoader(pairs, STEP // 2, num_workers=workers, pin_memory=case.device != "cpu")
     steps = iter(loader)
     pids = [os.getpid(), *(worker.pid for worker in steps._workers)]
 
-    def take(count: int) -> None:
-        for image, label, (weak, strong) in islice(steps, count):
-            if on_gpu:
-                for part in (image, label, weak, strong):
-                    part.to(case.device, non_blocking=True)
-        synchronise(case.device)
-
-    take(WARM_UP)
+    take(steps, WARM_UP, case.device)
     wall, cpu = time.perf_counter(), cpu_seconds(pids)
-    take(case.steps)
+    take(steps, case.steps, case.device)
     results.put((time.perf_counter() - wall, cpu_seconds(pids) - cpu))
+    del steps  # ends the workers in good order while this process is still whole
+
+
+def take(steps: Iterator[Any], count: int, device: str) -> None:
+    for image, label, (weak, strong) in islice(steps, count):
+        if device != "cpu":
+            for part in (image, label, weak, strong):
+                part.to(device, non_blocking=True)
+    synchronise(device)
 
 
 def theirs(case: Case, processes: int, *, tensors: bool) -> Speed:
@@ -303,7 +305,7 @@ def main() -> None:
             [
                 *notes,
                 "a core's figure: images a second of CPU time of all processes of the pipeline",
-                f"medians of {arguments.rounds} rounds of {arguments.steps} steps, the pipelines taking turns",
+                f"medians; rounds: {arguments.rounds}, of {arguments.steps} steps, the pipelines taking turns",
             ],
         )
     )
