@@ -283,8 +283,28 @@ def _warp(
     images: Tensor, matrices: Tensor, *, size: int | None = None, padding: Literal["zeros", "border"] = "zeros"
 ) -> Tensor:
     shape = list(images.shape) if size is None else [*images.shape[:2], size, size]
-    grid = nn_functional.affine_grid(_like(matrices, images), shape, align_corners=False)
+    grid = _grid(_like(matrices, images), shape)
     return nn_functional.grid_sample(images, grid, padding_mode=padding, align_corners=False)
+
+
+def _grid(matrices: Tensor, shape: list[int]) -> Tensor:
+    """Torch's affine_grid (B, H, W, 2); on a CPU some ten times faster where rows and columns stay what they are.
+
+    Torch multiplies a matrix of three columns for every pixel. Without rotation and shear each row and each column
+    needs one product and one sum, in the same order: the bits are the same, too.
+    """
+    if matrices.device.type != "cpu" or matrices[:, 0, 1].any() or matrices[:, 1, 0].any():
+        return nn_functional.affine_grid(matrices, shape, align_corners=False)
+    batch, _, height, width = shape
+    grid = matrices.new_empty(batch, height, width, 2)
+    grid[..., 0] = (_centres(width) * matrices[:, 0, :1] + matrices[:, 0, 2:])[:, None, :]
+    grid[..., 1] = (_centres(height) * matrices[:, 1, 1:2] + matrices[:, 1, 2:])[:, :, None]
+    return grid
+
+
+def _centres(side: int) -> Tensor:
+    """Where the pixels' centres lie on a side that runs from -1 to 1."""
+    return torch.linspace(-1, 1, side) * (side - 1) / side
 
 
 def _whole_pixels(strength: Tensor, side: int) -> Tensor:

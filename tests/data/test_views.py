@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.functional import affine_grid
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
@@ -12,6 +13,7 @@ from scale_ray.data.views import (
     IMAGENET_STD,
     OPERATIONS,
     STRONG_VIEWS,
+    _grid,
     colour_affine,
     crop_and_flip,
     evaluation_view,
@@ -247,6 +249,15 @@ def test_crops_keep_the_asked_area_and_aspect_and_lie_anywhere_within_the_image(
         assert start.min() > -1e-3
         assert (start + extent).max() < 1 + 1e-3
         assert (start / (1 - extent)).mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("shear", [0.0, 0.3])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 12), (128, 128), (37, 224)])
+def test_the_grid_is_torchs(height: int, width: int, shear: float) -> None:
+    matrices = torch.rand(5, 2, 3, generator=seeded()) - 0.5
+    matrices[:, 0, 1], matrices[:, 1, 0] = shear, 0
+    shape = [5, 3, height, width]
+    torch.testing.assert_close(_grid(matrices, shape), affine_grid(matrices, shape, align_corners=False))
 
 
 # -------------------------------------------------------------------------------------------------------- randaugment
