@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -32,6 +32,21 @@ Precision = Literal["float32", "bf16"]
 
 # The order in which a combination of loss terms is written everywhere: ce+ssl+dist+reg. Other terms follow by name.
 _TERM_ORDER = ("ce", "ssl", "dist", "reg")
+
+
+class Variant(NamedTuple):
+    """A choice that makes another form of a method: a row of its own, beside its kin."""
+
+    term: str | None  # the loss term that reads it; None: the method's own, in its `reads`
+    written: Mapping[object, str]  # value -> what follows the method's name; a value that is not here is the usual one
+
+
+# By dotted path. Numbers are no variants: a table of one threshold and a table of another are two tables.
+VARIANTS: dict[str, Variant] = {
+    "losses.contrast": Variant("dist", {"proto": " proto", "bank": " bank"}),
+    "baseline.entropy_conditioning": Variant(None, {True: "+E"}),
+    "baseline.prompt_ensemble": Variant(None, {True: " ensemble"}),
+}
 
 
 class ConfigError(ValueError):
@@ -384,8 +399,20 @@ class TrialConfig(_Part):
 
     @property
     def approach(self) -> str:
-        """What trains, in short: the loss combination of scale and source_only, of any other method its name."""
-        return self.combination if self.method in ("scale", "source_only") else self.method
+        """What trains, in short: the loss combination of scale and source_only, of any other method its variant."""
+        if self.method not in ("scale", "source_only"):
+            return self.variant
+        return self.combination if self.variant == self.method else f"{self.combination} ({self.variant})"
+
+    @property
+    def variant(self) -> str:
+        """The method, and what sets it apart from its usual form: `scale`, `scale bank`, `cdan+E`."""
+        chosen = [
+            variant.written.get(self.value(path), "")
+            for path, variant in VARIANTS.items()
+            if variant.term is None or variant.term in self.losses.terms
+        ]
+        return "".join([self.method, *chosen])
 
     def canonical_json(self) -> str:
         """One text for one meaning: keys sorted, floats in shortest form, no spaces."""

@@ -164,11 +164,11 @@ CostKey = tuple[str, str]  # combination or method; backbone and sizes
 
 
 def seconds_per_step(records: Iterable[Record]) -> dict[CostKey, float]:
-    """Measured cost by `cost_key`: mean over the finished records, evaluation included."""
+    """Measured cost by `cost_key`: mean over the finished records that took a step, evaluation included."""
     seconds: dict[CostKey, float] = defaultdict(float)
     steps: dict[CostKey, int] = defaultdict(int)
     for record in records:
-        if record.result is not None:
+        if record.result is not None and record.result.steps:
             key = cost_key(record.config)
             seconds[key] += record.provenance.wall_seconds
             steps[key] += record.result.steps
@@ -187,6 +187,8 @@ def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[
     """
     total = 0.0
     for config, steps in work:
+        if not steps:  # measured, and never trained
+            continue
         key = cost_key(config)
         alike = [cost for (_, network), cost in measured.items() if network == key[1]]
         if not alike:

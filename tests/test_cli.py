@@ -439,6 +439,26 @@ def test_a_comparison_plans_every_method_and_says_whose_it_is(images: Path, tmp_
     assert any("https://arxiv.org/abs/1505.07818" in line for line in lines)
 
 
+def test_variants_of_a_method_stand_beside_it(images: Path, tmp_path: Path) -> None:
+    methods = (
+        "cdan, cdan / baseline.entropy_conditioning=true, scale, scale/losses.contrast=bank, "
+        "scale:ce+dist/losses.contrast=proto@mobilenet_v2=none"
+    )
+    outcome = compare(images, tmp_path, "--methods", methods)
+    assert outcome.status == 0, outcome.err
+    lines = outcome.out.splitlines()
+    cells = [re.sub("  +", " | ", line[14:]) for line in lines if line.endswith("to do")]
+    assert cells == [
+        "Art>Real World cdan lenet seed 0 | to do",
+        "Art>Real World cdan+E lenet seed 0 | to do",
+        "Art>Real World ce+ssl+dist+reg lenet seed 0 | to do",
+        "Art>Real World ce+ssl+dist+reg (scale bank) lenet seed 0 | to do",
+        "Art>Real World ce+dist (scale proto) mobilenet_v2 seed 0 | to do",
+    ]
+    assert "cdan+E: 2.0 x the passes of source_only" in lines
+    assert "scale bank ce+ssl+dist+reg: 2.7 x the passes of source_only" in lines
+
+
 def test_all_methods_that_need_no_extra_are_compared_by_default(images: Path, tmp_path: Path) -> None:
     outcome = compare(images, tmp_path)
     assert "comparison-image_folder: 8 cells, 0 done, 8 to do" in outcome.out
@@ -462,6 +482,22 @@ def test_a_setting_of_the_baselines_goes_to_those_that_read_it(images: Path, tmp
         (["--methods", "dann:ce+ssl"], ["method 'dann' trains with ce alone"]),
         (["--methods", "dann@lenett"], ["unknown model.backbone 'lenett'"]),
         (["--methods", "dann@lenet=weights.pth"], ["no file 'weights.pth'"]),
+        (["--methods", "scale/losses.contrast"], ["--methods 'losses.contrast': write PATH=VALUE"]),
+        (["--methods", "scale/losses.contrst=bank"], ["unknown field 'losses.contrst'", "'losses.contrast'"]),
+        (["--methods", "scale/losses.contrast=banks"], ["losses.contrast: Input should be", "'banks'"]),
+        (
+            ["--methods", "scale/losses.threshold=0.9"],
+            ["losses.threshold makes no variant of a method", "losses.contrast", "with --set"],
+        ),
+        (
+            ["--methods", "dann/baseline.entropy_conditioning=true"],
+            ["method 'dann' does not read baseline.entropy_conditioning"],
+        ),
+        (
+            ["--methods", "scale:ce+ssl/losses.contrast=bank"],
+            ["losses.contrast is a setting of loss term 'dist', and ce+ssl is trained"],
+        ),
+        (["--methods", "scale,scale/losses.contrast=dist"], ["plans one cell twice"]),
         (["--methods", "dann,dann"], ["plans one cell twice (Art>Real World dann lenet seed 0)"]),
         (["--methods", ""], ["axis 'approach' has no values"]),
         (["--set", "method=dann"], ["--set method: the grid decides it", "--methods"]),

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from scale_ray import config as module
-from scale_ray.config import ConfigError, Execution, TrialConfig, TuningBudget, check_name, field_paths, identity
+from scale_ray.config import (
+    VARIANTS,
+    ConfigError,
+    Execution,
+    LossesConfig,
+    TrialConfig,
+    TuningBudget,
+    check_name,
+    field_paths,
+    identity,
+)
 
 INPUTS = {"source": "a" * 64, "target": "b" * 64}
 
@@ -216,6 +226,36 @@ def test_a_method_is_named_by_its_losses_where_they_tell_it() -> None:
         for method in ("scale", "source_only", "dann")
     }
     assert approaches == {"scale": "ce", "source_only": "ce", "dann": "dann"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "variant", "approach"),
+    [
+        ({}, "scale", "ce+ssl+dist+reg"),
+        ({"losses.contrast": "bank"}, "scale bank", "ce+ssl+dist+reg (scale bank)"),
+        ({"losses.contrast": "bank", "losses.terms": "ce+ssl"}, "scale", "ce+ssl"),  # nothing reads it
+        ({"method": "source_only", "losses.terms": "ce", "losses.contrast": "proto"}, "source_only", "ce"),
+        ({"method": "cdan", "losses.terms": "ce", "baseline.entropy_conditioning": True}, "cdan+E", "cdan+E"),
+        ({"method": "cdan", "losses.terms": "ce", "baseline.weight": 0.5}, "cdan", "cdan"),
+        (
+            {"method": "clip_zero_shot", "losses.terms": "ce", "baseline.prompt_ensemble": True},
+            "clip_zero_shot ensemble",
+            "clip_zero_shot ensemble",
+        ),
+    ],
+)
+def test_a_variant_is_named_by_what_sets_it_apart(changes: dict[str, Any], variant: str, approach: str) -> None:
+    config = TrialConfig().replace(changes)
+    assert (config.variant, config.approach) == (variant, approach)
+
+
+def test_variants_are_fields_and_their_values_are_values() -> None:
+    for path, variant in VARIANTS.items():
+        usual = TrialConfig().value(path)
+        assert usual not in variant.written
+        for value in variant.written:
+            assert TrialConfig().replace({path: value}).value(path) == value
+        assert variant.term is None or variant.term in LossesConfig().terms
 
 
 def test_every_problem_is_named_on_its_own_line() -> None:

@@ -115,6 +115,10 @@ def test_seconds_per_step_is_the_mean_over_all_steps() -> None:
         record(3, 30, **{"losses.terms": "ce", "method": "source_only"}),
         failed,
     ]
+    unmoved = record(5, 20, **{"losses.terms": "ce", "method": "clip_zero_shot"})
+    assert unmoved.result is not None
+    no_step = unmoved.result.model_copy(update={"steps": 0})
+    records.append(unmoved.model_copy(update={"result": no_step}))  # what took no step has no cost of one
     # (10 + 80) / (100 + 200), not the mean of 0.1 and 0.4.
     assert seconds_per_step(records) == {("ce+ssl+dist+reg", LENET): 0.3, ("ce", LENET): 0.1}
     assert seconds_per_step([]) == {}
@@ -129,6 +133,7 @@ def test_estimate_of_known_and_unknown_combinations() -> None:
     ]
     assert estimate_seconds(work, measured) == pytest.approx(10 + 50 + 25)
     assert estimate_seconds([], {}) == 0
+    assert estimate_seconds([(BASE.replace({"model.backbone": "clip_rn50"}), 0), *work[:1]], measured) == 10
     assert estimate_seconds([(BASE.replace({"model.backbone": "resnet50"}), 1)], measured) is None
 
 

@@ -1,5 +1,11 @@
-"""A small CLIP that knows the textures of the fixture `tiny_root` by name, as a real one knows the world."""
+"""A small CLIP that knows the classes of a few domains by name, as a real one knows the world.
 
+    PYTHONPATH=. python tests/tiny_clip.py tiny.pth
+
+trains one on `digits`, for `scale-ray compare --methods clip_zero_shot@clip_tiny=tiny.pth`.
+"""
+
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,16 +26,31 @@ TINY_TRANSFORMER = ClipBackbone(
 )
 
 
-def train_tiny_clip(root: Path, path: Path, domains: Sequence[str] = ("plain", "inverted"), steps: int = 40) -> None:
-    """Train a random `clip_tiny` on domains' images and their classes' prompts; save its state dict."""
+def train_tiny_clip(
+    root: Path | None,
+    path: Path,
+    domains: Sequence[str] = ("plain", "inverted"),
+    steps: int = 40,
+    *,
+    benchmark: str = "image_folder",
+    size: int = 16,
+    most: int = 200,
+) -> None:
+    """Train a random `clip_tiny` on domains' images and their classes' prompts; save its state dict.
+
+    Args:
+        root, benchmark, size: which images, and their side in pixels; by default the textures of `tiny_root`.
+        most: images of a domain at most, evenly spread over it.
+    """
     torch.set_num_threads(1)  # as a trial has by default
-    opened = open_domains("image_folder", domains, root=root, resize=16, corrupt="error")
+    opened = open_domains(benchmark, domains, root=root, resize=size, corrupt="error")
     clip = FrozenClip("clip_tiny", "none")
     model = clip.model.requires_grad_(True).train()
-    images = torch.cat([torch.from_numpy(each.images.copy()) for each in opened])
-    views = clip.prepare(evaluation_view(images, size=16))
+    every = [slice(None, None, -(-len(each.labels) // most)) for each in opened]
+    images = torch.cat([torch.from_numpy(each.images[few].copy()) for each, few in zip(opened, every, strict=True)])
+    labels = torch.cat([torch.from_numpy(each.labels[few]) for each, few in zip(opened, every, strict=True)])
+    views = clip.prepare(evaluation_view(images, size=size))
     texts = clip.tokenizer([f"a photo of a {name}." for name in opened[0].classes])
-    labels = torch.cat([torch.from_numpy(each.labels) for each in opened])
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     for step in range(steps):
         generator = torch.Generator().manual_seed(step)
@@ -40,3 +61,12 @@ def train_tiny_clip(root: Path, path: Path, domains: Sequence[str] = ("plain", "
         loss.backward()
         optimiser.step()
     torch.save(model.state_dict(), path)
+
+
+def train_on_digits(path: Path) -> None:
+    """It knows `mnist` and `fonts`; the other domains it never saw."""
+    train_tiny_clip(None, path, ("mnist", "fonts"), 60, benchmark="digits", size=32, most=300)
+
+
+if __name__ == "__main__":
+    train_on_digits(Path(sys.argv[1]))

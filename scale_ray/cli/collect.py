@@ -86,7 +86,7 @@ def report(
     ] = "",
 ) -> None:
     """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray."""
-    from scale_ray.report import terminal_grid, write_report
+    from scale_ray.report import stacks, terminal_table, write_report
     from scale_ray.report.build import Asked
     from scale_ray.report.claims import TOO_FEW
 
@@ -105,9 +105,9 @@ def report(
     )
     paths = write_report(store, out or (Store(store).folder or Path.cwd()) / "report", asked)
     form = f"{rows}_by_{columns}" if rows else None
-    for grid in paths.grids:
-        if grid.metric == "target_accuracy" and form in (None, grid.form):
-            console.print(terminal_grid(grid))
+    for stack in stacks(paths.grids):
+        if stack.metric == "target_accuracy" and form in (None, stack.form):
+            console.print(terminal_table(stack))
     if paths.missing:
         console.print(f"holes: {paths.missing} planned cells have no result: {paths.holes}")
     if len(paths.claims):

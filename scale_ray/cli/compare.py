@@ -29,9 +29,19 @@ from scale_ray.cli.options import (
     Weights,
     WorkersPerTrial,
     read_seeds,
+    read_values,
     split_list,
 )
-from scale_ray.config import BaselineConfig, Execution, LossesConfig, TrialConfig, check_name
+from scale_ray.config import (
+    VARIANTS,
+    BaselineConfig,
+    ConfigError,
+    Execution,
+    LossesConfig,
+    TrialConfig,
+    check_name,
+    suggest,
+)
 from scale_ray.study import comparison
 
 # scale:ce+ssl is FixMatch with a mean teacher.
@@ -43,7 +53,8 @@ def compare(
         str,
         typer.Option(
             metavar="METHOD,…",
-            help="METHOD[:TERMS][@BACKBONE[=WEIGHTS]]: scale:ce+ssl, clip_zero_shot@clip_rn50=openai.",
+            help="METHOD[:TERMS]\\[/FIELD=VALUE…][@BACKBONE[=WEIGHTS]]: scale:ce+ssl, scale/losses.contrast=bank, "
+            "cdan/baseline.entropy_conditioning=true, clip_zero_shot@clip_rn50=openai.",
             rich_help_panel=GRID,
         ),
     ] = METHODS,
@@ -130,25 +141,52 @@ def compare(
 
 
 def _approach(text: str) -> dict[str, Any]:
-    """METHOD[:TERMS][@BACKBONE[=WEIGHTS]] as the fields that it sets.
+    """METHOD[:TERMS][/FIELD=VALUE…][@BACKBONE[=WEIGHTS]] as the fields that it sets.
 
     Settings of the baselines that the method does not read get their defaults, whatever the others are given.
+
+    Raises:
+        ConfigError: no such method, or a field that makes no variant of it.
     """
     from scale_ray import methods
 
     approach, _, network = (part.strip() for part in text.partition("@"))
-    method, _, terms = (part.strip() for part in approach.partition(":"))
+    kind, *chosen = (part.strip() for part in approach.split("/"))
+    method, _, terms = (part.strip() for part in kind.partition(":"))
     backbone, _, weights = (part.strip() for part in network.partition("="))
     check_name("method", method, methods.METHODS)
     usual, unread = BaselineConfig(), BaselineConfig.model_fields.keys() - methods.METHODS[method].reads
     changes: dict[str, Any] = {f"baseline.{field}": getattr(usual, field) for field in unread}
     changes |= {"method": method, "losses.terms": terms or (LossesConfig().terms if method == "scale" else "ce")}
+    variants = read_values("--methods", chosen, example="losses.contrast=bank")
+    changes |= variants
+    for field in variants:
+        _check_variant(text, field, TrialConfig().replace(changes))
     if backbone:
         changes["model.backbone"] = backbone
     if weights:
         path = Path(weights).expanduser()
         changes["model.weights"] = str(path.absolute()) if path.is_file() else weights
     return changes
+
+
+def _check_variant(text: str, path: str, config: TrialConfig) -> None:
+    """Refuse a field that makes no row of its own, or that what is trained would silently pass over."""
+    from scale_ray.methods import METHODS
+
+    if path not in VARIANTS:
+        raise ConfigError(
+            f"--methods {text!r}: {path} makes no variant of a method: {suggest(path, VARIANTS)}choose from "
+            f"{', '.join(VARIANTS)}, or set it for all methods with --set"
+        )
+    term = VARIANTS[path].term
+    if term is None and path.removeprefix("baseline.") not in METHODS[config.method].reads:
+        raise ConfigError(f"--methods {text!r}: method {config.method!r} does not read {path}: leave it out")
+    if term is not None and term not in config.losses.terms:
+        raise ConfigError(
+            f"--methods {text!r}: {path} is a setting of loss term {term!r}, and {config.combination} is trained: add "
+            "the term, or leave the setting out"
+        )
 
 
 def _print_methods(configs: list[TrialConfig]) -> None:
@@ -159,6 +197,6 @@ def _print_methods(configs: list[TrialConfig]) -> None:
         method = METHODS[config.method]
         cost = method.passes(config).cost
         terms = f" {config.combination}" if config.method == "scale" else ""
-        console.print(f"{config.method}{terms}: {cost:.1f} x the passes of source_only")
+        console.print(f"{config.variant}{terms}: {cost:.1f} x the passes of source_only")
         console.print(f"  {method.paper}")
         console.print(f"  defaults: {method.defaults}")

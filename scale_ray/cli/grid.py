@@ -177,4 +177,5 @@ def _print_stages(plan: "Plan") -> None:
 
 def _stage_line(stage: "Stage") -> str:
     records = f", {len(stage.ends)} records" if len(stage.ends) > 1 else ""
-    return f"{stage.title}: steps {stage.first:,} to {stage.last:,}{records}"
+    steps = f"steps {stage.first:,} to {stage.last:,}" if stage.steps else "no step, measured as it is"
+    return f"{stage.title}: {steps}{records}"

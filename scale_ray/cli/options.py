@@ -202,12 +202,17 @@ def base_config(
 
 
 def read_settings(texts: Sequence[str] | None) -> dict[str, Any]:
+    """What --set was given, as path -> value."""
+    return read_values("--set", texts or (), example="losses.threshold=0.9")
+
+
+def read_values(option: str, texts: Sequence[str], *, example: str) -> dict[str, Any]:
     """`PATH=VALUE` texts as path -> value; a value that is no JSON is a string."""
     settings = {}
-    for text in texts or ():
+    for text in texts:
         path, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"--set {text!r}: write PATH=VALUE, as in losses.threshold=0.9")
+            raise ConfigError(f"{option} {text!r}: write PATH=VALUE, as in {example}")
         try:
             settings[path] = json.loads(value)
         except json.JSONDecodeError:

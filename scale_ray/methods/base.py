@@ -66,7 +66,7 @@ class Method(nn.Module, ABC):
     paper: ClassVar[str]  # whose method it is, with a URL
     defaults: ClassVar[str]  # where its settings' defaults come from
     reads: ClassVar[frozenset[str]] = frozenset()  # fields of config.baseline that it reads
-    learns: ClassVar[bool] = True  # where it does not, no step is taken: it is measured, as after its last one
+    learns: ClassVar[bool] = True  # where it does not, no step is taken: it is measured at step 0
 
     student: Student
     teacher: Teacher | None

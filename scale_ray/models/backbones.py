@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -89,7 +90,7 @@ def check_weights(backbone: str, weights: str) -> None:
     """Refuse, before any compute, weights that this backbone can never have.
 
     Raises:
-        WeightsError: `imagenet` for a backbone that has none, or a file that is not there.
+        WeightsError: `imagenet` for a backbone that has none, a file that is not there, or one of TorchScript.
     """
     if weights == "none":
         return
@@ -98,6 +99,27 @@ def check_weights(backbone: str, weights: str) -> None:
             raise WeightsError(f"model.weights: {backbone!r} has no ImageNet weights: write 'none' or a file's path")
     elif not Path(weights).is_file():
         raise WeightsError(f"model.weights: no file {weights!r}: write 'none', 'imagenet' or the path of a state dict")
+    else:
+        refuse_torchscript(Path(weights))
+
+
+def refuse_torchscript(path: Path) -> None:
+    """Refuse an archive of torch.jit.save, which is code beside weights: OpenAI publishes its CLIPs so.
+
+    Raises:
+        WeightsError: it is one; the message says how to make a state dict of it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:  # safetensors, an old torch.save, or no weights at all: whoever reads it says so
+        return
+    if scripted:
+        raise WeightsError(
+            f"{path}: a TorchScript archive, which holds code, and none is run here. If you trust where it comes from, "
+            f"make a state dict of it: python -c \"import torch; torch.save(torch.jit.load('{path}', "
+            f"map_location='cpu').state_dict(), '{path.stem}_state.pth')\""
+        )
 
 
 def weights_digest(weights: str) -> str | None:
@@ -184,8 +206,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a file of torch.save or safetensors; no code in it is run.
 
     Raises:
-        WeightsError: the file holds none, or cannot be read.
+        WeightsError: the file holds none, cannot be read, or is one of TorchScript.
     """
+    refuse_torchscript(path)
     state: Any  # whatever the file holds
     try:
         if path.suffix == ".safetensors":

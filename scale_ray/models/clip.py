@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scale_ray.config import ConfigError, Precision
-from scale_ray.models.backbones import WeightsError, load_weights, read_weights, reason
+from scale_ray.models.backbones import WeightsError, load_weights, read_weights, reason, refuse_torchscript
 from scale_ray.models.student import Student, widen
 
 _WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -56,15 +56,19 @@ def check_clip(backbone: str, weights: str) -> None:
 
     Raises:
         ConfigError: open_clip is not installed.
-        WeightsError: `openai` for a CLIP that has none, or a file that is not there.
+        WeightsError: `openai` for a CLIP that has none, a file that is not there, or one of TorchScript.
     """
     if importlib.util.find_spec("open_clip") is None:
         raise ConfigError(f"model.backbone {backbone!r} needs open_clip: pip install 'scale-ray[clip]'")
     if weights == "openai":
         if CLIP_BACKBONES[backbone].openai is None:
             raise WeightsError(f"model.weights: {backbone!r} has no weights by OpenAI: write 'none' or a file's path")
-    elif weights != "none" and not Path(weights).is_file():
-        raise WeightsError(f"model.weights: no file {weights!r}: write 'openai', 'none' or the path of a state dict")
+    elif weights != "none":
+        if not Path(weights).is_file():
+            raise WeightsError(
+                f"model.weights: no file {weights!r}: write 'openai', 'none' or the path of a state dict"
+            )
+        refuse_torchscript(Path(weights))
 
 
 class Encoded(NamedTuple):

@@ -16,7 +16,16 @@ import pandas as pd
 
 from scale_ray.report import notes
 from scale_ray.report.grid import AVERAGE, METRICS, Beside, Cell, Grid, Key, Layout, Place
-from scale_ray.report.labels import by_combination, by_method, combination_labels, join, method_labels, natural
+from scale_ray.report.labels import (
+    PRE_TRAINING,
+    by_combination,
+    by_method,
+    combination_labels,
+    count,
+    join,
+    method_labels,
+    natural,
+)
 from scale_ray.report.load import ReportError, varying_fields
 from scale_ray.report.published import BENCHMARK, beside_ablation, beside_methods
 from scale_ray.report.resampling import half_width_over_seeds
@@ -26,6 +35,7 @@ __all__ = [
     "facets", "grids", "holds_up", "join", "natural",
 ]  # fmt: skip
 
+LABELLED = ("method", "losses", "variant", "backbone")  # what the labels of rows and columns tell apart
 ALPHA = 0.05
 FEWEST_KEYS = 6  # of n signs, the least two-sided p is 2 / 2 ** n: 0.0625 with 5
 Trial = tuple[str, str]  # id, status
@@ -38,8 +48,9 @@ def grids(
     """Every usual grid that a frame of `load` holds, by benchmark, facet, form and metric.
 
     `losses_by_backbone` (the paper's Table 1) averages over pairs and holds `scale` and `source_only`, whose row is
-    `ce`. `pairs_by_method` (Table 2) has one grid a backbone and ends with the average over pairs. A config field that
-    differs among records of one place is never averaged over: it splits the grids.
+    `ce`. `pairs_by_method` (Table 2) has one grid a pre-training, which `stacks` puts below one another, and ends with
+    the average over pairs. A config field that differs among records of one place is never averaged over: it splits
+    the grids.
 
     Args:
         cells: as `completeness.check` returned them, or as `load` did.
@@ -51,36 +62,49 @@ def grids(
         ReportError: two cells would stand for the same place, pair and seed.
     """
     found = []
-    for benchmark, facet, differing, part in facets(cells):
-        below = [*differing, *remarks]
-        ablation = part[part["method"].isin(["scale", "source_only"])]
-        if len(ablation):
-            places = ablation.assign(row=combination_labels(ablation), column=ablation["backbone"], group="")
-            rows = sorted(places["row"].unique(), key=by_combination)
-            columns = sorted(places["column"].unique(), key=natural)
-            cited = beside_ablation(columns) if published and benchmark == BENCHMARK else None
-            layout = Layout("losses_by_backbone", benchmark, facet, rows, columns)
-            found += build_grids(layout, places, below, cited, oracle)
-        backbones = sorted(part["backbone"].unique(), key=natural)
-        for backbone in backbones:
-            share = part[part["backbone"] == backbone]
-            places = with_average(share.assign(row=method_labels(share), column=share["pair"], group=share["pair"]))
-            rows = sorted(places["row"].unique(), key=by_method)
-            columns = in_order(places["column"])
-            label = join(facet, f"model.backbone={backbone}" if len(backbones) > 1 else "")
-            cited = beside_methods(backbone, columns) if published and benchmark == BENCHMARK else None
-            layout = Layout("pairs_by_method", benchmark, label, rows, columns, over_pairs=False)
-            found += build_grids(layout, places, below, cited, oracle)
+    for benchmark, facet, differing, part in facets(cells[cells["method"].isin(["scale", "source_only"])]):
+        places = part.assign(row=combination_labels(part), column=part["backbone"], group="")
+        rows = sorted(places["row"].unique(), key=by_combination)
+        columns = sorted(places["column"].unique(), key=natural)
+        cited = beside_ablation(columns) if published and benchmark == BENCHMARK else None
+        layout = Layout("losses_by_backbone", benchmark, facet, rows, columns)
+        found += build_grids(layout, places, [*differing, *remarks], cited, oracle)
+    for benchmark, facet, differing, part in facets(cells, (*LABELLED, "pre_training")):
+        found += _pairs_by_method(benchmark, facet, part, [*differing, *remarks], published, oracle)
     return found
 
 
-def facets(
-    cells: pd.DataFrame, axes: Sequence[str] = ("method", "losses", "backbone")
-) -> Iterable[tuple[str, str, list[str], pd.DataFrame]]:
+def _pairs_by_method(
+    benchmark: str, facet: str, part: pd.DataFrame, below: list[str], published: bool, oracle: bool
+) -> list[Grid]:
+    """One grid a pre-training and metric, all with the same columns; published ones without measured rows too."""
+    groups = {
+        str(group): with_average(share.assign(row=method_labels(share), column=share["pair"], group=share["pair"]))
+        for group, share in part.groupby("pre_training")
+    }
+    columns = in_order(pd.concat(groups.values())["column"])
+    cited = beside_methods(columns) if published and benchmark == BENCHMARK else {}
+    pairs = {group: set(places["pair"]) for group, places in groups.items()}
+    if any(of_group != set(part["pair"]) for of_group in pairs.values()):
+        counts = "; ".join(f"{group}: {count(len(pairs[group]), 'pair')}" for group in sorted(pairs, key=natural))
+        below = [*below, f"The groups do not have the same pairs, and each averages over its own: {counts}."]
+    found = []
+    for group in sorted(groups | cited, key=natural):
+        if group in groups:
+            rows = sorted(groups[group]["row"].unique(), key=by_method)
+            layout = Layout("pairs_by_method", benchmark, facet, rows, columns, over_pairs=False, group=group)
+            found += build_grids(layout, groups[group], below, cited.get(group), oracle)
+        else:
+            named = ("pairs_by_method", benchmark, facet, "target_accuracy")
+            found.append(Grid(*named, [], columns, {}, [], beside=[cited[group]], group=group))
+    return found
+
+
+def facets(cells: pd.DataFrame, axes: Sequence[str] = LABELLED) -> Iterable[tuple[str, str, list[str], pd.DataFrame]]:
     """Parts of which every place can be averaged: (benchmark, label, notes, cells).
 
     A field whose value follows from the axes (columns of `cells`) does not split; a note says that it differs. Other
-    pre-training always does: an encoder's weights decide more than what is compared.
+    pre-training always does, unless it is an axis: an encoder's weights decide more than what is compared.
     """
     fields = [name for name in ("backbone", "method", "losses") if name not in axes]
     fields += [name for name in varying_fields(cells) if name not in axes]
@@ -90,7 +114,11 @@ def facets(
             values = part[field].unique()
             if len(values) < 2:
                 continue
-            if field != "model.weights" and part.groupby(list(axes))[field].nunique().max() == 1:
+            follows = part.groupby(list(axes))[field].nunique().max() == 1
+            if field in PRE_TRAINING:
+                if not (follows and "pre_training" in axes):  # there its label says it
+                    splitting.append(field)
+            elif follows:
                 shown = ", ".join(str(value) for value in sorted(values))
                 what = "Methods, combinations or backbones" if "losses" in axes else "Rows or columns"
                 differing.append(f"{what} differ in {field} as well: {shown}.")
@@ -202,7 +230,7 @@ def _grid(
             best |= marked
             unmarked |= close
     named = (layout.form, layout.benchmark, layout.facet, metric, layout.rows, layout.columns)
-    grid = Grid(*named, cells, [], frozenset(best))
+    grid = Grid(*named, cells, [], frozenset(best), group=layout.group)
     if averaged:
         grid.notes.append(notes.definition(grid, averaged, layout.over_pairs))
     grid.notes.extend([*below, *remarks, *notes.incomplete(grid)])

@@ -39,6 +39,8 @@ def tabulate(
     described = set(across)
     if described & {"method", "losses"} and not {"method", "losses"} <= described:
         described |= {"method", "losses"}  # either's labels name both
+    # Its labels name no variants: what makes them is an axis here, or splits the grids as any other field does.
+    cells = cells.assign(variant=cells["method"])
     found = []
     for benchmark, label, differing, part in facets(cells, sorted(described)):
         for value, share in part.groupby(across[2]) if facet else [("", part)]:

@@ -17,7 +17,7 @@ from scale_ray.report.axes import tabulate
 from scale_ray.report.completeness import check, holes
 from scale_ray.report.drawings import drawings, of_trial
 from scale_ray.report.effects import BASELINE, EffectTables, effects_tables
-from scale_ray.report.grid import Grid
+from scale_ray.report.grid import Grid, Stack, stacks
 from scale_ray.report.labels import count
 from scale_ray.report.load import ReportError, read
 from scale_ray.report.page import page
@@ -27,11 +27,11 @@ from scale_ray.store import Store, StudyPlan
 
 MOST_DRAWN = 3  # the paper's backbones; each takes some seconds
 FORMS = ("losses_by_backbone", "pairs_by_method")
-KINDS: dict[str, Callable[[list[Grid]], str]] = {
-    "md": lambda grids: "\n".join(map(markdown, grids)),
+KINDS: dict[str, Callable[[list[Stack]], str]] = {
+    "md": lambda tables: "\n".join(map(markdown, tables)),
     "csv": comma_separated,
-    "tex": lambda grids: "\n".join(map(latex, grids)),
-    "html": lambda grids: "\n".join(map(html, grids)),
+    "tex": lambda tables: "\n".join(map(latex, tables)),
+    "html": lambda tables: "\n".join(map(html, tables)),
 }
 
 
@@ -117,7 +117,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     without = _write_csv(out / "holes.csv", lacking)
     tables = []
     for form in dict.fromkeys([*FORMS, *(grid.form for grid in found)]):
-        share = [grid for grid in found if grid.form == form]
+        share = stacks(grid for grid in found if grid.form == form)
         tables += [_write(out / f"{form}.{kind}", write(share)) for kind, write in KINDS.items()]
     of_effects = _write_effects(out, effects)
     parquet = []

@@ -54,17 +54,15 @@ def drawings(
 
 def _heat_maps(grids: list[Grid]) -> Iterator[Drawing]:
     for grid in grids:
-        if grid.metric == "target_accuracy":
-            place = join(grid.benchmark, grid.facet)
-            yield Drawing(file_name(grid.form, place), "", grid.benchmark, place, heat_map(grid))
+        if grid.metric == "target_accuracy" and grid.rows:  # without: published figures alone
+            yield Drawing(file_name(grid.form, grid.place), "", grid.benchmark, grid.place, heat_map(grid))
 
 
 def _dots(grids: list[Grid]) -> Iterator[Drawing]:
     for grid in grids:
-        if grid.form == "pairs_by_method" and grid.metric == "target_accuracy":
-            place = join(grid.benchmark, grid.facet)
-            figure = dot_plot(_places(grid), place)
-            yield from _drawn("pairs", "Methods on domain pairs", grid.benchmark, place, figure)
+        if grid.form == "pairs_by_method" and grid.metric == "target_accuracy" and grid.rows:
+            figure = dot_plot(_places(grid), grid.place)
+            yield from _drawn("pairs", "Methods on domain pairs", grid.benchmark, grid.place, figure)
 
 
 def _shapley(cells: pd.DataFrame, effects: EffectTables) -> Iterator[Drawing]:

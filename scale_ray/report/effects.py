@@ -76,12 +76,12 @@ def effects_tables(
 def tidy(cells: pd.DataFrame, metric: str = "target_accuracy") -> pd.DataFrame:
     """Cells of `load` that are done as label, backbone, pair, seed, accuracy; one benchmark and facet.
 
-    The label is the loss combination (`ce` is source_only's), or the method, `dann`; where a method stands with several
-    combinations, `dann (ce)`.
+    The label is the loss combination (`ce` is source_only's), or the method's variant, `dann`, `cdan+E`; where a method
+    stands with several combinations, `dann (ce)`.
     """
     ablation = cells["method"].isin(["scale", "source_only"])
     several = cells.groupby("method")["losses"].transform("nunique") > 1
-    methods = cells["method"].where(~several, cells["method"] + " (" + cells["losses"] + ")")
+    methods = cells["variant"].where(~several, cells["variant"] + " (" + cells["losses"] + ")")
     labels = combination_labels(cells[ablation]).reindex(cells.index).fillna(methods)
     tidied = cells[["backbone", "pair", "seed"]].assign(label=labels, accuracy=cells[metric])
     return tidied[(cells["status"] == "done") & cells[metric].notna()]

@@ -1,6 +1,9 @@
 """What a table is: places with an average each, notes, and columns beside it that no comparison counts."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from scale_ray.report.labels import join
 
 METRICS = {
     "target_accuracy": "Target accuracy of the student",
@@ -65,6 +68,7 @@ class Layout:
     columns: list[str]
     over_pairs: bool = True  # a place averages over pairs; else pairs are an axis
     rows_compare: bool = True  # rows are rivals, of which one can be best
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,17 +85,15 @@ class Grid:
     notes: list[str]
     best: frozenset[Place] = frozenset()  # the highest of their column, where the difference holds up
     beside: list[Beside] = field(default_factory=list)
+    group: str = ""  # the pre-training of its rows, where other grids may stand below it in one table: see `Stack`
+
+    @property
+    def place(self) -> str:
+        return join(self.benchmark, self.facet, self.group)
 
     @property
     def title(self) -> str:
-        place = f"{self.benchmark}, {self.facet}" if self.facet else self.benchmark
-        return f"{METRICS[self.metric]} (%) on {place}"
-
-    @property
-    def heading(self) -> str:
-        """What its rows and columns are."""
-        known = {"losses_by_backbone": "Loss combination by backbone", "pairs_by_method": "Method by domain pair"}
-        return known.get(self.form, self.form.replace("_by_", " by "))
+        return f"{METRICS[self.metric]} (%) on {self.place}"
 
     @property
     def seeds(self) -> int | None:
@@ -104,6 +106,63 @@ class Grid:
         """Its own rows, then those that only the columns beside it have."""
         return list(dict.fromkeys([*self.rows, *(row for beside in self.beside for row in beside.rows)]))
 
+    def beside_figure(self, place: Place) -> tuple[float | None, float | None]:
+        """Mean and std of a place in a column beside the measured ones."""
+        found = (beside.figures[place] for beside in self.beside if place in beside.figures)
+        return next(found, (None, None))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One table: grids of the same columns below one another, each under the label of its group.
+
+    Nothing runs across them: each grid has its own averages, its own best and its own notes.
+    """
+
+    grids: list[Grid]
+
     @property
-    def all_notes(self) -> list[str]:
-        return [*self.notes, *(note for beside in self.beside for note in beside.notes)]
+    def form(self) -> str:
+        return self.grids[0].form
+
+    @property
+    def metric(self) -> str:
+        return self.grids[0].metric
+
+    @property
+    def columns(self) -> list[str]:
+        return self.grids[0].columns
+
+    @property
+    def beside(self) -> list[str]:
+        """The columns to the right of the measured ones, of all its grids."""
+        found = (column for grid in self.grids for beside in grid.beside for column in beside.columns)
+        return list(dict.fromkeys(found))
+
+    @property
+    def title(self) -> str:
+        first = self.grids[0]
+        return f"{METRICS[first.metric]} (%) on {join(first.benchmark, first.facet)}"
+
+    @property
+    def heading(self) -> str:
+        """What its rows and columns are."""
+        known = {"losses_by_backbone": "Loss combination by backbone", "pairs_by_method": "Method by domain pair"}
+        return known.get(self.form, self.form.replace("_by_", " by "))
+
+    @property
+    def notes(self) -> list[str]:
+        """What holds for every grid that has notes, then what does for one, then what its columns beside say."""
+        noted = [grid for grid in self.grids if grid.notes]
+        common = [note for note in noted[0].notes if all(note in grid.notes for grid in noted)] if noted else []
+        own = [f"{grid.group}: {note}" for grid in noted for note in grid.notes if note not in common]
+        cited = (note for grid in self.grids for beside in grid.beside for note in beside.notes)
+        return [*common, *own, *dict.fromkeys(cited)]
+
+
+def stacks(grids: Iterable[Grid]) -> list[Stack]:
+    """The tables that these grids make, in the order of their first grids."""
+    found: dict[tuple[str, ...], list[Grid]] = {}
+    for grid in grids:
+        found.setdefault((grid.form, grid.benchmark, grid.facet, grid.metric), []).append(grid)
+    return [Stack(share) for share in found.values()]

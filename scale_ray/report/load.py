@@ -44,6 +44,8 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
     | cell | the identity, 64 hex digits |
     | study | names of the studies that planned it, missing where none did |
     | benchmark, source, target, pair, method, losses, backbone, seed | pair `source>target`, losses `ce+ssl+dist+reg` |
+    | variant | the method, and what sets it apart from its usual form: `scale bank`, `cdan+E` |
+    | pre_training | the backbone and where its weights are from: `resnet50, imagenet` |
     | config | number; cells that share it have one config and differ in data, weights or recipe alone |
     | status | `done`, `failed`, `missing` (planned, no record), `stale` (record of another recipe version) |
     | target_accuracy, source_val_accuracy | percent, of the student after the last step |

@@ -43,10 +43,13 @@ function sort(button) {
   for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
   closeDetails(table);
-  const keyed = [...table.tBodies[0].rows].map((row) => [keyOf(row, head.cellIndex), row]);
-  const full = keyed.filter(([key]) => key !== null).sort(([a], [b]) => sign * compare(a, b));
-  const empty = keyed.filter(([key]) => key === null); // no value is neither small nor large
-  table.tBodies[0].append(...[...full, ...empty].map(([, row]) => row));
+  for (const body of table.tBodies) { // a group keeps its rows, and its label stays above them
+    const rows = [...body.rows].filter((row) => !row.matches(".group"));
+    const keyed = rows.map((row) => [keyOf(row, head.cellIndex), row]);
+    const full = keyed.filter(([key]) => key !== null).sort(([a], [b]) => sign * compare(a, b));
+    const empty = keyed.filter(([key]) => key === null); // no value is neither small nor large
+    body.append(...[...full, ...empty].map(([, row]) => row));
+  }
 }
 
 const sortHead = (text) => el("th", { scope: "col" }, el("button", { type: "button", class: "sort" }, text));

@@ -16,6 +16,7 @@ from scale_ray.config import RECIPE_VERSION
 from scale_ray.report.aggregate import METRICS, Cell, Grid
 from scale_ray.report.effects import EffectTables
 from scale_ray.report.effects_text import EXPLAINED, TITLES, by_place, readable
+from scale_ray.report.grid import Stack, stacks
 from scale_ray.report.labels import count
 from scale_ray.report.load import varying_fields
 from scale_ray.report.tables import beside_text, cell_text
@@ -235,9 +236,9 @@ def _values(values: Iterable[Any]) -> str:
     return "; ".join(f"{value} ({count})" for value, count in sorted(counts.items())) or "—"
 
 
-def _by_form(grids: list[Grid]) -> list[tuple[str, str, list[Grid]]]:
-    """(form, facet, its grids by metric), in the order given."""
-    found: dict[tuple[str, str], list[Grid]] = {}
-    for grid in grids:
-        found.setdefault((grid.form, grid.facet), []).append(grid)
+def _by_form(grids: list[Grid]) -> list[tuple[str, str, list[Stack]]]:
+    """(form, facet, its tables by metric), in the order given."""
+    found: dict[tuple[str, str], list[Stack]] = {}
+    for stack in stacks(grids):
+        found.setdefault((stack.form, stack.grids[0].facet), []).append(stack)
     return [(form, facet, share) for (form, facet), share in found.items()]

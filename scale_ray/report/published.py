@@ -5,11 +5,16 @@ from importlib import resources
 
 import pandas as pd
 
+from scale_ray.config import ModelConfig
 from scale_ray.report.grid import AVERAGE, Beside, Place
+from scale_ray.report.labels import pre_training
 
 BENCHMARK = "office_home"
 _LETTERS = {"Art": "A", "Clipart": "C", "Product": "P", "Real_World": "R"}
-_ALIKE = {"resnet50": ["clip-rn50"]}
+_ENCODERS = {
+    "resnet50": ModelConfig(backbone="resnet50", weights="imagenet"),
+    "clip-rn50": ModelConfig(backbone="clip_rn50", weights="openai"),
+}
 _CITED = "published: figures of other authors, cited and not measured here; protocols differ."
 
 
@@ -30,7 +35,7 @@ def beside_ablation(backbones: list[str]) -> Beside | None:
         place: (float(mean), float(std))
         for place, mean, std in zip(places, printed["accuracy"], printed["std"], strict=True)
     }
-    notes = [f"{_CITED} SCALE, Table 1: mean ± standard deviation over pairs, as printed."]
+    notes = [f"{_CITED} SCALE, Table 1, on ImageNet weights: mean ± standard deviation over pairs, as printed."]
     renamed = printed[["backbone_in_paper", "backbone"]].drop_duplicates()
     notes += [
         f"published: the paper's {name} is read as {backbone}."
@@ -44,20 +49,29 @@ def beside_ablation(backbones: list[str]) -> Beside | None:
     )
 
 
-def beside_methods(backbone: str, columns: list[str]) -> Beside | None:
-    """Figures of other methods with this backbone (or CLIP's of its size), where a column is a pair or the average."""
+def beside_methods(columns: list[str]) -> dict[str, Beside]:
+    """By pre-training: figures of methods on Office-Home, where a column is a pair or the average."""
     printed = _read("office_home_methods.csv")
-    printed = printed[printed["encoder"].isin([backbone, *_ALIKE.get(backbone, [])])]
     names = {column: name for column in columns if (name := _column(column)) in printed.columns}
-    if printed.empty or not names:
-        return None
-    rows = [_row(method, encoder) for method, encoder in zip(printed["method"], printed["encoder"], strict=True)]
+    if not names:
+        return {}
+    return {
+        pre_training(_ENCODERS[str(encoder)]): _beside_methods(share, names)
+        for encoder, share in printed.groupby("encoder")
+    }
+
+
+def _beside_methods(printed: pd.DataFrame, names: dict[str, str]) -> Beside:
+    """`names`: column -> the printed one's name."""
+    rows = ["scale (ce+ssl+dist+reg)" if method == "scale" else method for method in printed["method"]]
     figures: dict[Place, tuple[float, float | None]] = {
         (row, label(column)): (float(value), None)
         for column, name in names.items()
         for row, value in zip(rows, printed[name], strict=True)
     }
     notes = [_CITED]
+    if AVERAGE in names:
+        notes.append("published average: over all 12 pairs, as printed.")
     notes += [f"published {of}: {source}." for source, of in _notes(rows, printed["source"]).items()]
     notes += [f"published {of}: {note}." for note, of in _notes(rows, printed["note"]).items()]
     return Beside([label(column) for column in names], rows, figures, notes)
@@ -72,13 +86,6 @@ def _read(name: str) -> pd.DataFrame:
 def _column(column: str) -> str:
     source, _, target = column.partition(">")
     return "average_printed" if column == AVERAGE else f"{_LETTERS.get(source)}>{_LETTERS.get(target)}"
-
-
-def _row(method: str, encoder: str) -> str:
-    """As the measured method is written, where there is one."""
-    if encoder.startswith("clip"):
-        return f"{method} ({encoder})"
-    return "scale (ce+ssl+dist+reg)" if method == "scale" else method
 
 
 def _notes(rows: list[str], notes: pd.Series) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 
 from scale_ray.config import RECIPE_VERSION, ConfigError, ParallelConfig, TrialConfig, field_paths
 from scale_ray.records import VALIDATOR_NAMES, Record, Result
+from scale_ray.report.labels import pre_training
 from scale_ray.store import PlannedCell, Store, StudyPlan, unreadable
 
 # Fields of a config that have a column of their own; all others get one, by dotted path, where their values differ.
@@ -33,7 +34,8 @@ _settings_of = attrgetter(*SETTINGS)
 VALIDATORS = [f"validator_{name}" for name in VALIDATOR_NAMES]
 
 _IDENTITY = [
-    "cell", "study", "benchmark", "source", "target", "pair", "method", "losses", "backbone", "seed", "settings",
+    "cell", "study", "benchmark", "source", "target", "pair", "method", "variant", "losses", "backbone",
+    "pre_training", "seed", "settings",
 ]  # fmt: skip
 _OUTCOME = [
     "status", "target_accuracy", "teacher_accuracy", "source_val_accuracy", "class_mean_accuracy", "kept_fraction",
@@ -122,12 +124,12 @@ class Reader:
         if config.any_workers_alike:  # their number is no part of the cell's id either
             config = config.model_copy(update={"parallel": ParallelConfig()})
         data = config.data
-        named = (data.benchmark, data.source, data.target, config.pair, config.method, config.combination)
+        named = (data.benchmark, data.source, data.target, config.pair, config.method, config.variant)
         settings = _settings_of(config)
         number = self._numbers.setdefault(settings, len(self.settings))
         if number == len(self.settings):
             self.settings.append(settings)
-        return (*named, config.model.backbone), number
+        return (*named, config.combination, config.model.backbone, pre_training(config.model)), number
 
 
 class Curves:

@@ -32,7 +32,7 @@ class Plan:
     @property
     def steps_alone(self) -> int:
         """What the cells to do would take if none shared anything."""
-        return sum(cell.config.optim.steps for cell in self.todo)
+        return sum(alone(cell).steps for cell in self.todo)
 
     def estimated_seconds(self, store: Store) -> float | None:
         """Seconds of training still to do, one after the other, judged by the store's records; None: no telling."""

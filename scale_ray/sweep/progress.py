@@ -66,13 +66,13 @@ class StudyProgress(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         stage = self._stages[trial.config["stage"]]
-        if result.get("step", stage.first) <= stage.first:  # it has begun, or Tune closes it: nothing to show
-            return
+        if result.get("step", stage.first) <= stage.first and "target_accuracy" not in result:
+            return  # it has begun, or Tune closes it: nothing to show
         # One that goes on from its checkpoint was there at most one point of the curve before its first report.
         before = max(stage.first, result["step"] - stage.config.evaluate_every)
         self._resumed_at.setdefault(stage.key, before)
         self._running[stage.key] = self._running.get(stage.key, {}) | result
-        if not self._console.is_terminal and "target_accuracy" in result and result["step"] < stage.config.optim.steps:
+        if not self._console.is_terminal and "target_accuracy" in result and result["step"] < stage.last:
             self.say(f"{self._title(stage)}: step {result['step']:,} of {stage.last:,}, {self._figures(result)}")
 
     def ended(self, stage: Stage) -> None:

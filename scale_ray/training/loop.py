@@ -119,7 +119,7 @@ def train(
     all hold the same state after every step: one's checkpoint is everyone's, for any number of workers.
 
     Args:
-        last: where to stop; None is config.optim.steps, the end.
+        last: where to stop; None is the end: config.optim.steps, or 0 where the method does not learn.
         start: the state of a training that was the same so far; None starts at step 0.
         cells: how many cells this training is for.
 
@@ -133,7 +133,8 @@ def train(
     first, seconds = 0, 0.0
     spent: list[tuple[float, int]] = []
     began = time.monotonic()
-    last = config.optim.steps if last is None else last
+    end = config.optim.steps if method.learns else 0
+    last = end if last is None else min(last, end)
 
     resumed = checkpoints.load(next(method.student.parameters()).device)
     saved = resumed or start
@@ -161,15 +162,17 @@ def train(
             "points": [asdict(point) for point in points],
         }
 
-    if not method.learns:  # no step would change it, so that its first point is its last
-        first = max(first, last - 1)
+    def measure(done: int) -> None:
+        points.append(_point(done, meter, evaluator, method, whole=done == end))
+        progress.on_point(points[-1])
+
+    if end == 0 and not points:  # no step would change it: its first point is its last
+        measure(0)
     for step in range(first, last):
-        if method.learns:
-            meter.add(*_train_step(config, method, shared, batches, optimiser, step))
+        meter.add(*_train_step(config, method, shared, batches, optimiser, step))
         done = step + 1
-        if done == config.optim.steps or done % config.evaluate_every == 0:
-            points.append(_point(done, meter, evaluator, method, whole=done == config.optim.steps))
-            progress.on_point(points[-1])
+        if done == end or done % config.evaluate_every == 0:
+            measure(done)
         if done < last and checkpoints.due(done):
             checkpoints.save(state(done))
         progress.on_step(done)

@@ -1,6 +1,7 @@
 """Work that cells share: a study's cells as a tree of stages (METHOD 9).
 
-A cell is a training of `optim.steps` steps. Two kinds of it are common to several cells, exactly:
+A cell is a training of `optim.steps` steps, or of none where its method does not learn. Two kinds of it are common to
+several cells, exactly:
 
 - until the end of the warm-up, the cells that train the same so far: every combination without `ssl` is one training a
   source, every combination with `ssl` one a domain pair;
@@ -65,7 +66,7 @@ class Stage:
 def alone(cell: PlannedCell) -> Stage:
     """A cell that shares nothing: one stage from its first step to its last."""
     target = cell.config.data.target
-    return Stage(cell.id, cell.config, 0, cell.config.optim.steps, None, (target,), (cell,), (cell,))
+    return Stage(cell.id, cell.config, 0, _steps(cell.config), None, (target,), (cell,), (cell,))
 
 
 def branch(cell: PlannedCell, root: Path | None) -> list[Stage]:
@@ -156,8 +157,7 @@ def _merge_targets(cells: Sequence[PlannedCell], root: Path | None) -> list[Stag
     for key, group in groups.items():
         first, members = group[0], tuple(group)
         name = first.id if len(group) == 1 else _state_key(key, members, root)
-        steps = first.config.optim.steps
-        stages.append(Stage(name, first.config, 0, steps, None, _targets(members), members, members))
+        stages.append(Stage(name, first.config, 0, _steps(first.config), None, _targets(members), members, members))
     return stages
 
 
@@ -192,6 +192,10 @@ def _state_key(training: str, cells: Sequence[PlannedCell], root: Path | None) -
     """Names a training's state: it also holds the accuracies on the targets of these cells."""
     measured = sorted({trial_inputs(cell.config, root)["target"] for cell in cells})
     return hashlib.sha256("".join([training, *measured]).encode()).hexdigest()
+
+
+def _steps(config: TrialConfig) -> int:
+    return config.optim.steps if METHODS[config.method].learns else 0
 
 
 def _targets(cells: Sequence[PlannedCell]) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ from scale_ray.models.clip import CLIP_BACKBONES
 from scale_ray.store import PlannedCell, Store
 from scale_ray.training.check import check_trial, open_data, trial_inputs
 from scale_ray.training.checkpoint import from_bytes
-from scale_ray.training.loop import Progress
+from scale_ray.training.loop import Point, Progress
 from scale_ray.training.setup import configure_torch
-from scale_ray.training.stages import stage_tree
+from scale_ray.training.stages import alone, stage_tree
 from scale_ray.training.trial import Training, run_stage, run_trial
 
 CPU = torch.device("cpu")
@@ -66,9 +66,12 @@ def test_losses_fall_on_textures_that_clip_can_tell_apart(name: str, clip_config
 def test_zero_shot_takes_no_step_and_tells_what_clip_knows(clip_config: TrialConfig, tiny_root: Path) -> None:
     made = training(clip_config.replace({"method": "clip_zero_shot", "evaluate_every": 1}), tiny_root)
     steps: list[int] = []
-    trained = made.run(progress=Progress(on_step=steps.append))
-    assert steps == [clip_config.optim.steps]
+    seen: list[Point] = []
+    trained = made.run(progress=Progress(on_step=steps.append, on_point=seen.append))
+    assert steps == []
+    assert seen == trained.points
     (point,) = trained.points
+    assert point.step == 0
     assert point.accuracies.source_val == 100  # its CLIP was trained on this domain; chance is 33
     assert point.losses == {}
     assert not any(parameter.requires_grad for parameter in made.method.parameters())
@@ -92,6 +95,7 @@ def test_zero_shot_depends_on_the_target_alone(clip_config: TrialConfig, tiny_ro
     assert results[0].confusion == results[1].confusion == results[2].confusion != results[3].confusion
     assert [result.target_accuracy for result in results[:3]] == [results[0].target_accuracy] * 3
     assert results[3].target_accuracy == 100
+    assert [(result.steps, len(result.curve)) for result in results] == [(0, 1)] * 4
 
 
 def test_zero_shot_measures_the_targets_of_a_source_at_once(
@@ -103,6 +107,7 @@ def test_zero_shot_measures_the_targets_of_a_source_at_once(
         config = clip_config.replace({"method": "clip_zero_shot", "data.target": target})
         cells.append(PlannedCell(id=identity(config, trial_inputs(config, tiny_root)), config=config))
     (stage,) = stage_tree(cells, tiny_root)
+    assert stage.steps == alone(cells[0]).steps == 0
     shared = run_stage(stage, execution, None)
     assert [record.result for record in shared] == [run_trial(cell.config, execution, None).result for cell in cells]
 

@@ -1,6 +1,8 @@
 """A frozen CLIP: what it computes is open_clip's, its weights' origin, and what no one may change."""
 
+import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -13,6 +15,7 @@ from torch import Tensor
 from scale_ray.config import ConfigError
 from scale_ray.data import views
 from scale_ray.models import WeightsError
+from scale_ray.models.backbones import check_weights, read_weights
 from scale_ray.models.clip import CLIP_BACKBONES, ClassPrompts, FrozenClip, check_clip
 
 CLASSES = ["cat", "alarm clock", "screwdriver"]
@@ -134,6 +137,42 @@ def test_a_local_file_is_taken(tmp_path: Path, suffix: str) -> None:
     clip = FrozenClip("clip_tiny", str(path))
     expected = other.eval().encode_image(clip.prepare(images()), normalize=True)
     torch.testing.assert_close(clip(images()).features, expected)
+
+
+@pytest.fixture
+def torchscript(tmp_path: Path) -> Path:
+    """A small CLIP as OpenAI publishes its own: half precision, in an archive of TorchScript."""
+    torch.manual_seed(3)
+    model = open_clip.CLIP(**CLIP_BACKBONES["clip_tiny"].config).eval()
+    texts = torch.zeros(1, model.context_length, dtype=torch.long)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        traced = torch.jit.trace(model, (images(1), texts), strict=False, check_trace=False)
+        torch.jit.save(traced.half(), tmp_path / "RN50.pt")
+    return tmp_path / "RN50.pt"
+
+
+def test_openais_torchscript_is_refused_before_any_compute(torchscript: Path) -> None:
+    for refused in (
+        lambda: check_clip("clip_rn50", str(torchscript)),
+        lambda: check_weights("resnet50", str(torchscript)),
+        lambda: read_weights(torchscript),
+    ):
+        with pytest.raises(WeightsError, match=r"RN50\.pt: a TorchScript archive, which holds code.*python -c"):
+            refused()
+
+
+def test_the_remedy_for_torchscript_makes_weights_that_are_taken(torchscript: Path) -> None:
+    with pytest.raises(WeightsError) as refused:
+        check_clip("clip_tiny", str(torchscript))
+    _, code, _ = str(refused.value).split('"')
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=torchscript.parent, check=True)
+    clip = FrozenClip("clip_tiny", str(torchscript.parent / "RN50_state.pth"))
+    torch.manual_seed(3)
+    expected = open_clip.CLIP(**CLIP_BACKBONES["clip_tiny"].config).half().float().eval()
+    texts = clip.tokenizer(CLASSES)
+    torch.testing.assert_close(clip.model.encode_text(texts), expected.encode_text(texts))
+    torch.testing.assert_close(clip.model.encode_image(images()), expected.encode_image(images()))
 
 
 def test_a_file_of_another_architecture_is_refused(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ ORIGIN = {
     "git_dirty": False,
     "versions": {"python": "3.11.2", "torch": "2.14.1"},
 }
+OFFICE_HOME = {"data.benchmark": "office_home", "model.weights": "imagenet"}
 CREATED = "2026-03-01T00:00:00+00:00"
 
 
@@ -115,7 +116,7 @@ def office_home_grid(
             for depth, backbone in enumerate(backbones):
                 for seed in range(seeds):
                     ripple = (7 * pair + 3 * len(losses) + 5 * depth + 11 * seed) % 9 * 0.05
-                    config = config_of(source, target, losses, backbone, seed, **{"data.benchmark": "office_home"})
+                    config = config_of(source, target, losses, backbone, seed, **OFFICE_HOME)
                     yield config, 50.0 + pair + 4 * depth + gain + 0.3 * seed + ripple
 
 

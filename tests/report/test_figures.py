@@ -49,7 +49,7 @@ def test_a_place_without_a_number_is_hatched_and_text_stays_readable() -> None:
 def curves_of(trials: list[tuple[str, str, int, list[tuple[int, float | None, float | None]]]]) -> tuple[Any, Any]:
     """(cells, points) of trials (losses, pair, seed, [(step, kept fraction, kept accuracy)])."""
     cells = [
-        {"cell": str(number), "losses": losses, "pair": pair, "seed": seed, "method": "scale", "backbone": "b"}
+        {"cell": str(number), "losses": losses, "pair": pair, "seed": seed}
         for number, (losses, pair, seed, _) in enumerate(trials)
     ]
     points = [
@@ -57,7 +57,10 @@ def curves_of(trials: list[tuple[str, str, int, list[tuple[int, float | None, fl
         for number, (*_, curve) in enumerate(trials)
         for step, kept, right in curve
     ]
-    return pd.DataFrame(cells), pd.DataFrame(points).astype({"kept_fraction": float, "kept_accuracy": float})
+    alike = {"method": "scale", "variant": "scale", "backbone": "b"}
+    return pd.DataFrame(cells).assign(**alike), pd.DataFrame(points).astype(
+        {"kept_fraction": float, "kept_accuracy": float}
+    )
 
 
 def test_pseudo_labels_average_pairs_within_a_seed_and_then_seeds() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from report_stores import flawed_office_home
 
-from scale_ray.report import Grid, ReportError, check, effects_text, grids, holes, load, tabulate
+from scale_ray.report import Grid, ReportError, check, effects_text, grids, holes, load, stacks, tabulate
 from scale_ray.report.effects import effects_tables
 from scale_ray.report.tables import comma_separated, html, latex, markdown
 from scale_ray.store import Store
@@ -59,7 +59,7 @@ def test_the_holes_are_listed(store: Store) -> None:
 @pytest.mark.parametrize("form", ["losses_by_backbone", "pairs_by_method", "losses_by_seed"])
 @pytest.mark.parametrize("kind", list(WRITE))
 def test_tables_where_all_is_accepted(students: list[Grid], form: str, kind: str) -> None:
-    same_as(f"{form}.{kind}", WRITE[kind]([grid for grid in students if grid.form == form]))
+    same_as(f"{form}.{kind}", WRITE[kind](stacks(grid for grid in students if grid.form == form)))
 
 
 @pytest.mark.parametrize("kind", ["md", "tex"])

@@ -33,6 +33,21 @@ def part(text: str, name: str) -> str:
     return found[0] if found else ""
 
 
+def test_a_table_has_a_body_and_a_label_for_every_pre_training(tmp_path: Path) -> None:
+    contents = read(wide_store(tmp_path, backbones=2).location)
+    tables = re.findall(r'<table class="grid".*?</table>', text_of(contents), re.DOTALL)
+    (by_method, *_) = [
+        table for table in tables if "source_only" in table and "Target accuracy of the student" in table
+    ]
+    bodies = by_method.split("<tbody>")[1:]
+    assert len(bodies) == 2
+    for body, backbone in zip(bodies, ("resnet50", "resnet101"), strict=True):
+        head, *rows = re.findall("<tr.*?</tr>", body, re.DOTALL)
+        assert head == f'<tr class="group"><th scope="rowgroup" colspan="6">{backbone}, random weights</th></tr>'
+        assert len(rows) == 8
+        assert all(f'data-name="{backbone}, random weights: ' in row for row in rows)
+
+
 # What the script is given
 
 

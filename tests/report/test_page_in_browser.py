@@ -142,6 +142,16 @@ def test_a_grid_sorts_by_its_means(browser: webdriver.Chrome, contents: Contents
     assert [row.text for row in rows] == sorted(grid.rows, key=lambda row: grid.cells[row, "resnet50"].mean or 0)
 
 
+def test_a_groups_label_stays_above_its_rows(browser: webdriver.Chrome) -> None:
+    table = browser.find_element(By.XPATH, "//table[.//tr[@class='group']]")
+    before = [row.text for row in table.find_elements(By.CSS_SELECTOR, "tbody th")]
+    table.find_elements(By.CSS_SELECTOR, ".sort")[0].click()
+    after = [row.text for row in table.find_elements(By.CSS_SELECTOR, "tbody th")]
+    assert before[0] == after[0] == "resnet50, random weights"
+    assert before[1] == "source_only"
+    assert after[1:] == [*before[2:], "source_only"]
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_is_usable_on_a_narrow_screen_and_in_the_dark(browser: webdriver.Chrome, dark: bool) -> None:
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

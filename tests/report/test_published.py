@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 from report_stores import config_of, office_home_grid
 
-from scale_ray.report import Grid, grids, load
+from scale_ray.report import Grid, Stack, grids, load, stacks
 from scale_ray.report.published import beside_ablation, beside_methods
 from scale_ray.report.tables import comma_separated, html, latex, markdown
 from scale_ray.store import Store
@@ -17,9 +17,9 @@ def found(make_store: MAKE) -> list[Grid]:
     return grids(load(make_store(list(outcomes)).location, oracle=True), published=True, oracle=True)
 
 
-def of(found: list[Grid], form: str, metric: str = "target_accuracy") -> Grid:
-    (grid,) = [grid for grid in found if (grid.form, grid.metric) == (form, metric)]
-    return grid
+def of(found: list[Grid], form: str, metric: str = "target_accuracy") -> Stack:
+    (stack,) = [stack for stack in stacks(found) if (stack.form, stack.metric) == (form, metric)]
+    return stack
 
 
 def test_the_ablation_as_printed() -> None:
@@ -30,7 +30,7 @@ def test_the_ablation_as_printed() -> None:
     assert beside.figures["ce+dist+reg", "resnet101 (published)"] == (81.0, 0.7)
     assert len(beside.rows) == 7
     notes = "\n".join(beside.notes)
-    assert "SCALE, Table 1" in notes
+    assert "SCALE, Table 1, on ImageNet weights" in notes
     assert "published ce+ssl: ticks printed as ce only; read as ce+ssl from section 5.4." in notes
     assert "the paper's ResNet-108 is read as resnet101" in notes
     assert "ResNet-50 is read" not in notes
@@ -38,25 +38,33 @@ def test_the_ablation_as_printed() -> None:
 
 
 def test_other_methods_with_their_sources_and_misprints() -> None:
-    beside = beside_methods("resnet50", ["Art>Clipart", "Real_World>Product", "average"])
-    assert beside is not None
+    groups = beside_methods(["Art>Clipart", "Real_World>Product", "average"])
+    assert set(groups) == {"resnet50, imagenet", "clip_rn50, openai"}
+    beside = groups["resnet50, imagenet"]
     assert beside.figures["scale (ce+ssl+dist+reg)", "Art>Clipart (published)"] == (64.40, None)
     assert beside.figures["mcc", "Real_World>Product (published)"] == (85.6, None)
     assert beside.figures["source_only", "average (published)"] == (60.91, None)
-    assert "clip_zero_shot (clip-rn50)" in beside.rows
+    assert beside.rows == ["source_only", "scale (ce+ssl+dist+reg)", "mcc", "shot"]
     notes = "\n".join(beside.notes)
     assert "published shot: SHOT results page." in notes
     assert "published mcc: best epoch on target." in notes
-    assert "are misprints" in notes
-    assert beside_methods("resnet101", ["Art>Clipart"]) is None
-    assert beside_methods("resnet50", ["mnist>mnistm"]) is None
+    of_clip = groups["clip_rn50, openai"]
+    assert of_clip.rows == ["clip_zero_shot", "daprompt", "ad_clip"]
+    assert of_clip.figures["clip_zero_shot", "Real_World>Product (published)"] == (71.1, None)  # as printed
+    (misprints,) = [note for note in of_clip.notes if "are misprints" in note]
+    assert misprints.startswith("published clip_zero_shot: as printed; zero-shot CLIP depends on the target alone")
+    assert beside_methods(["mnist>mnistm"]) == {}
 
 
 def test_they_stand_beside_and_never_among(found: list[Grid]) -> None:
     table_2 = of(found, "pairs_by_method")
     assert len(table_2.columns) == 13
-    assert table_2.rows == ["source_only", "scale (ce+ssl+dist+reg)"]
-    assert {"shot", "mcc"} <= set(table_2.all_rows)
+    of_clip, measured = table_2.grids
+    assert (of_clip.group, of_clip.rows) == ("clip_rn50, openai", [])
+    assert of_clip.all_rows == ["clip_zero_shot", "daprompt", "ad_clip"]
+    assert measured.group == "resnet50, imagenet"
+    assert measured.rows == ["source_only", "scale (ce+ssl+dist+reg)"]
+    assert {"shot", "mcc"} <= set(measured.all_rows)
     text = markdown(table_2)
     row = next(line for line in text.splitlines() if line.startswith("| shot"))
     assert [part.strip() for part in row.strip("|").split("|")][1:14] == ["—"] * 13
@@ -64,9 +72,9 @@ def test_they_stand_beside_and_never_among(found: list[Grid]) -> None:
         assert of(found, "pairs_by_method", metric).beside == []
     for write in (markdown, latex, html):
         assert "(published)" in write(of(found, "losses_by_backbone"))
-    assert "office_home,,target_accuracy,ce,resnet50 (published),61.0000,0.6000,,,,,,,,,,61.0 ± 0.6" in comma_separated(
-        found
-    )
+    lines = comma_separated(stacks(found))
+    assert "office_home,,target_accuracy,,ce,resnet50 (published),61.0000,0.6000,,,,,,,,,,61.0 ± 0.6" in lines
+    assert 'office_home,,target_accuracy,"clip_rn50, openai",ad_clip,average (published),75.9100,' in lines
 
 
 def test_only_for_office_home_and_only_where_asked(make_store: MAKE, found: list[Grid]) -> None:
@@ -77,12 +85,12 @@ def test_only_for_office_home_and_only_where_asked(make_store: MAKE, found: list
 
 
 def test_the_best_epoch_is_named_for_what_it_is_and_is_no_headline(found: list[Grid]) -> None:
-    table_1 = of(found, "losses_by_backbone")
+    (table_1,) = of(found, "losses_by_backbone").grids
     oracle, published = table_1.beside
     assert oracle.columns == ["resnet50 oracle (best epoch on target labels)"]
     assert table_1.columns == ["resnet50"]
     mean = table_1.cells["ce", "resnet50"].mean
     assert oracle.figures["ce", oracle.columns[0]] == (mean, None)  # these curves rise to their end
-    assert "oracle (best epoch on target labels): the highest point of each curve" in "\n".join(table_1.all_notes)
+    assert "oracle (best epoch on target labels): the highest point of each curve" in "\n".join(Stack([table_1]).notes)
     assert published.columns == ["resnet50 (published)"]
     assert {grid.metric for grid in found} == {"target_accuracy", "teacher_accuracy", "source_val_accuracy"}

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from scale_ray.report import Cell, Grid, grids, load, terminal_grid
+from scale_ray.report import Cell, Grid, Stack, grids, load, stacks, terminal_table
 from scale_ray.report.tables import cell_text, comma_separated, html, latex, markdown
 from scale_ray.store import Store
 
@@ -25,7 +25,7 @@ def grid_of(cell: Cell, name: str = "r") -> Grid:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", ["md", "csv", "tex", "html"])
 def test_tables_are_as_they_were(study_store: Store, form: str, kind: str) -> None:
-    share = [grid for grid in grids(load(study_store.location)) if grid.form == form]
+    share = stacks(grid for grid in grids(load(study_store.location)) if grid.form == form)
     text = {
         "md": lambda: "\n".join(map(markdown, share)),
         "csv": lambda: comma_separated(share),
@@ -65,7 +65,7 @@ def test_n_stands_in_the_places_where_it_differs() -> None:
 
 
 def test_latex_is_escaped_and_balanced(study_store: Store) -> None:
-    text = "\n".join(map(latex, grids(load(study_store.location, oracle=True), oracle=True)))
+    text = "\n".join(map(latex, stacks(grids(load(study_store.location, oracle=True), oracle=True))))
     assert "lenet oracle (best epoch on target labels)" in text
     assert r"mnist$\rightarrow$mnistm" in text
     assert r"source\_only" in text
@@ -75,17 +75,20 @@ def test_latex_is_escaped_and_balanced(study_store: Store) -> None:
     assert re.findall(r"\\begin\{(\w+)\}", text).count("tabular") == text.count(r"\end{tabular}")
     for table in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         lines = [line for line in table[1].splitlines() if line.endswith(r"\\")]
+        labels = [line for line in lines if r"\multicolumn" in line]
+        assert all(rf"\multicolumn{{{len(table[0])}}}{{l}}" in line for line in labels)
+        lines = [line for line in lines if line not in labels]
         assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {len(table[0])}
 
 
 def test_markdown_marks_in_labels_are_escaped() -> None:
     cell = Cell(1.0, None, 1, done=1, measured=1)
-    assert r"| 0.5\*ssl\|x |" in markdown(grid_of(cell, "0.5*ssl|x"))
+    assert r"| 0.5\*ssl\|x |" in markdown(Stack([grid_of(cell, "0.5*ssl|x")]))
 
 
 def test_csv_has_one_line_a_place_and_no_zero_for_a_hole(study_store: Store) -> None:
     found = grids(load(study_store.location))
-    lines = list(csv.DictReader(comma_separated(found).splitlines()))
+    lines = list(csv.DictReader(comma_separated(stacks(found)).splitlines()))
     assert len(lines) == sum(len(grid.rows) * len(grid.columns) for grid in found)
     holes = [line for line in lines if line["row"] == "dann"]
     assert {(line["mean"], line["n"]) for line in holes} == {("", "0")}
@@ -93,28 +96,31 @@ def test_csv_has_one_line_a_place_and_no_zero_for_a_hole(study_store: Store) -> 
 
 
 def test_the_terminal_shows_every_place(study_store: Store) -> None:
-    grid = next(grid for grid in grids(load(study_store.location)) if grid.form == "pairs_by_method")
+    stack = next(found for found in stacks(grids(load(study_store.location))) if found.form == "pairs_by_method")
     console = Console(width=140, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     with console.file:
-        console.print(terminal_grid(grid))
+        console.print(terminal_table(stack))
         shown = console.export_text()
-    for text in [*grid.rows, *grid.columns, *(cell_text(cell, grid) for cell in grid.cells.values())]:
-        assert text in shown
+    assert len(stack.grids) == 2
+    for grid in stack.grids:
+        for text in [grid.group, *grid.rows, *grid.columns, *(cell_text(cell, grid) for cell in grid.cells.values())]:
+            assert text in shown
 
 
 def test_the_best_is_bold_everywhere() -> None:
     cell = Cell(94.24, 0.31, 3, done=3, measured=3)
     grid = dataclasses.replace(grid_of(cell, "a_b"), best=frozenset({("a_b", "c")}))
-    assert "| **94.2 ± 0.3** |" in markdown(grid)
-    assert r"a\_b & \textbf{94.2 $\pm$ 0.3} \\" in latex(grid)
-    assert "<td><strong>94.2 ± 0.3</strong></td>" in html(grid)
-    assert next(csv.DictReader(comma_separated([grid]).splitlines()))["best"] == "1"
+    stack = Stack([grid])
+    assert "| **94.2 ± 0.3** |" in markdown(stack)
+    assert r"a\_b & \textbf{94.2 $\pm$ 0.3} \\" in latex(stack)
+    assert "<td><strong>94.2 ± 0.3</strong></td>" in html(stack)
+    assert next(csv.DictReader(comma_separated([stack]).splitlines()))["best"] == "1"
 
 
 def test_html_is_escaped_and_whole() -> None:
     cell = Cell(1.0, None, 1, done=1, measured=1)
     grid = dataclasses.replace(grid_of(cell, "a<b>&"), notes=["1 < 2"])
-    root = ElementTree.fromstring(f"<div>{html(grid)}</div>")
+    root = ElementTree.fromstring(f"<div>{html(Stack([grid]))}</div>")
     table, notes = root
     assert [element.text for element in table.iter("th")] == [None, "c", "a<b>&"]
     assert [element.text for element in table.iter("td")] == ["1.0"]

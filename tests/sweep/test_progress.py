@@ -54,6 +54,16 @@ def test_lines_count_done_running_and_failed() -> None:
     assert "seed 0: done, target 50.0 %, source_val 60.0 % [2 of 3 done, 0 running, 1 failed]" in lines[3]
 
 
+def test_a_stage_without_a_step_shows_what_it_measured() -> None:
+    shown, (stage,), out = progress(CONFIG.replace({"method": "clip_zero_shot", "losses.terms": "ce"}))
+    shown.on_trial_start(0, [], trial(stage))
+    shown.on_trial_result(0, [], trial(stage), {"step": 0})
+    shown.on_trial_result(0, [], trial(stage), result(0))
+    shown.ended(stage)
+    (line,) = out.getvalue().splitlines()
+    assert "clip_zero_shot resnet50 seed 0: done, target 50.0 %, source_val 60.0 % [2 of 2 done" in line
+
+
 def test_a_shared_stage_counts_every_cell_that_ends_or_waits() -> None:
     shown, (stage,), out = progress(CONFIG)
     cells = tuple(PlannedCell(id=f"{number}", config=CONFIG) for number in range(3))
