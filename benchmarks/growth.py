@@ -149,7 +149,7 @@ def _timed(work: Callable[[], object]) -> dict[str, Any]:
     spent = _Clocks.now() - began
     peak = peak_mib()
     del kept
-    return spent.row() | {"MiB before": before, "peak MiB": peak}
+    return spent.row() | {"MiB before": round(before), "peak MiB": round(peak)}
 
 
 def _schedule(plan: Plan, store: Store) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def measure(script: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def peak_mib() -> int:
+def peak_mib() -> float:
     """MiB resident at most since this program began; getrusage counts the parent's too, before exec. Linux only."""
     return _status("VmHWM")
 
@@ -30,10 +30,10 @@ def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def resident_mib() -> int:
+def resident_mib() -> float:
     """MiB resident now. Linux only."""
     return _status("VmRSS")
 
 
-def _status(key: str) -> int:
-    return int(Path("/proc/self/status").read_text().partition(f"{key}:")[2].split()[0]) // 1024
+def _status(key: str) -> float:
+    return int(Path("/proc/self/status").read_text().partition(f"{key}:")[2].split()[0]) / 1024

@@ -85,12 +85,12 @@ def _measure(store: str) -> dict[str, float]:
         "grids": len(found),
         "both s": round(time.clock_gettime(time.CLOCK_BOOTTIME) - _started(), 2),
         "processor s": round(time.process_time(), 2),
-        "peak MiB": peak_mib(),
+        "peak MiB": round(peak_mib()),
     }
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
         write_report(store, out)
-    return both | {"report s": round(time.perf_counter() - start, 2), "its peak MiB": peak_mib()}
+    return both | {"report s": round(time.perf_counter() - start, 2), "its peak MiB": round(peak_mib())}
 
 
 def _started() -> float:

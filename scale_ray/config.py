@@ -318,14 +318,18 @@ class TrialConfig(_Part):
         Raises:
             ConfigError: a path that is no field (with the nearest one that is), or a value out of range.
         """
-        values = self.model_dump()
-        known = field_paths()
+        # What is not changed stays the same object: the cells of a large study share most of their parts.
+        values: dict[str, Any] = {name: getattr(self, name) for name in TrialConfig.model_fields}
+        known = _field_paths()
         for path, value in changes.items():
             if path not in known:
-                raise ConfigError(f"unknown field {path!r}: {suggest(path, known) or f'fields: {known}'}".rstrip())
+                hint = suggest(path, known) or f"fields: {list(known)}"
+                raise ConfigError(f"unknown field {path!r}: {hint}".rstrip())
             *parents, leaf = path.split(".")
             place = values
             for parent in parents:
+                if isinstance(place[parent], BaseModel):
+                    place[parent] = place[parent].model_dump()
                 place = place[parent]
             place[leaf] = value
         return TrialConfig.parse(values)
