@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,25 @@ def machine() -> dict[str, Any]:
         "cpu": model,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "ray", "optuna")},
+        **_gpu(),
+        **{name: _version(name) for name in ("torch", "ray", "optuna")},
     }
+
+
+def _gpu() -> dict[str, str]:
+    """Its model, where torch sees one."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    return {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
 
 
 def leave(name: str, title: str, rows: list[dict[str, Any]], notes: list[str]) -> str:

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -87,10 +88,11 @@ class _Part(BaseModel):
     def _refuse_unknown_keys(cls, values: Any) -> Any:
         """Pydantic's own message does not say which key was meant; this one does."""
         if isinstance(values, Mapping):
+            fields = cls.model_fields
             for key in values:
-                if key not in cls.model_fields:
-                    known = ", ".join(cls.model_fields)
-                    hint = suggest(str(key), cls.model_fields)
+                if key not in fields:
+                    known = ", ".join(fields)
+                    hint = suggest(str(key), fields)
                     raise ValueError(f"unknown key {key!r} in {cls.__name__}: {hint}known keys: {known}")
         return values
 
@@ -368,14 +370,18 @@ class TrialConfig(_Part):
         Raises:
             ConfigError: a path that is no field (with the nearest one that is), or a value out of range.
         """
-        values = self.model_dump()
-        known = field_paths()
+        # What is not changed stays the same object: the cells of a large study share most of their parts.
+        values: dict[str, Any] = {name: getattr(self, name) for name in TrialConfig.model_fields}
+        known = _field_paths()
         for path, value in changes.items():
             if path not in known:
-                raise ConfigError(f"unknown field {path!r}: {suggest(path, known) or f'fields: {known}'}".rstrip())
+                hint = suggest(path, known) or f"fields: {list(known)}"
+                raise ConfigError(f"unknown field {path!r}: {hint}".rstrip())
             *parents, leaf = path.split(".")
             place = values
             for parent in parents:
+                if isinstance(place[parent], BaseModel):
+                    place[parent] = place[parent].model_dump()
                 place = place[parent]
             place[leaf] = value
         return TrialConfig.parse(values)
@@ -435,6 +441,11 @@ class Execution(BaseModel):
 
 def field_paths() -> list[str]:
     """Every field of a trial by its dotted path, in the order in which they are declared."""
+    return list(_field_paths())
+
+
+@cache
+def _field_paths() -> tuple[str, ...]:
 
     def walk(part: type[BaseModel], prefix: str) -> Iterable[str]:
         for name, field in part.model_fields.items():
@@ -443,7 +454,7 @@ def field_paths() -> list[str]:
             else:
                 yield prefix + name
 
-    return list(walk(TrialConfig, ""))
+    return tuple(walk(TrialConfig, ""))
 
 
 def identity(config: TrialConfig, inputs: Mapping[str, str]) -> str:
@@ -456,7 +467,7 @@ def identity(config: TrialConfig, inputs: Mapping[str, str]) -> str:
         inputs: digests of what is read, by role: `source`, `target`, and `weights` where a file was named. They stand
             for the files, so that neither host nor path matters.
     """
-    values = json.loads(config.canonical_json())
+    values = config.model_dump(mode="json")
     if "weights" in inputs:
         values["model"]["weights"] = "file"
     if config.any_workers_alike:

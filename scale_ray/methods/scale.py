@@ -1,5 +1,6 @@
 """`scale`: self-training with a mean teacher, and contrast with class distributions (SCALE, Algorithm 1; METHOD 2)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,14 +54,14 @@ class Scale(Method):
         self._config = config
         self._steps_per_epoch = setting.steps_per_epoch
         self._terms: dict[str, LossTerm] = {name: LOSSES[name] for name in config.losses.terms}
-        needs = _needs(config)
+        needs = _needs(config.losses.terms)
         self.teacher = Teacher(student, config.model.teacher_momentum) if needs else None
         self.statistics = _statistics(config, setting.num_classes) if "statistics" in needs else None
         self.bank = _bank(config, setting.num_classes) if "dist" in self._terms else None
 
     @classmethod
     def passes(cls, config: TrialConfig) -> Passes:
-        needs = _needs(config)
+        needs = _needs(config.losses.terms)
         labels = cls.reads_target(config) and ("pseudo_labels" in needs or config.data.class_balance == "both")
         return Passes(student=1 + ("target" in needs), teacher=labels + ("statistics" in needs))
 
@@ -75,7 +76,7 @@ class Scale(Method):
 
     @classmethod
     def reads_target(cls, config: TrialConfig) -> bool:
-        return "target" in _needs(config)
+        return "target" in _needs(config.losses.terms)
 
     @classmethod
     def warm_up(cls, config: TrialConfig) -> TrialConfig:
@@ -84,16 +85,16 @@ class Scale(Method):
         A bank is filled from step 0, so contrast = bank has a warm-up of its own.
         """
         terms = {name: weight for name, weight in config.losses.terms.items() if not LOSSES[name].after_warmup}
-        early = config.replace({"method": "scale", "losses.terms": terms})
         usual = TrialConfig()
-        changes = {path: usual.value(path) for path in _READ_AFTER_WARMUP}
+        changes: dict[str, object] = {"method": "scale", "losses.terms": terms}
+        changes |= {path: usual.value(path) for path in _READ_AFTER_WARMUP}
         if config.losses.contrast == "bank":
             del changes["losses.contrast"]
-        if not cls.reads_target(early):
+        if "target" not in _needs(terms):
             changes |= {path: usual.value(path) for path in _READ_WITH_TARGET}
             if config.data.class_balance == "both":  # without pseudo-labels there is only the source to balance
                 changes["data.class_balance"] = "source"
-        return early.replace(changes)
+        return config.replace(changes)
 
     def needs_target(self, step: int) -> bool:
         return any("target" in term.needs for term in self._active(step).values())
@@ -184,8 +185,8 @@ class Scale(Method):
         return found if self.bank is None else found | {"bank": self.bank.features, "filled": self.bank.filled}
 
 
-def _needs(config: TrialConfig) -> frozenset[Need]:
-    return frozenset().union(*(LOSSES[name].needs for name in config.losses.terms))
+def _needs(terms: Iterable[str]) -> frozenset[Need]:
+    return frozenset().union(*(LOSSES[name].needs for name in terms))
 
 
 def _statistics(config: TrialConfig, num_classes: int) -> ClassStatistics:

@@ -97,7 +97,7 @@ class ClassStatistics(nn.Module):
                 squares.index_add_(0, classes, rows[:, :, None] * rows[:, None, :])
         else:
             squares.index_add_(0, labels, deviation.square())
-        self._merge(count, mean, squares / self._per_class(_at_least_one(count)))
+        self._merge(count, mean, squares.div_(self._per_class(_at_least_one(count))))
 
     def merge(self, other: "ClassStatistics") -> Self:
         """Take in another stream's statistics, as if its features had come here; returns self.
@@ -110,7 +110,8 @@ class ClassStatistics(nn.Module):
                 f"statistics of shape {tuple(other.covariance.shape)} do not merge into {tuple(self.covariance.shape)}"
             )
         with torch.no_grad():
-            self._merge(other.count.to(self.count), other.mean.to(self.mean), other.covariance.to(self.covariance))
+            covariance = other.covariance.to(self.covariance, copy=True)
+            self._merge(other.count.to(self.count), other.mean.to(self.mean), covariance)
         return self
 
     def reset(self) -> None:
@@ -120,13 +121,14 @@ class ClassStatistics(nn.Module):
         self.covariance.zero_()
 
     def _merge(self, count: Tensor, mean: Tensor, covariance: Tensor) -> None:
+        """Take in another population. Works in place, on `covariance` too: full ones are large."""
         weight = count / _at_least_one(count + self.count)
         if self.decay is not None:
             weight = torch.where(self.seen & (count > 0), 1 - self.decay, weight)
         w_mean, w_cov = weight[:, None], self._per_class(weight)
         shift = self.mean - mean
         between = shift[:, :, None] * shift[:, None, :] if self.full else shift.square()
-        self.covariance.copy_((1 - w_cov) * self.covariance + w_cov * covariance + w_cov * (1 - w_cov) * between)
+        self.covariance.mul_(1 - w_cov).add_(covariance.mul_(w_cov)).add_(between.mul_(w_cov * (1 - w_cov)))
         self.mean.sub_(w_mean * shift)
         self.count.add_(count)
 

@@ -71,11 +71,7 @@ def plan_study(
         checked = check_trial(config)
         cells.append(PlannedCell(id=identity(checked, trial_inputs(checked, root)), config=checked))
     _refuse_twins(study.name, cells)
-    present = set(store.record_ids())
-    records = {record.id: record for record in store.records(cell.id for cell in cells if cell.id in present)}
-    answered = frozenset(
-        key for key, record in records.items() if is_current(record) and (not with_models or store.has_model(key))
-    )
+    answered, failed_before = _ask(store, cells, with_models)
     todo = [cell for cell in cells[:limit] if cell.id not in answered]
     tree = stage_tree(cells, root)
     stored = frozenset(store.stage_keys())
@@ -83,10 +79,25 @@ def plan_study(
         study=StudyPlan(name=study.name, created=now(), cells=cells, command=command),
         todo=todo,
         answered=answered,
-        failed_before=frozenset(key for key, record in records.items() if record and record.status == "failed"),
+        failed_before=failed_before,
         tree=tree,
         stages=stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo],
     )
+
+
+def _ask(store: Store, cells: Sequence[PlannedCell], with_models: bool) -> tuple[frozenset[str], frozenset[str]]:
+    """Ids of the cells that the store answers, and of those whose last run left a failure.
+
+    No record is kept: those of 100,000 cells would take gigabytes.
+    """
+    present = set(store.record_ids())
+    answered, failed = set(), set()
+    for record in store.records(cell.id for cell in cells if cell.id in present):
+        if record.status == "failed":
+            failed.add(record.id)
+        if is_current(record) and (not with_models or store.has_model(record.id)):
+            answered.add(record.id)
+    return frozenset(answered), frozenset(failed)
 
 
 def _refuse_twins(study: str, cells: Sequence[PlannedCell]) -> None:

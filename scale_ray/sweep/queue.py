@@ -7,6 +7,7 @@ from dataclasses import replace
 from scale_ray.leases import Driver
 from scale_ray.records import Record
 from scale_ray.store import PlannedCell, Store
+from scale_ray.sweep.waiting import Waiting
 from scale_ray.training.stages import Stage
 
 # A stage whose process died without a word is tried again, from its checkpoint, until it has had so many attempts.
@@ -46,11 +47,11 @@ class StageQueue:
     ):
         self._store, self._driver, self._with_models, self._on_answered = store, driver, with_models, on_answered
         self.keys = [stage.key for stage in stages]
-        self._waiting = {stage.key: stage for stage in stages}
+        self._waiting = Waiting(stages)
         self._running: dict[str, Stage] = {}
         self._started: set[str] = set()
         self._attempts: dict[str, int] = {}
-        self._not_before: dict[str, float] = {}
+        self._not_before: dict[str, float] = {}  # those of the waiting ones that another driver works on
         self._kept = set(keep)  # and the parents of stages that fail, for those will be run again
         self.done: set[str] = set()
         self.failed_cells: set[str] = set()
@@ -66,7 +67,7 @@ class StageQueue:
         """
         for stage in stages:
             if stage.key not in self._waiting and stage.key not in self._running:
-                self._waiting[stage.key] = stage
+                self._waiting.append(stage)
         self._kept.update(keep)
 
     @property
@@ -86,29 +87,33 @@ class StageQueue:
     @property
     def ready(self) -> int:
         """How many stages wait for nothing but a place to run."""
-        return sum(self._parent_ended(stage) for stage in self._waiting.values())
+        return self._waiting.ready
 
     def next(self) -> Stage | None:
         """The first stage that may run now, leased to this driver; None where all must wait."""
         stage = self._next()
-        self.elsewhere = sum(key in self._not_before for key in self._waiting)
+        self.elsewhere = len(self._not_before)
         return stage
 
     def _next(self) -> Stage | None:
-        for key, stage in list(self._waiting.items()):
-            if not self._parent_ended(stage) or time.monotonic() < self._not_before.get(key, 0):
-                continue
+        for key, moment in self._not_before.items():
+            if time.monotonic() >= moment:
+                self._waiting.recall(key)
+        while (stage := self._waiting.first()) is not None:
+            key = stage.key
             if not self._lease(stage):
                 self._not_before[key] = time.monotonic() + _LOOK_AGAIN
+                self._waiting.put_off(key)
                 continue
             self._not_before.pop(key, None)
-            del self._waiting[key]
+            self._waiting.take(key)
             # Leased, then looked at again: another driver may have finished it a moment ago.
             left = self._left_of(stage)
             if answered := {cell.id for cell in stage.ends} - {cell.id for cell in (left.ends if left else ())}:
                 self.done |= answered
                 self._on_answered(len(answered))
             if left is None:
+                self._waiting.ended(key)
                 self._release(stage)
                 self._forget_parent_of(stage)
                 continue
@@ -122,8 +127,8 @@ class StageQueue:
 
     def finished(self, key: str) -> Stage:
         """The stage has left its records or its state; returns it."""
-        stage = self._running.pop(key)
-        self._started.discard(key)
+        stage = self._end(key)
+        self._waiting.ended(key)
         self._release(stage)
         self._forget_parent_of(stage)
         self.done.update(cell.id for cell in stage.ends)
@@ -134,38 +139,41 @@ class StageQueue:
 
         A failure that left its reason is final in this run. So is that of its parent for every stage that waits for it.
         """
-        stage = self._running.pop(key)
-        self._started.discard(key)
+        stage = self._end(key)
         self._release(stage)
         self._attempts[key] = self._attempts.get(key, 0) + 1
         explained = all(self._explained(cell.id) for cell in stage.waiting)
         again = not explained and self._attempts[key] < ATTEMPTS
         if again:
-            self._waiting = {key: stage, **self._waiting}
+            self._waiting.put_in_front(stage)
         elif stage.parent is not None:
             self._kept.add(stage.parent)
         if not again:
             self.failed_cells.update(cell.id for cell in stage.waiting)
             self._drop_children(stage)
+            self._waiting.ended(key)
         return stage, again
 
     def stopped(self, key: str) -> Stage:
         """The stage was ended before its time; its cells are neither done nor failed, and nothing of it is kept."""
-        stage = self._running.pop(key)
-        self._started.discard(key)
+        stage = self._end(key)
+        self._waiting.ended(key)
         self._store.delete_checkpoint(key)
         self._release(stage)
         return stage
 
+    def _end(self, key: str) -> Stage:
+        self._started.discard(key)
+        return self._running.pop(key)
+
     def _drop_children(self, failed: Stage) -> None:
         """Those that came after it was handed out are not told by its failure why: they start afresh, and say so."""
         told = {cell.id for cell in failed.waiting}
-        children = [child for child in self._waiting.values() if child.parent == failed.key]
-        for child in children:
+        for child in self._waiting.children(failed.key):
             if told.issuperset(cell.id for cell in child.waiting):
-                del self._waiting[child.key]
+                self._waiting.drop(child.key)
             else:
-                self._waiting[child.key] = replace(child, first=0, parent=None)
+                self._waiting.replace(replace(child, first=0, parent=None))
 
     def unexplained(self, stage: Stage) -> list[PlannedCell]:
         """The cells that a lost stage left without a record of their own."""
@@ -174,9 +182,6 @@ class StageQueue:
     def _explained(self, cell: str) -> bool:
         record = self._store.read_record(cell)
         return record is not None and record != self._before[cell]
-
-    def _parent_ended(self, stage: Stage) -> bool:
-        return stage.parent not in self._waiting and stage.parent not in self._running
 
     def _left_of(self, stage: Stage) -> Stage | None:
         """The stage without the cells that are done by now; None where nothing is left to do."""
@@ -205,7 +210,9 @@ class StageQueue:
         parent = stage.parent
         if parent is None or parent in self._kept or self._driver.others():
             return
-        if not any(other.parent == parent for other in (*self._waiting.values(), *self._running.values())):
+        if not self._waiting.has_children(parent) and not any(
+            other.parent == parent for other in self._running.values()
+        ):
             self._store.delete_stage(parent)
 
 

@@ -31,7 +31,8 @@ def check_trial(config: TrialConfig) -> TrialConfig:
     domains = {
         role: canonical_domain(config.data.benchmark, config.value(f"data.{role}")) for role in ("source", "target")
     }
-    return config.replace({f"data.{role}": domain for role, domain in domains.items()})
+    changes = {f"data.{role}": name for role, name in domains.items() if name != config.value(f"data.{role}")}
+    return config.replace(changes) if changes else config
 
 
 def _check_baseline(config: TrialConfig) -> None:

@@ -98,16 +98,15 @@ def stage_tree(cells: Sequence[PlannedCell], root: Path | None) -> list[Stage]:
             name = _training(prefix, root)
             prefixes.setdefault(name, prefix)
             warm_ups.setdefault(name, []).append(stage)
-    trunks = {
-        stage.key: _trunk(prefixes[name], children, root)
-        for name, children in warm_ups.items()
-        if len(children) > 1
-        for stage in children
-    }
+    trunks: dict[str, Stage] = {}
+    for name, children in warm_ups.items():
+        if len(children) > 1:
+            trunk = _trunk(prefixes[name], children, root)
+            trunks.update((stage.key, trunk) for stage in children)
     stages: dict[str, Stage] = {}
     for stage in finals:
-        trunk = trunks.get(stage.key)
-        if trunk is not None:
+        if stage.key in trunks:
+            trunk = trunks[stage.key]
             stages.setdefault(trunk.key, trunk)
             stage = replace(stage, first=trunk.last, parent=trunk.key)
         stages[stage.key] = stage
@@ -129,9 +128,9 @@ def stages_to_do(tree: Sequence[Stage], todo: Sequence[PlannedCell], stored: fro
     def only_wanted(cells: tuple[PlannedCell, ...]) -> tuple[PlannedCell, ...]:
         return tuple(cell for cell in cells if cell.id in wanted)
 
-    finals = [stage for stage in tree if any(cell.id in wanted for cell in stage.ends)]
+    finals = {stage.key: stage for stage in tree if any(cell.id in wanted for cell in stage.ends)}
     children: dict[str, int] = {}
-    for stage in finals:
+    for stage in finals.values():
         if stage.parent is not None:
             children[stage.parent] = children.get(stage.parent, 0) + 1
     trunks = {key for key, number in children.items() if number > 1 and key not in stored}
@@ -139,7 +138,7 @@ def stages_to_do(tree: Sequence[Stage], todo: Sequence[PlannedCell], stored: fro
     for stage in tree:
         if stage.key in trunks:
             kept.append(replace(stage, waiting=only_wanted(stage.waiting)))
-        elif stage in finals:
+        elif stage.key in finals:
             shared = stage.parent in trunks or stage.parent in stored
             cells = only_wanted(stage.ends)
             begin = (stage.first, stage.parent) if shared else (0, None)
@@ -185,7 +184,8 @@ def _training(config: TrialConfig, root: Path | None, prefix: TrialConfig | None
     if _reads_target(prefix or config):
         return identity(config, inputs)
     del inputs["target"]
-    return identity(config.replace({"data.target": _ANY_TARGET}), inputs)
+    data = config.data.model_copy(update={"target": _ANY_TARGET})
+    return identity(config.model_copy(update={"data": data}), inputs)
 
 
 def _state_key(training: str, cells: Sequence[PlannedCell], root: Path | None) -> str:

@@ -1,5 +1,6 @@
 """Which stage runs next: parents first, each once, none that another driver works on, lost ones again."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,8 +150,26 @@ def test_two_drivers_share_the_cells(store: Store, driver: Driver, monkeypatch: 
         assert here.over
 
 
-def test_cells_of_one_training_are_left_to_whoever_has_one_of_them(store: Store, driver: Driver) -> None:
+def test_a_stage_that_another_driver_has_is_looked_at_again_later(store: Store, driver: Driver) -> None:
+    with another(store) as second:
+        theirs = StageQueue([alone(cell("a"))], store, second)
+        assert keys(theirs) == ["a"]
+        queue = StageQueue([alone(cell(name)) for name in "abc"], store, driver)
+        assert (keys(queue), queue.elsewhere, queue.ready) == (["b", "c"], 1, 1)
+        theirs.stopped("a")
+        assert queue.next() is None  # not yet
+        deadline = time.monotonic() + 20
+        while (stage := queue.next()) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert (stage.key, queue.elsewhere) == ("a", 0)
+
+
+def test_cells_of_one_training_are_left_to_whoever_has_one_of_them(
+    store: Store, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another study may plan one of three targets only: its stage has another key, its cell has not."""
+    monkeypatch.setattr("scale_ray.sweep.queue._LOOK_AGAIN", 0.0)
     cells = (cell("x"), cell("y"), cell("z"))
     three = Stage("three", CONFIG, 0, 20, None, ("Clipart",), cells, cells)
     with another(store) as second:
@@ -161,7 +180,6 @@ def test_cells_of_one_training_are_left_to_whoever_has_one_of_them(store: Store,
         assert set(driver.holders()) == {"y"}  # x was given back
         done(store, "y")
         theirs.finished("y")
-        queue._not_before.clear()
         left = queue.next()
         assert left is not None
         assert [each.id for each in left.ends] == ["x", "z"]

@@ -1,0 +1,206 @@
+"""How planning, asking the store and scheduling grow with a study: seconds and memory for 1,000 to 100,000 cells.
+
+    python benchmarks/growth.py [--sizes 1000,10000,100000] [--works plan,schedule] [--folder /dev/shm]
+
+The study is the paper's grid on digits (12 pairs x 8 combinations x 2 backbones) with as many seeds as it takes; no
+image is read but to name the four domains' content. What is measured are the package's own calls, each in a process
+of its own:
+
+- plan: `plan_study` into an empty store: every cell expanded, checked and named, the stage tree, what is to do;
+- plan again: the same where the store holds a record of every cell;
+- ask: `Store.statuses`, every record read and checked, without any planning;
+- schedule: a run of the whole plan without training and without Ray: the search object hands out every stage, 16 at
+  once, and takes it back as done, as Ray Tune would, with leases, progress lines and the sweep at the end. The results
+  that trainings would leave are made up, and the time that takes is not counted.
+
+The store lies in `--folder`: in memory the figures are the package's; on a disk each lease is flushed to it, once a
+stage.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import permutations
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from made_up import COMBINATIONS, fill
+from own_process import measure, peak_mib, reset_peak, resident_mib
+from results import leave
+from rich.console import Console
+
+from scale_ray.config import Execution, TrialConfig
+from scale_ray.data.benchmarks import BENCHMARKS
+from scale_ray.leases import Driver
+from scale_ray.store import Store
+from scale_ray.study import Study, ablation
+from scale_ray.sweep.plan import Plan, keys_of, keys_still_needed, plan_study
+from scale_ray.sweep.progress import StudyProgress
+from scale_ray.sweep.queue import StageQueue
+from scale_ray.sweep.run import Bookkeeping, sweep_store
+from scale_ray.sweep.search import METRIC, StageSearch
+from scale_ray.training.check import trial_inputs
+from scale_ray.training.stages import Stage
+from scale_ray.training.trial import Ran
+
+WORKS = ("plan", "plan again", "ask", "schedule")
+SLOTS = 16
+PER_SEED = 12 * 8 * 2  # cells
+CLASSES = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--sizes", default="1000,10000,100000", help="cells, at least, with commas between them")
+    parser.add_argument("--works", default=",".join(WORKS), help="what to measure, with commas between them")
+    parser.add_argument("--folder", help="where to make the stores; the system's temporary folder by default")
+    parser.add_argument("--measure", nargs=3, metavar=("WORK", "SEEDS", "STORE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        work, seeds, store = options.measure
+        print(json.dumps(_measure(work, int(seeds), store)))
+        return
+    sizes = sorted({math.ceil(int(size) / PER_SEED) for size in options.sizes.split(",")})
+    rows = [row for work in options.works.split(",") for row in _rows(work, sizes, options.folder)]
+    print(leave("growth", "Growth with the size of a study", rows, _notes(options.folder)))
+
+
+def _rows(work: str, sizes: list[int], folder: str | None) -> list[dict[str, Any]]:
+    """One row a size; each says how it compares with the one before it."""
+    rows: list[dict[str, Any]] = []
+    for seeds in sizes:
+        with tempfile.TemporaryDirectory(dir=folder) as store:
+            if work in ("plan again", "ask"):
+                measure(__file__, "--measure", "fill", str(seeds), store)
+            found = measure(__file__, "--measure", work, str(seeds), store)
+        cells = seeds * PER_SEED
+        row = {"work": work, "cells": cells, **found, "ms a cell": round(1000 * found["processor s"] / cells, 3)}
+        rows.append(row | {"tenfold": _tenfold(rows[-1], row) if rows else ""})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def _tenfold(before: dict[str, Any], now: dict[str, Any]) -> float:
+    """How many times the processor's time ten times the cells take, at the rate between these two sizes."""
+    exponent = math.log(now["processor s"] / before["processor s"]) / math.log(now["cells"] / before["cells"])
+    return round(10**exponent, 1)
+
+
+def _notes(folder: str | None) -> list[str]:
+    return [
+        "ms a cell: of the processor; tenfold: times the processor's time for ten times the cells, from the row above "
+        "to this one; linear growth is 10",
+        "MiB before: resident when the work began (imports; for schedule the plan too); peak MiB: at most during it",
+        f"a stage takes its turn among {SLOTS}; stores in {folder or tempfile.gettempdir()}",
+    ]
+
+
+def _measure(work: str, seeds: int, location: str) -> dict[str, Any]:
+    """Do one thing at one size, in this process."""
+    study, store = _study(seeds), Store(location, create=True)
+    for config in study.base, study.base.replace({"data.source": "optdigits", "data.target": "fonts"}):
+        trial_inputs(config, None)  # the digits are drawn once ever, and named once a process
+    if work == "fill":
+        return {"bytes": fill(store, plan_study(study, store, None).study.cells, CLASSES)}
+    if work == "schedule":
+        return _schedule(plan_study(study, store, None), store)
+    if work == "ask":
+        return _timed(store.statuses)
+    return _timed(lambda: plan_study(study, store, None))
+
+
+def _study(seeds: int) -> Study:
+    digits = BENCHMARKS["digits"]
+    names = {"data.benchmark": "digits", "data.source": "mnist", "data.target": "mnistm"}
+    return ablation(
+        "growth",
+        TrialConfig().replace({**digits.defaults, **names}),
+        pairs=list(permutations(digits.domains, 2)),
+        combinations=COMBINATIONS,
+        backbones=["lenet", "resnet18"],
+        seeds=range(seeds),
+    )
+
+
+class _Clocks(NamedTuple):
+    seconds: float
+    processor: float  # of this process: other programs on the machine change it little
+
+    @classmethod
+    def now(cls) -> "_Clocks":
+        return cls(time.perf_counter(), time.process_time())
+
+    def __sub__(self, other: "_Clocks") -> "_Clocks":
+        return _Clocks(self.seconds - other.seconds, self.processor - other.processor)
+
+    def row(self) -> dict[str, Any]:
+        return {"seconds": round(self.seconds, 3), "processor s": round(self.processor, 3)}
+
+
+def _timed(work: Callable[[], object]) -> dict[str, Any]:
+    reset_peak()
+    before, began = resident_mib(), _Clocks.now()
+    kept = work()  # until the peak is read: what it returns is part of it
+    spent = _Clocks.now() - began
+    peak = peak_mib()
+    del kept
+    return spent.row() | {"MiB before": round(before), "peak MiB": round(peak)}
+
+
+def _schedule(plan: Plan, store: Store) -> dict[str, Any]:
+    """What `run_study` does besides Ray and the trainings."""
+    making_up: list[_Clocks] = []
+    found = _timed(lambda: _work_off(plan, store, making_up))
+    spent = _Clocks(found["seconds"], found["processor s"]) - _Clocks(*map(sum, zip(*making_up, strict=True)))
+    return found | spent.row()
+
+
+def _work_off(plan: Plan, store: Store, making_up: list[_Clocks]) -> None:
+    """Hand out every stage and take it back as done; notes the time that goes into making results up."""
+    number = 0
+    figures = {METRIC: 90.0, "target_accuracy": 80.0}
+    store.write_plan(plan.study)
+    with Driver(store.files) as driver, open("/dev/null", "w") as nowhere:
+        stages = {stage.key: stage for stage in plan.stages}
+        progress = StudyProgress(stages, 0, Console(file=nowhere))
+        queue = StageQueue(plan.stages, store, driver, keep=keys_still_needed(plan, {cell.id for cell in plan.todo}))
+        search = StageSearch(queue, lambda: SLOTS)
+        # Places would ask Ray; the queue is told what Bookkeeping would ask it at every turn of Tune's loop.
+        bookkeeping = Bookkeeping(queue, SimpleNamespace(), progress, store, Execution(), Ran())  # type: ignore[arg-type]
+        running: deque[Any] = deque()
+        while (point := search.suggest(str(number))) != StageSearch.FINISHED:
+            bookkeeping.demand()
+            if isinstance(point, dict):
+                trial = SimpleNamespace(trial_id=str(number), config=point)
+                running.append(trial)
+                number += 1
+                progress.on_trial_start(number, [], trial)
+                bookkeeping.on_trial_result(number, [], trial, {})
+                continue
+            trial = running.popleft()
+            stage = stages[trial.config["stage"]]
+            began = _Clocks.now()
+            _leave_results(stage, store)
+            making_up.append(_Clocks.now() - began)
+            result = figures | {"step": stage.last}
+            progress.on_trial_result(number, [], trial, result)
+            search.on_trial_complete(trial.trial_id, result)
+            bookkeeping.on_trial_complete(number, [], trial)
+        assert number == len(plan.stages)
+        assert queue.done == {cell.id for cell in plan.todo}
+        sweep_store(store, driver, keys_of(plan) - keys_still_needed(plan, queue.done))
+
+
+def _leave_results(stage: Stage, store: Store) -> None:
+    fill(store, stage.ends, CLASSES)
+    if not stage.ends:
+        Path(store.stage_location(stage.key)).write_bytes(b"state")
+
+
+if __name__ == "__main__":
+    main()
