@@ -1,0 +1,178 @@
+"""One training step against the passes it must make, a step written by hand, and pytorch-adapt's nearest method.
+
+    python benchmarks/step.py [--quick] [--profile] [--compile]
+    python benchmarks/step.py --device cuda --backbones resnet50 --sides 224 --precision bf16,float32
+
+Timed in one process, in alternated rounds; a time is the median, a ratio the median over the rounds. Batches of 32 + 32
+noise images of 65 classes, random weights; every contender is given the same batches, made before.
+
+- floor: the forward and backward passes that a step of this combination must make, of encoder, pooling and heads (the
+  student's on source and strong target, the teacher's on weak target and source); no loss, statistics, optimiser or
+  moving average. `separate` runs the student once a domain, `joint` once on both. The goal is 1.15 times the floor.
+- scale: the training loop's own step on the built and placed method: losses, backward, optimiser, teacher, metrics.
+- by hand: the same algorithm in Python loops (steps/by_hand.py), checked to give the same losses.
+- pytorch-adapt: ATDOC of that package (steps/adapt.py), over its own two passes.
+- combinations: what a loss term costs where it is on. Variants: precision, memory layout, --compile.
+
+On a GPU (torch and torchvision of at least 2.11 and 0.26, kornia, pydantic, platformdirs, safetensors; neither ray nor
+optuna) it also counts the places where a step makes the host wait for it: the goal is none.
+"""
+
+import argparse
+import gc
+import os
+from dataclasses import replace
+from typing import Any
+
+from results import leave
+from steps.adapt import INSTALL, atdoc, installed, two_passes
+from steps.bare import floor
+from steps.by_hand import by_hand
+from steps.case import Case, Contender, ours, views
+from steps.clock import Times, host_syncs, measure
+from steps.profile import profile
+
+from scale_ray.training.setup import configure_torch, describe_device, find_device
+
+COMBINATIONS = ("ce", "ce+ssl", "ce+dist", "ce+ssl+dist+reg")
+SCALE = "scale, separate"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", default="resnet18,resnet50")
+    parser.add_argument("--sides", default="64,128", help="pixels")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="float32,bf16", help="the first everywhere, the other as a variant")
+    parser.add_argument("--compile", action="store_true", help="also with compiled encoders, floor too")
+    parser.add_argument("--rounds", type=int, default=3, help="of a case, at least")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--quick", action="store_true", help="the smallest case alone; leaves no results")
+    parser.add_argument("--profile", action="store_true", help="where the time of a step goes, in place of all this")
+    options = parser.parse_args()
+    device = find_device(options.device)
+    configure_torch(options.threads)
+    backbones, sides = options.backbones.split(","), [int(side) for side in options.sides.split(",")]
+    precision, *others = options.precision.split(",")
+    suffix = "_cuda" if device.type == "cuda" else ""
+    smallest = [Case(backbone, min(sides), device, precision) for backbone in backbones]
+    if options.profile:
+        print(leave(f"step_profile{suffix}", *profile(smallest[-1])))
+        return
+    rows, notes = [], [f"device {describe_device(device)}, {options.threads} CPU threads"]
+    seconds = 0 if options.quick else 15
+    if options.quick:
+        backbones, sides, smallest = backbones[:1], [min(sides)], smallest[:1]
+    for case in [Case(backbone, side, device, precision) for backbone in backbones for side in sides]:
+        if case.side == min(sides) and case.precision == "float32":
+            notes.append(_same_losses(case))
+        rows += _rows(case, _whole(case), options.rounds, seconds)
+    for case in smallest[:1]:
+        rows += _rows(case, _combinations(case), options.rounds, seconds, baseline="scale ce+ssl+dist+reg")
+    for case in smallest:
+        for variant in _variants(case, others, options.compile):
+            rows += _rows(variant, _variant(variant), options.rounds, seconds)
+    if device.type == "cuda":
+        notes += _waits(smallest[0])
+    if not installed():
+        notes.append(f"pytorch-adapt is not installed: {INSTALL}")
+    if options.quick:
+        print(*rows, *notes, sep="\n")
+    else:
+        print(leave(f"step{suffix}", "One training step, batch 32 + 32", rows, notes))
+
+
+def _whole(case: Case) -> list[Contender]:
+    """Every way to do the whole of scale's step, and what there is of another package."""
+    contenders = []
+    for mode in ("separate", "joint"):
+        contenders += [
+            floor(case, f"floor, {mode}", batch_norm=mode),
+            ours(case, f"scale, {mode}", f"floor, {mode}", case.config(batch_norm=mode), case.prepared),
+        ]
+    contenders.append(views(case))
+    if case.precision == "float32":
+        contenders.append(by_hand(case, "by hand, separate", "floor, separate"))
+        if installed():
+            contenders += [
+                two_passes(case, "floor of pytorch-adapt"),
+                atdoc(case, "pytorch-adapt ATDOC", "floor of pytorch-adapt"),
+            ]
+    return contenders
+
+
+def _combinations(case: Case) -> list[Contender]:
+    contenders = []
+    for terms in COMBINATIONS:
+        contenders += [
+            floor(case, f"floor {terms}", terms=terms),
+            ours(case, f"scale {terms}", f"floor {terms}", case.config(terms), case.prepared),
+        ]
+    return contenders
+
+
+def _variants(case: Case, precisions: list[str], compiled: bool) -> list[Case]:
+    found = [replace(case, channels_last=False), *(replace(case, precision=precision) for precision in precisions)]
+    return [*found, *([replace(case, compile=True)] if compiled else [])]
+
+
+def _variant(case: Case) -> list[Contender]:
+    usual = floor(case, "floor, separate")
+    return [usual, ours(case, SCALE, usual.name, case.config(), case.prepared)]
+
+
+def _rows(
+    case: Case, contenders: list[Contender], rounds: int, seconds: float, baseline: str = SCALE
+) -> list[dict[str, Any]]:
+    times = measure(contenders, case.device, rounds, seconds)
+    rows = [_row(case, contender, times, baseline) for contender in contenders]
+    contenders.clear()
+    gc.collect()  # the next case's networks take their place
+    return rows
+
+
+def _row(case: Case, contender: Contender, times: Times, baseline: str) -> dict[str, Any]:
+    return {
+        "backbone": case.backbone,
+        "side": case.side,
+        "precision": case.precision,
+        "layout": "channels last" if case.channels_last else "channels first",
+        "compiled": "yes" if case.compile else "no",
+        "step": contender.name,
+        "ms": round(times.milliseconds(contender.name), 1),
+        "over its floor": round(times.ratio(contender.name, contender.floor), 3) if contender.floor else "",
+        "of scale's time": round(times.ratio(contender.name, baseline), 3),
+    }
+
+
+def _same_losses(case: Case) -> str:
+    """Three steps of the loop's and of the one by hand: both must train the same."""
+    mine = ours(case, "scale", "", case.config(), case.prepared)
+    other = by_hand(case, "by hand", "")
+    differences = []
+    for _ in range(3):
+        found, expected = mine.step(), other.step()
+        differences += [abs(float(loss.detach()) / expected[name] - 1) for name, loss in found.items()]
+    tolerance = 1e-3 if case.device.type == "cpu" else 2e-2  # a GPU's convolutions round to tf32
+    assert all(each < tolerance for each in differences), f"the step by hand trains something else: {differences}"
+    return f"{case.backbone}: the losses of three steps by hand are the loop's to {max(differences):.0e} of their value"
+
+
+def _waits(case: Case) -> list[str]:
+    """Host synchronisations of a step, with and without its input, and of the other kinds of contrast."""
+    config = case.config()
+    ways = {
+        "step": (config, case.prepared),
+        "step with its input": (config, case.batches),
+        "step, full covariance": (config.replace({"losses.covariance": "full"}), case.prepared),
+        "step, contrast with a bank": (config.replace({"losses.contrast": "bank"}), case.prepared),
+    }
+    notes = []
+    for name, (of_way, batches) in ways.items():
+        places = host_syncs(ours(case, name, "", of_way, batches))
+        notes.append(f"host syncs, {name}: {len(places)} {', '.join(sorted(set(places)))}".rstrip())
+    return notes
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What is timed: a backbone at a size, in a precision and a layout, on noise that every contender is given."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scale_ray.config import Execution, TrialConfig
+from scale_ray.data.batches import Batches, LabelledImages, SourceBatch, TargetBatch, UnlabelledImages
+from scale_ray.methods import Method
+from scale_ray.training.loop import _Meter, _optimiser, _train_step
+from scale_ray.training.seeding import generator
+from scale_ray.training.setup import build_method, place
+
+CLASSES, IMAGES, BATCH = 65, 520, 32  # Office-Home's classes; images of a domain; images per domain and step
+PREPARED = 4  # batches that contenders go round
+
+
+@dataclass(frozen=True)
+class Case:
+    backbone: str
+    side: int
+    device: torch.device
+    precision: str = "float32"
+    channels_last: bool = True
+    compile: bool = False
+
+    def config(self, terms: str = "ce+ssl+dist+reg", batch_norm: str = "separate") -> TrialConfig:
+        """Past its warm-up from step 1; the threshold is one that a random network's teacher passes."""
+        return TrialConfig().replace(
+            {
+                "data.image_size": self.side,
+                "data.resize": self.side * 8 // 7,
+                "model.backbone": self.backbone,
+                "model.weights": "none",
+                "model.batch_norm": batch_norm,
+                "losses.terms": terms,
+                "losses.threshold": 0.018,
+                "optim.batch_size": BATCH,
+                "optim.warmup_steps": 0,
+                "optim.precision": self.precision,
+            }
+        )
+
+    @property
+    def execution(self) -> Execution:
+        return Execution(channels_last=self.channels_last, compile=self.compile)
+
+    def method(self, config: TrialConfig) -> Method:
+        """The same numbers for the same config, in the place and layout where a trial would have it."""
+        method = build_method(config, CLASSES, IMAGES // BATCH)
+        place(method, self.device, self.execution)
+        return method
+
+    @cached_property
+    def batches(self) -> Batches:
+        """The package's own, of images in memory."""
+        numbers = np.random.default_rng(0)
+        side = self.side * 8 // 7
+        source, target = (numbers.integers(0, 256, (IMAGES, 3, side, side), dtype=np.uint8) for _ in range(2))
+        labelled = LabelledImages(source, np.arange(IMAGES), np.arange(IMAGES) % CLASSES)
+        return Batches(self.config(), labelled, UnlabelledImages(target), CLASSES, partial(generator, 0), self.device)
+
+    @cached_property
+    def prepared(self) -> "Prepared":
+        steps = range(PREPARED)
+        return Prepared([self.batches.source(step) for step in steps], [self.batches.target(step) for step in steps])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """In the place of Batches: batches that are there already, so that a step is timed without its input."""
+
+    sources: list[SourceBatch]
+    targets: list[TargetBatch]
+
+    def source(self, step: int) -> SourceBatch:
+        return self.sources[step % PREPARED]
+
+    def target(self, step: int) -> TargetBatch:
+        return self.targets[step % PREPARED]
+
+    def observe(self, indices: Tensor, pseudo_labels: Tensor) -> None:
+        """Nothing is balanced by pseudo-labels."""
+
+
+@dataclass
+class Contender:
+    """One way to do a step.
+
+    Attributes:
+        step: does the next one; what it leaves undone is work that is queued on the device.
+        floor: the name of the contender that makes the passes alone that this one must make.
+    """
+
+    name: str
+    step: Callable[[], object]
+    floor: str | None = None
+
+
+def ours(case: Case, name: str, floor: str, config: TrialConfig, batches: Batches | Prepared) -> Contender:
+    """The step of the training loop itself, with its meter."""
+    method = case.method(config)
+    optimiser, meter, steps = _optimiser(method, config.optim), _Meter(), itertools.count(1)
+
+    def step() -> dict[str, Tensor]:
+        output, seen = _train_step(config, method, method, batches, optimiser, next(steps))  # type: ignore[arg-type]
+        meter.add(output, seen)
+        return output.losses
+
+    return Contender(name, step, floor)
+
+
+def views(case: Case) -> Contender:
+    """The input alone: both batches with their three views."""
+    steps = itertools.count(1)
+
+    def step() -> None:
+        number = next(steps)
+        case.batches.source(number)
+        case.batches.target(number)
+
+    return Contender("input views alone", step)
+
+
+def endless(case: Case) -> Iterator[tuple[SourceBatch, TargetBatch]]:
+    """The batches that `ours` is given, from step 1."""
+    for step in itertools.count(1):
+        yield case.prepared.source(step), case.prepared.target(step)
