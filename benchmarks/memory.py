@@ -7,9 +7,9 @@ middle (65 classes, projections of 128, 32 images a domain) one thing changes at
 covariances; beside it stand the same training with `ce` alone (no teacher, no target, no contrast) and with `ce+ssl`
 (no contrast). Measured are the steps, and apart from them the evaluation that ends the training.
 
-Statistics: N projections of 65 classes go through `models.ClassStatistics` in batches of 256. The paper's way ("requires
-the entire source dataset") is beside it: all N x A projections are kept, and each class's mean and covariance are
-computed at the end. Both ways see the same numbers, each in a process of its own.
+Statistics: N projections of 65 classes go through `models.ClassStatistics` in batches of 256. The paper's way
+("requires the entire source dataset") is beside it: all N x A projections are kept, and each class's mean and
+covariance are computed at the end. Both ways see the same numbers, each in a process of its own.
 
 On a CPU the memory is what the process has resident (RSS); on a GPU what torch has allocated there. Needs no ray.
 """
@@ -108,7 +108,7 @@ def _notes_of_trials(network: str, device: str) -> list[str]:
         f"{network} at {NETWORKS[network]} px, {STEPS} steps, float32; batch: images of each domain; on {device}",
         f"{_meaning(device)}, at most during the steps; evaluation: at most during that of the last one, of {IMAGES} "
         "images a domain",
-        "ce, ce+ssl: the same training with these terms alone; statistics: counts, means and covariances as they are kept",
+        "ce, ce+ssl: the same training with these terms alone; statistics: counts, means, covariances as they are kept",
     ]
 
 
@@ -220,7 +220,7 @@ def _difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 def _notes_of_statistics(device: str) -> list[str]:
     return [
         f"{MIDDLE['classes']} classes, projections of {MIDDLE['projection']}, on {device}; streamed: in batches of "
-        f"{STREAM_BATCH}, float64 sums; whole: all float32 projections kept, float64 mean and covariance class by class",
+        f"{STREAM_BATCH}, float64 sums; whole: all float32 projections kept, float64 statistics class by class",
         f"{_meaning(device)}; seconds: drawing the projections is not counted",
         "max relative difference: of any mean or covariance between the two ways, relative to the largest of them",
     ]

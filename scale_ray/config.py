@@ -169,6 +169,11 @@ class ModelConfig(_Part):
     )
     teacher_momentum: float = Field(0.99, ge=0, lt=1, description="alpha: theta' <- a theta' + (1 - a) theta")
 
+    @property
+    def label(self) -> str:
+        """The backbone as tables write it: `resnet50`, and `resnet50 (frozen)`, lest that be taken for fine-tuning."""
+        return self.backbone if self.encoder == "trained" else f"{self.backbone} ({self.encoder})"
+
     @model_validator(mode="after")
     def _check_encoder(self) -> Self:
         if self.encoder == "trained":

@@ -157,7 +157,7 @@ def describe_values(values: Mapping[str, Any]) -> str:
 
 def describe(config: TrialConfig) -> str:
     """A cell in one line: `mnist>mnistm ce+ssl lenet seed 0`, `mnist>mnistm dann lenet seed 0`."""
-    return f"{config.pair} {config.approach} {config.model.backbone} seed {config.seed}"
+    return f"{config.pair} {config.approach} {config.model.label} seed {config.seed}"
 
 
 CostKey = tuple[str, str]  # combination or method; backbone and sizes
@@ -177,7 +177,7 @@ def seconds_per_step(records: Iterable[Record]) -> dict[CostKey, float]:
 
 def cost_key(config: TrialConfig) -> CostKey:
     """What a step's cost mostly depends on."""
-    return config.approach, f"{config.model.backbone} {config.data.image_size} px x {config.optim.batch_size}"
+    return config.approach, f"{config.model.label} {config.data.image_size} px x {config.optim.batch_size}"
 
 
 def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[CostKey, float]) -> float | None:

@@ -12,12 +12,12 @@ PRE_TRAINING = ("model.weights",)
 
 
 def pre_training(model: ModelConfig) -> str:
-    """The rows that may be compared share it: `resnet50, imagenet`, `clip_rn50, openai`, `lenet, random weights`.
+    """The rows that may be compared share it: `resnet50, imagenet`, `resnet50 (frozen), imagenet`, `clip_rn50, openai`.
 
     Of a file its name; files of one name in two folders have the same, and tables are split by `model.weights` then.
     """
     named = "random weights" if model.weights == "none" else model.weights
-    return join(model.backbone, named if model.weights in NAMED_WEIGHTS else PurePath(model.weights).name)
+    return join(model.label, named if model.weights in NAMED_WEIGHTS else PurePath(model.weights).name)
 
 
 def combination_labels(cells: pd.DataFrame) -> pd.Series:

@@ -43,7 +43,8 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
     |---|---|
     | cell | the identity, 64 hex digits |
     | study | names of the studies that planned it, missing where none did |
-    | benchmark, source, target, pair, method, losses, backbone, seed | pair `source>target`, losses `ce+ssl+dist+reg` |
+    | benchmark, source, target, pair, method, losses, seed | pair `source>target`, losses `ce+ssl+dist+reg` |
+    | backbone | with a frozen encoder, `resnet50 (frozen)` |
     | variant | the method, and what sets it apart from its usual form: `scale bank`, `cdan+E` |
     | pre_training | the backbone and where its weights are from: `resnet50, imagenet` |
     | config | number; cells that share it have one config and differ in data, weights or recipe alone |

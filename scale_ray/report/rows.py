@@ -129,7 +129,7 @@ class Reader:
         number = self._numbers.setdefault(settings, len(self.settings))
         if number == len(self.settings):
             self.settings.append(settings)
-        return (*named, config.combination, config.model.backbone, pre_training(config.model)), number
+        return (*named, config.combination, config.model.label, pre_training(config.model)), number
 
 
 class Curves:

@@ -59,7 +59,7 @@ class Stage:
         prefix = METHODS[config.method].warm_up(config) if not self.ends else None
         approach = prefix.approach if prefix else config.approach
         pair = f"{config.data.source}>{','.join(_targets(self.waiting))}"
-        name = f"{pair} {approach} {config.model.backbone} seed {config.seed}"
+        name = f"{pair} {approach} {config.model.label} seed {config.seed}"
         return f"{name}, warm-up of {len(self.waiting)}" if prefix else name
 
 

@@ -1,7 +1,6 @@
-"""Zero-shot accuracy depends on the target alone: shown on the table that a comparison of all 12 pairs of digits makes."""
+"""Zero-shot accuracy depends on the target alone: shown on the table of a comparison of all 12 pairs of digits."""
 
 from itertools import permutations
-from pathlib import Path
 
 import pytest
 from tiny_clip import train_on_digits

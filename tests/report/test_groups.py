@@ -20,6 +20,7 @@ from scale_ray.report.build import KINDS
 from scale_ray.report.effects import effects_tables
 from scale_ray.report.labels import pre_training
 from scale_ray.store import Store
+from scale_ray.study import describe
 
 GOLDEN = Path(__file__).parent / "golden"
 MAKE = Callable[..., Store]
@@ -267,3 +268,19 @@ def test_tables_of_named_axes_split_by_what_makes_variants(make_store: MAKE, axe
     assert {grid.facet for grid in found} == (
         {""} if "losses.contrast" in axes else {f"losses.contrast={value}" for value in ("bank", "dist", "proto")}
     )
+
+
+def test_a_frozen_encoder_is_named_in_every_table_and_shares_none_with_a_trained_one(make_store: MAKE) -> None:
+    imagenet, frozen = {"model.weights": "imagenet"}, {"model.weights": "imagenet", "model.encoder": "frozen"}
+    outcomes = [
+        (config_of("mnist", "mnistm", losses, "resnet50", 0, **changes), accuracy)
+        for changes, accuracy in ((imagenet, 60.0), (frozen, 50.0))
+        for losses in ("ce", "ce+ssl")
+    ]
+    store = make_store(outcomes)
+    found = [grid for grid in grids(load(store.location)) if grid.metric == "target_accuracy"]
+    columns = {grid.form: grid.columns for grid in found}
+    assert columns["losses_by_backbone"] == ["resnet50", "resnet50 (frozen)"]
+    groups = {grid.group: {cell.mean for cell in grid.cells.values()} for grid in found if grid.group}
+    assert groups == {"resnet50, imagenet": {60.0}, "resnet50 (frozen), imagenet": {50.0}}
+    assert describe(outcomes[-1][0]) == "mnist>mnistm ce+ssl resnet50 (frozen) seed 0"
