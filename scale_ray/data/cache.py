@@ -67,7 +67,7 @@ def open_or_build(folder: Path, load: Callable[[Path], R], build: Callable[[Path
 @contextmanager
 def _publishing(folder: Path) -> Iterator[Path]:
     """A new folder that becomes `folder`, in one move, when the block ends without an error."""
-    _make_folder(folder.parent)
+    make_folder(folder.parent)
     try:
         _remove_abandoned(folder)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -85,11 +85,13 @@ def _publishing(folder: Path) -> Iterator[Path]:
         raise _not_written(folder, error) from error
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> Path:
+    """The folder of the cache, made where it is missing; DataError where that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _not_written(folder, error) from error
+    return folder
 
 
 def _not_written(folder: Path, error: OSError) -> DataError:
@@ -137,7 +139,7 @@ def file_digests(folder: Path, names: Sequence[str]) -> list[str]:
     """
     folder = folder.resolve()
     kept_at = cache_folder() / "file_digests" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
-    _make_folder(kept_at.parent)
+    make_folder(kept_at.parent)
     kept = _read_kept(kept_at)
     stats = {name: (folder / name).stat() for name in names}
     states = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

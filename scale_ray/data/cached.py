@@ -9,7 +9,7 @@ from scale_ray.data.cache import ABANDONED_SECONDS, cache_folder, discard
 from scale_ray.data.manifest import read_about
 
 # Folders of the cache -> what each of their folders holds.
-KINDS = {"decoded": "decoded images", "digits-v*": "drawn digits"}
+KINDS = {"decoded": "decoded images", "digits-v*": "drawn digits", "features": "features of a frozen encoder"}
 
 
 @dataclass(frozen=True)

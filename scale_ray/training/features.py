@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.cache import cache_folder, in_threads, open_or_build
+from scale_ray.data.cache import cache_folder, in_threads, make_folder, open_or_build
 from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import VIEWS
+from scale_ray.data.manifest import check_manifest, write_manifest
 from scale_ray.models import BACKBONES, build_encoder
 from scale_ray.models.backbones import weights_digest
 from scale_ray.store import Store
@@ -39,7 +40,7 @@ FEATURES_VERSION = 1
 # Images that are forwarded together, and for which a view's parameters are drawn.
 _BATCH = 64
 
-_FILE, _DIGEST = "features.npy", "features.sha256"
+_FILE = "features.npy"
 
 
 def open_inputs(
@@ -91,21 +92,20 @@ def _features(config: TrialConfig, domain: Domain, execution: Execution, store: 
     folder = cache_folder() / "features" / key
 
     def build(unfinished: Path) -> None:
-        if store is not None and _take(store, key, unfinished):
-            return
-        _compute(config, domain, execution, unfinished / _FILE)
-        with (unfinished / _FILE).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        (unfinished / _DIGEST).write_text(digest)
-        if store is not None:
-            store.write_features(key, (unfinished / _FILE).read_bytes(), digest)
+        path = unfinished / _FILE
+        if store is None or not _take(store, key, path):
+            _compute(config, domain, execution, path)
+            if store is not None:
+                content = path.read_bytes()
+                store.write_features(key, content, hashlib.sha256(content).hexdigest())
+        write_manifest(unfinished, f"{config.data.benchmark} {domain.name}, {config.model.backbone}")
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{key}.lock"):
+    locks = make_folder(cache_folder() / "locks")
+    with FileLock(locks / key):
         return open_or_build(folder, partial(_load, shape=_shape(config, domain)), build)
 
 
-def _take(store: Store, key: str, unfinished: Path) -> bool:
+def _take(store: Store, key: str, path: Path) -> bool:
     """Copy the store's features here; whether it has them whole."""
     found = store.read_features(key)
     if found is None:
@@ -114,14 +114,14 @@ def _take(store: Store, key: str, unfinished: Path) -> bool:
     if hashlib.sha256(content).hexdigest() != digest:
         logger.warning("%s is damaged: features are computed anew", store.features_location(key))
         return False
-    (unfinished / _FILE).write_bytes(content)
-    (unfinished / _DIGEST).write_text(digest)
+    path.write_bytes(content)
     return True
 
 
 def _load(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
+    check_manifest(folder)
     features = np.load(folder / _FILE, mmap_mode="r")
-    if features.shape != shape or not (folder / _DIGEST).is_file():
+    if features.shape != shape:
         raise ValueError(f"features of shape {features.shape}, {shape} are wanted")
     return np.asarray(features)
 

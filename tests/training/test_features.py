@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scale_ray.config import ConfigError, Execution, TrialConfig
+from scale_ray.data.cached import cache_entries
 from scale_ray.data.views import evaluation_view
 from scale_ray.models import build_encoder
 from scale_ray.store import Store
@@ -132,21 +133,29 @@ def test_damage_is_seen_and_mended(
 ) -> None:
     kept = np.array(open_inputs(config, TARGETS, execution, store)[0].images)
     key = features_key(config, "plain", execution.root)
-    # On this machine: the store has them whole.
-    (cache / "features" / key / "features.npy").write_bytes(b"half")
-    assert np.array_equal(open_inputs(config, TARGETS, execution, store)[0].images, kept)
+    # On this machine, a file cut short and a bit: the store has them whole.
+    path = cache / "features" / key / "features.npy"
+    content = path.read_bytes()
+    for broken in (b"half", content[:-1] + bytes([content[-1] ^ 1])):
+        path.write_bytes(broken)
+        assert np.array_equal(open_inputs(config, TARGETS, execution, store)[0].images, kept)
     assert len(computed) == 2
     # In the store: one bit, while the machine has none.
     assert store.folder is not None
     path = store.folder / "features" / f"{key}.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     shutil.rmtree(cache / "features")
     with caplog.at_level(logging.WARNING):
         assert np.array_equal(open_inputs(config, TARGETS, execution, store)[0].images, kept)
     assert computed[2:] == ["plain"]
     assert f"{key}.npy is damaged: features are computed anew" in caplog.text
+
+
+def test_the_cache_lists_them(config: TrialConfig, execution: Execution) -> None:
+    open_inputs(config, TARGETS, execution, None)
+    listed = {entry.about for entry in cache_entries() if entry.kind == "features of a frozen encoder"}
+    assert listed == {"image_folder plain, lenet", "image_folder inverted, lenet"}
 
 
 def _open(config: TrialConfig, execution: Execution, store: str, log: Path) -> None:
