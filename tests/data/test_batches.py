@@ -138,6 +138,7 @@ def test_steps_per_epoch_is_rounded_up(tiny_config: TrialConfig) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the debug mode says that it is a prototype
 def test_a_gpu_gets_the_same_images_and_labels_and_is_never_waited_for(tiny_config: TrialConfig) -> None:
     plain = tiny_config.replace({"views.flip": False, "views.crop_scale": (1, 1), "views.randaugment_operations": 0})
     on_host, on_device = batches(plain, [0, 1, 2] * 4), batches(plain, [0, 1, 2] * 4)

@@ -162,6 +162,7 @@ def test_an_unknown_strong_view_is_named_with_the_nearest_known() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the debug mode says that it is a prototype
 def test_a_gpu_draws_the_same_parameters_and_is_never_waited_for() -> None:
     images = smooth(16, 32)
     on_host = every_view(images, ViewsConfig(randaugment_operations=4), 32)
