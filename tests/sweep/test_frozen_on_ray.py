@@ -1,0 +1,30 @@
+"""A study on features of a frozen encoder: the driver computes them once, and every trial maps them."""
+
+from pathlib import Path
+
+import pytest
+from studies import results, run
+
+from scale_ray.config import Execution
+from scale_ray.store import Store
+from scale_ray.training.trial import run_trial
+
+
+def test_features_are_computed_once_and_the_records_are_those_of_trials_without_ray(
+    tiny_root: Path, lenet_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))
+    store = tmp_path / "study"
+    more = ("--frozen", "--set", f"model.weights={lenet_weights}", "--set", "model.frozen_views=2", "--seeds", "1")
+    finished = run(tiny_root, store, *more)
+    assert finished.returncode == 0, finished.stderr
+    assert "lenet (frozen)" in finished.stdout
+    for domain in ("plain", "inverted"):
+        assert finished.stderr.count(f"features of {domain} by lenet") == 1
+    assert sorted(path.suffix for path in (store / "features").iterdir()) == [".npy", ".npy", ".sha256", ".sha256"]
+    records = list(Store(store).records())
+    assert len(records) == 2
+    alone = Store(tmp_path / "alone", create=True)
+    for record in records:
+        run_trial(record.config, Execution(root=tiny_root, device="cpu"), alone)
+    assert results(alone.location) == results(store)
