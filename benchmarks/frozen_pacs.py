@@ -138,14 +138,12 @@ def _run(study: Study, folder: Path, execution: Execution) -> tuple[float, Plan]
 
 
 def _keep(report: Path) -> None:
-    """Copy the study's tables and figures to where results are kept."""
+    """Copy the study's tables to where results are kept."""
     kept = RESULTS / "frozen_pacs"
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
     for name in TABLES:
         shutil.copy(report / name, kept / name)
-    for figure in sorted((report / "figures").glob("*.png")):
-        shutil.copy(figure, kept / figure.name)
 
 
 if __name__ == "__main__":
