@@ -43,11 +43,11 @@ class Trainer:
             nesterov=True,
             weight_decay=1e-3,
         )
-        device = next(net.parameters()).device
+        like = next(net.parameters())
         self.num_classes, self.threshold, self.tau, self.alpha = num_classes, threshold, 0.1, 0.99
         self.count = [0] * num_classes
-        self.mean = torch.zeros(num_classes, dim, device=device)
-        self.cov = torch.zeros(num_classes, dim, device=device)
+        self.mean = torch.zeros(num_classes, dim, device=like.device, dtype=like.dtype)
+        self.cov = torch.zeros(num_classes, dim, device=like.device, dtype=like.dtype)
         self.updates = 0
 
     def step(self, t: int, x_s: Tensor, y_s: Tensor, x_weak: Tensor, x_strong: Tensor) -> dict[str, float]:
@@ -125,7 +125,7 @@ def by_hand(case: Case, name: str, floor: str) -> Contender:
     net = Net(case.backbone, CLASSES, hidden, dim)
     ours = case.method(config).student.state_dict()
     net.load_state_dict(dict(zip(net.state_dict(), ours.values(), strict=True)))
-    net.to(case.device)
+    net.to(case.device, case.dtype)
     if case.channels_last:
         net.to(memory_format=torch.channels_last)
     optim = config.optim

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -28,6 +28,7 @@ class Case:
     precision: str = "float32"
     channels_last: bool = True
     compile: bool = False
+    dtype: torch.dtype = torch.float32  # of weights and images; float64 to compare two ways beyond rounding
 
     def config(self, terms: str = "ce+ssl+dist+reg", batch_norm: str = "separate") -> TrialConfig:
         """Past its warm-up from step 1; the threshold is one that a random network's teacher passes."""
@@ -54,7 +55,7 @@ class Case:
         """The same numbers for the same config, in the place and layout where a trial would have it."""
         method = build_method(config, CLASSES, IMAGES // BATCH)
         place(method, self.device, self.execution)
-        return method
+        return method.to(self.dtype)
 
     @cached_property
     def batches(self) -> Batches:
@@ -68,7 +69,11 @@ class Case:
     @cached_property
     def prepared(self) -> "Prepared":
         steps = range(PREPARED)
-        return Prepared([self.batches.source(step) for step in steps], [self.batches.target(step) for step in steps])
+        sources, targets = map(self.batches.source, steps), map(self.batches.target, steps)
+        return Prepared(
+            [replace(each, images=each.images.to(self.dtype)) for each in sources],
+            [replace(each, weak=each.weak.to(self.dtype), strong=each.strong.to(self.dtype)) for each in targets],
+        )
 
 
 @dataclass(frozen=True)

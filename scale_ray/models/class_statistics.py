@@ -12,9 +12,6 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-# Outer products of this many rows at a time: bounds the memory of a full covariance by ROWS * A * A numbers.
-_ROWS = 256
-
 
 class ClassStatistics(nn.Module):
     """Population statistics per class; buffers, so that they move, save and load with a model.
@@ -91,12 +88,10 @@ class ClassStatistics(nn.Module):
         mean = torch.zeros_like(self.mean).index_add_(0, labels, features) / _at_least_one(count)[:, None]
         # Two passes over the batch: deviations from its own means lose no digits to large means.
         deviation = features - mean[labels]
-        squares = torch.zeros_like(self.covariance)
         if self.full:
-            for rows, classes in zip(deviation.split(_ROWS), labels.split(_ROWS), strict=True):
-                squares.index_add_(0, classes, rows[:, :, None] * rows[:, None, :])
+            squares = _sums_of_outer_products(deviation, labels, count)
         else:
-            squares.index_add_(0, labels, deviation.square())
+            squares = torch.zeros_like(self.covariance).index_add_(0, labels, deviation.square())
         self._merge(count, mean, squares.div_(self._per_class(_at_least_one(count))))
 
     def merge(self, other: "ClassStatistics") -> Self:
@@ -110,8 +105,7 @@ class ClassStatistics(nn.Module):
                 f"statistics of shape {tuple(other.covariance.shape)} do not merge into {tuple(self.covariance.shape)}"
             )
         with torch.no_grad():
-            covariance = other.covariance.to(self.covariance, copy=True)
-            self._merge(other.count.to(self.count), other.mean.to(self.mean), covariance)
+            self._merge(*(part.to(self.mean) for part in (other.count, other.mean, other.covariance)))
         return self
 
     def reset(self) -> None:
@@ -121,14 +115,18 @@ class ClassStatistics(nn.Module):
         self.covariance.zero_()
 
     def _merge(self, count: Tensor, mean: Tensor, covariance: Tensor) -> None:
-        """Take in another population. Works in place, on `covariance` too: full ones are large."""
+        """Take in another population, in two passes over the covariances: full ones are large."""
         weight = count / _at_least_one(count + self.count)
         if self.decay is not None:
             weight = torch.where(self.seen & (count > 0), 1 - self.decay, weight)
         w_mean, w_cov = weight[:, None], self._per_class(weight)
         shift = self.mean - mean
-        between = shift[:, :, None] * shift[:, None, :] if self.full else shift.square()
-        self.covariance.mul_(1 - w_cov).add_(covariance.mul_(w_cov)).add_(between.mul_(w_cov * (1 - w_cov)))
+        between = w_mean * (1 - w_mean) * shift
+        self.covariance.lerp_(covariance, w_cov)
+        if self.full:
+            self.covariance.addcmul_(between[:, :, None], shift[:, None, :])
+        else:
+            self.covariance.addcmul_(between, shift)
         self.mean.sub_(w_mean * shift)
         self.count.add_(count)
 
@@ -138,6 +136,29 @@ class ClassStatistics(nn.Module):
 
     def extra_repr(self) -> str:
         return f"num_classes={len(self.count)}, feature_dim={self.mean.shape[1]}, full={self.full}, decay={self.decay}"
+
+
+def _sums_of_outer_products(rows: Tensor, labels: Tensor, count: Tensor) -> Tensor:
+    """Sum of x x' over the rows x (N, A) of every class: (K, A, A). No loop over classes, no host sync.
+
+    Rows are laid class by class into groups, short ones filled up with zeros, and every group is one product of a
+    batched one. A group holds as many rows as a class has on average: groups are never more than N and K together,
+    and the K x A x A sums are written about twice, where an outer product of every row would write them N / K times.
+    """
+    number, classes = len(rows), len(count)
+    size = max(1, -(-number // classes))
+    groups = (number + min(number, classes) * (size - 1)) // size  # the sum of count / size, each rounded up, at most
+    count = count.long()
+    groups_of = (count + size - 1) // size
+    order = labels.argsort(stable=True)
+    labels = labels[order]
+    place = torch.arange(number, device=labels.device) - (count.cumsum(0) - count)[labels]  # 0, 1, 2 ... of its class
+    group = (groups_of.cumsum(0) - groups_of)[labels] + place // size
+    filled = rows.new_zeros(groups, size, rows.shape[1])
+    filled[group, place % size] = rows[order]
+    class_of = labels.new_zeros(groups)  # of a group without rows: whichever, its product is zero
+    class_of[group] = labels
+    return rows.new_zeros(classes, *[rows.shape[1]] * 2).index_add_(0, class_of, filled.mT @ filled)
 
 
 def _at_least_one(count: Tensor) -> Tensor:
