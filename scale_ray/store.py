@@ -224,6 +224,9 @@ class Store:
     def features_location(self, key: str) -> str:
         return self.files.locate(f"features/{key}.npy")
 
+    def has_features(self, key: str) -> bool:
+        return self.files.exists(f"features/{key}.sha256")
+
     def read_features(self, key: str) -> tuple[bytes, str] | None:
         """A domain's features as a .npy file, and the sha256 that it had when it was written."""
         digest = self.files.read(f"features/{key}.sha256")
@@ -233,6 +236,10 @@ class Store:
     def write_features(self, key: str, content: bytes, digest: str) -> None:
         self.files.write(f"features/{key}.npy", content)
         self.files.write(f"features/{key}.sha256", digest.encode())
+
+    def delete_features(self, key: str) -> None:
+        for suffix in ("sha256", "npy"):  # without the first the second counts for nothing
+            self.files.delete(f"features/{key}.{suffix}")
 
     def arrow_storage(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
         """(storage_path, storage_filesystem) of Ray's RunConfig for a folder `name` inside the store; it pickles."""

@@ -391,6 +391,16 @@ def test_grids_that_cannot_be_are_refused(images: Path, tmp_path: Path, argument
     refused(ablate(images, tmp_path, *usual, *arguments), *words)
 
 
+def test_a_frozen_encoder_goes_with_steps(images: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "lenet.pth"
+    torch.save(build_encoder("lenet", "none").state_dict(), weights)
+    grid = ("--pairs", "mnist:mnistm", "--losses", "ce", "--seeds", "1", "--steps", "200")
+    outcome = command("ablate", "--frozen", "--weights", weights, *grid, "--store", tmp_path / "s", "--dry-run")
+    assert outcome.status == 0, outcome.err
+    assert "200 steps" in outcome.out
+    refused(command("ablate", "--frozen", *grid, "--store", tmp_path / "s", "--dry-run"), "weights", "frozen")
+
+
 def test_two_spellings_of_a_domain_are_one() -> None:
     outcome = command("ablate", "--benchmark", "office_home", "--pairs", "Art:Real World,Art:real", "--dry-run")
     refused(outcome, "plans one cell twice (Art>Real_World ce resnet50 seed 0)")

@@ -66,7 +66,7 @@ def prepare(
 
 @app.command("cache")
 def show_cache() -> None:
-    """Show what lies in the cache folder: decoded images, drawn digits, digests of image files."""
+    """Show what lies in the cache folder: decoded images, drawn digits, features, digests of files."""
     from scale_ray.data.cache import cache_folder
     from scale_ray.data.cached import cache_entries
 

@@ -192,7 +192,9 @@ def base_config(
         changes |= FROZEN_DEFAULTS
     changes |= of_file
     if steps is not None:
-        usual = TrialConfig().replace(changes).optim
+        # Of the schedule alone: the whole config may be possible only with what goes over it.
+        of_schedule = {path: value for path, value in changes.items() if path.startswith("optim.")}
+        usual = TrialConfig().replace(of_schedule).optim
         changes |= {"optim.steps": steps, "optim.warmup_steps": usual.warmup_steps * steps // usual.steps}
     config = TrialConfig().replace(changes | given | settings)
     if config.model.weights in NAMED_WEIGHTS:

@@ -13,11 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import platformdirs
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
@@ -39,29 +40,58 @@ def cache_folder() -> Path:
     return Path(named).expanduser().absolute() if named else Path(platformdirs.user_cache_dir("scale_ray"))
 
 
-def open_or_build(folder: Path, load: Callable[[Path], R], build: Callable[[Path], None]) -> R:
+def open_or_build(
+    folder: Path, load: Callable[[Path], R], build: Callable[[Path], None], *, one_builds: bool = False
+) -> R:
     """`load(folder)`, after `build` has filled it where it is missing or damaged.
 
     Processes may race: each builds apart, the first one's folder stays, the others' work is dropped.
 
     Args:
         folder: a folder of the cache.
-        load: reads it; raises OSError, ValueError, EOFError or KeyError where it is damaged.
+        load: reads it, and returns anything but None; raises OSError, ValueError, EOFError or KeyError where it is
+            damaged.
         build: fills the empty folder that it is given.
+        one_builds: of several processes on a machine one builds and the others wait.
     """
-    if folder.is_dir():
-        try:
-            loaded = load(folder)
-        except (OSError, ValueError, EOFError, KeyError) as error:
-            logger.warning("cache %s is damaged (%s): it is made anew", folder, error)
-            discard(folder)
-        else:
-            with suppress(OSError):  # its time says when it was last used; in a cache of others it stays
-                os.utime(folder)
+    if (loaded := _open(folder, load)) is not None:
+        return loaded
+    with _alone(folder) if one_builds else nullcontext():
+        if one_builds and (loaded := _open(folder, load)) is not None:
             return loaded
-    with _publishing(folder) as unfinished:
-        build(unfinished)
-    return load(folder)
+        with _publishing(folder) as unfinished:
+            build(unfinished)
+        return load(folder)
+
+
+def _open(folder: Path, load: Callable[[Path], R]) -> R | None:
+    """None where it is missing, or damaged and now gone."""
+    if not folder.is_dir():
+        return None
+    try:
+        loaded = load(folder)
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        logger.warning("cache %s is damaged (%s): it is made anew", folder, error)
+        discard(folder)
+        return None
+    with suppress(OSError):  # its time says when it was last used; in a cache of others it stays
+        os.utime(folder)
+    return loaded
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this machine is making the folder."""
+    lock = FileLock(make_folder(cache_folder() / "locks") / folder.name)
+    try:
+        with suppress(NotImplementedError):  # a file system without locks: each builds apart
+            lock.acquire()
+    except OSError as error:
+        raise _not_written(Path(lock.lock_file), error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

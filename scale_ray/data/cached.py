@@ -62,7 +62,7 @@ def clear_cache(entries: list[Entry]) -> None:
 def _entry(kind: str, about: str, *paths: Path) -> Entry:
     size, used = 0, 0.0
     for path in paths:
-        with suppress(FileNotFoundError):  # someone is deleting it
+        with suppress(FileNotFoundError, PermissionError):  # someone is deleting it, or it is another's
             used = max(used, path.stat().st_mtime)
             size += sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
     return Entry(kind, about, paths, size, used)

@@ -21,7 +21,7 @@ class ClipMethod(Method):
         if config.model.encoder == "frozen":
             raise ConfigError(
                 f"method {config.method!r} has a frozen encoder anyhow, and forwards images: leave model.encoder at "
-                "'trained'"
+                "'trained' (beside frozen studies: in a run of its own, without --frozen, on the same store)"
             )
         if config.data.class_balance == "both" and not cls.labels_target:
             raise ConfigError(

@@ -91,7 +91,7 @@ class Scale(Method):
         if config.losses.contrast == "bank":
             del changes["losses.contrast"]
         if "target" not in _needs(terms):
-            changes |= {path: usual.value(path) for path in _READ_WITH_TARGET}
+            changes |= {path: usual.value(path) for path in _unread_without_target(config)}
             if config.data.class_balance == "both":  # without pseudo-labels there is only the source to balance
                 changes["data.class_balance"] = "source"
         return config.replace(changes)
@@ -183,6 +183,12 @@ class Scale(Method):
             "seen": self.statistics.seen,
         }
         return found if self.bank is None else found | {"bank": self.bank.features, "filled": self.bank.filled}
+
+
+def _unread_without_target(config: TrialConfig) -> list[str]:
+    """The views of a frozen encoder's features were drawn together: those of the source are kept with the target's."""
+    frozen = config.model.encoder == "frozen"
+    return [path for path in _READ_WITH_TARGET if not (frozen and path.startswith("views."))]
 
 
 def _needs(terms: Iterable[str]) -> frozenset[Need]:

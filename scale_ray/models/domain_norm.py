@@ -10,9 +10,9 @@ class DomainBatchNorm(_BatchNorm):
     """A BatchNorm that keeps the target's running statistics apart from the source's; scale and shift are shared.
 
     In training it normalises by the batch like any other, so that it trains what `separate` does, bit for bit: it is
-    predictions that differ. Until a batch of the target has been seen, the source's statistics serve both. The idea is
-    that of Chang et al., Domain-Specific Batch Normalization, CVPR 2019 (https://arxiv.org/abs/1906.03950), which keeps
-    scale and shift apart too.
+    predictions that differ. Until a batch of the target has been seen, its statistics follow the source's, and both
+    start from there; a teacher's average of them does too. The idea is that of Chang et al., Domain-Specific Batch
+    Normalization, CVPR 2019 (https://arxiv.org/abs/1906.03950), which keeps scale and shift apart too.
 
     Args:
         like: the BatchNorm whose place it takes, with its parameters and statistics.
@@ -41,18 +41,23 @@ class DomainBatchNorm(_BatchNorm):
         """Any number of dimensions, as SyncBatchNorm: it takes the place of both BatchNorm1d and BatchNorm2d."""
 
     def forward(self, input: Tensor) -> Tensor:
+        updates = self.training and self.track_running_stats
         if not self.on_target:
-            return super().forward(input)
-        if not self.training:
-            seen = self.target_batches > 0
-            mean = torch.where(seen, self.target_mean, self.running_mean)
-            var = torch.where(seen, self.target_var, self.running_var)
-            return F.batch_norm(input, mean, var, self.weight, self.bias, False, 0.0, self.eps)
-        if not self.track_running_stats:
-            return F.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        self.target_batches.add_(1)
-        momentum, weight, bias = self.momentum, self.weight, self.bias
-        return F.batch_norm(input, self.target_mean, self.target_var, weight, bias, True, momentum, self.eps)
+            output = super().forward(input)
+            if updates:
+                self._follow_the_source()
+            return output
+        if updates:
+            self.target_batches.add_(1)
+        batch_alone = self.training and not updates
+        mean, var = (None, None) if batch_alone else (self.target_mean, self.target_var)
+        return F.batch_norm(input, mean, var, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+    def _follow_the_source(self) -> None:
+        """Without asking the device whether a target batch has come."""
+        seen = self.target_batches > 0
+        self.target_mean.copy_(torch.where(seen, self.target_mean, self.running_mean))
+        self.target_var.copy_(torch.where(seen, self.target_var, self.running_var))
 
 
 def split_by_domain(module: nn.Module) -> None:

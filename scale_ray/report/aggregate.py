@@ -116,7 +116,8 @@ def facets(cells: pd.DataFrame, axes: Sequence[str] = LABELLED) -> Iterable[tupl
                 continue
             follows = part.groupby(list(axes))[field].nunique().max() == 1
             if field in PRE_TRAINING:
-                if not (follows and "pre_training" in axes):  # there its label says it
+                told = part.groupby("pre_training")[field].nunique().max() == 1  # no two under one label
+                if not (told and "pre_training" in axes):
                     splitting.append(field)
             elif follows:
                 shown = ", ".join(str(value) for value in sorted(values))

@@ -1,16 +1,17 @@
 """What a study wants, and what of it the store does not answer yet."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_ray.config import ConfigError, Execution, field_paths, identity
+from scale_ray.config import ConfigError, Execution, TrialConfig, field_paths, identity
 from scale_ray.data.cache import cpus
 from scale_ray.records import now
 from scale_ray.store import PlannedCell, Store, StudyPlan, is_current
 from scale_ray.study import Study, describe, estimate_seconds, seconds_per_step
 from scale_ray.training.check import check_trial, open_data, trial_inputs
 from scale_ray.training.features import features_key, open_inputs
+from scale_ray.training.setup import freed_memory_kept
 from scale_ray.training.stages import Stage, alone, stage_tree, stages_to_do
 
 
@@ -139,19 +140,22 @@ def prepare_data(plan: Plan, root: Path | None) -> None:
             open_data(stage.config, stage.targets, root)
 
 
-def prepare_features(plan: Plan, execution: Execution, store: Store) -> None:
-    """Compute, on every CPU of this process, the features that stages with a frozen encoder will read.
+def prepare_features(wanted: Iterable[tuple[TrialConfig, Sequence[str]]], execution: Execution, store: Store) -> None:
+    """Compute, on every CPU of this process, the features that trainings of a frozen encoder will read.
+
+    Args:
+        wanted: configs, each with its targets; one whose encoder is trained asks for nothing.
 
     Raises:
         ValueError: the weights cannot be used. No cell has run then.
     """
     seen: frozenset[str] = frozenset()
-    for stage in plan.stages:
-        config = stage.config
-        if config.model.encoder == "trained":
-            continue
-        domains = (config.data.source, *stage.targets)
-        keys = frozenset(features_key(config, domain, execution.root) for domain in domains)
-        if not keys <= seen:
-            seen |= keys
-            open_inputs(config, stage.targets, execution.model_copy(update={"threads": cpus(), "device": "cpu"}), store)
+    here = execution.model_copy(update={"threads": cpus(), "device": "cpu"})
+    with freed_memory_kept():
+        for config, targets in wanted:
+            if config.model.encoder == "trained":
+                continue
+            keys = frozenset(features_key(config, domain, execution.root) for domain in (config.data.source, *targets))
+            if not keys <= seen:
+                seen |= keys
+                open_inputs(config, targets, here, store)

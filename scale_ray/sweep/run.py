@@ -136,10 +136,8 @@ def _work_off(
     try:
         cluster = start_ray(resources, console)
         needs = footprint(resources, execution.device, console, cluster=cluster)
-        if (
-            not cluster and "GPU" not in needs.bundle
-        ):  # all CPUs are still free; elsewhere the first trials compute them
-            prepare_features(plan, execution, store)
+        if computes_features_first(cluster, needs):
+            prepare_features(((stage.config, stage.targets) for stage in plan.stages), execution, store)
         execution = execution.model_copy(update={"threads": resources.cpus})
         trainable = stage_trainable(stages, execution, store, needs)
         places = Places(needs)
@@ -152,6 +150,11 @@ def _work_off(
     finally:
         leave_ray()
     return queue
+
+
+def computes_features_first(cluster: bool, needs: Footprint) -> bool:
+    """Before any trial, while all CPUs of this machine are still free; on a cluster or GPU the first trials do."""
+    return not cluster and "GPU" not in needs.bundle
 
 
 def fit(

@@ -20,9 +20,17 @@ from scale_ray.study import Setting
 from scale_ray.sweep.cluster import Places, Resources, footprint, leave_ray, start_ray
 from scale_ray.sweep.early_stop import EarlyStop
 from scale_ray.sweep.optuna_study import folder, open_study
+from scale_ray.sweep.plan import prepare_features
 from scale_ray.sweep.progress import StudyProgress, duration
 from scale_ray.sweep.queue import StageQueue
-from scale_ray.sweep.run import Bookkeeping, ending_like_ctrl_c, fit, stage_trainable, sweep_store
+from scale_ray.sweep.run import (
+    Bookkeeping,
+    computes_features_first,
+    ending_like_ctrl_c,
+    fit,
+    stage_trainable,
+    sweep_store,
+)
 from scale_ray.sweep.search_results import importance, keys_of_search, planned_cells, settings_of
 from scale_ray.sweep.search_spec import Search
 from scale_ray.sweep.settings import Settings
@@ -93,8 +101,8 @@ def _work_off(
 ) -> None:
     if resources.address == "local":
         find_device(execution.device)  # elsewhere the driver's machine need not have what the trials' have
-    for repeat in search.repeats:
-        cell = search.cell({}, repeat)
+    cells = [search.cell({}, repeat) for repeat in search.repeats]
+    for cell in cells:
         open_data(cell.config, [cell.config.data.target], search.root)
     queue = StageQueue([], store, driver, with_models=execution.keep_model)
     progress = SearchProgress(settings, search, console)
@@ -113,6 +121,8 @@ def _work_off(
     try:
         cluster = start_ray(resources, console)
         needs = footprint(resources, execution.device, console, cluster=cluster)
+        if computes_features_first(cluster, needs):
+            prepare_features(((cell.config, [cell.config.data.target]) for cell in cells), execution, store)
         execution = execution.model_copy(update={"threads": resources.cpus})
         places = Places(needs)
         searcher = CellSearch(

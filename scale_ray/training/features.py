@@ -16,21 +16,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
-from scale_ray.config import Execution, TrialConfig
+from scale_ray.config import RECIPE_VERSION, Execution, TrialConfig
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.cache import cache_folder, in_threads, make_folder, open_or_build
-from scale_ray.data.decoded import Domain
+from scale_ray.data.cache import cache_folder, in_threads, open_or_build
+from scale_ray.data.decoded import DECODER_VERSION, Domain
 from scale_ray.data.feature_views import VIEWS
 from scale_ray.data.manifest import check_manifest, write_manifest
 from scale_ray.models import BACKBONES, build_encoder
-from scale_ray.models.backbones import weights_digest
+from scale_ray.models.backbones import check_weights, weights_digest
 from scale_ray.store import Store
 from scale_ray.training.check import content_digest, open_data
 from scale_ray.training.seeding import generator
-from scale_ray.training.setup import find_device, keep_freed_memory
+from scale_ray.training.setup import find_device
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def features_key(config: TrialConfig, domain: str, root: Path | None) -> str:
     """Names the features of a domain by all that determines them; 32 hex digits."""
     model, data = config.model, config.data
     document = {
-        "version": FEATURES_VERSION,
+        "versions": [FEATURES_VERSION, DECODER_VERSION, RECIPE_VERSION],
         "content": content_digest(data.benchmark, domain, root),
         "backbone": model.backbone,
         "weights": weights_digest(model.weights) or model.weights,
@@ -88,6 +87,7 @@ def features_key(config: TrialConfig, domain: str, root: Path | None) -> str:
 
 def _features(config: TrialConfig, domain: Domain, execution: Execution, store: Store | None) -> np.ndarray:
     """(N, 1 + 2V, D) float16, mapped into memory."""
+    check_weights(config.model.backbone, config.model.weights)
     key = features_key(config, domain.name, execution.root)
     folder = cache_folder() / "features" / key
 
@@ -95,24 +95,25 @@ def _features(config: TrialConfig, domain: Domain, execution: Execution, store: 
         path = unfinished / _FILE
         if store is None or not _take(store, key, path):
             _compute(config, domain, execution, path)
-            if store is not None:
-                content = path.read_bytes()
-                store.write_features(key, content, hashlib.sha256(content).hexdigest())
         write_manifest(unfinished, f"{config.data.benchmark} {domain.name}, {config.model.backbone}")
 
-    locks = make_folder(cache_folder() / "locks")
-    with FileLock(locks / key):
-        return open_or_build(folder, partial(_load, shape=_shape(config, domain)), build)
+    features = open_or_build(folder, partial(_load, shape=_shape(config, domain)), build, one_builds=True)
+    # Now, for a store may be newer than the cache, and one that cannot be written must not cost what was computed.
+    if store is not None and not store.has_features(key):
+        content = (folder / _FILE).read_bytes()
+        store.write_features(key, content, hashlib.sha256(content).hexdigest())
+    return features
 
 
 def _take(store: Store, key: str, path: Path) -> bool:
-    """Copy the store's features here; whether it has them whole."""
+    """Copy the store's features here; whether it has them whole. Damaged ones are deleted there."""
     found = store.read_features(key)
     if found is None:
         return False
     content, digest = found
     if hashlib.sha256(content).hexdigest() != digest:
         logger.warning("%s is damaged: features are computed anew", store.features_location(key))
+        store.delete_features(key)
         return False
     path.write_bytes(content)
     return True
@@ -133,7 +134,6 @@ def _shape(config: TrialConfig, domain: Domain) -> tuple[int, ...]:
 
 def _compute(config: TrialConfig, domain: Domain, execution: Execution, path: Path) -> None:
     device = find_device(execution.device)
-    keep_freed_memory()
     encoder = build_encoder(config.model.backbone, config.model.weights).to(device).eval()
     if execution.channels_last:
         encoder = encoder.to(memory_format=torch.channels_last)

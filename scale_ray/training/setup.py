@@ -3,7 +3,8 @@
 import ctypes
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch.nn import SyncBatchNorm
@@ -91,7 +92,7 @@ def find_device(name: str) -> torch.device:
 def configure_torch(threads: int) -> None:
     """Set the process up for training that is bit-equal from run to run."""
     torch.set_num_threads(threads)
-    keep_freed_memory()
+    _keep_freed_memory()
     # cuBLAS needs this for deterministic products; it reads it when its first handle is made.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
@@ -100,17 +101,32 @@ def configure_torch(threads: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def keep_freed_memory() -> None:
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """For a process that computes now and then only waits: at the end all that is free goes back to the system."""
+    _keep_freed_memory()
+    try:
+        yield
+    finally:
+        if (libc := _glibc()) is not None:
+            libc.mallopt(_M_MMAP_MAX, 65536)  # glibc's own
+            libc.mallopt(_M_TRIM_THRESHOLD, 128 * 1024)
+            libc.malloc_trim(0)
+
+
+def _keep_freed_memory() -> None:
     """Keep what tensors on the CPU free, for the next ones, instead of giving it back to the system each time.
 
     glibc maps every large block anew, and the kernel clears its pages: half the time of a convolution on 64 images.
     No result changes; other systems' allocators have no such switch (https://man7.org/linux/man-pages/man3/mallopt.3.html).
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    if (libc := _glibc()) is not None:
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def describe_device(device: torch.device) -> str:

@@ -53,6 +53,8 @@ def test_it_predicts_each_domain_as_a_network_that_saw_no_other_would() -> None:
         for domain, shift in (("source", 0.0), ("target", 7.0)):
             rows = torch.randn(16, 3, generator=torch.Generator().manual_seed(step)) + shift
             layer.on_target = domain == "target"
+            if domain == "target" and step == 0:
+                alone["target"].load_state_dict(alone["source"].state_dict())  # where the target starts
             assert torch.equal(layer(rows), alone[domain](rows))
     layer.eval()
     rows = torch.randn(4, 3)
@@ -71,6 +73,29 @@ def test_until_the_target_is_seen_the_source_serves_both() -> None:
     assert torch.equal(layer(images(1)), of_source)
     layer.train()(images(2))
     assert not torch.equal(layer.eval()(images(1)), of_source)
+    layer.on_target = False
+    before = {name: value.clone() for name, value in layer.named_buffers() if name.startswith("target")}
+    layer.train()(images(3))
+    assert all(torch.equal(layer.get_buffer(name), value) for name, value in before.items())
+
+
+def test_a_target_that_comes_late_starts_from_the_source_for_student_and_teacher() -> None:
+    student = network("domain")
+    teacher = Teacher(student, momentum=0.5)
+    for step in range(3):
+        student(images(step, shift=4.0), project=False)
+        teacher.update_parameters(student)
+    for module in (student, teacher.module):
+        kept = dict(module.named_buffers())
+        for name in kept:
+            if name.endswith(("running_mean", "running_var")):
+                assert torch.equal(kept[name.replace("running", "target")], kept[name])
+    layer = DomainBatchNorm(nn.BatchNorm2d(3))
+    layer(images(0, shift=4.0))
+    start, batch = layer.running_mean.clone(), images(1)
+    layer.on_target = True
+    layer(batch)
+    torch.testing.assert_close(layer.target_mean, 0.9 * start + 0.1 * batch.mean(dim=(0, 2, 3)))
 
 
 def test_it_takes_over_what_the_layer_held() -> None:

@@ -161,6 +161,20 @@ def test_files_of_one_name_are_never_averaged(make_store: MAKE) -> None:
     assert {grid.group for grid in found} == {"clip_rn50, RN50.pth"}
 
 
+def test_files_of_one_name_are_never_compared(make_store: MAKE) -> None:
+    """Each is that of one method, so that no place averages both; their rows would still stand in one table."""
+    outcomes = [
+        (of_clip(method, "Art", "Clipart", seed, weights=f"/{folder}/RN50.pth"), accuracy)
+        for folder, method, accuracy in (("here", "daprompt", 50.0), ("there", "ad_clip", 60.0))
+        for seed in range(2)
+    ]
+    found = [grid for grid in grids(load(make_store(outcomes).location)) if grid.metric == "target_accuracy"]
+    assert {grid.facet: grid.rows for grid in found} == {
+        "model.weights=/here/RN50.pth": ["daprompt"],
+        "model.weights=/there/RN50.pth": ["ad_clip"],
+    }
+
+
 @pytest.mark.parametrize(
     ("backbone", "weights", "label"),
     [

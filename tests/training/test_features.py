@@ -1,5 +1,6 @@
 """Features of a frozen encoder: what they are, that they are computed once, and what trains on them."""
 
+import hashlib
 import logging
 import multiprocessing
 import shutil
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 from scale_ray.config import ConfigError, Execution, TrialConfig
+from scale_ray.data.benchmarks import DataError
 from scale_ray.data.cached import cache_entries
 from scale_ray.data.views import evaluation_view
+from scale_ray.methods import METHODS
 from scale_ray.models import build_encoder
-from scale_ray.store import Store
+from scale_ray.store import Store, StoreError
 from scale_ray.training import features as module
 from scale_ray.training.check import check_trial, open_data
 from scale_ray.training.features import features_key, open_inputs
@@ -110,6 +113,27 @@ def test_what_determines_them_names_them(config: TrialConfig, execution: Executi
     assert features_key(config, "plain", execution.root) != features_key(config, "inverted", execution.root)
 
 
+@pytest.mark.parametrize("version", ["FEATURES_VERSION", "DECODER_VERSION", "RECIPE_VERSION"])
+def test_another_version_of_what_makes_them_names_others(
+    config: TrialConfig, execution: Execution, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = features_key(config, "plain", execution.root)
+    monkeypatch.setattr(module, version, 99)
+    assert features_key(config, "plain", execution.root) != before
+
+
+def test_a_warm_up_without_target_reads_those_of_its_cell(config: TrialConfig, execution: Execution) -> None:
+    cell = config.replace({"losses.terms": "ce+dist", "views.randaugment_magnitude": 5})
+    warm_up = METHODS["scale"].warm_up(cell)
+    assert warm_up is not None
+    assert features_key(warm_up, "plain", execution.root) == features_key(cell, "plain", execution.root)
+
+
+def test_missing_weights_are_named(config: TrialConfig, execution: Execution) -> None:
+    with pytest.raises(ConfigError, match=r"model\.weights: no file '/nowhere/lenet.pth'"):
+        open_inputs(config.replace({"model.weights": "/nowhere/lenet.pth"}), TARGETS, execution, None)
+
+
 def test_other_weights_of_the_same_name_are_other_features(
     config: TrialConfig, execution: Execution, tmp_path: Path
 ) -> None:
@@ -156,6 +180,40 @@ def test_the_cache_lists_them(config: TrialConfig, execution: Execution) -> None
     open_inputs(config, TARGETS, execution, None)
     listed = {entry.about for entry in cache_entries() if entry.kind == "features of a frozen encoder"}
     assert listed == {"image_folder plain, lenet", "image_folder inverted, lenet"}
+
+
+def test_a_store_that_comes_later_gets_them_and_one_that_fails_loses_none(
+    config: TrialConfig, execution: Execution, store: Store, computed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write_features", full)
+        with pytest.raises(StoreError, match="no space left"):
+            open_inputs(config, TARGETS, execution, store)
+    assert computed == ["plain"]
+    open_inputs(config, TARGETS, execution, store)
+    assert computed == ["plain", "inverted"]
+    found = store.read_features(features_key(config, "plain", execution.root))
+    assert found is not None
+    assert hashlib.sha256(found[0]).hexdigest() == found[1]
+
+
+def test_a_cache_in_which_nothing_can_be_written_is_read_and_named(
+    config: TrialConfig, execution: Execution, cache: Path
+) -> None:
+    kept = np.array(open_inputs(config, TARGETS, execution, None)[0].images)
+    shutil.rmtree(cache / "locks")
+    (cache / "locks").write_text("")  # root may write anywhere else
+    assert np.array_equal(open_inputs(config, TARGETS, execution, None)[0].images, kept)
+    shutil.rmtree(cache / "features")
+    with pytest.raises(DataError, match=r"locks: cannot be written .* name another folder in SCALE_RAY_CACHE"):
+        open_inputs(config, TARGETS, execution, None)
+    (cache / "locks").unlink()
+    (cache / "locks" / features_key(config, "plain", execution.root)).mkdir(parents=True)
+    with pytest.raises(DataError, match="cannot be written"):
+        open_inputs(config, TARGETS, execution, None)
 
 
 def _open(config: TrialConfig, execution: Execution, store: str, log: Path) -> None:
