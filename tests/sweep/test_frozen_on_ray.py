@@ -4,10 +4,15 @@ from pathlib import Path
 
 import pytest
 from studies import results, run
+from test_tuning_on_ray import run as tune
 
 from scale_ray.config import Execution
 from scale_ray.store import Store
 from scale_ray.training.trial import run_trial
+
+
+def features_in(folder: Path) -> list[str]:
+    return sorted(path.suffix for path in folder.iterdir())
 
 
 def test_features_are_computed_once_and_the_records_are_those_of_trials_without_ray(
@@ -21,10 +26,23 @@ def test_features_are_computed_once_and_the_records_are_those_of_trials_without_
     assert "lenet (frozen)" in finished.stdout
     for domain in ("plain", "inverted"):
         assert finished.stderr.count(f"features of {domain} by lenet") == 1
-    assert sorted(path.suffix for path in (store / "features").iterdir()) == [".npy", ".npy", ".sha256", ".sha256"]
+    assert features_in(store / "features") == [".npy", ".npy", ".sha256", ".sha256"]
     records = list(Store(store).records())
     assert len(records) == 2
     alone = Store(tmp_path / "alone", create=True)
     for record in records:
         run_trial(record.config, Execution(root=tiny_root, device="cpu"), alone)
     assert results(alone.location) == results(store)
+
+
+@pytest.mark.slow
+def test_a_search_computes_them_before_its_first_setting(
+    tiny_root: Path, lenet_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))
+    more = ("--frozen", "--set", f"model.weights={lenet_weights}", "--set", "model.frozen_views=2")
+    finished = tune(tiny_root, tmp_path / "store", *more, trials=3)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count("features of plain by lenet") == 1
+    assert finished.stderr.index("features of inverted") < finished.stderr.index("Started a local Ray instance")
+    assert features_in(tmp_path / "store" / "features") == [".npy", ".npy", ".sha256", ".sha256"]
