@@ -266,6 +266,7 @@ def test_purge_takes_what_killed_writers_left(tmp_path: Path) -> None:
 # Patience
 
 
+@pytest.mark.slow
 def test_an_outage_costs_time_and_nothing_else(s3: S3Server, caplog: pytest.LogCaptureFixture) -> None:
     files = Files(s3.new_url(), create=True)
     files.write("folder/a", b"before")

@@ -319,6 +319,7 @@ def test_a_lease_that_became_anothers_is_not_removed(files: Files) -> None:
         assert files.read("leases/key.1") == b"another's"
 
 
+@pytest.mark.slow
 def test_an_outage_longer_than_the_expiry_is_nobodys_death(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody could beat or look: the first look after it must not find everybody dead."""
     monkeypatch.setattr(files_module, "PATIENCE_SECONDS", 0.2)
