@@ -96,7 +96,7 @@ def _time_features(base: TrialConfig, storage: Path, execution: Execution) -> tu
     plan = plan_study(_grid("frozen-pacs", base, ["ce+ssl"], [0]), store, execution.root)
     prepare_data(plan, execution.root)  # decoding is measured elsewhere
     began = time.monotonic()
-    prepare_features(plan, execution, store)
+    prepare_features(((stage.config, stage.targets) for stage in plan.stages), execution, store)
     seconds = time.monotonic() - began
     assert store.folder is not None
     return seconds, sum(path.stat().st_size for path in (store.folder / "features").glob("*.npy"))

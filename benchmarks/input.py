@@ -192,7 +192,7 @@ def run_theirs(case: Case, workers: int, tensors: bool, results: Any) -> None:
     pairs = Pairs(case, tensors=tensors)
     loader = DataLoader(pairs, STEP // 2, num_workers=workers, pin_memory=case.device != "cpu")
     steps = iter(loader)
-    pids = [os.getpid(), *(worker.pid for worker in steps._workers)]
+    pids = [os.getpid(), *(worker.pid for worker in multiprocessing.active_children() if worker.pid)]
 
     take(steps, WARM_UP, case.device)
     wall, cpu = time.perf_counter(), cpu_seconds(pids)

@@ -198,7 +198,7 @@ def _rows_of_statistics(sizes: list[int], device: str) -> Iterator[dict[str, Any
                 }
                 difference = _difference(*(torch.load(f"{folder}/{way}.pt", weights_only=True) for way in ways))
             streamed, whole = ways["streamed"], ways["whole"]
-            row = {"covariance": covariance, "features": size}
+            row: dict[str, Any] = {"covariance": covariance, "features": size}
             row |= {f"{way} MiB": found["memory"] for way, found in ways.items()}
             row |= {"memory, whole / streamed": _ratio(whole["memory"], streamed["memory"])}
             row |= {f"{way} s": found["seconds"] for way, found in ways.items()}

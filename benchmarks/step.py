@@ -22,17 +22,20 @@ import argparse
 import gc
 import os
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from results import leave
 from steps.adapt import INSTALL, atdoc, installed, two_passes
 from steps.bare import floor
 from steps.by_hand import by_hand
-from steps.case import Case, Contender, ours, views
+from steps.case import Case, Contender, Prepared, ours, views
 from steps.clock import Times, host_syncs, measure
 from steps.profile import profile
+from torch import Tensor
 
+from scale_ray.config import TrialConfig
+from scale_ray.data.batches import Batches
 from scale_ray.training.setup import configure_torch, describe_device, find_device
 
 COMBINATIONS = ("ce", "ce+ssl", "ce+dist", "ce+ssl+dist+reg")
@@ -156,7 +159,7 @@ def _same_losses(case: Case) -> str:
     other = by_hand(exact, "by hand", "")
     differences = []
     for _ in range(3):
-        found, expected = mine.step(), other.step()
+        found, expected = cast(dict[str, Tensor], mine.step()), cast(dict[str, float], other.step())
         differences += [abs(float(loss.detach()) / expected[name] - 1) for name, loss in found.items()]
     assert max(differences) < 1e-9, f"the step by hand trains something else: {differences}"
     return f"{case.backbone}: the losses of three steps by hand, in float64, are the loop's to {max(differences):.0e}"
@@ -165,7 +168,7 @@ def _same_losses(case: Case) -> str:
 def _waits(case: Case) -> list[str]:
     """Host synchronisations of a step, with and without its input, and of the other kinds of contrast."""
     config = case.config()
-    ways = {
+    ways: dict[str, tuple[TrialConfig, Batches | Prepared]] = {
         "step": (config, case.prepared),
         "step with its input": (config, case.batches),
         "step, full covariance": (config.replace({"losses.covariance": "full"}), case.prepared),

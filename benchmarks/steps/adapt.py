@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
+from scale_ray.models import Network
 from steps.case import CLASSES, IMAGES, Case, Contender, endless
 
 INSTALL = "pip install pytorch-adapt 'setuptools<81'"  # a dependency of it imports pkg_resources
@@ -21,6 +22,7 @@ def installed() -> bool:
 def models(case: Case) -> tuple[nn.Module, nn.Module, int]:
     """Encoder with pooling, and classifier head: the same as of ours."""
     student = case.method(case.config("ce")).student
+    assert isinstance(student, Network)
     encoder = nn.Sequential(student.encoder, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return encoder, student.classifier, student.feature_dim
 

@@ -1,10 +1,20 @@
 """The floor: the forward and backward passes that a step must make, and nothing else."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scale_ray.models import Network
 from steps.case import Case, Contender, endless
+
+
+def _image_network(network: nn.Module) -> Network:
+    assert isinstance(network, Network)
+    return network
+
+
+def _project(network: Network, hidden: Tensor) -> Tensor:
+    assert network.projector is not None
+    return network.projector(hidden)
 
 
 def floor(case: Case, name: str, *, terms: str = "ce+ssl+dist+reg", batch_norm: str = "separate") -> Contender:
@@ -15,12 +25,12 @@ def floor(case: Case, name: str, *, terms: str = "ce+ssl+dist+reg", batch_norm: 
     """
     config = case.config(terms, batch_norm)
     method = case.method(config)
-    student: Network = method.student
+    student = _image_network(method.student)
     parameters = list(student.parameters())
     needs_target = method.needs_target(1)
     contrasts = "dist" in config.losses.terms or "reg" in config.losses.terms
     labels = "ssl" in config.losses.terms or "dist" in config.losses.terms
-    teacher = None if method.teacher is None else method.teacher.module
+    teacher = None if method.teacher is None else _image_network(method.teacher.module)
     batches = endless(case)
     numbers = torch.Generator().manual_seed(0)
     gradients: dict[tuple[int, ...], Tensor] = {}
@@ -30,7 +40,7 @@ def floor(case: Case, name: str, *, terms: str = "ce+ssl+dist+reg", batch_norm: 
 
     def heads(images: Tensor) -> list[Tensor]:
         hidden = rows(student, images)
-        return [student.classifier(hidden), *([student.projector(hidden)] if contrasts else [])]
+        return [student.classifier(hidden), *([_project(student, hidden)] if contrasts else [])]
 
     def gradient(output: Tensor) -> Tensor:
         if tuple(output.shape) not in gradients:
@@ -43,9 +53,9 @@ def floor(case: Case, name: str, *, terms: str = "ce+ssl+dist+reg", batch_norm: 
             parameter.grad = None
         with torch.autocast(case.device.type, torch.bfloat16, enabled=case.precision == "bf16"):
             with torch.no_grad():
-                if contrasts:
-                    teacher.projector(rows(teacher, source.images))
-                if labels:
+                if teacher is not None and contrasts:
+                    _project(teacher, rows(teacher, source.images))
+                if teacher is not None and labels:
                     teacher.classifier(rows(teacher, target.weak))
             if not needs_target:
                 outputs = heads(source.images)
