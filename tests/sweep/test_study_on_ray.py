@@ -79,7 +79,7 @@ def test_two_workers_under_ray_train_give_one_workers_curve(tiny_root: Path, tmp
     ran = together.provenance
     assert (ran.runner, ran.workers, ran.backend) == ("ray train", 2, "gloo")
     one = Store(tmp_path / "one", create=True)
-    alone = run_trial(together.config, Execution(root=tiny_root, device="cpu"), one)
+    alone = run_trial(together.config.replace({"parallel.workers": 1}), Execution(root=tiny_root, device="cpu"), one)
     assert alone.id == together.id
     assert alone.result is not None
     assert together.result is not None
