@@ -1,6 +1,6 @@
 """One training step against the passes it must make, a step written by hand, and pytorch-adapt's nearest method.
 
-    python benchmarks/step.py [--quick] [--profile] [--compile]
+    python benchmarks/step.py [--quick | --profile] [--compile]
     python benchmarks/step.py --device cuda --backbones resnet50 --sides 224 --precision bf16,float32
 
 Timed in one process, in alternated rounds; a time is the median, a ratio the median over the rounds. Batches of 32 + 32
@@ -51,8 +51,9 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also with compiled encoders, floor too")
     parser.add_argument("--rounds", type=int, default=3, help="of a case, at least")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--quick", action="store_true", help="the smallest case alone; leaves no results")
-    parser.add_argument("--profile", action="store_true", help="where the time of a step goes, in place of all this")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--quick", action="store_true", help="the smallest case alone; leaves no results")
+    either.add_argument("--profile", action="store_true", help="where the time of a step goes, in place of all this")
     options = parser.parse_args()
     device = find_device(options.device)
     configure_torch(options.threads)
