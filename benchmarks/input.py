@@ -298,9 +298,12 @@ def main() -> None:
             rows += table(case, speeds)
             notes.append(cost_of_cache(case, made, speeds))
         notes += [share_of_step(case, arguments.train_steps) for case in cases[:2]]
+        counts = " and ".join(f"{len(domain.images):,} of {domain.name}" for domain in cases[0].domains())
+        notes.append(f"drawn from: {counts} (500 px: a part of them)")
+    suffix = "" if arguments.device == "cpu" else f"_{arguments.device}"
     print(
         leave(
-            "input",
+            f"input{suffix}",
             f"Input of training steps (32 source + 32 target images, 96 views), views on {arguments.device}",
             rows,
             [

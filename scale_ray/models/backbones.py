@@ -4,7 +4,8 @@ import hashlib
 import logging
 import re
 import zipfile
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,24 +41,35 @@ class Backbone:
     imagenet: "zoo.WeightsEnum | None" = None
 
 
+class _Layers(nn.Sequential):
+    """Named layers, one after the other.
+
+    With a `forward` of its own, for `--compile`: older versions of torch skip that of nn.Sequential and compile
+    each block by itself, until their limit of recompilations leaves the rest as it is.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module]):
+        super().__init__(OrderedDict(layers))
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self:
+            images = layer(images)
+        return images
+
+
 def _resnet(factory: Callable[..., nn.Module]) -> Callable[[], nn.Module]:
     """A torchvision ResNet without pooling and classifier; layers keep their names."""
 
     def build() -> nn.Module:
         layers = dict(factory(weights=None).named_children())
         del layers["avgpool"], layers["fc"]
-        encoder = nn.Sequential()
-        for name, layer in layers.items():
-            encoder.add_module(name, layer)
-        return encoder
+        return _Layers(layers)
 
     return build
 
 
 def _mobilenet_v2() -> nn.Module:
-    encoder = nn.Sequential()
-    encoder.add_module("features", zoo.mobilenet_v2(weights=None).features)
-    return encoder
+    return _Layers({"features": zoo.mobilenet_v2(weights=None).features})
 
 
 def _lenet() -> nn.Module:
@@ -71,9 +83,10 @@ def _lenet() -> nn.Module:
         layers += [nn.MaxPool2d(2)] if halve else []
         return nn.Sequential(*layers, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
-    return nn.Sequential(
+    blocks = [
         block(3, 24, halve=True), block(24, 48, halve=True), block(48, 48), block(48, 96, halve=True), block(96, 96)
-    )
+    ]  # fmt: skip
+    return _Layers({str(number): each for number, each in enumerate(blocks)})
 
 
 BACKBONES: dict[str, Backbone] = {

@@ -1,5 +1,7 @@
 """What every entry of BACKBONES keeps to; a new backbone is tested here by being in the dict."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torchvision import models as zoo
@@ -33,6 +35,23 @@ def test_its_names_are_torchvisions_without_the_classifier(name: str) -> None:
         ours = build_encoder(name, "none").state_dict()
     kept = {key: value.shape for key, value in original.items() if key.split(".")[0] not in ("fc", "classifier")}
     assert {key: value.shape for key, value in ours.items()} == kept
+
+
+@pytest.mark.parametrize("name", ["lenet", "mobilenet_v2", "resnet18"])
+def test_it_compiles_as_a_whole(name: str) -> None:
+    """Block by block it would reach torch's limit of recompilations, and stay uncompiled without an error."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    encoder = build_encoder(name, "none").eval()
+    images = torch.randn(2, 3, 32, 32)
+    expected = encoder(images)
+    encoder.compile(backend=backend)
+    assert torch.equal(encoder(images), expected)
+    assert len(graphs) == 1
 
 
 @pytest.mark.parametrize("name", ["lenet", "mobilenet_v2", "resnet18"])
