@@ -296,6 +296,7 @@ def main() -> None:
             made = build_seconds(case)
             speeds = measure(case, arguments.rounds)
             rows += table(case, speeds)
+            print(*rows[-len(speeds) :], sep="\n", flush=True)  # it takes a while, and may be ended before the last
             notes.append(cost_of_cache(case, made, speeds))
         notes += [share_of_step(case, arguments.train_steps) for case in cases[:2]]
         counts = " and ".join(f"{len(domain.images):,} of {domain.name}" for domain in cases[0].domains())

@@ -163,7 +163,7 @@ def main() -> None:
         f"device {describe_device(device)}, {options.threads} CPU threads",
     ]
     if options.quick:
-        print(*rows, *notes, sep="\n")
+        print(*notes, sep="\n")
     else:
         name = "losses_cuda" if device.type == "cuda" else "losses"
         print(leave(name, "Losses and class statistics against loops over the classes", rows, notes))
@@ -215,7 +215,7 @@ def _row(
     for number in range(rounds):
         for way, call in ways.items() if number % 2 else reversed(ways.items()):
             times[way].append(_seconds(call, device))
-    return {
+    row: dict[str, Any] = {
         "what": name,
         "K": len(inputs.mean),
         "N": len(inputs.queries),
@@ -226,6 +226,8 @@ def _row(
         ),
         "difference": f"{difference:.1e}",
     }
+    print(row, flush=True)
+    return row
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

@@ -74,7 +74,7 @@ class TestEveryMethod:
     def test_beats_chance_on_both_domains_and_is_deterministic(
         self, name: str, tiny_config: TrialConfig, tiny_root: Path, clip_weights: Path
     ) -> None:
-        steps = 30 if name in ON_CLIP else 80
+        steps = 30 if name in ON_CLIP else 50
         config = of_method(tiny_config, name, clip_weights).replace({"optim.steps": steps, "evaluate_every": steps})
         source, targets = open_data(config, ["inverted"], tiny_root)
         one, two = (Training(config, source, targets, CPU) for _ in range(2))
@@ -199,7 +199,7 @@ class TestEveryMethodThatLearns:
     def test_trains_in_bf16_with_losses_and_parameters_in_float32(
         self, name: str, tiny_config: TrialConfig, tiny_root: Path, clip_weights: Path
     ) -> None:
-        steps = 30 if name in ON_CLIP else 80
+        steps = 30 if name in ON_CLIP else 50
         config = of_method(tiny_config, name, clip_weights).replace(
             {"optim.steps": steps, "evaluate_every": steps, "optim.precision": "bf16"}
         )

@@ -16,6 +16,7 @@ def features_in(folder: Path) -> list[str]:
     return sorted(path.suffix for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_features_are_computed_once_and_the_records_are_those_of_trials_without_ray(
     tiny_root: Path, lenet_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

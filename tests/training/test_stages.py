@@ -151,7 +151,7 @@ def test_shared_and_unshared_records_are_equal_bit_for_bit(
         pytest.param(slice(1, 2), id="a branch alone", marks=pytest.mark.slow),
         pytest.param(slice(0, 3), id="a part", marks=pytest.mark.slow),
         pytest.param(slice(4, 8), id="the other pair", marks=pytest.mark.slow),
-        pytest.param(slice(1, 7, 2), id="every second"),
+        pytest.param(slice(1, 7, 2), id="every second", marks=pytest.mark.slow),
     ],
 )
 def test_a_study_done_in_parts_gives_the_same_records(
