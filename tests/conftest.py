@@ -13,6 +13,21 @@ from scale_ray.config import Execution, TrialConfig
 from scale_ray.store import Store
 from scale_ray.training.trial import run_trial
 
+TESTS = Path(__file__).parent
+USES_RAY = {"sweep", "cluster", "test_cli.py"}  # starts Ray, or asks whether the machine has a cluster
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes test (`-n`): a file's tests in one of them, for their fixtures, and Ray's all in one.
+
+    A study joins the Ray cluster that it finds on its machine, so two of them at once would meet.
+    """
+    for item in items:
+        parts = item.path.relative_to(TESTS).parts
+        group = "ray" if parts[0] in USES_RAY else "/".join(parts)
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
