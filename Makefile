@@ -14,7 +14,7 @@ check: .venv
 	$(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2
 
 # Kills, clusters and a real `ray submit`: some half an hour.
 faults: .venv

@@ -1,32 +1,38 @@
 """What every test shares."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
 from PIL import Image
 from s3_server import S3Server, s3_server
 from tiny_trial import TINY
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.store import Store
 from scale_ray.training.trial import run_trial
 
-TESTS = Path(__file__).parent
 USES_RAY = {"sweep", "cluster", "test_cli.py"}  # starts Ray, or asks whether the machine has a cluster
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes test (`-n`): a file's tests in one of them, for their fixtures, and Ray's all in one.
+class ByFile(LoadScopeScheduling):
+    """Of several processes (`-n`), a file's tests in one, for their fixtures, and Ray's all in one.
 
     A study joins the Ray cluster that it finds on its machine, so two of them at once would meet.
+    Not `--dist loadgroup`, which pytest 9.2 has silently ignore its marks: pytest-xdist#1386.
     """
-    for item in items:
-        parts = item.path.relative_to(TESTS).parts
-        group = "ray" if parts[0] in USES_RAY else "/".join(parts)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = PurePath(nodeid.partition("::")[0]).relative_to("tests")
+        return "ray" if path.parts[0] in USES_RAY else str(path)
+
+
+@pytest.hookimpl(optionalhook=True)  # nobody calls it under `-p no:xdist`
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
