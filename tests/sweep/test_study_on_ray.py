@@ -68,7 +68,6 @@ def test_train_leaves_the_record_that_the_study_left(
     assert results(undisturbed[0])[trial_id] == result
 
 
-@pytest.mark.slow  # Ray Train needs two minutes to call two workers together on two cores
 def test_two_workers_under_ray_train_give_one_workers_curve(tiny_root: Path, tmp_path: Path) -> None:
     """BatchNorm frozen, so that nothing depends on how the batch is split: the same cell, to float tolerance."""
     short = ("--losses", "ce+ssl+dist+reg", "--seeds", "1", "--set", "model.batch_norm=frozen")
