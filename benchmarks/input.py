@@ -41,6 +41,7 @@ from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.batches import Batches, UnlabelledImages, hold_out
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.data.decoded import Domain, open_domains
+from scale_ray.data.image_folder import domain_folder
 from scale_ray.data.views import IMAGENET_MEAN, IMAGENET_STD
 from scale_ray.training.loop import Progress
 from scale_ray.training.seeding import generator
@@ -260,7 +261,7 @@ def step_seconds(case: Case, backbone: str, steps: int) -> float:
 def enlarge(root: Path, domains: list[str], into: Path, per_class: int) -> Path:
     """Some of the images with 500 pixels on a side, as JPEG: what decoding costs depends on the side, not on detail."""
     for domain in domains:
-        for folder in sorted((root / domain).iterdir()):
+        for folder in sorted(domain_folder("image_folder", domain, root).iterdir()):
             (into / domain / folder.name).mkdir(parents=True)
             for path in sorted(folder.iterdir())[:per_class]:
                 image = open_rgb(str(path)).resize((ENLARGED, ENLARGED), Image.Resampling.BICUBIC)

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from scale_ray.config import TrialConfig
 from scale_ray.data.batches import Batches
+from scale_ray.training.check import check_trial
 from scale_ray.training.setup import configure_torch, describe_device, find_device
 
 COMBINATIONS = ("ce", "ce+ssl", "ce+dist", "ce+ssl+dist+reg")
@@ -61,6 +62,8 @@ def main() -> None:
     precision, *others = options.precision.split(",")
     suffix = "_cuda" if device.type == "cuda" else ""
     smallest = [Case(backbone, min(sides), device, precision) for backbone in backbones]
+    for case in smallest:
+        check_trial(case.config())
     if options.profile:
         print(leave(f"step_profile{suffix}", *profile(smallest[-1])))
         return
