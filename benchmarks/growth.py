@@ -36,8 +36,8 @@ from rich.console import Console
 
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.benchmarks import BENCHMARKS
-from scale_ray.leases import Driver
 from scale_ray.store import Store
+from scale_ray.store.leases import Driver
 from scale_ray.study import Study, ablation
 from scale_ray.sweep.plan import Plan, keys_of, keys_still_needed, plan_study
 from scale_ray.sweep.progress import StudyProgress

@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from scale_ray.errors import UserError
+
 # Raise it whenever the same config on the same data would train to other numbers: old records are then stale.
 RECIPE_VERSION = 1
 
@@ -50,7 +52,7 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting that cannot be used; the message names it, its place and what to write instead."""
 
 

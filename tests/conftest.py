@@ -15,7 +15,7 @@ from scale_ray.config import Execution, TrialConfig
 from scale_ray.store import Store
 from scale_ray.training.trial import run_trial
 
-USES_RAY = {"sweep", "cluster", "test_cli.py"}  # starts Ray, or asks whether the machine has a cluster
+USES_RAY = {"sweep", "tuning", "cluster", "test_cli.py"}  # starts Ray, or asks whether the machine has a cluster
 
 
 class ByFile(LoadScopeScheduling):

@@ -13,14 +13,14 @@ from scale_ray.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scale_ray.sweep.search_spec import Search
-    from scale_ray.sweep.tuning import Found
+    from scale_ray.tuning.run import Found
+    from scale_ray.tuning.search import Search
 
 _SHOWN = 10  # settings printed at the end; all are in settings.csv
 
 
 def print_search(search: "Search") -> None:
-    from scale_ray.sweep.space import describe_space, warm_ups_meet
+    from scale_ray.tuning.space import describe_space, warm_ups_meet
 
     repeats = len(search.repeats)
     most = search.settings * repeats
@@ -37,9 +37,9 @@ def print_search(search: "Search") -> None:
 
 def write_results(search: "Search", found: "Found", store: Store) -> bool:
     """Write and print what was found; whether a setting is chosen."""
-    from scale_ray.report.contour import contour
     from scale_ray.report.style import KINDS, render
-    from scale_ray.report.tuning import (
+    from scale_ray.study import describe_values
+    from scale_ray.tuning.choice import (
         chosen,
         chosen_config,
         search_files,
@@ -48,9 +48,9 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
         validators_frame,
         write_config,
     )
-    from scale_ray.study import describe_values
-    from scale_ray.sweep.optuna_study import folder
-    from scale_ray.sweep.space import logarithmic, numeric
+    from scale_ray.tuning.contour import contour
+    from scale_ray.tuning.optuna_study import folder
+    from scale_ray.tuning.space import logarithmic, numeric
 
     ended = [setting for setting in found.settings if setting.state != "open"]
     usual_steps = search.base.optim.steps
@@ -110,7 +110,7 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
 
 
 def _print_frame(frame: "pd.DataFrame") -> None:
-    from scale_ray.report.tuning import as_text
+    from scale_ray.tuning.choice import as_text
 
     table = Table(box=None, pad_edge=False)
     shown = as_text(frame)

@@ -36,7 +36,7 @@ from scale_ray.records import ORACLE, VALIDATOR_NAMES
 from scale_ray.store import Store
 
 if TYPE_CHECKING:
-    from scale_ray.sweep.search_spec import Repeat
+    from scale_ray.tuning.search import Repeat
 
 SEARCH = "The search"
 
@@ -149,8 +149,8 @@ def tune(
     base, domain_pairs = base_of_grid(options, {}, pairs=pairs, steps=steps, config=config, settings=settings)
     base = base.replace({"tuning": None})
 
-    from scale_ray.sweep.search_spec import Search
-    from scale_ray.sweep.space import MANY_FIELDS, read_space
+    from scale_ray.tuning.search import Search
+    from scale_ray.tuning.space import MANY_FIELDS, read_space
 
     searched = read_space(space or SPACE, base)
     if len(searched) > MANY_FIELDS:
@@ -177,7 +177,7 @@ def tune(
     if dry_run:
         return
 
-    from scale_ray.sweep.tuning import run_search
+    from scale_ray.tuning.run import run_search
 
     execution = Execution(
         root=root,
@@ -201,7 +201,7 @@ def tune(
 
 def _repeats(pairs: Sequence[tuple[str, str]], seeds: Sequence[int]) -> "list[Repeat]":
     """Seeds vary slowest, so that the first repeats are of all pairs."""
-    from scale_ray.sweep.search_spec import Repeat
+    from scale_ray.tuning.search import Repeat
 
     repeats = [Repeat(source, target, seed) for seed in seeds for source, target in pairs]
     if not repeats:

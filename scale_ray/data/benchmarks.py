@@ -11,9 +11,10 @@ from itertools import permutations
 from pathlib import PurePath
 
 from scale_ray.config import ConfigError, check_name, suggest
+from scale_ray.errors import UserError
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Data that cannot be used; the message names the file or folder and the remedy."""
 
 

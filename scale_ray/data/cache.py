@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from scale_ray.data.benchmarks import DataError
-from scale_ray.files import replacing
+from scale_ray.store.files import replacing
 
 logger = logging.getLogger(__name__)
 

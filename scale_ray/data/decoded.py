@@ -28,6 +28,7 @@ from scale_ray.data.image_folder import (
     listing_digest,
 )
 from scale_ray.data.manifest import check_manifest, write_manifest
+from scale_ray.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ DECODER_VERSION = 1
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(UserError):
     """Bytes that are no whole image; the message is the reason."""
 
 

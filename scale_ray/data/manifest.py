@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scale_ray.files import StoreError, replacing
+from scale_ray.store.files import StoreError, replacing
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from scale_ray.files import replacing
 from scale_ray.records import Record
 from scale_ray.report import effects_text
 from scale_ray.report.aggregate import grids
@@ -24,6 +23,7 @@ from scale_ray.report.page import page
 from scale_ray.report.style import save
 from scale_ray.report.tables import comma_separated, html, latex, markdown
 from scale_ray.store import Store, StudyPlan
+from scale_ray.store.files import replacing
 
 MOST_DRAWN = 3  # the paper's backbones; each takes some seconds
 FORMS = ("losses_by_backbone", "pairs_by_method")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scale_ray.config import suggest
+from scale_ray.errors import UserError
 from scale_ray.report.labels import tuned_note
 from scale_ray.report.rows import COLUMNS, SETTINGS, VALIDATORS, Reader
 
@@ -25,7 +26,7 @@ _TYPES = {
 _ORDER = ["benchmark", "method", "losses", "backbone", "pair", "seed", "cell"]
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """The store's records make no table that could be trusted; the message names them and the remedy."""
 
 

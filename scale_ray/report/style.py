@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from scale_ray.files import replacing
+from scale_ray.store.files import replacing
 
 INK, SOFT, HOLE, BLUE = "#1b1f24", "#666666", "#f2f2f2", "#0072B2"
 KINDS = ("png", "svg", "pdf")

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from scale_ray.leases import Driver
 from scale_ray.records import Record
 from scale_ray.store import PlannedCell, Store
+from scale_ray.store.leases import Driver
 from scale_ray.sweep.waiting import Waiting
 from scale_ray.training.stages import Stage
 

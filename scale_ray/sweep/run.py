@@ -18,9 +18,9 @@ from ray.tune.search import Searcher
 from rich.console import Console
 
 from scale_ray.config import ConfigError, Execution
-from scale_ray.leases import Driver
 from scale_ray.records import Failure
 from scale_ray.store import Store, StoreError
+from scale_ray.store.leases import Driver
 from scale_ray.study import describe
 from scale_ray.sweep.cluster import (
     DRIVER_RESOURCES,

@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 import torch
 
+from scale_ray.errors import UserError
 from scale_ray.store import Store
 
 State = dict[str, Any]
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message names its place and the remedy."""
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scale_ray.data.batches import LabelledImages
 from scale_ray.data.views import evaluation_view
+from scale_ray.errors import UserError
 from scale_ray.models import Student, Teacher
 from scale_ray.models.student import DomainRole
 from scale_ray.training.validators import Evidence, Predictions, sample_places, scores
@@ -21,7 +22,7 @@ _BATCH = 256
 Confusion = list[list[int]]  # images by true class (rows) and prediction (columns)
 
 
-class TrainingDiverged(ValueError):
+class TrainingDiverged(UserError):
     """A loss or a prediction is no longer a finite number."""
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from scale_ray.config import TrialConfig
-from scale_ray.leases import Driver
 from scale_ray.records import Failure, Provenance, Record, Result
 from scale_ray.store import PlannedCell, Store
+from scale_ray.store.leases import Driver
 from scale_ray.sweep.queue import ATTEMPTS, StageQueue
 from scale_ray.sweep.search import METRIC, StageSearch
 from scale_ray.training.stages import Stage, alone

@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from scale_ray.config import ConfigError, check_name
 from scale_ray.store import Store
-from scale_ray.sweep.space import Space, size
+from scale_ray.tuning.space import Space, size
 
 # The sampler of a grid only fills in: every setting is handed to it, in order.
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from scale_ray.files import Files, StoreError
 from scale_ray.records import now
+from scale_ray.store.files import Files, StoreError
 
 
 class Announcement(BaseModel):

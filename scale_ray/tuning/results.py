@@ -12,9 +12,9 @@ from scale_ray.config import ConfigError
 from scale_ray.records import ORACLE, Record
 from scale_ray.store import PlannedCell, Store, is_current
 from scale_ray.study import Setting, SettingState
-from scale_ray.sweep.search_spec import Search
-from scale_ray.sweep.space import Values, rounded, warm_ups_meet
 from scale_ray.training.stages import branch
+from scale_ray.tuning.search import Search
+from scale_ray.tuning.space import Values, rounded, warm_ups_meet
 
 _STATES: Mapping[TrialState, SettingState] = {
     TrialState.COMPLETE: "done",

@@ -11,11 +11,11 @@ from tiny_trial import TINY
 from scale_ray.config import TrialConfig
 from scale_ray.records import Provenance, Record, Result
 from scale_ray.store import PlannedCell, Store
-from scale_ray.sweep.optuna_study import open_study
-from scale_ray.sweep.search_spec import Repeat, Search
-from scale_ray.sweep.settings import Settings
-from scale_ray.sweep.space import read_space
 from scale_ray.training.check import trial_inputs
+from scale_ray.tuning.optuna_study import open_study
+from scale_ray.tuning.search import Repeat, Search
+from scale_ray.tuning.settings import Settings
+from scale_ray.tuning.space import read_space
 
 FACTS = Provenance(
     started="", wall_seconds=1, host="", device="", threads=1, git_commit=None, git_dirty=None, versions={}

@@ -10,9 +10,9 @@ from searches import FACTS, FEW, Driver, quality, search, write_done
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.records import Failure, Record
 from scale_ray.store import Store
-from scale_ray.sweep.optuna_study import open_study
-from scale_ray.sweep.search_results import settings_of
-from scale_ray.sweep.space import size
+from scale_ray.tuning.optuna_study import open_study
+from scale_ray.tuning.results import settings_of
+from scale_ray.tuning.space import size
 
 
 @pytest.fixture

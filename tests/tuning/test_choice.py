@@ -10,9 +10,10 @@ from report_stores import config_of, record_of
 
 from scale_ray.config import TrialConfig, TuningBudget
 from scale_ray.report import grids, load
-from scale_ray.report.contour import contour
 from scale_ray.report.style import render
-from scale_ray.report.tuning import (
+from scale_ray.store import Store
+from scale_ray.study import Setting
+from scale_ray.tuning.choice import (
     ORACLE_COLUMN,
     chosen,
     chosen_config,
@@ -21,8 +22,7 @@ from scale_ray.report.tuning import (
     settings_frame,
     validators_frame,
 )
-from scale_ray.store import Store
-from scale_ray.study import Setting
+from scale_ray.tuning.contour import contour
 
 USUAL = TrialConfig().replace({"data.benchmark": "digits", "data.source": "mnist", "data.target": "mnistm"})
 BUDGET = TuningBudget(

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
-from scale_ray.places import Folder, StoreError, place, whole_file
+from scale_ray.store.filesystems import Folder, StoreError, place, whole_file
 
 if TYPE_CHECKING:
     import pyarrow.fs

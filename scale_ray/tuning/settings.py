@@ -24,10 +24,10 @@ from scale_ray.config import ConfigError
 from scale_ray.records import score
 from scale_ray.store import PlannedCell, Store, is_current
 from scale_ray.study import describe_values
-from scale_ray.sweep.optuna_study import SAMPLERS
-from scale_ray.sweep.search_spec import Search
-from scale_ray.sweep.space import Values, rounded, settings, size
 from scale_ray.training.seeding import step_seed
+from scale_ray.tuning.optuna_study import SAMPLERS
+from scale_ray.tuning.search import Search
+from scale_ray.tuning.space import Values, rounded, settings, size
 
 # So often a sampler that repeats itself is asked again; then one of the settings that were not tried is taken.
 _ASKS = 5

@@ -13,13 +13,11 @@ from ray.tune.search import Searcher
 from rich.console import Console
 
 from scale_ray.config import ConfigError, Execution
-from scale_ray.leases import Driver
 from scale_ray.records import ORACLE, now
 from scale_ray.store import Store, StudyPlan
+from scale_ray.store.leases import Driver
 from scale_ray.study import Setting
 from scale_ray.sweep.cluster import Places, Resources, footprint, leave_ray, start_ray
-from scale_ray.sweep.early_stop import EarlyStop
-from scale_ray.sweep.optuna_study import folder, open_study
 from scale_ray.sweep.plan import prepare_features
 from scale_ray.sweep.progress import StudyProgress, duration
 from scale_ray.sweep.queue import StageQueue
@@ -31,13 +29,15 @@ from scale_ray.sweep.run import (
     stage_trainable,
     sweep_store,
 )
-from scale_ray.sweep.search_results import importance, keys_of_search, planned_cells, settings_of
-from scale_ray.sweep.search_spec import Search
-from scale_ray.sweep.settings import Settings
-from scale_ray.sweep.space import warm_ups_meet
 from scale_ray.training.check import open_data
 from scale_ray.training.setup import find_device
 from scale_ray.training.stages import Stage, alone, branch
+from scale_ray.tuning.early_stop import EarlyStop
+from scale_ray.tuning.optuna_study import folder, open_study
+from scale_ray.tuning.results import importance, keys_of_search, planned_cells, settings_of
+from scale_ray.tuning.search import Search
+from scale_ray.tuning.settings import Settings
+from scale_ray.tuning.space import warm_ups_meet
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from scale_ray.errors import UserError
+
 if TYPE_CHECKING:
     import pyarrow.fs
 
@@ -26,7 +28,7 @@ _CONNECTIONS = 32  # botocore's 10 make a listing of many records wait
 _PASSING = {errno.EBUSY, errno.EIO, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
 
 
-class StoreError(ValueError):
+class StoreError(UserError):
     """The store cannot be used as asked; the message names the path and the remedy."""
 
 

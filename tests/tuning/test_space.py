@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from scale_ray.config import ConfigError, TrialConfig
-from scale_ray.sweep.space import read_space, rounded, settings, size, warm_ups_meet
+from scale_ray.tuning.space import read_space, rounded, settings, size, warm_ups_meet
 
 BASE = TrialConfig().replace(
     {"data.benchmark": "digits", "data.source": "mnist", "data.target": "mnistm", "model.weights": "none"}

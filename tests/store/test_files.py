@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server
 
-from scale_ray import files as files_module
-from scale_ray.files import Files, StoreError, replacing
+from scale_ray.store import files as files_module
+from scale_ray.store.files import Files, StoreError, replacing
 
 # Each prints whether it could create the file; all start at the same moment.
 CREATOR = """
 import sys, time
-from scale_ray.files import Files
+from scale_ray.store.files import Files
 files = Files({location!r})
 files.exists("x")
 time.sleep(max(0, {start} - time.time()))
@@ -25,7 +25,7 @@ print(files.create("folder/one", sys.argv[1].encode() * 1000))
 """
 
 REWRITER = """
-from scale_ray.files import Files
+from scale_ray.store.files import Files
 files = Files({location!r})
 for number in range({count}):
     files.write("folder/one", (b"a", b"b")[number % 2] * {size})
@@ -217,7 +217,7 @@ def test_a_folder_that_refuses_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path: Path) -> None:
     code = f"""
 import resource
-from scale_ray.files import Files, StoreError
+from scale_ray.store.files import Files, StoreError
 files = Files({str(tmp_path)!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 for write in (files.write, files.create):

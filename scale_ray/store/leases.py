@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from scale_ray.drivers import Announcement, Others, announcement, driver_file
-from scale_ray.files import Files, StoreError
+from scale_ray.store.files import Files, StoreError
+from scale_ray.store.liveness import Announcement, Others, announcement, driver_file
 
 __all__ = ["BEAT_SECONDS", "EXPIRY_SECONDS", "Announcement", "Driver"]
 

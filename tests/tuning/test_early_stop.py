@@ -7,7 +7,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from scale_ray.config import ConfigError, TrialConfig
-from scale_ray.sweep.early_stop import EarlyStop, check_points, points_before_the_end
+from scale_ray.tuning.early_stop import EarlyStop, check_points, points_before_the_end
 
 CONFIG = TrialConfig().replace({"optim.steps": 80, "optim.warmup_steps": 5, "evaluate_every": 10})
 STEPS = range(10, 90, 10)

@@ -10,10 +10,10 @@ from optuna.distributions import distribution_to_json
 
 from scale_ray.config import ConfigError, TrialConfig, check_name, identity
 from scale_ray.store import PlannedCell
-from scale_ray.sweep.early_stop import RULES, check_points
-from scale_ray.sweep.optuna_study import check_sampler
-from scale_ray.sweep.space import Space, size
 from scale_ray.training.check import check_trial, trial_inputs
+from scale_ray.tuning.early_stop import RULES, check_points
+from scale_ray.tuning.optuna_study import check_sampler
+from scale_ray.tuning.space import Space, size
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from scale_ray.config import RECIPE_VERSION, TrialConfig
-from scale_ray.files import Files, StoreError
 from scale_ray.records import SCHEMA_VERSION, Record
+from scale_ray.store.files import Files
+from scale_ray.store.filesystems import StoreError
 
 if TYPE_CHECKING:
     import pyarrow.fs
-
-__all__ = ["PlannedCell", "Store", "StoreError", "StudyPlan", "is_current", "unreadable"]
 
 _FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "features", "drivers", "leases")
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from s3_server import S3Server
 
-from scale_ray import drivers as drivers_module
-from scale_ray import files as files_module
-from scale_ray.drivers import Announcement, Others, driver_file
-from scale_ray.files import Files, StoreError
-from scale_ray.leases import Driver
+from scale_ray.store import files as files_module
+from scale_ray.store import liveness as liveness_module
+from scale_ray.store.files import Files, StoreError
+from scale_ray.store.leases import Driver
+from scale_ray.store.liveness import Announcement, Others, driver_file
 
 BEAT, EXPIRY = 0.1, 1.0
 
@@ -30,8 +30,8 @@ linux = pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="needs
 HOLDER = """
 import sys
 from scale_ray import drivers
-from scale_ray.files import Files
-from scale_ray.leases import Driver
+from scale_ray.store.files import Files
+from scale_ray.store.leases import Driver
 if {elsewhere}:
     drivers._boot = lambda: "another boot"
 with Driver(Files({location!r}), beat={beat}, expiry={expiry}) as driver:
@@ -43,8 +43,8 @@ with Driver(Files({location!r}), beat={beat}, expiry={expiry}) as driver:
 CONTENDER = """
 import os, sys, time
 from pathlib import Path
-from scale_ray.files import Files
-from scale_ray.leases import Driver
+from scale_ray.store.files import Files
+from scale_ray.store.leases import Driver
 proof = Path(sys.argv[1])
 held = 0
 with Driver(Files({location!r}), beat=0.5, expiry=30) as driver:
@@ -186,7 +186,7 @@ def test_silence_for_the_expiry_is_death(files: Files) -> None:
     ids=["gone", "another's pid"],
 )
 def test_a_process_seen_to_be_gone_is_dead_at_once(files: Files, changes: dict[str, Any]) -> None:
-    here = drivers_module.announcement("x")
+    here = liveness_module.announcement("x")
     place = {"host": here.host, "boot": here.boot, "pid_namespace": here.pid_namespace}
     dead_driver(files, "key", **(place | {"process_start": "5"} | changes))
     with driver(files, beat=BEAT, expiry=3600) as one:
@@ -198,7 +198,7 @@ def test_a_process_seen_to_be_gone_is_dead_at_once(files: Files, changes: dict[s
 @linux
 @pytest.mark.parametrize("field", ["host", "boot", "pid_namespace"])
 def test_only_where_it_could_be_seen(files: Files, field: str) -> None:
-    here = drivers_module.announcement("x")
+    here = liveness_module.announcement("x")
     place = {"host": here.host, "boot": here.boot, "pid_namespace": here.pid_namespace, "process_start": "5"}
     dead_driver(files, "key", **(place | {"pid": 2**22 - 1, field: "other"}))
     with driver(files, expiry=3600) as one:
