@@ -19,7 +19,7 @@ from made_up import SEEDS, configs, fill
 from own_process import measure, peak_mib
 from results import leave
 
-from scale_ray.config import identity
+from scale_ray.identity import identity
 from scale_ray.store import PlannedCell, Store, StudyPlan
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import permutations
 from typing import Any
 
-from scale_ray.config import RECIPE_VERSION, TrialConfig, identity
+from scale_ray.config import RECIPE_VERSION, TrialConfig
+from scale_ray.identity import identity
 from scale_ray.records import CurvePoint, Failure, Provenance, Record, Result
 from scale_ray.store import PlannedCell, Store, StudyPlan
 

@@ -22,8 +22,8 @@ from PIL import Image
 from s3_server import S3Server
 
 from scale_ray import __version__, cli
-from scale_ray.config import identity
 from scale_ray.data.manifest import read_about
+from scale_ray.identity import identity
 from scale_ray.models import build_encoder
 from scale_ray.records import Failure, Provenance, Record
 from scale_ray.store import PlannedCell, Store, StudyPlan

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_ray.config import ConfigError, Execution, TrialConfig, field_paths, identity
+from scale_ray.config import ConfigError, Execution, TrialConfig, field_paths
 from scale_ray.data.cache import cpus
+from scale_ray.identity import identity
 from scale_ray.records import now
 from scale_ray.store import PlannedCell, Store, StudyPlan, is_current
 from scale_ray.study import Study, describe, estimate_seconds, seconds_per_step

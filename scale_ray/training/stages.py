@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scale_ray.config import TrialConfig, identity
+from scale_ray.config import TrialConfig
+from scale_ray.identity import identity
 from scale_ray.methods import METHODS
 from scale_ray.store import PlannedCell
 from scale_ray.training.check import trial_inputs

@@ -14,11 +14,12 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from scale_ray.config import Execution, TrialConfig, identity
+from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.batches import Batches, LabelledImages, UnlabelledImages, hold_out
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import views_of
+from scale_ray.identity import identity
 from scale_ray.methods import Method
 from scale_ray.records import Failure, Provenance, Record, Result, Runner, now, provenance
 from scale_ray.store import PlannedCell, Store

@@ -8,7 +8,8 @@ from typing import Any
 
 from optuna.distributions import distribution_to_json
 
-from scale_ray.config import ConfigError, TrialConfig, check_name, identity
+from scale_ray.config import ConfigError, TrialConfig, check_name
+from scale_ray.identity import identity
 from scale_ray.store import PlannedCell
 from scale_ray.training.check import check_trial, trial_inputs
 from scale_ray.tuning.early_stop import RULES, check_points

@@ -11,7 +11,8 @@ from tiny_clip import TINY_TRANSFORMER
 from tiny_steps import build, source_batch, target_batch
 from torch import Tensor
 
-from scale_ray.config import ConfigError, Execution, TrialConfig, identity
+from scale_ray.config import ConfigError, Execution, TrialConfig
+from scale_ray.identity import identity
 from scale_ray.methods import Method
 from scale_ray.models.clip import CLIP_BACKBONES
 from scale_ray.store import PlannedCell, Store

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from report_stores import cell_of, config_of, digests, record_of
 
-from scale_ray.config import RECIPE_VERSION, TrialConfig, identity
+from scale_ray.config import RECIPE_VERSION, TrialConfig
+from scale_ray.identity import identity
 from scale_ray.report import ReportError, check, grids, holes, load
 from scale_ray.store import PlannedCell, Store, StudyPlan
 

@@ -15,7 +15,8 @@ import pytest
 import ray
 from s3_server import S3Server
 
-from scale_ray.config import RECIPE_VERSION, TrialConfig, identity
+from scale_ray.config import RECIPE_VERSION, TrialConfig
+from scale_ray.identity import identity
 from scale_ray.records import Failure, Provenance, Record, Result
 from scale_ray.store import PlannedCell, Store, StoreError, StudyPlan, is_current
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scale_ray.config import Execution, TrialConfig, identity
+from scale_ray.config import Execution, TrialConfig
+from scale_ray.identity import identity
 from scale_ray.methods import METHODS
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.records import Result

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scale_ray.config import ConfigError, Execution, TrialConfig, identity
+from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.data.batches import Batches
 from scale_ray.data.decoded import Domain
+from scale_ray.identity import identity
 from scale_ray.models import BACKBONES, Network
 from scale_ray.store import Store
 from scale_ray.training.check import check_trial, open_data, trial_inputs
