@@ -401,7 +401,7 @@ class TrialConfig(_Part):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(_describe(error)) from None
+            raise ConfigError(describe_problems(error)) from None
 
     def replace(self, changes: Mapping[str, Any]) -> Self:
         """A copy with other values at dotted paths: `config.replace({"losses.threshold": 0.9})`.
@@ -526,7 +526,8 @@ def check_name(kind: str, name: str, known: Collection[str]) -> None:
         raise ConfigError(f"unknown {kind} {name!r}: {suggest(name, known)}known: {', '.join(known)}")
 
 
-def _describe(error: ValidationError) -> str:
+def describe_problems(error: ValidationError) -> str:
+    """The problems that pydantic found, one a line, each with the dotted path of its field."""
     lines = []
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"])
