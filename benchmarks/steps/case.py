@@ -14,7 +14,7 @@ from scale_ray.data.batches import Batches, LabelledImages, SourceBatch, TargetB
 from scale_ray.methods import Method
 from scale_ray.training.loop import _Meter, _optimiser, _train_step
 from scale_ray.training.seeding import generator
-from scale_ray.training.setup import build_method, place
+from scale_ray.training.setup import build_method, move_to_device
 
 CLASSES, IMAGES, BATCH = 65, 520, 32  # Office-Home's classes; images of a domain; images per domain and step
 PREPARED = 4  # batches that contenders go round
@@ -54,7 +54,7 @@ class Case:
     def method(self, config: TrialConfig) -> Method:
         """The same numbers for the same config, in the place and layout where a trial would have it."""
         method = build_method(config, CLASSES, IMAGES // BATCH)
-        place(method, self.device, self.execution)
+        move_to_device(method, self.device, self.execution)
         return method.to(self.dtype)
 
     @cached_property

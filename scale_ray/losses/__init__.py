@@ -1,7 +1,8 @@
-"""The loss terms of a training objective, and the pure functions they are made of.
+"""The loss terms of a training objective, and the pure functions that compute them.
 
-A new term is one file, `losses/<term>.py` with a `TERM`, and one line in LOSSES. The losses of the methods that scale
-is compared with are functions alone: no combination names them.
+To add a term, write `losses/<term>.py` with a `TERM` and add one line to LOSSES. A setting of its own is one field of
+`LossesConfig`, listed in the term's `reads`. The losses of the baseline methods are plain functions: they are not in
+LOSSES, so a loss combination cannot name them.
 """
 
 from scale_ray.losses import ce, dist, reg, ssl

@@ -1,4 +1,4 @@
-"""What adversarial methods are made of: a reversed gradient, a discriminator's loss, and maps of what it is given."""
+"""Building blocks of adversarial methods: gradient reversal, the discriminator's loss, and maps of its input."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from scale_ray.losses.term import full_precision
 
 
 def reverse_gradient(features: Tensor, coefficient: float) -> Tensor:
-    """`features` unchanged; their gradient is -coefficient times the plain one.
+    """Return `features` unchanged; multiply their gradient by -coefficient in the backward pass.
 
     Ganin et al., Domain-Adversarial Training of Neural Networks (https://arxiv.org/abs/1505.07818), section 4.2.
     """
@@ -31,7 +31,11 @@ class _Reverse(torch.autograd.Function):
 
 
 def reversal_coefficient(progress: float, gamma: float) -> float:
-    """2 / (1 + exp(-gamma p)) - 1: from 0 at progress p = 0 towards 1 (Ganin et al., section 5.2.2).
+    """2 / (1 + exp(-gamma p)) - 1, which grows from 0 at progress p = 0 towards 1 (Ganin et al., section 5.2.2).
+
+    Args:
+        progress: p in [0, 1], the share of the training that is done.
+        gamma: how fast the coefficient grows.
 
     >>> [round(reversal_coefficient(p, 10), 4) for p in (0, 0.1, 0.5, 1)]
     [0.0, 0.4621, 0.9866, 0.9999]
@@ -41,18 +45,18 @@ def reversal_coefficient(progress: float, gamma: float) -> float:
 
 @full_precision
 def discrimination(source_scores: Tensor, target_scores: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of a discriminator that should say 1 of the source and 0 of the target.
+    """Binary cross-entropy of a domain discriminator; the source has label 1 and the target label 0.
 
     Args:
-        source_scores: (N,) logits.
-        target_scores: (M,) logits.
-        weights: (N + M,) of the images, source before target; detached here. None weighs all alike.
+        source_scores: (N,) logits of the source images.
+        target_scores: (M,) logits of the target images.
+        weights: (N + M,) weights of the images, source first; detached here. With None every image has weight 1.
 
     Returns:
         Scalar: mean over the N + M images.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: the shapes do not fit.
 
     >>> discrimination(torch.zeros(2), torch.zeros(2)).item() == torch.tensor(2.0).log().item()
     True
@@ -72,8 +76,8 @@ def discrimination(source_scores: Tensor, target_scores: Tensor, weights: Tensor
 def multilinear_map(features: Tensor, probabilities: Tensor) -> Tensor:
     """Outer product of each image's features (N, A) and probabilities (N, K), flattened: (N, K * A).
 
-    Long et al., Conditional Adversarial Domain Adaptation (https://arxiv.org/abs/1705.10667). No gradient reaches the
-    probabilities, as in the authors' code and TLLib's.
+    Long et al., Conditional Adversarial Domain Adaptation (https://arxiv.org/abs/1705.10667). The probabilities are
+    detached, as in the authors' code and in TLLib.
     """
     return (probabilities.detach()[:, :, None] * features[:, None, :]).flatten(1)
 
@@ -82,13 +86,16 @@ def multilinear_map(features: Tensor, probabilities: Tensor) -> Tensor:
 def randomised_multilinear_map(
     features: Tensor, probabilities: Tensor, of_features: Tensor, of_probabilities: Tensor
 ) -> Tensor:
-    """(R_f f) * (R_g g) / sqrt(d), whose inner products are in expectation those of `multilinear_map` (Long et al.).
+    """Random projection of `multilinear_map`: (R_f f) * (R_g g) / sqrt(d), the product being elementwise.
+
+    The inner product of two images' projections is in expectation that of their multilinear maps. Long et al.,
+    Conditional Adversarial Domain Adaptation (https://arxiv.org/abs/1705.10667).
 
     Args:
-        features: (N, A).
-        probabilities: (N, K); detached here.
-        of_features: R_f', (A, d), fixed numbers of mean 0 and variance 1.
-        of_probabilities: R_g', (K, d), likewise.
+        features: f, (N, A).
+        probabilities: g, (N, K); detached here.
+        of_features: R_f transposed, (A, d): fixed random numbers with mean 0 and variance 1.
+        of_probabilities: R_g transposed, (K, d): likewise.
 
     Returns:
         (N, d).

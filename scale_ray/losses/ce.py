@@ -1,4 +1,4 @@
-"""`ce`: what the labels say. The only term that sees any."""
+"""`ce`: cross-entropy on the labelled source images. It is the only term that reads labels."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +9,15 @@ from scale_ray.losses.term import LossTerm, StepTensors, full_precision
 
 @full_precision
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of `logits` (N, K) with `labels` (N,)."""
+    """Cross-entropy with the true classes.
+
+    Args:
+        logits: (N, K).
+        labels: (N,) class indices.
+
+    Returns:
+        Scalar: mean over the N rows.
+    """
     return F.cross_entropy(logits, labels)
 
 

@@ -1,4 +1,4 @@
-"""Class confusion: how often two classes are predicted of one target image."""
+"""Class confusion: how often two different classes are both predicted for the same target image."""
 
 import torch
 from torch import Tensor
@@ -9,21 +9,22 @@ from scale_ray.losses.term import full_precision
 
 @full_precision
 def class_confusion(logits: Tensor, temperature: float) -> Tensor:
-    """Minimum class confusion: the share of confusion between different classes.
+    """Minimum class confusion: the share of the class confusion matrix that lies off the diagonal.
 
-    Jin et al. (https://arxiv.org/abs/1912.03699), section 3.1: with P = softmax(logits / T) and certainty weights
-    W, C = P' W P, each row divided by its sum; the mean over classes of what is off the diagonal.
+    Jin et al., Minimum Class Confusion (https://arxiv.org/abs/1912.03699), section 3.1. With P = softmax(logits / T)
+    and the certainty weights W on a diagonal, the confusion matrix is C = P' W P. Each row of C is divided by its sum;
+    the loss is the mean over the K rows of the sum of the entries off the diagonal.
 
     Args:
         logits: (N, K) of target images.
         temperature: T > 0.
 
     Returns:
-        Scalar in [0, 1): 0 where every prediction is certain, (K - 1) / K where all are uniform. No gradient goes
-        through the weights. A class that nothing predicts counts as fully confused, without a gradient.
+        Scalar in [0, 1): 0 if every prediction is certain, (K - 1) / K if all are uniform. The certainty weights are
+        detached. A class with zero probability for every image counts as fully confused and has no gradient.
 
     Raises:
-        ValueError: temperature is not positive, or logits are not (N, K).
+        ValueError: the temperature is not positive, or the logits are not (N, K).
 
     >>> class_confusion(torch.zeros(3, 4), 2.5).item()
     0.75

@@ -1,8 +1,8 @@
-"""`dist` (L_cl): every query is drawn to its class's distribution and pushed from the others'.
+"""`dist` (L_cl): contrast that pulls each query towards its class's distribution and away from the other classes'.
 
-The closed form of contrast with infinitely many samples of Gaussian classes: SePiCo's DistCL
-(https://arxiv.org/abs/2204.08808; SCALE, section 4.4.2). Without covariance it is ProtoCL. With samples that are kept
-in a memory bank, and no Gaussian, it is BankCL.
+DistCL is the closed form of contrast with infinitely many samples drawn from one Gaussian per class (SePiCo,
+https://arxiv.org/abs/2204.08808; SCALE, section 4.4.2). ProtoCL is the same without covariances. BankCL replaces the
+Gaussians by the features in a memory bank. Definitions: docs/method.md, section 3.
 """
 
 import torch
@@ -22,21 +22,23 @@ def distribution_contrast(
     temperature: float,
     seen: Tensor | None = None,
 ) -> Tensor:
-    """DistCL: logsumexp_k(q.mu_k/tau + q' S_k q / (2 tau^2)) - q.mu_y/tau, mean over the queries.
+    """DistCL: logsumexp_k(q.mu_k/tau + q' S_k q / (2 tau^2)) - q.mu_y/tau, averaged over the queries.
 
     Args:
-        features: (N, A) queries q, L2-normalised: under tau^2 = 0.01 longer ones would drown in the quadratic term.
-        labels: (N,) class of each query; a negative label gives no query.
+        features: (N, A) queries q. They must be L2-normalised: with tau = 0.1 the quadratic term has the factor 50 and
+            would outweigh the similarities of longer vectors.
+        labels: (N,) class y of each query; a row with a negative label is not a query.
         mean: (K, A) class means mu, of any precision; detached here.
         covariance: (K, A) diagonals or (K, A, A) full matrices S; detached here.
         temperature: tau > 0.
-        seen: (K,) bool, the classes that have statistics; the others leave the denominator and give no query.
+        seen: (K,) bool, classes that have statistics. A class without any is left out of the denominator and its rows
+            are not queries. With None every class has statistics.
 
     Returns:
-        Scalar; 0 where no query is left.
+        Scalar: mean over the queries, 0 if there is none.
 
     Raises:
-        ValueError: temperature is not positive, or shapes do not fit.
+        ValueError: the temperature is not positive, or the shapes do not fit.
 
     >>> q, mu, s = torch.ones(1, 1), torch.tensor([[1.0], [0.0]]), torch.tensor([[0.5], [0.25]])
     >>> round(distribution_contrast(q, torch.tensor([0]), mu, s, 0.5).item(), 4)  # log(e^3 + e^0.5) - 2
@@ -60,9 +62,9 @@ def distribution_contrast(
 def prototype_contrast(
     features: Tensor, labels: Tensor, mean: Tensor, temperature: float, seen: Tensor | None = None
 ) -> Tensor:
-    """ProtoCL: cross-entropy of q.mu/tau with the query's class; `distribution_contrast` with no covariance.
+    """ProtoCL: logsumexp_k(q.mu_k/tau) - q.mu_y/tau, which is `distribution_contrast` with all covariances zero.
 
-    Arguments, result and errors as there.
+    Arguments, result and errors are those of `distribution_contrast`.
     """
     _check(features, labels, mean, temperature, seen)
     similarity = features @ mean.detach().to(features.dtype).T / temperature
@@ -71,24 +73,26 @@ def prototype_contrast(
 
 @full_precision
 def bank_contrast(features: Tensor, labels: Tensor, bank: Tensor, filled: Tensor, temperature: float) -> Tensor:
-    """BankCL: contrast with every feature that is kept of every class.
+    """BankCL: contrast with every feature in a memory bank.
 
-    -(1/|B_y|) sum_{b in B_y} log( e^{q.b/tau} / (e^{q.b/tau} + sum_{k != y} mean_{c in B_k} e^{q.c/tau}) ), mean over
-    the queries. A class's negatives enter by the mean of their exp, as SePiCo's paper writes it and as DistCL's limit
-    takes it; SePiCo's released code has the exp of their mean.
+    -(1/|B_y|) sum_{b in B_y} log( e^{q.b/tau} / (e^{q.b/tau} + sum_{k != y} mean_{c in B_k} e^{q.c/tau}) ), averaged
+    over the queries. B_k are the features of class k in the bank. The negatives of a class enter as the mean of their
+    exponentials, as in SePiCo's paper and in the limit that gives DistCL; SePiCo's released code takes the exponential
+    of their mean. Memory is needed for N x K x M similarities.
 
     Args:
         features: (N, A) queries q, L2-normalised.
-        labels: (N,) class of each query; a negative label gives no query.
-        bank: (K, M, A) kept features; detached here.
-        filled: (K, M) bool, places that hold one; a class without any leaves the denominator and gives no query.
+        labels: (N,) class y of each query; a row with a negative label is not a query.
+        bank: (K, M, A) features, M slots per class; detached here.
+        filled: (K, M) bool, slots that hold a feature. A class without any is left out of the denominator and its rows
+            are not queries.
         temperature: tau > 0.
 
     Returns:
-        Scalar; 0 where no query is left. Takes memory for N x K x M similarities.
+        Scalar: mean over the queries, 0 if there is none.
 
     Raises:
-        ValueError: temperature is not positive, or shapes do not fit.
+        ValueError: the temperature is not positive, or the shapes do not fit.
 
     >>> q, bank = torch.ones(1, 1), torch.tensor([[[1.0], [0.0]], [[0.0], [-1.0]]])
     >>> held = torch.tensor([[True, False], [True, True]])
@@ -114,11 +118,11 @@ def bank_contrast(features: Tensor, labels: Tensor, bank: Tensor, filled: Tensor
 
 
 def _contrast(scores: Tensor, similarity: Tensor, labels: Tensor, seen: Tensor | None) -> Tensor:
-    """Mean over valid queries of logsumexp_k(scores) - similarity[label]."""
+    """Mean over the queries of logsumexp_k(scores) - similarity[label]; scores and similarity are (N, K)."""
     kept = labels >= 0
     chosen = labels.clamp(min=0)
     if seen is not None:
-        # The lowest finite number and not -inf: a row with no class at all stays finite, and so does its gradient.
+        # The lowest finite number instead of -inf keeps a row without any class, and its gradient, finite.
         scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
         kept = kept & seen[chosen]
     losses = scores.logsumexp(dim=1) - similarity.gather(1, chosen[:, None]).squeeze(1)
@@ -135,7 +139,7 @@ def _check(features: Tensor, labels: Tensor, mean: Tensor, temperature: float, s
 
 
 def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
-    # Target queries under the threshold get the label -1: their number varies, the tensor's shape does not.
+    # Target rows at or below the threshold get the label -1, so that the shape does not depend on their number.
     confident = given(step.confidence) > losses.threshold
     features = torch.cat([given(step.source_features), given(step.target_features)])
     labels = torch.cat([step.source_labels, torch.where(confident, given(step.pseudo_labels), -1)])
@@ -147,4 +151,9 @@ def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
     return distribution_contrast(features, labels, given(step.mean), covariance, losses.temperature, step.seen)
 
 
-TERM = LossTerm(_compute, needs=frozenset({"target", "pseudo_labels", "features", "statistics"}), after_warmup=True)
+TERM = LossTerm(
+    _compute,
+    needs=frozenset({"target", "pseudo_labels", "features", "statistics"}),
+    after_warmup=True,
+    reads=frozenset({"threshold", "contrast", "temperature"}),
+)

@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy under several Gaussian kernels: how far two samples' distributions are apart."""
+"""Maximum mean discrepancy with several Gaussian kernels: a distance between the distributions of two samples."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from scale_ray.losses.term import full_precision
 
-# Of TLLib's examples/domain_adaptation/image_classification/dan.py.
+# As in TLLib, examples/domain_adaptation/image_classification/dan.py.
 MULTIPLES = (0.125, 0.25, 0.5, 1.0, 2.0)
 
 
 @full_precision
 def multi_kernel_mmd(source: Tensor, target: Tensor, multiples: Sequence[float] = MULTIPLES) -> Tensor:
-    """Unbiased estimate of the MK-MMD's square (Long et al., DAN, https://arxiv.org/abs/1502.02791, section 3.1).
+    """Unbiased estimate of the squared MK-MMD (Long et al., DAN, https://arxiv.org/abs/1502.02791, section 3.1).
 
-    mean_{i != j} k(s_i, s_j) + mean_{i != j} k(t_i, t_j) - 2 mean_{i, j} k(s_i, t_j), with
-    k(x, y) = sum_u exp(-|x - y|^2 / (2 m_u d)) and d the mean squared distance of all rows of both to each other.
-    As in TLLib the kernels weigh alike, where the paper solves for their weights; and every pair counts, where the
-    paper's linear-time estimate takes some.
+    mean_{i != j} k(s_i, s_j) + mean_{i != j} k(t_i, t_j) - 2 mean_{i, j} k(s_i, t_j), where
+    k(x, y) = sum_u exp(-|x - y|^2 / (2 m_u d)) and d is the mean squared distance over all (N + M)^2 pairs of rows. As
+    in TLLib, all kernels have the same weight (the paper optimises the weights) and the estimate uses all pairs (the
+    paper's linear-time estimate uses a part of them).
 
     Args:
         source: (N, A), N > 1.
@@ -26,10 +26,10 @@ def multi_kernel_mmd(source: Tensor, target: Tensor, multiples: Sequence[float] 
         multiples: m_u, bandwidths as multiples of d.
 
     Returns:
-        Scalar; unbiased, and so below 0 at times. No gradient goes through d.
+        Scalar. As the estimate is unbiased it can be negative. The distance d is detached.
 
     Raises:
-        ValueError: shapes do not fit, or a sample has fewer than two rows.
+        ValueError: the shapes do not fit, or a sample has fewer than two rows.
 
     >>> apart = multi_kernel_mmd(torch.zeros(2, 1), torch.ones(2, 1), multiples=[1.0])  # d = 0.5: 2 - 2 exp(-1)
     >>> round(apart.item(), 4)
@@ -42,9 +42,9 @@ def multi_kernel_mmd(source: Tensor, target: Tensor, multiples: Sequence[float] 
     if min(len(source), len(target)) < 2:
         raise ValueError(f"{len(source)} source and {len(target)} target rows: MMD needs two or more of each")
     rows = torch.cat([source, target])
-    # Not by inner products: where rows are nearly equal, their rounding would be all that is left.
+    # Differences instead of inner products: for nearly equal rows the latter would leave only rounding errors.
     distances = (rows[:, None] - rows).square().sum(dim=2)
-    # Where all rows are equal every distance is 0, and so is the discrepancy.
+    # The lower bound avoids 0 / 0 if all rows are equal: every distance is then 0, and so is the discrepancy.
     scale = distances.detach().mean().clamp(min=torch.finfo(distances.dtype).tiny ** 0.5)
     kernel = torch.stack([torch.exp(-distances / (2 * multiple * scale)) for multiple in multiples]).sum(dim=0)
     count = len(source)

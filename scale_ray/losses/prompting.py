@@ -1,4 +1,4 @@
-"""What prompts that are learnt from images are trained with (AD-CLIP, https://arxiv.org/abs/2308.05659)."""
+"""Losses that train image-conditioned prompts (AD-CLIP, https://arxiv.org/abs/2308.05659)."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,7 +8,7 @@ from scale_ray.losses.term import full_precision
 
 @full_precision
 def prediction_entropy(logits: Tensor) -> Tensor:
-    """Mean Shannon entropy, in nats, of the predictions of `logits` (N, K).
+    """Shannon entropy in nats of the predictions softmax(logits), for logits (N, K); a scalar, mean over the N rows.
 
     >>> prediction_entropy(torch.zeros(3, 4)).item() == torch.tensor(4.0).log().item()
     True
@@ -18,17 +18,20 @@ def prediction_entropy(logits: Tensor) -> Tensor:
 
 @full_precision
 def prompt_divergence(source: Tensor, target: Tensor) -> Tensor:
-    """KL(target || source) of each pair of prompts' features, taken as distributions over the classes.
+    """KL(target || source) between the text features of paired prompts, as distributions over the classes.
+
+    For each of the E features, the softmax over the K classes is one distribution.
 
     Args:
-        source: (N, K, E) text features of the classes in N source images' prompts.
-        target: (N, K, E) of as many target images'.
+        source: (N, K, E) text features of K classes in the prompts of N source images.
+        target: (N, K, E) the same for N target images.
 
     Returns:
-        (N,): sum over the E features. A mean over pairs is left to the caller, who may have a worker's pairs alone.
+        (N,): per pair, the sum over the E features. The caller averages over the pairs, as a worker has only a part
+        of them.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: the shapes do not fit.
 
     >>> one, other = torch.tensor([[[0.0], [0.0]]]), torch.tensor([[[0.0], [3.0]]]).log1p()
     >>> round(prompt_divergence(one, other).item(), 4)  # 0.2 log(0.2 / 0.5) + 0.8 log(0.8 / 0.5)
@@ -44,10 +47,17 @@ def prompt_divergence(source: Tensor, target: Tensor) -> Tensor:
 
 @full_precision
 def mapping_error(mapped: Tensor, tokens: Tensor) -> Tensor:
-    """Mean squared difference of `mapped` (N, S, W) from `tokens` (N, S, W), which are detached: (N,).
+    """Squared difference between `mapped` and `tokens`.
+
+    Args:
+        mapped: (N, S, W).
+        tokens: (N, S, W); detached here.
+
+    Returns:
+        (N,): mean over S and W.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: the shapes do not fit.
 
     >>> mapping_error(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 3.0]]]))
     tensor([5.])

@@ -1,4 +1,7 @@
-"""`reg` (L_reg): the mean feature of a batch leans to no class (SCALE, section 4.4)."""
+"""`reg` (L_reg): keeps the mean feature of a batch equally similar to all classes (SCALE, section 4.4).
+
+Definition: docs/method.md, section 3.
+"""
 
 import torch
 from torch import Tensor
@@ -11,20 +14,21 @@ from scale_ray.losses.term import LossTerm, StepTensors, check_classes, full_pre
 def prototype_uniformity(mean_feature: Tensor, mean: Tensor, temperature: float, seen: Tensor | None = None) -> Tensor:
     """-(1/K) sum_k log softmax_k(Qbar . mu_k / tau): cross-entropy with the uniform distribution.
 
-    Smallest, log K, where Qbar is equally similar to every class. The minus sign is the paper's; SePiCo's released code
-    has the opposite one, which pushes the mean feature to a single class.
+    The minimum, log K, is reached if Qbar is equally similar to every class. The minus sign is the paper's. SePiCo's
+    released code has the opposite sign, which pushes the mean feature towards a single class.
 
     Args:
-        mean_feature: Qbar, (A,), or (M, A) for M of them, which are averaged over.
-        mean: (K, A) class means, of any precision; detached here.
+        mean_feature: Qbar, (A,), or M of them, (M, A).
+        mean: (K, A) class means mu, of any precision; detached here.
         temperature: tau > 0.
-        seen: (K,) bool, the classes that have statistics; K counts only them.
+        seen: (K,) bool, classes that have statistics; the others are left out of the sum, of the softmax and of K.
+            With None every class has statistics.
 
     Returns:
-        Scalar; 0 where no class is seen.
+        Scalar: mean over the M mean features, 0 if no class has statistics.
 
     Raises:
-        ValueError: temperature is not positive, or shapes do not fit.
+        ValueError: the temperature is not positive, or the shapes do not fit.
 
     >>> prototype_uniformity(torch.tensor([1.0, 1.0]), torch.eye(2), 0.1).item() == torch.tensor(2.0).log().item()
     True
@@ -53,10 +57,15 @@ def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
 
 @full_precision
 def _mean_feature(features: Tensor, locations: int, losses: LossesConfig) -> Tensor:
-    """(A,) over the batch, or (B, A) over each image's locations."""
+    """reg_mean=batch: (A,), mean over all rows; reg_mean=image: (B, A), mean over the locations of each image."""
     if losses.reg_mean == "batch":
         return features.mean(dim=0)
     return features.unflatten(0, (-1, locations)).mean(dim=1)
 
 
-TERM = LossTerm(_compute, needs=frozenset({"target", "features", "statistics"}), after_warmup=True)
+TERM = LossTerm(
+    _compute,
+    needs=frozenset({"target", "features", "statistics"}),
+    after_warmup=True,
+    reads=frozenset({"temperature", "reg_mean"}),
+)

@@ -1,4 +1,4 @@
-"""`ssl`: the student's strong view learns what the teacher is sure of on the weak view."""
+"""`ssl`: self-training of the student's strong view with the teacher's confident predictions on the weak view."""
 
 import torch
 import torch.nn.functional as F
@@ -10,22 +10,22 @@ from scale_ray.losses.term import LossTerm, StepTensors, full_precision, given
 
 @full_precision
 def self_training(student_logits: Tensor, pseudo_labels: Tensor, confidence: Tensor, threshold: float) -> Tensor:
-    """Cross-entropy with confident pseudo-labels, divided by the whole batch size.
+    """Cross-entropy with confident pseudo-labels (FixMatch, https://arxiv.org/abs/2001.07685, equation 4).
 
-    Dividing by N and not by the number of confident images lets the term grow with the teacher's certainty
-    (FixMatch, https://arxiv.org/abs/2001.07685, equation 4).
+    The sum over the confident images is divided by the whole batch size N instead of their number, so that the loss
+    grows with the share of confident images.
 
     Args:
         student_logits: (N, K) of the strong view.
         pseudo_labels: (N,) the teacher's most probable class on the weak view.
-        confidence: (N,) its probability.
-        threshold: an image counts where confidence > threshold.
+        confidence: (N,) the probability of that class; detached here.
+        threshold: an image counts if confidence > threshold.
 
     Returns:
-        Scalar. No gradient reaches the confidence.
+        Scalar: sum over the images that count, divided by N.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: the shapes do not fit.
 
     >>> logits = torch.zeros(2, 4)
     >>> round(self_training(logits, torch.tensor([0, 1]), torch.tensor([0.9, 0.5]), 0.8).item(), 4)  # log(4) / 2
@@ -38,24 +38,24 @@ def self_training(student_logits: Tensor, pseudo_labels: Tensor, confidence: Ten
 
 @full_precision
 def consistency(student_logits: Tensor, teacher_probabilities: Tensor, confidence: Tensor, threshold: float) -> Tensor:
-    """Squared difference of the two views' probabilities, where the teacher is confident (SCALE, section 4.3).
+    """Squared difference between the class probabilities of the two views (SCALE, section 4.3).
 
     Args:
         student_logits: (N, K) of the strong view.
         teacher_probabilities: (N, K) of the weak view; detached here.
-        confidence: (N,) the teacher's highest probability.
-        threshold: an image counts where confidence > threshold.
+        confidence: (N,) the teacher's highest probability; detached here.
+        threshold: an image counts if confidence > threshold.
 
     Returns:
-        Scalar: sum over classes, divided by the whole batch size N.
+        Scalar: sum over the classes and over the images that count, divided by the whole batch size N.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: the shapes do not fit.
     """
     _check(student_logits, confidence)
     if teacher_probabilities.shape != student_logits.shape:
         raise ValueError(
-            f"shapes do not fit: teacher_probabilities {tuple(teacher_probabilities.shape)} must be those of "
+            f"shapes do not fit: teacher_probabilities {tuple(teacher_probabilities.shape)} must have the shape of "
             f"student_logits {tuple(student_logits.shape)}"
         )
     squared = (student_logits.softmax(dim=1) - teacher_probabilities.detach()).square().sum(dim=1)
@@ -63,7 +63,7 @@ def consistency(student_logits: Tensor, teacher_probabilities: Tensor, confidenc
 
 
 def _check(student_logits: Tensor, confidence: Tensor) -> None:
-    # A confidence of (N, 1) would silently broadcast to N x N.
+    # Without this check a confidence of shape (N, 1) would silently broadcast to (N, N).
     if student_logits.ndim != 2 or confidence.shape != student_logits.shape[:1]:
         raise ValueError(
             f"shapes do not fit: student_logits {tuple(student_logits.shape)} must be (N, K), "
@@ -78,4 +78,9 @@ def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
     return self_training(logits, given(step.pseudo_labels), confidence, losses.threshold)
 
 
-TERM = LossTerm(_compute, needs=frozenset({"target", "pseudo_labels"}), after_warmup=False)
+TERM = LossTerm(
+    _compute,
+    needs=frozenset({"target", "pseudo_labels"}),
+    after_warmup=False,
+    reads=frozenset({"threshold", "consistency"}),
+)

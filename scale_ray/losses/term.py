@@ -1,4 +1,4 @@
-"""What every loss term shares: the tensors it may read, what it needs computed, and full precision."""
+"""What all loss terms share: their inputs, the entry that registers them, and helpers for precision and checks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ Need = Literal["target", "pseudo_labels", "features", "statistics"]
 
 @dataclass(frozen=True)
 class StepTensors:
-    """What one training step offers to the loss terms.
+    """The tensors that loss terms compute from, for one training step.
 
-    B source images and B target images, K classes, A projection dimensions, L locations an image (1 when pooled).
-    Rows are (image, location) pairs, the locations of an image next to each other. A field is None where no active
-    term needs it. Everything that comes from the teacher or the statistics is detached.
+    There are B source images, B target images, K classes, A projection dimensions and L locations per image (1 for
+    pooled features). A row is an (image, location) pair; the locations of an image are adjacent. A field is None if no
+    active term needs it. All tensors of the teacher, the class statistics and the bank are detached.
     """
 
     source_logits: Tensor  # (B * L, K)
@@ -36,8 +36,8 @@ class StepTensors:
     mean: Tensor | None = None  # (K, A)
     covariance: Tensor | None = None  # (K, A) or (K, A, A)
     seen: Tensor | None = None  # (K,) bool: classes that have statistics
-    bank: Tensor | None = None  # (K, M, A): the last projections of each class, kept for contrast = bank
-    filled: Tensor | None = None  # (K, M) bool: places of the bank that hold one
+    bank: Tensor | None = None  # (K, M, A): the teacher's last M projections of each class; contrast=bank alone
+    filled: Tensor | None = None  # (K, M) bool: slots of the bank that hold a projection
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,26 @@ class LossTerm:
     """One entry of LOSSES.
 
     Args:
-        compute: step tensors -> scalar, before the term's weight.
-        needs: what must be computed for it. `target`: the student's outputs of a target batch; `pseudo_labels`: the
-            teacher's of it; `features`: the student's projections; `statistics`: class statistics of the teacher's
-            source projections, with contrast = bank the last of these too.
-        after_warmup: whether the term waits until step > optim.warmup_steps.
+        compute: (step tensors, config) -> scalar, before the term's weight.
+        needs: which tensors must be computed for it. `target`: the student's outputs for a target batch;
+            `pseudo_labels`: the teacher's outputs for that batch; `features`: the student's projections; `statistics`:
+            class statistics of the teacher's source projections and, with contrast=bank, the last of them.
+        after_warmup: whether the term waits: it then acts only where step > optim.warmup_steps.
+        reads: names of the fields of LossesConfig that `compute` reads. Cells that differ only in fields which no
+            active term reads during the warm-up share it.
     """
 
     compute: Callable[[StepTensors, LossesConfig], Tensor]
     needs: frozenset[Need]
     after_warmup: bool
+    reads: frozenset[str] = frozenset()
 
 
 def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Run a loss in float32, or float64 where it is given that, also under autocast.
+    """Decorator: compute a loss in float32, or in float64 if its inputs are, also under autocast.
 
-    Half precision loses the differences of similarities that tau = 0.1 blows up by 10, and tau^2 by 50.
+    float16 and bfloat16 inputs are converted to float32. Half precision would lose small differences between
+    similarities, which tau = 0.1 multiplies by 10 and the covariance term by 50.
     """
 
     @wraps(loss)
@@ -78,15 +82,18 @@ def _widen(value: object) -> object:
 
 
 def masked_mean(values: Tensor, kept: Tensor) -> Tensor:
-    """Mean of `values` (N,) where `kept` (N,) bool; 0, still differentiable, where nothing is kept. No host sync."""
+    """Mean of the `values` (N,) for which `kept` (N,) is true; a scalar.
+
+    If nothing is kept it is 0 and still differentiable. The host never waits for the device.
+    """
     return torch.where(kept, values, 0).sum() / kept.sum().clamp(min=1)
 
 
 def check_classes(mean: Tensor, temperature: float, seen: Tensor | None) -> None:
-    """What every comparison with class means asks for.
+    """Check the arguments that every comparison with class means has.
 
     Raises:
-        ValueError: temperature is not positive, or `mean` is not (K, A), or `seen` not (K,).
+        ValueError: the temperature is not positive, `mean` is not (K, A), or `seen` is not (K,).
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
@@ -96,6 +103,6 @@ def check_classes(mean: Tensor, temperature: float, seen: Tensor | None) -> None
 
 
 def given(tensor: Tensor | None) -> Tensor:
-    """A tensor that the term's `needs` promise; a None here is a mistake of ours, not of the user."""
-    assert tensor is not None, "a loss term reads a tensor that its `needs` do not name"
+    """Return a tensor that the term's `needs` ask for. None is a programming error in the term, not a user's."""
+    assert tensor is not None, "a loss term reads a tensor that its `needs` do not list"
     return tensor

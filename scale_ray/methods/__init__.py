@@ -1,10 +1,10 @@
 """Adaptation methods, all trained by the same loop on the same batches.
 
-A new method is one file, `methods/<name>.py`, and one line in METHODS.
+To add a method, write `methods/<name>.py` and add one line to METHODS.
 """
 
 from scale_ray.methods.ad_clip import AdClip
-from scale_ray.methods.base import Method, Passes, Setting, StepOutput
+from scale_ray.methods.base import Method, MethodContext, Passes, StepOutput
 from scale_ray.methods.cdan import Cdan
 from scale_ray.methods.clip_zero_shot import ClipZeroShot
 from scale_ray.methods.dan import Dan
@@ -28,4 +28,4 @@ METHODS: dict[str, type[Method]] = {
     "ad_clip": AdClip,
 }
 
-__all__ = ["METHODS", "Method", "Passes", "Setting", "StepOutput"]
+__all__ = ["METHODS", "Method", "MethodContext", "Passes", "StepOutput"]

@@ -1,20 +1,23 @@
-"""`ad_clip`: prompts whose context is read from the image's style and content, on a frozen CLIP. A re-implementation.
+"""`ad_clip`: prompts made from the style and content of images, on a frozen CLIP. A re-implementation.
 
 Singha et al., AD-CLIP: Adapting Domains in Prompt Space Using CLIP, ICCV-W 2023, https://arxiv.org/abs/2308.05659.
-Style is mean and deviation of the feature map after every stage of the image encoder, content its mean. The prompt of
-an image is: style tokens of a source image, style tokens of a target image, content tokens of its own, the class's
-name. In training, source and target images are paired by their place in the batch. A target image alone is classified
-with source style tokens that a mapper makes of its own style.
+The style of an image is the mean and standard deviation of the feature map after every stage of the image encoder; its
+content is the mean. The prompt of an image consists of style tokens of a source image, style tokens of a target image,
+content tokens of the image itself, and the name of the class. Training pairs the i-th source image of a batch with the
+i-th target image. For prediction there is no source image: a mapper computes source style tokens from the image's own
+style.
 
 Written from the paper's abstract and the released code (https://github.com/mainaksingha01/AD-CLIP,
-trainers/adclip_rn50.py), from which it differs where that cannot be meant:
-- its projectors' layers are built in a plain list, which no optimiser sees; here every layer is registered and learns;
-- its style token averages mean and deviation; here it is projected from both, by two layers;
-- its content tokens are copies of one; here each is a mixture of the stages of its own;
-- its mapper is trained to give source style from the source's own statistics; here from the target's, which is what
-  classification asks of it, and the style tokens that it should give are detached;
-- its entropy is of probabilities that are first normalised over the batch; here it is each prediction's;
-- optimiser, views and length of training are those of every method here.
+trainers/adclip_rn50.py). It differs from that code where the code seems to do something else than intended:
+- The code keeps the layers of its projectors in a plain list, which hides them from the optimiser. Here all layers are
+  registered and learn.
+- The code's style token is the average of mean and deviation. Here two layers project both to the token.
+- The code's content tokens are copies of one token. Here each is a mixture of the stages with weights of its own.
+- The code trains the mapper to give the source style from the source's own statistics. Here its input is the target's
+  statistics, as in prediction, and the style tokens that it is trained to give are detached.
+- The code takes the entropy of probabilities that were normalised over the batch. Here it is the entropy of each
+  prediction.
+- Optimiser, views and length of training are those of all methods in this package.
 """
 
 from collections.abc import Sequence
@@ -25,23 +28,23 @@ from torch import Tensor, nn
 from scale_ray.config import Precision, TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.losses import cross_entropy, mapping_error, prediction_entropy, prompt_divergence
-from scale_ray.methods.base import Passes, Setting, StepOutput
+from scale_ray.methods.base import MethodContext, Passes, StepOutput
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.models.clip import ClassPrompts, ClipStudent, FrozenClip
 from scale_ray.models.student import DomainRole
 
 _STYLE_WIDTH, _MAPPER_WIDTH = 256, 384
-# Texts that are encoded at once in prediction, where every image has prompts of its own.
+# The most texts that are encoded at once in prediction, where every image has K prompts of its own.
 _TEXTS = 2048
 
 
 class StyleProjector(nn.Module):
-    """A token for each of S stages, from the mean and deviation of its feature map.
+    """One style token for each of S stages, from the mean and standard deviation of the stage's feature map.
 
     Args:
         channels: C of every stage.
-        width: of the hidden layer.
-        token_dim: W.
+        width: width of the hidden layer.
+        token_dim: W, the dimension of a token.
     """
 
     def __init__(self, channels: Sequence[int], width: int, token_dim: int):
@@ -59,7 +62,13 @@ class StyleProjector(nn.Module):
 
 
 class ContentProjector(nn.Module):
-    """M tokens, each a mixture of the S stages' projected means. Arguments as in StyleProjector."""
+    """M content tokens, each a learnt mixture of the projected means of S stages.
+
+    Args:
+        channels: C of every stage.
+        tokens: M.
+        token_dim: W, the dimension of a token.
+    """
 
     def __init__(self, channels: Sequence[int], tokens: int, token_dim: int):
         super().__init__()
@@ -73,11 +82,11 @@ class ContentProjector(nn.Module):
 
 
 class StylePromptStudent(ClipStudent):
-    """Prompts of every image's own.
+    """Classifies each image with prompts made for that image.
 
     Args:
         encoder, classes, precision: as in ClipStudent.
-        content_tokens: M.
+        content_tokens: M, the number of content tokens.
     """
 
     def __init__(self, encoder: FrozenClip, classes: Sequence[str], precision: Precision, *, content_tokens: int):
@@ -89,40 +98,43 @@ class StylePromptStudent(ClipStudent):
         self.prompts = ClassPrompts(encoder, self.classes, 2 * len(channels) + content_tokens)
 
     def class_features(self, source_style: Tensor, target_style: Tensor, content: Tensor) -> Tensor:
-        """Features (B, K, E) of the classes in the prompts of B images; style (B, S, W), content (B, M, W)."""
+        """Features (B, K, E) of the class prompts of B images, from style (B, S, W) twice and content (B, M, W)."""
         context = torch.cat([source_style, target_style, content], dim=1)
         return self.encoder.encode_prompts(*self.prompts(context)).unflatten(0, (len(context), -1))
 
     def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
-        """As images of the target, whatever domain they are of."""
+        """Predict images of either domain as images of the target."""
         logits, features = [], []
-        for some in images.split(max(1, _TEXTS // len(self.classes))):
-            with self.autocast(some.device):
-                found, maps = self.encoder(some, stages=True)
+        for part in images.split(max(1, _TEXTS // len(self.classes))):
+            with self.autocast(part.device):
+                image_features, maps = self.encoder(part, stages=True)
                 class_features = self.class_features(self.mapper(maps), self.style(maps), self.content(maps))
-            logits.append(self.logits(found, class_features))
-            features.append(found)
+            logits.append(self.logits(image_features, class_features))
+            features.append(image_features)
         return torch.cat(logits), torch.cat(features)
 
 
 class AdClip(ClipMethod):
-    """Loss terms: `ce` on the source; on the target `entropy` of predictions; `alignment` of both domains' prompts'
-    features (KL); `mapping` of target to source style (squared error).
+    """Prompts made from images, trained with four loss terms.
 
-    A step encodes both domains' images without gradient, and K texts an image with it: by far the dearest method.
+    `ce` on the source; `entropy` of the predictions on the target; `alignment`, the KL divergence between the features
+    of the two domains' prompts; `mapping`, the squared error of the mapper. The weight of ce is 1.
+
+    A step encodes the images of both domains without gradients and K texts per image with gradients, which makes it by
+    far the most expensive method.
     """
 
     paper = "Singha et al., AD-CLIP: Adapting Domains in Prompt Space Using CLIP, https://arxiv.org/abs/2308.05659"
-    defaults = "weights, 4 content tokens and the projectors' widths: trainers/adclip_rn50.py of the released code"
+    defaults = (
+        "the weights, 4 content tokens and the widths of the projectors from the released code, trainers/adclip_rn50.py"
+    )
     reads = frozenset({"content_tokens", "entropy_weight", "alignment_weight", "mapping_weight"})
 
     student: StylePromptStudent
 
-    def __init__(self, student: StylePromptStudent, setting: Setting):
-        super().__init__()
-        self.student = student
-        self.workers = setting.workers
-        baseline = setting.config.baseline
+    def __init__(self, student: StylePromptStudent, context: MethodContext):
+        super().__init__(student, context)
+        baseline = context.config.baseline
         self._weights = {
             "entropy": baseline.entropy_weight,
             "alignment": baseline.alignment_weight,
@@ -130,10 +142,10 @@ class AdClip(ClipMethod):
         }
 
     @classmethod
-    def beside(cls, encoder: FrozenClip, setting: Setting) -> StylePromptStudent:
-        config = setting.config
+    def student_on(cls, encoder: FrozenClip, context: MethodContext) -> StylePromptStudent:
+        config = context.config
         return StylePromptStudent(
-            encoder, setting.classes, config.optim.precision, content_tokens=config.baseline.content_tokens
+            encoder, context.classes, config.optim.precision, content_tokens=config.baseline.content_tokens
         )
 
     @classmethod

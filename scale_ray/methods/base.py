@@ -1,4 +1,4 @@
-"""The Method protocol: what the training loop asks of every adaptation method."""
+"""The interface that every adaptation method implements for the training loop."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -15,21 +15,28 @@ from scale_ray.workers import ALONE, Workers
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What one step of a method gives back to the loop."""
+    """What one step of a method returns to the loop.
 
-    losses: dict[str, Tensor]  # loss term -> scalar of the global batch, before its weight
-    pseudo_labels: Tensor | None = None  # (B,) of the whole target batch, detached
-    kept: Tensor | None = None  # (B,) bool: which of them passed the threshold
-    weights: dict[str, float] = field(default_factory=dict)  # of the losses that config.losses.terms does not name
+    Attributes:
+        losses: loss term -> scalar of the global batch, before its weight.
+        pseudo_labels: (B,) int64, labels of the whole target batch, detached; None if the method makes none.
+        kept: (B,) bool, the pseudo-labels whose confidence exceeded the threshold; None if the method has no threshold.
+        weights: loss term -> weight, for the losses that `config.losses.terms` does not contain.
+    """
+
+    losses: dict[str, Tensor]
+    pseudo_labels: Tensor | None = None
+    kept: Tensor | None = None
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Passes:
-    """What a step costs, once the warm-up is over: passes of the encoder over one domain's batch.
+    """The cost of one step after the warm-up, in passes of an encoder over the batch of one domain.
 
     Attributes:
-        student: forward and backward.
-        teacher: forward alone.
+        student: passes forward and backward.
+        teacher: passes forward only.
     """
 
     student: int
@@ -37,106 +44,172 @@ class Passes:
 
     @property
     def cost(self) -> float:
-        """Relative to source_only, whose one pass it counts as 1; a backward pass counts as two forward ones."""
+        """Cost relative to source_only, which makes one student pass; a backward pass counts as two forward passes."""
         return self.student + self.teacher / 3
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a method may know besides its config."""
+class MethodContext:
+    """What a method is built from.
+
+    Attributes:
+        config: the trial.
+        num_classes: K.
+        steps_per_epoch: steps in which as many source images are drawn as there are.
+        workers: the processes that train this trial together.
+        classes: names of the K classes, in the order of the labels; read by students that encode class names.
+    """
 
     config: TrialConfig
     num_classes: int
     steps_per_epoch: int
     workers: Workers = ALONE
-    classes: tuple[str, ...] = ()  # their names, in the order of labels; for a method whose student reads them
+    classes: tuple[str, ...] = ()
 
 
 class Method(nn.Module, ABC):
-    """Student, teacher and statistics as one module: one state dict is the whole state of a method.
+    """An adaptation method: one module whose state dict is its whole state (student, teacher, statistics).
 
-    The loop calls `needs_target`, `step` and `after_update` for every step, in this order, and optimises every
-    parameter that asks for a gradient in between; the student alone is measured and kept. A method owns no optimiser
-    and draws nothing at random but dropout.
+    For every step the loop calls `needs_target`, `step` and, after the optimiser's update, `after_update`. The
+    optimiser updates every parameter of the module that requires a gradient. Only the student is evaluated and stored.
+    A method has no optimiser of its own, and dropout is its only source of randomness.
 
-    On many workers each has its own rows of the images and all labels; `gathered` outputs make every loss, statistic
-    and pseudo-label that of the global batch, the same on every worker.
+    With several workers each worker has its own rows of the images and the labels of all rows. A method computes its
+    losses, statistics and pseudo-labels on `gathered` outputs: they are then those of the global batch, and the same on
+    every worker.
+
+    Args:
+        student: the network that is optimised.
+        context: config, sizes and workers.
+
+    Attributes:
+        paper: the publication, with its URL.
+        defaults: where the default values of its settings come from.
+        reads: fields of `config.baseline` that the method reads; a config that changes another one is refused.
+        learns: whether training changes the student. If not, no step is taken and it is evaluated at step 0.
+        teacher: None if the method has none.
     """
 
-    paper: ClassVar[str]  # whose method it is, with a URL
-    defaults: ClassVar[str]  # where its settings' defaults come from
-    reads: ClassVar[frozenset[str]] = frozenset()  # fields of config.baseline that it reads
-    learns: ClassVar[bool] = True  # where it does not, no step is taken: it is measured at step 0
+    paper: ClassVar[str]
+    defaults: ClassVar[str]
+    reads: ClassVar[frozenset[str]] = frozenset()
+    learns: ClassVar[bool] = True
 
     student: Student
     teacher: Teacher | None
     workers: Workers
 
+    def __init__(self, student: Student, context: MethodContext):
+        super().__init__()
+        self.student = student
+        self.teacher = None
+        self.workers = context.workers
+
     @classmethod
     @abstractmethod
     def passes(cls, config: TrialConfig) -> Passes:
-        """What a step costs."""
+        """The cost of a step with this config."""
 
     @classmethod
     def check(cls, config: TrialConfig) -> None:
-        """Refuse, before any compute, a config that this method cannot honour (ConfigError)."""
+        """Check, before any computation, that the method supports the config.
+
+        Raises:
+            ConfigError: it does not.
+        """
 
     @classmethod
     def check_backbone(cls, config: TrialConfig) -> None:
-        """Refuse, before any compute, a backbone or weights that its student cannot have (ConfigError)."""
+        """Check, before any computation, that the student can be built on this backbone with these weights.
+
+        Raises:
+            ConfigError: it cannot.
+        """
         check_name("model.backbone", config.model.backbone, BACKBONES)
         check_weights(config.model.backbone, config.model.weights)
 
     @classmethod
-    def build_student(cls, setting: Setting) -> Student:
-        """The student with its weights; random ones are drawn from torch's global generator."""
-        config = setting.config
+    def build_student(cls, context: MethodContext) -> Student:
+        """Build the student with its weights. Random weights are drawn from torch's global generator.
+
+        Raises:
+            WeightsError: the weights cannot be loaded.
+        """
+        config = context.config
         feature_dim = BACKBONES[config.model.backbone].feature_dim
         if config.model.encoder == "frozen":
-            return FeatureNetwork(feature_dim, setting.num_classes, config.model, config.optim.precision)
+            return FeatureNetwork(feature_dim, context.num_classes, config.model, config.optim.precision)
         encoder = build_encoder(config.model.backbone, config.model.weights)
-        return Network(encoder, feature_dim, setting.num_classes, config.model, config.optim.precision)
+        return Network(encoder, feature_dim, context.num_classes, config.model, config.optim.precision)
 
     @classmethod
     def reads_target(cls, config: TrialConfig) -> bool:
-        """Whether any step reads target images; where none does, one training answers for every target."""
+        """Whether any step reads target images. If none does, one training gives the results for every target."""
         return True
 
     @classmethod
     def warm_up(cls, config: TrialConfig) -> TrialConfig | None:
-        """What the first `warmup_steps + 1` steps train, so written that configs which train the same there are equal.
+        """A config that describes the first `warmup_steps + 1` steps.
 
-        None where a method shares no such beginning.
+        Two configs that train the same in these steps, bit for bit, have equal warm-ups; cells with equal warm-ups
+        share them. None if the method does not share its warm-up.
         """
         return None
 
     def needs_target(self, step: int) -> bool:
-        """Whether this step reads a target batch; where it does not, none is made."""
+        """Whether `step` reads a target batch. If not, the loop makes none."""
         return False
 
     @abstractmethod
     def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
-        """The step's losses, differentiable towards what is optimised. `target` is None where it is not needed."""
+        """Compute the losses of one step, differentiable with respect to the parameters that are optimised.
+
+        Args:
+            step: t, from 0.
+            source: this worker's rows of the source batch, and all labels.
+            target: this worker's rows of the target batch; None where `needs_target(step)` is false.
+        """
 
     def forward(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
-        """`step`, under the name by which DistributedDataParallel calls it."""
+        """Same as `step`; DistributedDataParallel calls a module by `forward`."""
         return self.step(step, source, target)
 
     def gathered(self, outputs: Outputs) -> Outputs:
-        """A network's outputs for the rows of all workers, given those for this worker's."""
+        """Outputs for the rows of all workers, in the order of the global batch, from the outputs for this worker's."""
         features, hidden = (
             None if part is None else self.workers.gather(part) for part in (outputs.features, outputs.hidden)
         )
         return Outputs(self.workers.gather(outputs.logits), features, hidden)
 
     def after_update(self) -> None:
-        """Called when the student has been optimised."""
+        """Called after the optimiser has updated the student."""
 
 
 def check_ce_alone(config: TrialConfig) -> None:
-    """Refuse loss terms beside ce, which only `scale` reads."""
+    """Check that `losses.terms` is ce alone, as only the method `scale` reads other loss terms.
+
+    Raises:
+        ConfigError: there are other loss terms.
+    """
     if list(config.losses.terms) != ["ce"]:
         raise ConfigError(
-            f"method {config.method!r} trains with ce alone, losses.terms is {config.combination!r}: "
-            "write losses.terms='ce', or method='scale'"
+            f"method {config.method!r} trains with ce alone, but losses.terms is {config.combination!r}: "
+            "set losses.terms to 'ce', or method to 'scale'"
+        )
+
+
+def check_class_balance(config: TrialConfig, *, pseudo_labels: bool) -> None:
+    """Check that target images can be sampled as `data.class_balance` asks.
+
+    Args:
+        config: the trial.
+        pseudo_labels: whether its method makes pseudo-labels.
+
+    Raises:
+        ConfigError: target images are to be sampled by pseudo-labels, and the method makes none.
+    """
+    if config.data.class_balance == "both" and not pseudo_labels:
+        raise ConfigError(
+            f"data.class_balance='both' samples the target by pseudo-labels, and method {config.method!r} makes none: "
+            "set data.class_balance to 'source'"
         )

@@ -1,4 +1,4 @@
-"""What the image baselines share: they train with ce and one loss of their own, on whole images of both domains."""
+"""Base classes of the baselines on images: each trains with ce and one loss of its own, on both domains."""
 
 from abc import abstractmethod
 from typing import ClassVar
@@ -8,53 +8,51 @@ from torch import Tensor
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.losses import cross_entropy
-from scale_ray.methods.base import Method, Passes, Setting, StepOutput, check_ce_alone
+from scale_ray.methods.base import Method, MethodContext, Passes, StepOutput, check_ce_alone, check_class_balance
 from scale_ray.models import Network, Outputs
 
 
 class Baseline(Method):
-    """Student, config and what is refused.
+    """A method that trains with ce and the loss `term`, whose weight is `baseline.weight`, on whole images.
 
     Args:
-        student: optimised, with whatever else the method trains.
-        setting: config and sizes.
+        student: optimised, together with what else the method trains.
+        context: config, sizes and workers.
+
+    Attributes:
+        term: name of the loss beside ce.
+        labels_target: whether the method makes pseudo-labels.
     """
 
-    term: ClassVar[str]  # name of its loss beside ce
-    labels_target: ClassVar[bool] = False  # whether it makes pseudo-labels
+    term: ClassVar[str]
+    labels_target: ClassVar[bool] = False
 
     student: Network
 
-    def __init__(self, student: Network, setting: Setting):
-        super().__init__()
-        self.student = student
-        self.teacher = None
-        self.workers = setting.workers
-        self.config = setting.config
+    def __init__(self, student: Network, context: MethodContext):
+        super().__init__(student, context)
+        self.config = context.config
 
     @classmethod
     def check(cls, config: TrialConfig) -> None:
         check_ce_alone(config)
         if config.model.contrast_level != "pooled":
             raise ConfigError(
-                f"method {config.method!r} compares whole images: set model.contrast_level to 'pooled', or write "
-                "method='scale'"
+                f"method {config.method!r} compares whole images: set model.contrast_level to 'pooled', or method to "
+                "'scale'"
             )
-        if config.data.class_balance == "both" and not cls.labels_target:
-            raise ConfigError(
-                f"method {config.method!r} makes no pseudo-labels by which data.class_balance='both' could sample the "
-                "target: write 'source'"
-            )
+        check_class_balance(config, pseudo_labels=cls.labels_target)
 
     def needs_target(self, step: int) -> bool:
         return True
 
 
 class Transfer(Baseline):
-    """A student alone, on the domains' weak views, and one loss of its outputs.
+    """A baseline without a teacher, whose loss is a function of the student's outputs on the weak views.
 
-    Features are the hidden layer of the classifier head (METHOD 1), after BatchNorm and ReLU: the bottleneck that the
-    papers align. BatchNorm sees the domains as model.batch_norm says.
+    The features are the hidden layer of the classifier head (docs/method.md, section 1), after BatchNorm and ReLU; it
+    corresponds to the bottleneck that the papers align. `model.batch_norm` decides whether BatchNorm sees the domains
+    in one forward pass or in two.
     """
 
     @classmethod
@@ -73,4 +71,10 @@ class Transfer(Baseline):
 
     @abstractmethod
     def transfer(self, step: int, source: Outputs, target: Outputs) -> Tensor:
-        """The loss beside ce, given the global batch's outputs with their hidden layer."""
+        """The loss beside ce, a scalar.
+
+        Args:
+            step: t, from 0.
+            source: outputs for the source rows of the global batch, with the hidden layer.
+            target: outputs for its target rows, likewise.
+        """

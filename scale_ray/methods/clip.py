@@ -1,33 +1,32 @@
-"""What the methods on a frozen CLIP share."""
+"""Base class of the methods on a frozen CLIP."""
 
 from abc import abstractmethod
 from typing import ClassVar
 
 from scale_ray.config import ConfigError, TrialConfig, check_name
-from scale_ray.methods.base import Method, Setting, check_ce_alone
+from scale_ray.methods.base import Method, MethodContext, check_ce_alone, check_class_balance
 from scale_ray.models.clip import CLIP_BACKBONES, ClipStudent, FrozenClip, check_clip
 
 
 class ClipMethod(Method):
-    """A method whose backbone is one of CLIP_BACKBONES, and whose student learns beside it."""
+    """A method whose backbone is a frozen CLIP (CLIP_BACKBONES); its student adds what is learnt.
 
-    teacher = None
+    Attributes:
+        labels_target: whether the method makes pseudo-labels.
+    """
 
-    labels_target: ClassVar[bool] = False  # whether it makes pseudo-labels
+    labels_target: ClassVar[bool] = False
 
     @classmethod
     def check(cls, config: TrialConfig) -> None:
         check_ce_alone(config)
         if config.model.encoder == "frozen":
             raise ConfigError(
-                f"method {config.method!r} has a frozen encoder anyhow, and forwards images: leave model.encoder at "
-                "'trained' (beside frozen studies: in a run of its own, without --frozen, on the same store)"
+                f"method {config.method!r} cannot train on stored features, and its encoder is always frozen: leave "
+                "model.encoder at 'trained' (to compare it with a frozen study, run it separately without --frozen on "
+                "the same store)"
             )
-        if config.data.class_balance == "both" and not cls.labels_target:
-            raise ConfigError(
-                f"method {config.method!r} makes no pseudo-labels by which data.class_balance='both' could sample the "
-                "target: write 'source'"
-            )
+        check_class_balance(config, pseudo_labels=cls.labels_target)
 
     @classmethod
     def check_backbone(cls, config: TrialConfig) -> None:
@@ -35,13 +34,15 @@ class ClipMethod(Method):
         check_clip(config.model.backbone, config.model.weights)
 
     @classmethod
-    def build_student(cls, setting: Setting) -> ClipStudent:
-        if len(setting.classes) != setting.num_classes:
-            raise ValueError(f"{len(setting.classes)} names for {setting.num_classes} classes: prompts need them all")
-        model = setting.config.model
-        return cls.beside(FrozenClip(model.backbone, model.weights), setting)
+    def build_student(cls, context: MethodContext) -> ClipStudent:
+        if len(context.classes) != context.num_classes:
+            raise ValueError(
+                f"{len(context.classes)} names for {context.num_classes} classes: prompts need the name of every class"
+            )
+        model = context.config.model
+        return cls.student_on(FrozenClip(model.backbone, model.weights), context)
 
     @classmethod
     @abstractmethod
-    def beside(cls, encoder: FrozenClip, setting: Setting) -> ClipStudent:
-        """The student of this method on that CLIP."""
+    def student_on(cls, encoder: FrozenClip, context: MethodContext) -> ClipStudent:
+        """Build this method's student on the given CLIP."""

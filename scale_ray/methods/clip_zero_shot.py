@@ -1,7 +1,7 @@
-"""`clip_zero_shot`: CLIP as it is; classes are told from their names (https://arxiv.org/abs/2103.00020, section 3.1).
+"""`clip_zero_shot`: CLIP without training, which classifies by the names of the classes.
 
-Nothing is trained and no image is read but to be measured: a number depends on the target alone, and is the same for
-every source and, with given weights, every seed.
+Radford et al. (https://arxiv.org/abs/2103.00020), section 3.1. Images are read for evaluation only. The accuracy
+therefore depends on the target and the weights alone: it is the same for every source and every seed.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,19 @@ from torch import Tensor
 
 from scale_ray.config import Precision, TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
-from scale_ray.methods.base import Passes, Setting, StepOutput
+from scale_ray.methods.base import MethodContext, Passes, StepOutput
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.models.clip import ClipStudent, FrozenClip
 from scale_ray.models.student import DomainRole
 
 
 class ZeroShotStudent(ClipStudent):
-    """Classes by the nearest of their prompts' features.
+    """Predicts the class whose prompt's features are most similar to those of the image.
 
     Args:
         encoder, classes, precision: as in ClipStudent.
-        ensemble: average the features of OpenAI's 80 prompts for ImageNet, instead of one: "a photo of a {class}."
+        ensemble: average the features of OpenAI's 80 prompts for ImageNet, instead of using the one prompt
+            "a photo of a {class}."
     """
 
     class_features: Tensor
@@ -37,23 +38,20 @@ class ZeroShotStudent(ClipStudent):
 
 
 class ClipZeroShot(ClipMethod):
-    """No loss term, no step. Its whole cost is the measuring."""
+    """No loss terms and no training steps; it costs an evaluation."""
 
     paper = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, https://arxiv.org/abs/2103.00020"
-    defaults = "the paper's: one prompt, \"a photo of a {class}.\"; its ensemble's 80 prompts are open_clip's copy"
+    defaults = (
+        'one prompt, "a photo of a {class}.", from the paper; the 80 prompts of the ensemble are those in open_clip'
+    )
     reads = frozenset({"prompt_ensemble"})
     learns = False
 
-    def __init__(self, student: ZeroShotStudent, setting: Setting):
-        super().__init__()
-        self.student = student
-        self.workers = setting.workers
-
     @classmethod
-    def beside(cls, encoder: FrozenClip, setting: Setting) -> ZeroShotStudent:
-        config = setting.config
+    def student_on(cls, encoder: FrozenClip, context: MethodContext) -> ZeroShotStudent:
+        config = context.config
         return ZeroShotStudent(
-            encoder, setting.classes, config.optim.precision, ensemble=config.baseline.prompt_ensemble
+            encoder, context.classes, config.optim.precision, ensemble=config.baseline.prompt_ensemble
         )
 
     @classmethod

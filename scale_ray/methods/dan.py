@@ -1,4 +1,4 @@
-"""`dan`: the domains' features are drawn together by their maximum mean discrepancy."""
+"""`dan`: alignment of the domains' features by minimising their maximum mean discrepancy."""
 
 from torch import Tensor
 
@@ -10,12 +10,13 @@ from scale_ray.models import Outputs
 class Dan(Transfer):
     """MK-MMD between the hidden layers of source and target.
 
-    The paper adapts the last three layers of an AlexNet; for ResNets TLLib adapts one, as here. Bandwidths follow the
-    size of the features, which BatchNorm holds: where it is frozen the learning rate must be lower.
+    The paper adapts the last three layers of an AlexNet. This class adapts one layer, as TLLib does for ResNets. The
+    kernel bandwidths scale with the features, so the loss does not limit their size; BatchNorm does. With frozen
+    BatchNorm (`model.batch_norm=frozen`) the learning rate must be lower.
     """
 
     paper = "Long et al., Deep Adaptation Networks, ICML 2015, https://arxiv.org/abs/1502.02791"
-    defaults = "TLLib, examples/domain_adaptation/image_classification/dan.py: weight 1, bandwidths 2^-3 to 2^1"
+    defaults = "weight 1 and bandwidths 2^-3 to 2^1 from TLLib, examples/domain_adaptation/image_classification/dan.py"
     reads = frozenset({"weight"})
     term = "mmd"
 

@@ -1,4 +1,4 @@
-"""`mcc`: no pair of classes is confused on the target."""
+"""`mcc`: minimum class confusion on the target."""
 
 from torch import Tensor
 
@@ -8,10 +8,10 @@ from scale_ray.models import Outputs
 
 
 class Mcc(Transfer):
-    """Minimum class confusion of the target's predictions; nothing is aligned."""
+    """Minimises the confusion between classes in the predictions on the target; no features are aligned."""
 
     paper = "Jin et al., Minimum Class Confusion, ECCV 2020, https://arxiv.org/abs/1912.03699"
-    defaults = "the paper and TLLib: weight 1, temperature 2.5"
+    defaults = "weight 1 and temperature 2.5 from the paper and TLLib"
     reads = frozenset({"weight", "mcc_temperature"})
     term = "confusion"
 

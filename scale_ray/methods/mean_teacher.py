@@ -1,4 +1,4 @@
-"""`mean_teacher`: the student's probabilities on a strong view follow the teacher's on a weak one."""
+"""`mean_teacher`: consistency of the student's predictions on the strong view with the teacher's on the weak view."""
 
 import math
 
@@ -7,25 +7,26 @@ import torch
 from scale_ray.config import TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.losses import consistency, cross_entropy
-from scale_ray.methods.base import Passes, Setting, StepOutput
+from scale_ray.methods.base import MethodContext, Passes, StepOutput
 from scale_ray.methods.baseline import Baseline
 from scale_ray.models import Network, Teacher
 
 
 class MeanTeacher(Baseline):
-    """Squared difference of probabilities, summed over classes, of every target image; ramped up over the warm-up.
+    """Squared difference of the class probabilities, summed over the classes and averaged over all target images.
 
-    The ramp is Tarvainen and Valpola's, exp(-5 (1 - p)^2) with p from 0 to 1 over optim.warmup_steps. French et al.
-    (https://arxiv.org/abs/1706.05208) put a threshold on the teacher's confidence in its place: that is `scale` with
-    losses.terms='ce+ssl' and losses.consistency='mse'. Their class balance loss is not here.
+    The weight is ramped up as in Tarvainen and Valpola, by exp(-5 (1 - p)^2) with p from 0 to 1 over
+    `optim.warmup_steps`. French et al. (https://arxiv.org/abs/1706.05208) replace the ramp by a threshold on the
+    teacher's confidence: that is the method `scale` with losses.terms='ce+ssl' and losses.consistency='mse'. Their
+    class balance loss is not implemented.
     """
 
     paper = (
         "Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017, https://arxiv.org/abs/1703.01780"
     )
     defaults = (
-        "weight 1, between French et al.'s 3 and Tarvainen and Valpola's 100 on the mean over K classes (0.3 and 10 "
-        "for K = 10); the teacher's momentum is scale's"
+        "weight 1 on the sum over K classes, between French et al.'s 3 / K and Tarvainen and Valpola's 100 / K (0.3 "
+        "and 10 for K = 10); the teacher's momentum is that of scale"
     )
     reads = frozenset({"weight"})
     term = "consistency"
@@ -33,9 +34,9 @@ class MeanTeacher(Baseline):
 
     teacher: Teacher
 
-    def __init__(self, student: Network, setting: Setting):
-        super().__init__(student, setting)
-        self.teacher = Teacher(student, setting.config.model.teacher_momentum)
+    def __init__(self, student: Network, context: MethodContext):
+        super().__init__(student, context)
+        self.teacher = Teacher(student, context.config.model.teacher_momentum)
 
     @classmethod
     def passes(cls, config: TrialConfig) -> Passes:
@@ -58,5 +59,6 @@ class MeanTeacher(Baseline):
         self.teacher.update_parameters(self.student)
 
     def _ramp(self, step: int) -> float:
+        """Share of the weight at this step: exp(-5) at step 0, 1 from `optim.warmup_steps` on."""
         length = self.config.optim.warmup_steps
         return math.exp(-5 * (1 - step / length) ** 2) if step < length else 1.0

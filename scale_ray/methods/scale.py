@@ -1,4 +1,7 @@
-"""`scale`: self-training with a mean teacher, and contrast with class distributions (SCALE, Algorithm 1; METHOD 2)."""
+"""`scale`: self-training with a mean teacher and contrast with class distributions.
+
+SCALE, Algorithm 1; docs/method.md, section 2.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,19 +13,12 @@ from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.losses import LOSSES, StepTensors
 from scale_ray.losses.term import LossTerm, Need
-from scale_ray.methods.base import Method, Passes, Setting, StepOutput
+from scale_ray.methods.base import Method, MethodContext, Passes, StepOutput
 from scale_ray.models import ClassStatistics, Network, Outputs, ProjectionBank, Teacher
 from scale_ray.models.network import image_level, per_location
 
-# Fields that nothing reads before the warm-up has ended, and those that nothing reads without a target batch.
-_READ_AFTER_WARMUP = ("losses.temperature", "losses.contrast", "losses.reg_mean")
-_READ_WITH_TARGET = (
-    "losses.threshold",
-    "losses.consistency",
-    "views.strong",
-    "views.randaugment_operations",
-    "views.randaugment_magnitude",
-)
+# Fields that only the views of a target batch read.
+_TARGET_VIEWS = ("views.strong", "views.randaugment_operations", "views.randaugment_magnitude")
 
 
 @dataclass(frozen=True)
@@ -33,31 +29,36 @@ class _TeacherLabels:
 
 
 class Scale(Method):
-    """Any combination of LOSSES. Terms that are off cost nothing: with ce alone there is no teacher and no target,
-    without a contrast term there are no statistics and no projections, and no target before a term needs one.
+    """Trains with any combination of the terms in LOSSES.
+
+    Only what an active term needs is computed. With ce alone there is no teacher and no target batch; without a
+    contrast term there are no class statistics and no projections; no target batch is read before a term needs one.
 
     Args:
-        student: optimised; its copy is the teacher.
-        setting: config and sizes.
+        student: the network that is optimised; the teacher starts as its copy.
+        context: config, sizes and workers.
+
+    Attributes:
+        teacher: None if no term needs it.
+        statistics: class statistics of the teacher's projections; None if no term needs them.
+        bank: the teacher's last projections; None unless `dist` is on with contrast=bank.
     """
 
     paper = "Li et al., SCALE: Semantic Contrast-Aware Learning for Domain-Adaptive Image Classification"
-    defaults = "the paper's weights and threshold; docs/method.md where it leaves a gap"
+    defaults = "weights and threshold from the paper; docs/method.md says what was chosen where the paper is silent"
 
     student: Network
 
-    def __init__(self, student: Network, setting: Setting):
-        super().__init__()
-        config = setting.config
-        self.student = student
-        self.workers = setting.workers
+    def __init__(self, student: Network, context: MethodContext):
+        super().__init__(student, context)
+        config = context.config
         self._config = config
-        self._steps_per_epoch = setting.steps_per_epoch
+        self._steps_per_epoch = context.steps_per_epoch
         self._terms: dict[str, LossTerm] = {name: LOSSES[name] for name in config.losses.terms}
         needs = _needs(config.losses.terms)
         self.teacher = Teacher(student, config.model.teacher_momentum) if needs else None
-        self.statistics = _statistics(config, setting.num_classes) if "statistics" in needs else None
-        self.bank = _bank(config, setting.num_classes) if "dist" in self._terms else None
+        self.statistics = _statistics(config, context.num_classes) if "statistics" in needs else None
+        self.bank = _bank(config, context.num_classes) if "dist" in self._terms else None
 
     @classmethod
     def passes(cls, config: TrialConfig) -> Passes:
@@ -70,8 +71,8 @@ class Scale(Method):
         waiting = [name for name in config.losses.terms if LOSSES[name].after_warmup]
         if waiting and config.optim.warmup_steps >= config.optim.steps - 1:
             raise ConfigError(
-                f"loss terms {'+'.join(waiting)} never act: they wait until step > optim.warmup_steps="
-                f"{config.optim.warmup_steps}, and the last step is {config.optim.steps - 1}: lower optim.warmup_steps"
+                f"loss terms {'+'.join(waiting)} never act: they act where step > optim.warmup_steps="
+                f"{config.optim.warmup_steps}, but the last step is {config.optim.steps - 1}: lower optim.warmup_steps"
             )
 
     @classmethod
@@ -80,28 +81,28 @@ class Scale(Method):
 
     @classmethod
     def warm_up(cls, config: TrialConfig) -> TrialConfig:
-        """`scale` with the terms that do not wait; every field that is not read so far has its default.
+        """`scale` with the terms that do not wait; fields that are not read during the warm-up have their defaults.
 
-        A bank is filled from step 0, so contrast = bank has a warm-up of its own.
+        The settings of loss terms among these fields follow from `LossTerm.reads`.
         """
         terms = {name: weight for name, weight in config.losses.terms.items() if not LOSSES[name].after_warmup}
-        usual = TrialConfig()
+        settings = frozenset[str]().union(*(term.reads for term in LOSSES.values()))
+        unread = [f"losses.{name}" for name in settings - _read_in_warm_up(config, terms)]
         changes: dict[str, object] = {"method": "scale", "losses.terms": terms}
-        changes |= {path: usual.value(path) for path in _READ_AFTER_WARMUP}
-        if config.losses.contrast == "bank":
-            del changes["losses.contrast"]
         if "target" not in _needs(terms):
-            changes |= {path: usual.value(path) for path in _unread_without_target(config)}
-            if config.data.class_balance == "both":  # without pseudo-labels there is only the source to balance
+            if config.model.encoder == "trained":  # stored features depend on all fields of the views
+                unread += _TARGET_VIEWS
+            if config.data.class_balance == "both":  # there are no pseudo-labels to balance the target by
                 changes["data.class_balance"] = "source"
-        return config.replace(changes)
+        defaults = TrialConfig()
+        return config.replace(changes | {path: defaults.value(path) for path in unread})
 
     def needs_target(self, step: int) -> bool:
         return any("target" in term.needs for term in self._active(step).values())
 
     def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
-        """Losses of one step. Also merges the source batch into the statistics, from step 0 on."""
-        self._observe(step, source)
+        """Compute the losses of one step. Also updates the class statistics and the bank, from step 0 on."""
+        self._update_statistics(step, source)
         active = self._active(step)
         project = any("features" in term.needs for term in active.values())
         outputs, target_outputs = self._student_outputs(source, target, project)
@@ -118,15 +119,15 @@ class Scale(Method):
         tensors = replace(tensors, target_logits=target_outputs.logits, target_features=target_outputs.features)
         if not self._needs_labels(active):
             return StepOutput(self._losses(active, tensors))
-        labels = self._label(target)
+        teacher = self._pseudo_label(target)
         tensors = replace(
             tensors,
-            pseudo_labels=per_location(labels.labels, locations),
-            confidence=per_location(labels.confidence, locations),
-            teacher_probabilities=per_location(labels.probabilities, locations),
+            pseudo_labels=per_location(teacher.labels, locations),
+            confidence=per_location(teacher.confidence, locations),
+            teacher_probabilities=per_location(teacher.probabilities, locations),
         )
-        kept = labels.confidence > self._config.losses.threshold
-        return StepOutput(self._losses(active, tensors), labels.labels, kept)
+        kept = teacher.confidence > self._config.losses.threshold
+        return StepOutput(self._losses(active, tensors), teacher.labels, kept)
 
     def after_update(self) -> None:
         if self.teacher is not None:
@@ -136,16 +137,16 @@ class Scale(Method):
         return {name: term.compute(tensors, self._config.losses) for name, term in active.items()}
 
     def _active(self, step: int) -> dict[str, LossTerm]:
-        warm = step > self._config.optim.warmup_steps
-        return {name: term for name, term in self._terms.items() if warm or not term.after_warmup}
+        after_warmup = step > self._config.optim.warmup_steps
+        return {name: term for name, term in self._terms.items() if after_warmup or not term.after_warmup}
 
     def _needs_labels(self, active: dict[str, LossTerm]) -> bool:
         balanced = self._config.data.class_balance == "both"
         return balanced or any("pseudo_labels" in term.needs for term in active.values())
 
     @torch.no_grad()
-    def _observe(self, step: int, source: SourceBatch) -> None:
-        """Merge the teacher's projections of the source batch into the class statistics, and keep them in the bank."""
+    def _update_statistics(self, step: int, source: SourceBatch) -> None:
+        """Merge the teacher's projections of the source batch into the class statistics and the bank."""
         if self.statistics is None:
             return
         assert self.teacher is not None
@@ -158,8 +159,8 @@ class Scale(Method):
             self.bank.update(features, labels)
 
     @torch.no_grad()
-    def _label(self, target: TargetBatch) -> _TeacherLabels:
-        """Hard pseudo-labels of the weak view; every location of an image takes the image's."""
+    def _pseudo_label(self, target: TargetBatch) -> _TeacherLabels:
+        """Hard pseudo-labels from the weak view, one per image: probabilities are averaged over its locations."""
         assert self.teacher is not None
         logits = self.workers.gather(self.teacher(target.weak).logits)
         probabilities = image_level(logits.softmax(dim=1), len(target.indices))
@@ -177,18 +178,27 @@ class Scale(Method):
     def _class_distributions(self) -> dict[str, Tensor]:
         if self.statistics is None:
             return {}
-        found = {
+        tensors = {
             "mean": self.statistics.mean,
             "covariance": self.statistics.covariance,
             "seen": self.statistics.seen,
         }
-        return found if self.bank is None else found | {"bank": self.bank.features, "filled": self.bank.filled}
+        return tensors if self.bank is None else tensors | {"bank": self.bank.features, "filled": self.bank.filled}
 
 
-def _unread_without_target(config: TrialConfig) -> list[str]:
-    """The views of a frozen encoder's features were drawn together: those of the source are kept with the target's."""
-    frozen = config.model.encoder == "frozen"
-    return [path for path in _READ_WITH_TARGET if not (frozen and path.startswith("views."))]
+def _read_in_warm_up(config: TrialConfig, terms: Iterable[str]) -> frozenset[str]:
+    """Names of the fields of LossesConfig that are read during the warm-up.
+
+    Args:
+        config: the trial.
+        terms: the loss terms that act in its warm-up; the others wait.
+    """
+    own = {"terms", "covariance", "statistics_window", "bank_size"}
+    if config.losses.contrast == "bank":  # the bank is filled from step 0 on
+        own.add("contrast")
+    if "target" in _needs(terms):  # a step says which pseudo-labels pass the threshold
+        own.add("threshold")
+    return frozenset(own).union(*(LOSSES[name].reads for name in terms))
 
 
 def _needs(terms: Iterable[str]) -> frozenset[Need]:
@@ -196,7 +206,7 @@ def _needs(terms: Iterable[str]) -> frozenset[Need]:
 
 
 def _statistics(config: TrialConfig, num_classes: int) -> ClassStatistics:
-    # The window `ema` forgets at the teacher's own pace: its projections are what is counted.
+    # The statistics are those of the teacher's projections, so `ema` decays as the teacher does.
     decay = config.model.teacher_momentum if config.losses.statistics_window == "ema" else None
     return ClassStatistics(num_classes, config.model.projection_dim, config.losses.covariance, decay=decay)
 

@@ -1,29 +1,24 @@
-"""`source_only`: cross-entropy on the source, and the target is never touched. "None" in SCALE's Table 2."""
+"""`source_only`: cross-entropy on the source; no target image is read. It is called "None" in SCALE's Table 2."""
 
 from scale_ray.config import TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.losses import cross_entropy
-from scale_ray.methods.base import Method, Passes, Setting, StepOutput, check_ce_alone
+from scale_ray.methods.base import Method, Passes, StepOutput, check_ce_alone
 from scale_ray.methods.scale import Scale
-from scale_ray.models import Network
 from scale_ray.models.network import per_location
 
 
 class SourceOnly(Method):
-    """No teacher, no statistics: what a CE-only trial costs, and no more."""
+    """Training without adaptation: there is no teacher and there are no class statistics."""
 
     paper = 'Li et al., SCALE, Table 2: "None"'
-    defaults = "METHOD 6"
+    defaults = (
+        "no setting of its own; optimiser, schedule and batch size are those of scale (docs/method.md, section 6)"
+    )
 
     @classmethod
     def passes(cls, config: TrialConfig) -> Passes:
         return Passes(student=1)
-
-    def __init__(self, student: Network, setting: Setting):
-        super().__init__()
-        self.student = student
-        self.workers = setting.workers
-        self.teacher = None
 
     @classmethod
     def check(cls, config: TrialConfig) -> None:
@@ -35,7 +30,7 @@ class SourceOnly(Method):
 
     @classmethod
     def warm_up(cls, config: TrialConfig) -> TrialConfig:
-        """Its student is trained exactly as that of `scale` with ce alone."""
+        """The warm-up of `scale` with ce alone, which trains the student in exactly the same way."""
         return Scale.warm_up(config)
 
     def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:

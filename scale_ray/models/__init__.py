@@ -1,4 +1,4 @@
-"""Networks and what is kept beside them."""
+"""Networks, the teacher, and the class statistics and projection bank of training."""
 
 from scale_ray.models.backbones import BACKBONES, Backbone, WeightsError, build_encoder
 from scale_ray.models.class_statistics import ClassStatistics

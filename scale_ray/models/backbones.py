@@ -1,4 +1,4 @@
-"""The encoders, and where their weights come from. A new backbone is one entry in BACKBONES."""
+"""Encoders and the loading of their weights. To add a backbone, add one entry to BACKBONES."""
 
 import hashlib
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class WeightsError(ConfigError):
-    """Weights that cannot be had or do not fit; the message names the file and the remedy."""
+    """Weights that cannot be loaded or do not fit the network; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Backbone:
     """One encoder.
 
     Args:
-        build: -> module that maps images (B, 3, H, W) to a feature map (B, feature_dim, H', W'), randomly initialised,
-            with the parameter names of its torchvision original.
+        build: returns a randomly initialised module that maps images (B, 3, H, W) to a feature map (B, D, H', W').
+            Its parameters have the names of the torchvision original.
         feature_dim: D.
-        imagenet: torchvision's weights enum, or None where there are none.
+        imagenet: torchvision's enum entry of the ImageNet weights; None if there are none.
     """
 
     build: Callable[[], nn.Module]
@@ -42,10 +42,10 @@ class Backbone:
 
 
 class _Layers(nn.Sequential):
-    """Named layers, one after the other.
+    """Named layers in sequence.
 
-    With a `forward` of its own, for `--compile`: older versions of torch skip that of nn.Sequential and compile
-    each block by itself, until their limit of recompilations leaves the rest as it is.
+    It defines its own `forward` for `--compile`. Older versions of torch do not trace nn.Sequential's: they compile
+    each block separately and stop compiling at their limit of recompilations.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module]):
@@ -58,7 +58,7 @@ class _Layers(nn.Sequential):
 
 
 def _resnet(factory: Callable[..., nn.Module]) -> Callable[[], nn.Module]:
-    """A torchvision ResNet without pooling and classifier; layers keep their names."""
+    """Builder of a torchvision ResNet without pooling and classifier; the layers keep their names."""
 
     def build() -> nn.Module:
         layers = dict(factory(weights=None).named_children())
@@ -73,9 +73,10 @@ def _mobilenet_v2() -> nn.Module:
 
 
 def _lenet() -> nn.Module:
-    """Five small convolutions for 32 x 32 images, in LeNet's manner.
+    """Five small convolutions for 32 x 32 images, similar to LeNet.
 
-    Pooling comes before BatchNorm and ReLU, which then work on a quarter of the pixels: a third of a step's time.
+    Pooling comes before BatchNorm and ReLU, so that these work on a quarter of the pixels; this saves a third of the
+    time of a step.
     """
 
     def block(inputs: int, outputs: int, *, halve: bool = False) -> nn.Sequential:
@@ -100,10 +101,15 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def check_weights(backbone: str, weights: str) -> None:
-    """Refuse, before any compute, weights that this backbone can never have.
+    """Check, before any computation, that the weights can exist for this backbone.
+
+    Args:
+        backbone: a name in BACKBONES.
+        weights: `none`, `imagenet` or the path of a state dict.
 
     Raises:
-        WeightsError: `imagenet` for a backbone that has none, a file that is not there, or one of TorchScript.
+        WeightsError: `imagenet` for a backbone without ImageNet weights, a file that does not exist, or a TorchScript
+            archive.
     """
     if weights == "none":
         return
@@ -117,26 +123,26 @@ def check_weights(backbone: str, weights: str) -> None:
 
 
 def refuse_torchscript(path: Path) -> None:
-    """Refuse an archive of torch.jit.save, which is code beside weights: OpenAI publishes its CLIPs so.
+    """Refuse a TorchScript archive (torch.jit.save), which contains code. OpenAI publishes CLIP in this form.
 
     Raises:
-        WeightsError: it is one; the message says how to make a state dict of it.
+        WeightsError: the file is such an archive; the message says how to convert it into a state dict.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:  # safetensors, an old torch.save, or no weights at all: whoever reads it says so
+    except zipfile.BadZipFile:  # safetensors, an old torch.save, or no weights at all: `read_weights` decides
         return
     if scripted:
         raise WeightsError(
-            f"{path}: a TorchScript archive, which holds code, and none is run here. If you trust where it comes from, "
-            f"make a state dict of it: python -c \"import torch; torch.save(torch.jit.load('{path}', "
+            f"{path}: a TorchScript archive, which contains code that is not run here. If you trust its origin, "
+            f"convert it into a state dict: python -c \"import torch; torch.save(torch.jit.load('{path}', "
             f"map_location='cpu').state_dict(), '{path.stem}_state.pth')\""
         )
 
 
 def weights_digest(weights: str) -> str | None:
-    """sha256 of the weights file, which stands for its path in a trial's identity; None for a name."""
+    """sha256 (hex) of the weights file, which replaces its path in a trial's identity; None for a named weight set."""
     if weights in NAMED_WEIGHTS:
         return None
     state = Path(weights).stat()
@@ -145,16 +151,20 @@ def weights_digest(weights: str) -> str | None:
 
 @cache
 def _file_digest(path: str, size: int, changed: int) -> str:
-    """A study asks once a cell: a file that has not changed is read once."""
+    """Cached by size and modification time, as a study asks once per cell."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def build_encoder(backbone: str, weights: str) -> nn.Module:
-    """The encoder with its weights; random ones are drawn from torch's global generator.
+    """Build an encoder with its weights. Random weights are drawn from torch's global generator.
+
+    Args:
+        backbone: a name in BACKBONES.
+        weights: `none` for random ones, `imagenet`, or the path of a state dict.
 
     Raises:
-        WeightsError: the weights cannot be downloaded, read, or are of another architecture.
+        WeightsError: the weights cannot be downloaded or read, or belong to another architecture.
     """
     check_weights(backbone, weights)
     entry = BACKBONES[backbone]
@@ -167,13 +177,19 @@ def build_encoder(backbone: str, weights: str) -> nn.Module:
 
 
 def load_weights(encoder: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    """Load a whole or partial state dict, and log what was in it.
+    """Load a state dict into an encoder and log which of its tensors were used.
 
-    A classifier may be missing from the file or left over; the encoder must be there whole, or numbers would come from
-    a half-random network.
+    The state dict may contain heads that the encoder does not have. It must contain every tensor of the encoder, as a
+    partly random network would give meaningless results.
+
+    Args:
+        encoder: changed in place.
+        state: name -> tensor; the prefixes `module.` and `encoder.` are removed.
+        origin: where the weights come from, for messages.
 
     Raises:
-        WeightsError: tensors of the encoder are missing, of another shape, or more than it has.
+        WeightsError: tensors of the encoder are missing or have another shape, or a layer has more tensors than the
+            encoder's.
     """
     state = {name.removeprefix("module.").removeprefix("encoder."): value for name, value in state.items()}
     wanted = encoder.state_dict()
@@ -198,7 +214,7 @@ def _examples(names: list[str]) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Its kind and first sentence: torch's go on with advice to switch safe loading off."""
+    """The type and first sentence of an error; torch's messages continue with advice to switch safe loading off."""
     first = re.split(r"[.] |\n", str(error))[0]
     return f"{type(error).__name__}: {first}"
 
@@ -207,7 +223,7 @@ def _download(entry: Backbone) -> dict[str, Tensor]:
     assert entry.imagenet is not None
     try:
         return dict(entry.imagenet.get_state_dict(progress=True, check_hash=True, weights_only=True))
-    except Exception as error:  # a network fails in many ways, and a copy on disk may be broken
+    except Exception as error:  # a download fails with many types of error, and a copy on disk may be damaged
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise WeightsError(
             f"model.weights: cannot download {entry.imagenet.url} or read its copy ({reason(error)}): "
@@ -216,19 +232,22 @@ def _download(entry: Backbone) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file of torch.save or safetensors; no code in it is run.
+    """Read a state dict from a file of torch.save or safetensors. No code in the file is run.
+
+    Returns:
+        name -> tensor, on the CPU. A state dict under the key `state_dict` of a checkpoint is found too.
 
     Raises:
-        WeightsError: the file holds none, cannot be read, or is one of TorchScript.
+        WeightsError: the file cannot be read, contains no state dict, or is a TorchScript archive.
     """
     refuse_torchscript(path)
-    state: Any  # whatever the file holds
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # broken bytes fail a parser with anything: UnicodeDecodeError, KeyError, struct.error
+    except Exception as error:  # damaged bytes raise any type of error: UnicodeDecodeError, KeyError, struct.error
         raise WeightsError(
             f"{path}: not a state dict that is safe to load ({reason(error)}): save model.state_dict() with torch.save"
         ) from error

@@ -1,10 +1,12 @@
-"""Count, mean and covariance of every class, streamed batch by batch in O(K A) memory (METHOD 4).
+"""Count, mean and covariance of the features of every class, updated batch by batch.
 
-The update is the pairwise one of Chan, Golub and LeVeque (http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf),
-so a stream gives what the whole data set would, to rounding, in any order and any batching.
+Definition: docs/method.md, section 4. Memory is O(K A), or O(K A^2) with full covariances. The update is the pairwise
+one of Chan, Golub and LeVeque (http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf): up to rounding
+the result is that of the whole data set, for any order and any split into batches.
 
-Every worker updates with the features of all workers. Those are B x A numbers to gather; summing counts, means and
-deviations over the workers would move K x A or, with full covariances, K x A x A, and round otherwise than one worker.
+With several workers, every worker updates with the features of all workers. This gathers B x A numbers. An all-reduce
+of counts, means and deviations would move K x A numbers, K x A x A with full covariances, and would round differently
+from a single worker.
 """
 
 from typing import Literal, Self
@@ -14,23 +16,23 @@ from torch import Tensor, nn
 
 
 class ClassStatistics(nn.Module):
-    """Population statistics per class; buffers, so that they move, save and load with a model.
+    """Population statistics per class, kept in buffers so that they move, save and load with a model.
 
     Args:
         num_classes: K.
         feature_dim: A.
         covariance: `diagonal` keeps variances (K, A), `full` keeps matrices (K, A, A).
-        decay: None counts every feature alike. A number d in [0, 1) forgets: once a class has statistics, a batch
-            enters with weight 1 - d whatever its size (`statistics_window = ema`).
-        dtype: of the sums; float64 keeps a stream of millions exact to float32.
+        decay: None weights all features equally. A number d in [0, 1) gives an exponential moving average
+            (`statistics_window=ema`): once a class has statistics, a batch enters with weight 1 - d, whatever its size.
+        dtype: dtype of the statistics; float64 keeps them exact to float32 over millions of features.
 
     Raises:
-        ValueError: a covariance or decay that is none of these.
+        ValueError: `covariance` or `decay` has another value.
 
     Attributes:
-        count: (K,) float, features seen per class.
+        count: (K,) float, number of features per class.
         mean: (K, A).
-        covariance: (K, A) or (K, A, A), population (divided by n, not n - 1).
+        covariance: (K, A) or (K, A, A), population covariance (divided by n, not n - 1).
         seen: (K,) bool, classes with at least one feature.
     """
 
@@ -65,14 +67,15 @@ class ClassStatistics(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Merge a batch.
+        """Merge a batch of features.
 
         Args:
             features: (N, A); detached here.
             labels: (N,) classes, 0 <= label < K.
 
         Raises:
-            ValueError: shapes do not fit, or a label names no class (checked on the CPU, where it costs no sync).
+            ValueError: the shapes do not fit, or a label is out of range. The range is checked for tensors on the CPU
+                only, as on a GPU the host would have to wait.
         """
         num_classes, feature_dim = self.mean.shape
         if features.ndim != 2 or features.shape[1] != feature_dim or labels.shape != features.shape[:1]:
@@ -86,7 +89,7 @@ class ClassStatistics(nn.Module):
         features = features.to(self.mean.dtype)
         count = torch.zeros_like(self.count).index_add_(0, labels, torch.ones_like(features[:, 0]))
         mean = torch.zeros_like(self.mean).index_add_(0, labels, features) / _at_least_one(count)[:, None]
-        # Two passes over the batch: deviations from its own means lose no digits to large means.
+        # Two passes over the batch: deviations from its own means stay accurate if the means are large.
         deviation = features - mean[labels]
         if self.full:
             squares = _sums_of_outer_products(deviation, labels, count)
@@ -95,27 +98,31 @@ class ClassStatistics(nn.Module):
         self._merge(count, mean, squares.div_(self._per_class(_at_least_one(count))))
 
     def merge(self, other: "ClassStatistics") -> Self:
-        """Take in another stream's statistics, as if its features had come here; returns self.
+        """Merge other statistics, with the same result as updating with their features.
+
+        Returns:
+            self.
 
         Raises:
-            ValueError: the other has another number of classes, features, or kind of covariance.
+            ValueError: `other` has another number of classes or features, or another kind of covariance.
         """
         if other.covariance.shape != self.covariance.shape:
             raise ValueError(
-                f"statistics of shape {tuple(other.covariance.shape)} do not merge into {tuple(self.covariance.shape)}"
+                f"covariances {tuple(other.covariance.shape)} do not merge into {tuple(self.covariance.shape)}: K, A "
+                "and the kind of covariance must be the same"
             )
         with torch.no_grad():
             self._merge(*(part.to(self.mean) for part in (other.count, other.mean, other.covariance)))
         return self
 
     def reset(self) -> None:
-        """Forget everything (`statistics_window = epoch`)."""
+        """Discard all statistics (`statistics_window=epoch` does so at the start of every epoch)."""
         self.count.zero_()
         self.mean.zero_()
         self.covariance.zero_()
 
     def _merge(self, count: Tensor, mean: Tensor, covariance: Tensor) -> None:
-        """Take in another population, in two passes over the covariances: full ones are large."""
+        """Merge another population in place, with only two passes over the covariances, as full ones are large."""
         weight = count / _at_least_one(count + self.count)
         if self.decay is not None:
             weight = torch.where(self.seen & (count > 0), 1 - self.decay, weight)
@@ -131,7 +138,7 @@ class ClassStatistics(nn.Module):
         self.count.add_(count)
 
     def _per_class(self, values: Tensor) -> Tensor:
-        """(K,) made to multiply the covariance."""
+        """Reshape (K,) so that it broadcasts with the covariance."""
         return values[:, None, None] if self.full else values[:, None]
 
     def extra_repr(self) -> str:
@@ -139,26 +146,26 @@ class ClassStatistics(nn.Module):
 
 
 def _sums_of_outer_products(rows: Tensor, labels: Tensor, count: Tensor) -> Tensor:
-    """Sum of x x' over the rows x (N, A) of every class: (K, A, A). No loop over classes, no host sync.
+    """(K, A, A): for every class, the sum of x x' over its rows x, without a loop over classes or a host sync.
 
-    Rows are laid class by class into groups, short ones filled up with zeros, and every group is one product of a
-    batched one. A group holds as many rows as a class has on average: groups are never more than N and K together,
-    and the K x A x A sums are written about twice, where an outer product of every row would write them N / K times.
+    The rows (N, A) are sorted by class and packed into groups of equal size, padded with zeros; one batched matrix
+    product handles all groups. The group size is the average number of rows per class. There are then at most N + K
+    groups, and the K x A x A results are written about twice; an outer product per row would write them N / K times.
     """
     number, classes = len(rows), len(count)
     size = max(1, -(-number // classes))
-    groups = (number + min(number, classes) * (size - 1)) // size  # the sum of count / size, each rounded up, at most
+    groups = (number + min(number, classes) * (size - 1)) // size  # upper bound of the sum of ceil(count / size)
     count = count.long()
-    groups_of = (count + size - 1) // size
+    groups_per_class = (count + size - 1) // size
     order = labels.argsort(stable=True)
     labels = labels[order]
-    place = torch.arange(number, device=labels.device) - (count.cumsum(0) - count)[labels]  # 0, 1, 2 ... of its class
-    group = (groups_of.cumsum(0) - groups_of)[labels] + place // size
-    filled = rows.new_zeros(groups, size, rows.shape[1])
-    filled[group, place % size] = rows[order]
-    class_of = labels.new_zeros(groups)  # of a group without rows: whichever, its product is zero
-    class_of[group] = labels
-    return rows.new_zeros(classes, *[rows.shape[1]] * 2).index_add_(0, class_of, filled.mT @ filled)
+    rank = torch.arange(number, device=labels.device) - (count.cumsum(0) - count)[labels]  # 0, 1, 2 ... in its class
+    group = (groups_per_class.cumsum(0) - groups_per_class)[labels] + rank // size
+    packed = rows.new_zeros(groups, size, rows.shape[1])
+    packed[group, rank % size] = rows[order]
+    class_of_group = labels.new_zeros(groups)  # a group without rows may have any class: its product is zero
+    class_of_group[group] = labels
+    return rows.new_zeros(classes, *[rows.shape[1]] * 2).index_add_(0, class_of_group, packed.mT @ packed)
 
 
 def _at_least_one(count: Tensor) -> Tensor:

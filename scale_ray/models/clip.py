@@ -1,6 +1,7 @@
-"""CLIP (Radford et al., https://arxiv.org/abs/2103.00020) by open_clip, frozen: an image and a text encoder.
+"""Frozen CLIP models of open_clip: an image and a text encoder (Radford et al., https://arxiv.org/abs/2103.00020).
 
-open_clip is the optional extra `clip`, and imported where a CLIP is built. A new one is an entry in CLIP_BACKBONES.
+open_clip belongs to the optional extra `clip` and is imported only when a CLIP is built. To add a CLIP, add one entry
+to CLIP_BACKBONES.
 """
 
 import importlib.util
@@ -25,9 +26,9 @@ class ClipBackbone:
     """One CLIP.
 
     Args:
-        name: open_clip's, of its configuration; empty where `config` is given.
-        openai: the Hugging Face repository with OpenAI's weights, or None where there are none.
-        config: what open_clip's CLIP is built from, where open_clip has no such configuration.
+        name: name of open_clip's configuration; empty if `config` is given.
+        openai: the Hugging Face repository with OpenAI's weights; None if there are none.
+        config: arguments of open_clip's CLIP, if open_clip has no such configuration.
     """
 
     name: str = ""
@@ -35,11 +36,11 @@ class ClipBackbone:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-# OpenAI trained with an approximation of GELU that only the `quickgelu` configurations have.
+# OpenAI trained with an approximation of GELU, which only the `quickgelu` configurations use.
 CLIP_BACKBONES: dict[str, ClipBackbone] = {
     "clip_rn50": ClipBackbone("RN50-quickgelu", "timm/resnet50_clip.openai"),
     "clip_vit_b16": ClipBackbone("ViT-B-16-quickgelu", "timm/vit_base_patch16_clip_224.openai"),
-    # For tests and dry runs: a ResNet and a transformer of the same kind, in milliseconds. There are no weights of it.
+    # For tests and dry runs: a ResNet and a text transformer that are built and run in milliseconds. No weights exist.
     "clip_tiny": ClipBackbone(
         config={
             "embed_dim": 32,
@@ -52,11 +53,15 @@ CLIP_BACKBONES: dict[str, ClipBackbone] = {
 
 
 def check_clip(backbone: str, weights: str) -> None:
-    """Refuse, before any compute, what cannot be built here.
+    """Check, before any computation, that a CLIP can be built with these weights.
+
+    Args:
+        backbone: a name in CLIP_BACKBONES.
+        weights: `openai`, `none` or the path of a state dict.
 
     Raises:
         ConfigError: open_clip is not installed.
-        WeightsError: `openai` for a CLIP that has none, a file that is not there, or one of TorchScript.
+        WeightsError: `openai` for a CLIP without such weights, a file that does not exist, or a TorchScript archive.
     """
     if importlib.util.find_spec("open_clip") is None:
         raise ConfigError(f"model.backbone {backbone!r} needs open_clip: pip install 'scale-ray[clip]'")
@@ -72,26 +77,33 @@ def check_clip(backbone: str, weights: str) -> None:
 
 
 class Encoded(NamedTuple):
-    """Of B images."""
+    """Outputs of CLIP's image encoder for B images.
 
-    features: Tensor  # (B, E), L2-normalised, float32 or better
-    stages: list[Tensor]  # (B, C, H', W') after every stage: a ResNet's four, a transformer's blocks
+    Attributes:
+        features: (B, E), L2-normalised, float32 or better.
+        stages: (B, C, H', W') feature maps after every stage (the four of a ResNet, the blocks of a transformer); empty
+            if they were not requested.
+    """
+
+    features: Tensor
+    stages: list[Tensor]
 
 
 class FrozenClip(nn.Module):
-    """A CLIP that never learns: always in evaluation mode, without gradients of its own, and in no state dict.
+    """A CLIP that never learns: it stays in evaluation mode and none of its parameters requires a gradient.
 
-    A state dict that is loaded needs none of it, so a checkpoint holds what is learnt alone; the weights' name, or
-    their file's digest, is part of a trial's identity. Gradients pass through the text encoder to a prompt's tokens.
+    Its parameters are left out of state dicts and are not needed for loading one, so a checkpoint contains only what is
+    learnt. The name of the weights, or the digest of their file, is part of a trial's identity. Gradients do pass
+    through the text encoder to the tokens of a prompt.
 
     Args:
         backbone: a name in CLIP_BACKBONES.
-        weights: `openai` downloads, `none` draws them from a seed of their own: a network that is never trained is the
-            same for every trial's seed, or the file of a state dict in open_clip's names.
+        weights: `openai` for a download, `none` for random weights, or the path of a state dict with open_clip's names.
+            Random weights are drawn from a fixed seed: they are the same for every seed of a trial.
 
     Raises:
         ConfigError: open_clip is not installed.
-        WeightsError: the weights cannot be downloaded, read, or are of another architecture.
+        WeightsError: the weights cannot be downloaded or read, or belong to another architecture.
     """
 
     scale: Tensor
@@ -112,40 +124,40 @@ class FrozenClip(nn.Module):
             path = _download(entry.openai) if weights == "openai" and entry.openai else Path(weights)
             load_weights(self.model, read_weights(path), str(path))
         self.tokenizer = open_clip.SimpleTokenizer(context_length=self.model.context_length)
-        # Views are normalised for ImageNet's networks; this undoes it and does it CLIP's way, in one go.
+        # Views are normalised with ImageNet's mean and deviation. One affine map replaces these by CLIP's.
         std = torch.tensor(constants.OPENAI_DATASET_STD)
         shift = torch.tensor(constants.IMAGENET_MEAN) - torch.tensor(constants.OPENAI_DATASET_MEAN)
         self.register_buffer("scale", (torch.tensor(constants.IMAGENET_STD) / std).view(3, 1, 1), persistent=False)
         self.register_buffer("shift", (shift / std).view(3, 1, 1), persistent=False)
         self.requires_grad_(False)
         self.eval()
-        self.register_state_dict_post_hook(_leave_out)
-        self.register_load_state_dict_pre_hook(_fill_in)
+        self.register_state_dict_post_hook(_remove_from_state)
+        self.register_load_state_dict_pre_hook(_add_to_state)
 
     @property
     def feature_dim(self) -> int:
-        """E, of images and texts alike."""
+        """E, the dimension of the features of images and of texts."""
         return int(self.model.text_projection.shape[1])
 
     @property
     def stage_channels(self) -> list[int]:
-        """C of every stage's feature map."""
+        """C of the feature map of every stage."""
         return [stage.shape[1] for stage in self(torch.zeros(1, 3, *self.image_size), stages=True).stages]
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels of what it sees."""
+        """Height and width in pixels of the image encoder's input."""
         size = self.model.visual.image_size
         return (size, size) if isinstance(size, int) else tuple(size)
 
     @property
     def token_dim(self) -> int:
-        """W, of a token's embedding."""
+        """W, the dimension of a token's embedding."""
         return int(self.model.token_embedding.embedding_dim)
 
     @property
     def temperature(self) -> Tensor:
-        """What cosine similarities are divided by; CLIP's own."""
+        """CLIP's own temperature, by which cosine similarities are divided; a scalar."""
         return (-self.model.logit_scale).exp()
 
     def train(self, mode: bool = True) -> Self:
@@ -153,19 +165,29 @@ class FrozenClip(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, stages: bool = False) -> Encoded:
-        """What CLIP sees in images (B, 3, H, W) of any size; the stages' feature maps where asked for."""
+        """Encode images, without gradients.
+
+        Args:
+            images: (B, 3, H, W) of any size, with ImageNet's normalisation.
+            stages: also return the feature maps of the stages.
+        """
         images = self.prepare(images)
         if not stages:
             return Encoded(F.normalize(widen(self.model.visual(images)), dim=1), [])
-        found = self.model.visual.forward_intermediates(images)
-        maps = found["image_intermediates"]
-        if hasattr(self.model.visual, "stem"):  # a ResNet's first is the stem's
+        outputs = self.model.visual.forward_intermediates(images)
+        maps = outputs["image_intermediates"]
+        if hasattr(self.model.visual, "stem"):  # a ResNet's first map is that of the stem
             maps = maps[1:]
-        return Encoded(F.normalize(widen(found["image_features"]), dim=1), [widen(each) for each in maps])
+        return Encoded(F.normalize(widen(outputs["image_features"]), dim=1), [widen(each) for each in maps])
 
     @torch.no_grad()
     def class_features(self, classes: Sequence[str], *, ensemble: bool = False) -> Tensor:
-        """Features (K, E), L2-normalised, of "a photo of a {class}."; or the mean of OpenAI's 80 such prompts."""
+        """Features (K, E) of the classes, L2-normalised, without gradients.
+
+        Args:
+            classes: K names.
+            ensemble: average over OpenAI's 80 prompts for ImageNet, instead of using "a photo of a {class}." alone.
+        """
         import open_clip
 
         columns = open_clip.build_zero_shot_classifier(
@@ -178,14 +200,14 @@ class FrozenClip(nn.Module):
         return columns.T.contiguous()
 
     def encode_prompts(self, tokens: Tensor, ends: Tensor) -> Tensor:
-        """Features (N, E), L2-normalised, of texts whose tokens are given as vectors.
+        """Features (N, E), L2-normalised, of texts given as token embeddings; differentiable.
 
         Args:
-            tokens: (N, L, W); differentiable.
-            ends: (N,) place of each text's end token, from which CLIP reads the text's feature.
+            tokens: (N, L, W).
+            ends: (N,) index of the end token of each text; its state gives the feature of the text.
         """
         model, length = self.model, tokens.shape[1]
-        # No token sees a later one, so what follows the last end is left out: L may be less than CLIP's 77.
+        # Attention is causal, so tokens after the last end token are not needed: L may be less than CLIP's 77.
         states = model.transformer(
             tokens + model.positional_embedding[:length], attn_mask=model.attn_mask[:length, :length]
         )
@@ -194,7 +216,7 @@ class FrozenClip(nn.Module):
         return F.normalize(widen(features), dim=1)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """CLIP's normalisation and size."""
+        """Convert images (B, 3, H, W) from ImageNet's normalisation to CLIP's, and resize them to CLIP's input size."""
         images = images * self.scale + self.shift
         if images.shape[2:] != self.image_size:
             images = F.interpolate(images, self.image_size, mode="bilinear", antialias=True)
@@ -202,15 +224,15 @@ class FrozenClip(nn.Module):
 
 
 class ClassPrompts(nn.Module):
-    """Prompts of K classes with room for learnt context: start, context, the class's name, a full stop, end.
+    """Prompts of K classes with learnt context: start token, context, class name, full stop, end token.
 
     Args:
-        clip: whose tokens they are.
-        classes: K names, as they are spoken.
-        context: n, the tokens of context.
+        clip: gives the tokeniser and the embeddings.
+        classes: K names in natural language.
+        context: n, the number of context tokens.
 
     Raises:
-        ConfigError: a class's name and the context are longer than CLIP's texts may be.
+        ConfigError: a class name and the context together exceed the length of CLIP's texts.
     """
 
     start: Tensor
@@ -220,14 +242,14 @@ class ClassPrompts(nn.Module):
     def __init__(self, clip: FrozenClip, classes: Sequence[str], context: int):
         super().__init__()
         ids = clip.tokenizer([f"{name}." for name in classes])
-        ends = ids.argmax(dim=1)  # the end has the highest id
+        ends = ids.argmax(dim=1)  # the end token has the highest id
         length = int(ends.max()) + 1
         limit = clip.model.context_length
         if length + context > limit:
             name = classes[int(ends.argmax())]
             raise ConfigError(
-                f"class {name!r} and {context} tokens of context make {length + context} tokens, CLIP reads {limit}: "
-                "shorten the class's name or the context (clip.*_tokens)"
+                f"class {name!r} and {context} tokens of context make {length + context} tokens, but CLIP reads "
+                f"{limit}: shorten the class name, or lower the method's baseline.*_tokens"
             )
         embedded = clip.model.token_embedding(ids[:, :length])
         self.register_buffer("start", embedded[:, :1], persistent=False)
@@ -235,7 +257,11 @@ class ClassPrompts(nn.Module):
         self.register_buffer("ends", ends + context, persistent=False)
 
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (M * K, L, W) and ends (M * K,) of all classes in each of M contexts (M, n, W)."""
+        """The prompts of all K classes with each of M contexts (M, n, W).
+
+        Returns:
+            Token embeddings (M * K, L, W) and indices of the end tokens (M * K,), context by context.
+        """
         contexts, classes = len(context), len(self.rest)
         parts = (
             self.start.expand(contexts, -1, -1, -1),
@@ -246,11 +272,11 @@ class ClassPrompts(nn.Module):
 
 
 class ClipStudent(Student):
-    """A frozen CLIP and what is learnt beside it.
+    """Base class of students on a frozen CLIP.
 
     Args:
         encoder: the CLIP.
-        classes: K names, as folders have them: underscores are read as spaces.
+        classes: K names, as folders are named; underscores become spaces.
         precision: `bf16` runs every forward pass under autocast; features and logits are float32.
     """
 
@@ -264,14 +290,15 @@ class ClipStudent(Student):
         self.bf16 = precision == "bf16"
 
     def autocast(self, device: torch.device) -> torch.autocast:
+        """The context of every forward pass: bfloat16 if the precision is `bf16`, otherwise without effect."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
 
     def logits(self, features: Tensor, class_features: Tensor) -> Tensor:
-        """Cosine similarities over CLIP's temperature, in float32.
+        """Cosine similarities divided by CLIP's temperature, in float32.
 
         Args:
-            features: (B, E).
-            class_features: (K, E) for all images, or (B, K, E).
+            features: (B, E) of images, L2-normalised.
+            class_features: (K, E) for all images, or (B, K, E) for each image; L2-normalised.
 
         Returns:
             (B, K).
@@ -280,12 +307,12 @@ class ClipStudent(Student):
             return (class_features @ features[:, :, None]).squeeze(2) / self.encoder.temperature
 
 
-def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
+def _remove_from_state(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
     for name in [name for name in state if name.startswith(prefix)]:
         del state[name]
 
 
-def _fill_in(module: nn.Module, state: dict[str, Any], prefix: str, *ignored: Any) -> None:
+def _add_to_state(module: nn.Module, state: dict[str, Any], prefix: str, *ignored: Any) -> None:
     assert isinstance(module, FrozenClip)
     state.update(module.model.state_dict(prefix=f"{prefix}model."))
 
@@ -295,9 +322,9 @@ def _download(repository: str) -> Path:
 
     try:
         return Path(hf_hub_download(repository, _WEIGHTS_FILE))
-    except Exception as error:  # a network fails in many ways
+    except Exception as error:  # a download fails with many types of error
         url = f"https://huggingface.co/{repository}/resolve/main/{_WEIGHTS_FILE}"
         raise WeightsError(
-            f"model.weights: cannot download {url} ({reason(error)}): fetch that file where there is a network, "
-            "and give its path as model.weights"
+            f"model.weights: cannot download {url} ({reason(error)}): download that file on another machine and set "
+            "model.weights to its path"
         ) from error

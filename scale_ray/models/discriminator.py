@@ -1,14 +1,14 @@
-"""The network that tells the domains apart, for adversarial methods."""
+"""The domain discriminator of the adversarial methods."""
 
 from torch import nn
 
 
 def domain_discriminator(inputs: int, hidden: int) -> nn.Sequential:
-    """(N, inputs) -> (N,) logits that are high for the source.
+    """A network that maps (N, inputs) to (N,) logits, which are high for the source.
 
-    Two hidden layers with BatchNorm, as TLLib's `DomainDiscriminator` (tllib/modules/domain_discriminator.py).
-    BatchNorm sees both domains together, and on many workers the whole batch. It trains with the heads and is dropped
-    after training.
+    It has two hidden layers of width `hidden` with BatchNorm, like TLLib's `DomainDiscriminator`
+    (tllib/modules/domain_discriminator.py). BatchNorm sees both domains together and, with several workers, the global
+    batch. The discriminator learns at the heads' rate and is dropped after training.
     """
     return nn.Sequential(
         nn.Linear(inputs, hidden),

@@ -1,4 +1,4 @@
-"""Encoder, classifier head and projection head (METHOD 1)."""
+"""The network: encoder, classifier head and projection head (docs/method.md, section 1)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,30 +15,37 @@ from scale_ray.models.student import DomainRole, Student, widen
 
 
 class Outputs(NamedTuple):
-    """Of B images and L locations an image (L = 1 when pooled); row i * L + l is location l of image i."""
+    """Outputs for B images with L locations each (L = 1 if pooled); row i * L + l is location l of image i.
 
-    logits: Tensor  # (B * L, K), float32 or better
-    features: Tensor | None  # (B * L, A), float32 or better, L2-normalised; None where no projection was asked for
-    hidden: Tensor | None = None  # (B * L, hidden_dim), float32 or better; None where it was not asked for
+    All are float32, or float64 if the network is.
+
+    Attributes:
+        logits: (B * L, K).
+        features: (B * L, A), projections, L2-normalised; None if they were not requested.
+        hidden: (B * L, hidden_dim), hidden layer of the classifier head; None if it was not requested.
+    """
+
+    logits: Tensor
+    features: Tensor | None
+    hidden: Tensor | None = None
 
 
 class Network(Student):
-    """A network that classifies images and projects them for contrast.
+    """A network that classifies images and projects them for the contrast terms.
 
-    The projection head serves training only: `state_for_prediction` leaves it out and `load_for_prediction` does
-    without it.
+    The projection head is used in training only: `state_for_prediction` omits it and `load_for_prediction` drops it.
 
-    With `batch_norm = domain` predictions for either domain take its own running statistics (DomainBatchNorm).
-    With `batch_norm = frozen` every BatchNorm, the heads' too, normalises with the running statistics that it starts
-    with, also in training mode; its scale and shift go on learning.
+    With `batch_norm=domain`, predictions for a domain use the running statistics of that domain (DomainBatchNorm).
+    With `batch_norm=frozen`, every BatchNorm, those of the heads included, normalises with its initial running
+    statistics, also in training mode; its scale and shift still learn.
 
     Args:
-        encoder: images (B, 3, H, W) -> feature map (B, D, H', W').
+        encoder: maps images (B, 3, H, W) to a feature map (B, D, H', W').
         feature_dim: D.
         num_classes: K.
-        config: sizes of the heads, the level of contrast, and whether BatchNorm is frozen.
-        precision: `bf16` runs every forward pass under autocast, predictions too: a trained network is measured as it
-            was trained. Parameters and outputs are float32.
+        config: widths of the heads, level of the contrast, and mode of BatchNorm.
+        precision: `bf16` runs every forward pass under autocast, predictions included, so that a network is evaluated
+            as it was trained. Parameters and outputs are float32.
     """
 
     projector: nn.Module | None
@@ -73,7 +80,13 @@ class Network(Student):
         return self
 
     def forward(self, images: Tensor, *, project: bool = False, hidden: bool = False) -> Outputs:
-        """Logits of images (B, 3, H, W); where asked for, projections, and the classifier head's hidden layer."""
+        """Compute the outputs for images (B, 3, H, W).
+
+        Args:
+            images: float, (B, 3, H, W).
+            project: also compute the projections.
+            hidden: also return the hidden layer of the classifier head.
+        """
         with self._autocast(images):
             rows = self._rows(self.encoder(images))
             bottleneck = self.classifier[:-1](rows) if hidden else None
@@ -87,26 +100,35 @@ class Network(Student):
     def forward_domains(
         self, source: Tensor, target: Tensor, *, project: bool = False, hidden: bool = False
     ) -> tuple[Outputs, Outputs]:
-        """Outputs of as many images of each domain: a forward a domain where BatchNorm is `separate`, else one."""
+        """Compute the outputs for B source and B target images, both (B, 3, H, W).
+
+        With `batch_norm` `separate` or `domain` each domain has a forward pass of its own; otherwise one forward pass
+        sees both. `project` and `hidden` are those of `forward`.
+        """
         if self.separate:
             of_source = self(source, project=project, hidden=hidden)
-            with self._seeing("target"):
+            with self._statistics_of("target"):
                 return of_source, self(target, project=project, hidden=hidden)
         both = self(torch.cat([source, target]), project=project, hidden=hidden)
-        # Frozen too: one forward for both gives what two would.
+        # With frozen BatchNorm, one forward pass gives the same as two.
         of_source, of_target = zip(*((None, None) if part is None else part.chunk(2) for part in both), strict=True)
         return Outputs(*of_source), Outputs(*of_target)
 
     def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
-        """Class logits (B, K) as `predict` gives them, and pooled encoder features h (B, D); float32 or better."""
-        with self._autocast(images), self._seeing(domain):
+        """Class logits (B, K) and pooled encoder features h (B, D), averaged over locations; float32 or better.
+
+        Args:
+            images: float, (B, 3, H, W).
+            domain: the domain of the images; it selects the running statistics with `batch_norm=domain`.
+        """
+        with self._autocast(images), self._statistics_of(domain):
             rows = self._rows(self.encoder(images))
             logits = widen(self.classifier(rows))
         return image_level(logits, len(images)), image_level(widen(rows), len(images))
 
     @contextmanager
-    def _seeing(self, domain: DomainRole) -> Iterator[None]:
-        """Tell BatchNorms that keep statistics by domain whose images come; without, they are the source's."""
+    def _statistics_of(self, domain: DomainRole) -> Iterator[None]:
+        """Let every DomainBatchNorm use the statistics of `domain` within the block; outside they use the source's."""
         layers = [layer for layer in batch_norms(self) if isinstance(layer, DomainBatchNorm)] if self.by_domain else []
         for layer in layers:
             layer.on_target = domain == "target"
@@ -120,13 +142,13 @@ class Network(Student):
         return torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _rows(self, feature_map: Tensor) -> Tensor:
-        """(B, D, H', W') -> (B, D) pooled, or (B * H' * W', D): a Linear over such rows is a 1x1 convolution."""
+        """(B, D, H', W') -> (B, D) if pooled, else (B * H' * W', D), on which a Linear is a 1x1 convolution."""
         if self.spatial:
             return feature_map.flatten(2).transpose(1, 2).flatten(0, 1)
         return feature_map.mean(dim=(2, 3))
 
     def running_statistics(self) -> list[Tensor]:
-        """BatchNorm's running means and variances that a worker moves by its own images alone."""
+        """Running means and variances of BatchNorm that a worker updates from its own images only."""
         if self.frozen:
             return []
         layers = [layer for layer in batch_norms(self) if not isinstance(layer, nn.SyncBatchNorm)]
@@ -137,23 +159,23 @@ class Network(Student):
         return {name: value for name, value in self.state_dict().items() if not name.startswith("projector.")}
 
     def load_for_prediction(self, state: dict[str, Tensor]) -> None:
-        """Load what `state_for_prediction` gave; the projection head is dropped."""
+        """Load what `state_for_prediction` returned, and drop the projection head."""
         self.projector = None
         self.load_state_dict(state)
 
 
 class FeatureNetwork(Network):
-    """A network on pooled features of a frozen encoder, (B, D) in place of images (model.encoder = frozen).
+    """A network whose input is pooled features (B, D) of a frozen encoder instead of images (`model.encoder=frozen`).
 
-    A trained bottleneck, Linear - BatchNorm - ReLU, lies below both heads: what they hang on must learn, or dist and
-    reg could not reach the classifier. It learns at the heads' rate.
+    A trained bottleneck, Linear - BatchNorm - ReLU, precedes both heads. Without a shared layer that learns, dist and
+    reg, which act on the projection head, could not influence the classifier. It learns at the heads' rate.
 
     Args:
         feature_dim: D of the frozen encoder.
         num_classes, config, precision: as in Network.
 
     Attributes:
-        feature_dim: width of the bottleneck.
+        feature_dim: width of the bottleneck, which is the dimension of the features in predictions.
     """
 
     def __init__(self, feature_dim: int, num_classes: int, config: ModelConfig, precision: Precision = "float32"):
@@ -172,15 +194,15 @@ def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """Every BatchNorm in `module`, the synchronised ones too."""
+    """All BatchNorm layers in `module`, synchronised ones included."""
     return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
 
 
 def image_level(values: Tensor, images: int) -> Tensor:
-    """(B * L, K) -> (B, K): the mean over an image's locations."""
+    """(B * L, K) -> (B, K): mean over the locations of each image; `images` is B."""
     return values.unflatten(0, (images, -1)).mean(dim=1)
 
 
 def per_location(values: Tensor, locations: int) -> Tensor:
-    """(B, ...) -> (B * L, ...): every location takes its image's value."""
+    """(B, ...) -> (B * L, ...): every location gets the value of its image; `locations` is L."""
     return torch.repeat_interleave(values, locations, dim=0) if locations > 1 else values

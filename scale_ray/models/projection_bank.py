@@ -1,24 +1,24 @@
-"""The last projections of every class: a memory bank of bounded size."""
+"""A memory bank with the last projections of every class."""
 
 import torch
 from torch import Tensor, nn
 
 
 class ProjectionBank(nn.Module):
-    """A ring of the newest features per class; buffers, so that it moves, saves and loads with a model.
+    """A ring buffer of the newest features per class, kept in buffers so that it moves, saves and loads with a model.
 
-    SePiCo's released code (https://github.com/BIT-DA/SePiCo) keeps as many, of a batch's class means: of pixels there
-    are many, of images there are not.
+    SePiCo's released code (https://github.com/BIT-DA/SePiCo) has a bank of the same size that stores the class means of
+    batches. It works on pixels, of which a batch has many; images are few, so that here every feature is stored.
 
     Args:
         num_classes: K.
         feature_dim: A.
-        size: M, features kept of a class.
+        size: M, the number of slots per class.
 
     Attributes:
         features: (K, M, A), float32.
-        count: (K,) int64, features ever put in per class.
-        filled: (K, M) bool, places that hold a feature.
+        count: (K,) int64, number of features stored so far per class, overwritten ones included.
+        filled: (K, M) bool, slots that hold a feature.
     """
 
     features: Tensor
@@ -35,13 +35,18 @@ class ProjectionBank(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Put features (N, A) of classes `labels` (N,) in, in their order, each in place of its class's oldest."""
+        """Store a batch in order, each feature replacing the oldest one of its class.
+
+        Args:
+            features: (N, A); detached here.
+            labels: (N,) int64, class of each feature.
+        """
         size = self.features.shape[1]
         members = nn.functional.one_hot(labels, len(self.count))
         order = members.cumsum(dim=0).gather(1, labels[:, None]).squeeze(1) - 1  # 0, 1, 2 … within the class
         total = members.sum(dim=0)
-        # More of one class than there are places: writes to one place have no order, so all write what the last would.
-        # To leave the others out would take their number, and a GPU's host would wait for it.
+        # If a class has more features than slots, several features map to one slot. As the order of such writes is
+        # undefined, each of them writes the last one's value. Dropping the others would need their number on the host.
         last = order + (total[labels] - 1 - order) // size * size
         by_class = labels.argsort(stable=True)
         newest = by_class[(total.cumsum(dim=0) - total)[labels] + last]

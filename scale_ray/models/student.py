@@ -1,4 +1,4 @@
-"""What the training loop and the evaluator ask of a model that is trained."""
+"""The interface of a trained model for the training loop and the evaluator."""
 
 from abc import ABC, abstractmethod
 from typing import Literal
@@ -10,11 +10,11 @@ DomainRole = Literal["source", "target"]
 
 
 class Student(nn.Module, ABC):
-    """A model that names the class of an image.
+    """A model that classifies images.
 
     Attributes:
-        encoder: the part that learns at optim.encoder_factor, and that execution may compile.
-        feature_dim: D.
+        encoder: the part whose learning rate is multiplied by `optim.encoder_factor`, and that may be compiled.
+        feature_dim: D, the dimension of its features.
     """
 
     encoder: nn.Module
@@ -22,24 +22,26 @@ class Student(nn.Module, ABC):
 
     @abstractmethod
     def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
-        """Class logits (B, K) and encoder features (B, D) of images (B, 3, H, W); float32 or better.
+        """Class logits (B, K) and encoder features (B, D); float32 or better.
 
-        `domain` is whose images these are, for a student that tells domains apart.
+        Args:
+            images: float, (B, 3, H, W).
+            domain: the domain of the images, for students that treat the domains differently.
         """
 
     def predict(self, images: Tensor) -> Tensor:
-        """Class logits (B, K)."""
+        """Class logits (B, K) of target images (B, 3, H, W)."""
         return self.predict_with_features(images)[0]
 
     def running_statistics(self) -> list[Tensor]:
-        """Running statistics that a worker moves by its own images alone."""
+        """Running statistics that a worker updates from its own images only."""
         return []
 
     def state_for_prediction(self) -> dict[str, Tensor]:
-        """What of the state a stored model needs."""
+        """The part of the state dict that prediction needs; a stored model consists of it."""
         return self.state_dict()
 
 
 def widen(values: Tensor) -> Tensor:
-    """Half precision to float32; float64 stays."""
+    """Convert half precision to float32; float32 and float64 are returned unchanged."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""The teacher: a slow copy of the student that is never optimised (METHOD 1)."""
+"""The teacher: a moving average of the student that is never optimised (docs/method.md, section 1)."""
 
 from itertools import chain
 
@@ -12,13 +12,13 @@ from scale_ray.models.network import Network, batch_norms
 class Teacher(AveragedModel):
     """theta' <- a theta' + (1 - a) theta with a = min(1 - 1/(t + 1), alpha), for parameters and BatchNorm buffers.
 
-    Starts as a copy of the student. In its forward passes, BatchNorm uses the batch's own statistics and leaves the
-    running ones alone, dropout is off: with running statistics of mixed domains pseudo-labels collapsed. After
-    `eval()` it predicts with running statistics like any model. Where the student's BatchNorm is frozen so is the
-    teacher's: both normalise alike, always.
+    It starts as a copy of the student. In its forward passes BatchNorm uses the statistics of the batch and does not
+    update the running ones, and dropout is off: with running statistics of mixed domains the pseudo-labels collapsed.
+    After `eval()` it predicts with running statistics, like any model. If the student's BatchNorm is frozen, the
+    teacher's is too, and both always normalise in the same way.
 
     Args:
-        student: copied, heads too.
+        student: the network to copy, heads included.
         momentum: alpha.
     """
 
@@ -27,7 +27,7 @@ class Teacher(AveragedModel):
     def __init__(self, student: Network, momentum: float):
         super().__init__(student, use_buffers=True)
         self._momentum = momentum
-        # n_averaged, which is the state, as a number: to read that one off a GPU would make every step wait for it.
+        # The number in n_averaged, kept on the host: reading that buffer from a GPU would make every step wait.
         self._updates = 0
         self.register_load_state_dict_post_hook(_read_updates)
         self.requires_grad_(False)
@@ -35,12 +35,12 @@ class Teacher(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """What AveragedModel's does with `multi_avg_fn`, without its reads of n_averaged."""
+        """Update from the student `model`, as AveragedModel does with `multi_avg_fn`, without reading n_averaged."""
         averaged: list[tuple[Tensor, Tensor]] = []
         copied: list[tuple[Tensor, Tensor]] = []
-        of_both = (chain(each.parameters(), each.buffers()) for each in (self.module, model))
-        for mine, theirs in zip(*of_both, strict=True):
-            # The first update copies; BatchNorm's counts of batches are no quantities to average.
+        tensors = (chain(each.parameters(), each.buffers()) for each in (self.module, model))
+        for mine, theirs in zip(*tensors, strict=True):
+            # The first update copies. Integer buffers, BatchNorm's counts of batches, are always copied.
             (averaged if self._updates and mine.is_floating_point() else copied).append((mine, theirs))
         if averaged:
             keep = min(1 - 1 / (self._updates + 1), self._momentum)
@@ -51,13 +51,13 @@ class Teacher(AveragedModel):
         self._updates += 1
 
     def label_mode(self) -> None:
-        """Ready for pseudo-labelling: BatchNorm on batch statistics, everything else in evaluation mode."""
+        """Switch to the mode for pseudo-labels: BatchNorm uses batch statistics, all else is in evaluation mode."""
         self.eval()
         if self.module.frozen:
             return
         for layer in batch_norms(self):
             layer.train()
-            # Without tracking, a training forward normalises by the batch and touches no buffer.
+            # Without tracking, a forward pass in training mode normalises by the batch and changes no buffer.
             layer.track_running_stats = False
 
 

@@ -1,4 +1,4 @@
-"""A process made ready to train: device, threads, determinism, and the freshly initialised method."""
+"""Preparation of a process for training: device, threads, determinism, and the freshly initialised method."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ import torch
 from torch.nn import SyncBatchNorm
 
 from scale_ray.config import ConfigError, Execution, TrialConfig
-from scale_ray.methods import METHODS, Method, Setting
+from scale_ray.methods import METHODS, Method, MethodContext
 from scale_ray.training.seeding import step_seed
 from scale_ray.workers import ALONE, Workers
 
@@ -25,44 +25,55 @@ def build_method(
     workers: Workers = ALONE,
     classes: Sequence[str] = (),
 ) -> Method:
-    """The method with a freshly initialised student, a function of config, classes' names and seed."""
-    setting = Setting(config, num_classes, steps_per_epoch, workers, tuple(classes))
+    """Build the config's method with a freshly initialised student.
+
+    The result is a function of the config (the seed included) and the names of the classes. Torch's global generator is
+    seeded here.
+
+    Args:
+        config: the trial.
+        num_classes: K.
+        steps_per_epoch: steps in which as many source images are drawn as there are.
+        workers: the processes that train this trial together.
+        classes: names of the K classes, in the order of the labels.
+    """
+    context = MethodContext(config, num_classes, steps_per_epoch, workers, tuple(classes))
     torch.manual_seed(step_seed(config.seed, "initialisation", 0))
-    student = METHODS[config.method].build_student(setting)
+    student = METHODS[config.method].build_student(context)
     if _synchronises(config):
         student = SyncBatchNorm.convert_sync_batchnorm(student)
-    return METHODS[config.method](student, setting)
+    return METHODS[config.method](student, context)
 
 
-def place(method: Method, device: torch.device, execution: Execution) -> None:
-    """Move a method to its device, in the memory layout asked for; compile its encoders where that is asked for."""
+def move_to_device(method: Method, device: torch.device, execution: Execution) -> None:
+    """Move a method to its device. `execution` sets the memory layout and whether the encoders are compiled."""
     method.to(device)
     if execution.channels_last:
         method.to(memory_format=torch.channels_last)
     if execution.compile:
-        # What was compiled for an earlier training counts towards torch's limit of recompilations.
+        # Otherwise code compiled for an earlier training would count towards torch's limit of recompilations.
         torch.compiler.reset()
-        # In place, and the encoders alone: names in a state dict stay, and heads and losses are small.
+        # Compiled in place, so that names in the state dict do not change. Heads and losses are too small to gain.
         method.student.encoder.compile()
         if method.teacher is not None:
             method.teacher.module.encoder.compile()
 
 
 def check_workers(config: TrialConfig, workers: Workers, device: torch.device) -> None:
-    """Refuse to train with other processes than the config says, or where they cannot do what it says.
+    """Check that this process group can train the config.
 
     Raises:
-        ConfigError: another number of workers, or BatchNorm to be synchronised on a CPU.
+        ConfigError: the number of workers is not that of the config, or BatchNorm is to be synchronised on a CPU.
     """
     if workers.size != config.parallel.workers:
         raise ConfigError(
-            f"parallel.workers={config.parallel.workers}, but {workers.size} in this process group: start as many "
-            f"processes, or set parallel.workers to {workers.size}"
+            f"parallel.workers={config.parallel.workers}, but this process group has {workers.size}: start "
+            f"{config.parallel.workers} processes, or set parallel.workers to {workers.size}"
         )
     if _synchronises(config) and device.type != "cuda":
         raise ConfigError(
-            f"parallel.sync_batch_norm works on GPUs only, and this worker's device is {device.type!r}: set it to "
-            "false, or model.batch_norm to 'frozen'"
+            f"parallel.sync_batch_norm works on GPUs only, but this worker's device is {device.type!r}: set it to "
+            "false, or set model.batch_norm to 'frozen'"
         )
 
 
@@ -72,10 +83,10 @@ def _synchronises(config: TrialConfig) -> bool:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; `auto` is the GPU where there is one.
+    """The torch device of a name; `auto` is the GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device does not exist on this machine.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -90,35 +101,43 @@ def find_device(name: str) -> torch.device:
 
 
 def configure_torch(threads: int) -> None:
-    """Set the process up for training that is bit-equal from run to run."""
+    """Configure this process so that training gives the same bits in every run.
+
+    Args:
+        threads: CPU threads that torch may use.
+    """
     torch.set_num_threads(threads)
     _keep_freed_memory()
-    # cuBLAS needs this for deterministic products; it reads it when its first handle is made.
+    # cuBLAS needs this for deterministic products and reads it when its first handle is created.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    # Nothing here reads memory before writing it; filling it first cost 7 % of a step.
+    # No code here reads memory before writing it, and filling new memory cost 7 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """For a process that computes now and then only waits: at the end all that is free goes back to the system."""
+    """Keep freed memory for reuse within the block, and return all of it to the system at the end.
+
+    For a process that computes for a while and then only waits.
+    """
     _keep_freed_memory()
     try:
         yield
     finally:
         if (libc := _glibc()) is not None:
-            libc.mallopt(_M_MMAP_MAX, 65536)  # glibc's own
+            libc.mallopt(_M_MMAP_MAX, 65536)  # these two are glibc's defaults
             libc.mallopt(_M_TRIM_THRESHOLD, 128 * 1024)
             libc.malloc_trim(0)
 
 
 def _keep_freed_memory() -> None:
-    """Keep what tensors on the CPU free, for the next ones, instead of giving it back to the system each time.
+    """Make glibc keep the memory that CPU tensors free, instead of returning it to the system each time.
 
-    glibc maps every large block anew, and the kernel clears its pages: half the time of a convolution on 64 images.
-    No result changes; other systems' allocators have no such switch (https://man7.org/linux/man-pages/man3/mallopt.3.html).
+    By default glibc maps every large block anew and the kernel clears its pages, which took half the time of a
+    convolution on 64 images. Results do not change. Other allocators have no such option
+    (https://man7.org/linux/man-pages/man3/mallopt.3.html).
     """
     if (libc := _glibc()) is not None:
         libc.mallopt(_M_MMAP_MAX, 0)
@@ -130,5 +149,5 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def describe_device(device: torch.device) -> str:
-    """As a record names it: the GPU's model, or `cpu`."""
+    """The device as records name it: the model of the GPU, or `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -42,7 +42,7 @@ from scale_ray.training.setup import (
     configure_torch,
     describe_device,
     find_device,
-    place,
+    move_to_device,
 )
 from scale_ray.training.stages import Stage, alone
 from scale_ray.workers import Workers
@@ -223,7 +223,7 @@ class Training:
             workers=workers,
         )
         self.method = build_method(config, num_classes, self._batches.steps_per_epoch, workers, source.classes)
-        place(self.method, device, execution or Execution())
+        move_to_device(self.method, device, execution or Execution())
 
     def run(
         self,

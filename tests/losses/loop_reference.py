@@ -1,4 +1,7 @@
-"""The loss functions again, slowly: plain Python numbers, one query and one class at a time (METHOD 3)."""
+"""Slow reference implementations of the losses: plain Python numbers, one query and one class at a time.
+
+Definitions: docs/method.md, section 3.
+"""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""DistCL and ProtoCL: METHOD 3's facts, in float64."""
+"""DistCL and ProtoCL: the facts of docs/method.md, section 3, in float64."""
 
 import math
 

@@ -1,8 +1,9 @@
-"""What every entry of LOSSES keeps to; a new term is tested here by being in the dict."""
+"""Conformity tests that every entry of LOSSES must pass; a new entry is tested without further code."""
 
 import doctest
 import importlib
 from dataclasses import fields, replace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -111,6 +112,31 @@ def test_a_term_names_no_need_that_it_does_not_have(term: LossTerm, config: Loss
     for need in term.needs:
         with pytest.raises(AssertionError, match="needs"):
             term.compute(only(step_tensors(config), term.needs - {need}), config)
+
+
+class Recorder:
+    """Stands for a LossesConfig and records the names of the fields that are read."""
+
+    def __init__(self, config: LossesConfig):
+        self._config = config
+        self.read: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.read.add(name)
+        return getattr(self._config, name)
+
+
+@every_term
+def test_a_term_reads_exactly_the_settings_that_it_lists(term: LossTerm) -> None:
+    """None beyond `reads`, in any config; and each of them in some config."""
+    assert term.reads <= LossesConfig.model_fields.keys()
+    read_in_any: set[str] = set()
+    for config in CONFIGS.values():
+        recorder = Recorder(config)
+        term.compute(only(step_tensors(config), term.needs), cast(LossesConfig, recorder))
+        assert recorder.read <= term.reads
+        read_in_any |= recorder.read
+    assert read_in_any == term.reads
 
 
 @every_config
@@ -289,7 +315,7 @@ def test_tensors_of_another_size_are_refused(term: LossTerm) -> None:
 
 
 def test_the_terms_that_see_the_target_wait_for_the_statistics() -> None:
-    """METHOD 2: ce and ssl act from step 0, both contrast terms after the warm-up."""
+    """docs/method.md, section 2: ce and ssl act from step 0, dist and reg after the warm-up."""
     assert {name: term.after_warmup for name, term in LOSSES.items()} == {
         "ce": False,
         "ssl": False,

@@ -1,4 +1,4 @@
-"""L_reg: METHOD 3's facts, in float64."""
+"""L_reg: the facts of docs/method.md, section 3, in float64."""
 
 import math
 

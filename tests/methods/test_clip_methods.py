@@ -176,9 +176,9 @@ def test_daprompts_losses_one_image_at_a_time(clip_config: TrialConfig) -> None:
             student.encoder(each[place : place + 1]).features for each in (source.images, target.weak)
         )
         expected["ce"] -= (both @ of_source[0] / temperature).log_softmax(dim=0)[source.labels[place]].item() / 6
-        naive = (student.naive_features @ of_target[0] / temperature).softmax(dim=0)
-        if naive.max() > 0.6:
-            label = 3 + int(naive.argmax())
+        zero_shot = (student.zero_shot_features @ of_target[0] / temperature).softmax(dim=0)
+        if zero_shot.max() > 0.6:
+            label = 3 + int(zero_shot.argmax())
             expected["prompt"] -= (both @ of_target[0] / temperature).log_softmax(dim=0)[label].item() / 6
     assert {term: loss.item() for term, loss in output.losses.items()} == pytest.approx(expected, rel=1e-4)
     assert output.weights == {"prompt": 1.0}
@@ -226,7 +226,7 @@ def test_what_it_cannot_honour_is_refused(name: str, clip_config: TrialConfig) -
         with pytest.raises(ConfigError, match=words):
             check_trial(config.replace(changes))
     if name != "daprompt":
-        with pytest.raises(ConfigError, match="makes no pseudo-labels"):
+        with pytest.raises(ConfigError, match=r"pseudo-labels, and method .* makes none"):
             check_trial(config.replace({"data.class_balance": "both"}))
 
 

@@ -1,4 +1,4 @@
-"""One suite that every entry of METHODS must pass. On two workers: tests/training/test_parallel.py."""
+"""Conformity tests that every entry of METHODS must pass. For two workers see tests/training/test_parallel.py."""
 
 import dataclasses
 from pathlib import Path
@@ -267,7 +267,7 @@ def test_every_method_on_images_trains_on_a_frozen_encoders_features(
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "scale"])
 def test_a_baseline_refuses_loss_terms(name: str, tiny_config: TrialConfig) -> None:
-    with pytest.raises(ConfigError, match=rf"'{name}' trains with ce alone.*ce\+ssl.*method='scale'"):
+    with pytest.raises(ConfigError, match=rf"'{name}' trains with ce alone.*ce\+ssl.*method to 'scale'"):
         check_trial(of_method(tiny_config, name).replace({"losses.terms": "ce+ssl"}))
 
 
@@ -281,7 +281,9 @@ def test_a_baseline_refuses_what_it_cannot_do(name: str, tiny_config: TrialConfi
         assert build(balanced).step(0, source_batch(), target_batch()).pseudo_labels is not None
         check_trial(balanced)
     else:
-        with pytest.raises(ConfigError, match=r"makes no pseudo-labels.*write 'source'"):
+        with pytest.raises(
+            ConfigError, match=r"pseudo-labels, and method .* makes none: set data.class_balance to 'source'"
+        ):
             check_trial(balanced)
 
 

@@ -1,4 +1,4 @@
-"""Streamed statistics are those of the whole data (METHOD 4)."""
+"""Streamed statistics are those of the whole data (docs/method.md, section 4)."""
 
 from functools import reduce
 

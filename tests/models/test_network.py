@@ -103,7 +103,7 @@ def test_running_statistics_are_those_of_every_batch_norm() -> None:
 
 @LEVELS
 def test_the_heads_are_those_of_the_method(level: str) -> None:
-    """METHOD 1: Linear, BatchNorm, ReLU, Linear."""
+    """docs/method.md, section 1: Linear, BatchNorm, ReLU, Linear."""
     model = network(level)
     for head, outputs in ((model.classifier, CLASSES), (model.projector, 6)):
         assert isinstance(head, nn.Sequential)

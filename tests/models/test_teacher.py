@@ -1,4 +1,4 @@
-"""The teacher's average, and what its forward passes leave alone (METHOD 1)."""
+"""The teacher's average, and what its forward passes leave unchanged (docs/method.md, section 1)."""
 
 import pytest
 import torch

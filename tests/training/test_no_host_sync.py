@@ -20,7 +20,7 @@ from scale_ray.methods.clip import ClipMethod
 from scale_ray.models import Network
 from scale_ray.training.loop import _Meter, _optimiser, _train_step
 from scale_ray.training.seeding import generator
-from scale_ray.training.setup import build_method, place
+from scale_ray.training.setup import build_method, move_to_device
 
 CLASSES, STEPS = 3, 3
 ON_IMAGES = [name for name, method in METHODS.items() if not issubclass(method, ClipMethod)]
@@ -39,7 +39,7 @@ def train_without_numbers(config: TrialConfig) -> tuple[Method, _Meter]:
     meta = torch.device("meta")
     batches = Batches(config, source, UnlabelledImages(images), CLASSES, partial(generator, 0), meta)
     method = build_method(config, CLASSES, batches.steps_per_epoch)
-    place(method, meta, Execution())
+    move_to_device(method, meta, Execution())
     optimiser, meter = _optimiser(method, config.optim), _Meter()
     for step in range(STEPS):
         meter.add(*_train_step(config, method, method, batches, optimiser, step))

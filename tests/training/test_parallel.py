@@ -278,7 +278,7 @@ def test_other_workers_than_the_config_says_are_refused(tiny_config: TrialConfig
     config = tiny_config.replace({"parallel.workers": 2})
     source, targets = open_data(config, [config.data.target], tiny_root)
     with pytest.raises(
-        ConfigError, match=r"parallel.workers=2, but 1 in this process group.*set parallel.workers to 1"
+        ConfigError, match=r"parallel.workers=2, but this process group has 1.*set parallel.workers to 1"
     ):
         Training(config, source, targets, CPU)
 

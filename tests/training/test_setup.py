@@ -10,7 +10,7 @@ from gloo import run_together
 
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.training.resolve import open_data
-from scale_ray.training.setup import build_method, place
+from scale_ray.training.setup import build_method, move_to_device
 from scale_ray.training.trial import Training
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def assert_near(found: dict[str, Any], expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_memory_layout_is_as_asked(tiny_config: TrialConfig, channels_last: bool) -> None:
     method = build_method(tiny_config, 3, 5)
-    place(method, CPU, Execution(channels_last=channels_last))
+    move_to_device(method, CPU, Execution(channels_last=channels_last))
     weight = method.student.encoder[1][0].weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
     assert weight.is_contiguous() != channels_last
