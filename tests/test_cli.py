@@ -199,7 +199,7 @@ def test_an_interrupted_training_ends_with_130_and_goes_on(images: Path, tmp_pat
             if line.startswith("step 10:"):
                 process.send_signal(signal.SIGINT)
                 break
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate()
     assert process.returncode == 130
     assert out.splitlines()[-1] == "interrupted: the same command goes on from the last checkpoint"
     assert "Traceback" not in err
