@@ -1,7 +1,7 @@
-"""What a finished trial leaves: one record, done or failed.
+"""Records: every finished trial leaves one, done or failed.
 
-`result` is a function of the config, the data and the machine, bit for bit; what may differ between two runs of the
-same trial (time, host, versions) is in `provenance` and nowhere else.
+`result` is a function of the config, the data and the machine, bit for bit. Everything that may differ between two runs
+of the same trial (time, host, versions) is in `provenance`.
 """
 
 import platform
@@ -20,15 +20,15 @@ from scale_ray.config import RECIPE_VERSION, ConfigError, TrialConfig, check_nam
 
 SCHEMA_VERSION = 1
 
-# The scores of a point and of a result, by name; scale_ray/training/validators.py computes them.
+# Names of the scores of a curve's point and of a result. scale_ray/training/validators.py computes them.
 VALIDATOR_NAMES = ("source_val", "entropy", "im", "snd", "bnm", "dev")
 
-# The one "validator" that reads target labels: target_accuracy. It is there to measure the others, never a default.
+# The only "validator" that reads target labels: target_accuracy. It measures the others and is never a default.
 ORACLE = "oracle"
 
-_ROW = re.compile(r"\[\n\s+\d+(?:,\n\s+\d+)*\n\s+\]")  # integers alone; no string of JSON holds a line's end
+_ROW = re.compile(r"\[\n\s+\d+(?:,\n\s+\d+)*\n\s+\]")  # a list of integers only; JSON strings contain no line breaks
 
-# Who ran the training: `scale-ray train`, a Ray Tune trial, or workers of Ray Train.
+# What ran the training: the process of `scale-ray train`, a Ray Tune trial, or workers of Ray Train.
 Runner = Literal["process", "ray tune", "ray train"]
 
 
@@ -37,7 +37,7 @@ class _Part(BaseModel):
 
 
 class CurvePoint(_Part):
-    """The state of a training after `step` steps. Accuracies are percent; losses are means since the last point."""
+    """The state of a training after `step` steps. Accuracies are in percent; losses are means since the last point."""
 
     step: int
     target_accuracy: float
@@ -45,12 +45,12 @@ class CurvePoint(_Part):
     source_val_accuracy: float
     losses: dict[str, float]
     kept_fraction: float | None  # share of target images whose pseudo-label passed the threshold
-    kept_accuracy: float | None = None  # percent right of the pseudo-labels that passed it; since the last point, too
+    kept_accuracy: float | None = None  # percentage of these that are correct, since the last point
     validators: dict[str, float] = {}  # label-free scores of the student, higher is better; empty in older records
 
 
 class Result(_Part):
-    """The numbers of a finished training. Accuracies are percent, of the last iterate (METHOD 7)."""
+    """The numbers of a finished training. Accuracies are in percent, of the last iterate (docs/method.md, 7)."""
 
     target_accuracy: float  # student, whole target domain
     teacher_accuracy: float | None  # None where the method keeps no teacher
@@ -72,17 +72,16 @@ class Failure(_Part):
 
 
 class Provenance(_Part):
-    """Where, when and with what a record was made."""
+    """Where and when a record was made, and with which software."""
 
     started: str  # ISO 8601, UTC
-    wall_seconds: float  # training and evaluation over all sessions and stages; of a failed trial, its last one
-    charged_seconds: float | None = (
-        None  # the same, the time of a shared stage divided by its cells: sums to what a study took
-    )
-    shared_steps: int = 0  # of all steps, those that were trained once for several cells
+    wall_seconds: float  # training and evaluation, over all sessions and stages; for a failed trial, its last session
+    # Like wall_seconds, with the time of a shared stage divided among its cells, so that the sum is the study's time.
+    charged_seconds: float | None = None
+    shared_steps: int = 0  # how many of the steps were trained once for several cells
     runner: Runner = "process"
     workers: int = 1  # processes that trained together
-    backend: str | None = None  # what joined them: nccl or gloo
+    backend: str | None = None  # of their communication: nccl or gloo
     host: str
     device: str
     threads: int
@@ -105,16 +104,16 @@ class Record(_Part):
     provenance: Provenance
 
     def to_json(self) -> str:
-        """Readable JSON, keys in declared order, a row of a matrix on one line."""
-        # One count a line would make a confusion matrix of 65 classes four times as long, and slow to read.
+        """Readable JSON, with keys in declared order and each row of a matrix on one line."""
+        # One count per line would make a confusion matrix of 65 classes four times as long, and slow to read.
         return _ROW.sub(lambda row: re.sub(r"\s+", " ", row[0]), self.model_dump_json(indent=1)) + "\n"
 
 
 def score(measured: CurvePoint | Result, validator: str) -> float:
-    """What a validator says of a point or a result, by its name; of `oracle`, the target accuracy.
+    """The score that a validator gave a curve's point or a result; for `oracle`, the target accuracy.
 
     Raises:
-        ConfigError: no such validator, or a record that is older than it.
+        ConfigError: there is no such validator, or the record is older than it.
     """
     check_name("validator", validator, [*VALIDATOR_NAMES, ORACLE])
     if validator == ORACLE:
@@ -130,7 +129,7 @@ def now() -> str:
 
 
 def provenance(*, wall_seconds: float, charged_seconds: float | None = None, **facts: Any) -> Provenance:
-    """Provenance of a trial that ran in this process; `facts` are the other fields that only the caller knows."""
+    """Provenance of a trial that ran in this process. `facts` are the remaining fields, which only the caller knows."""
     commit, dirty = _git_state()
     return Provenance(
         wall_seconds=round(wall_seconds, 3),
@@ -156,13 +155,13 @@ def _versions() -> dict[str, str]:
 
 @cache
 def _git_state() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this package runs from; (None, None) for an installed wheel or without git."""
+    """Commit of the checkout that this package runs from; (None, None) for an installed wheel, or if git is missing."""
     folder = Path(__file__).resolve().parents[1]
     if not (folder / ".git").exists() or shutil.which("git") is None:
         return None, None
 
     def git(*arguments: str) -> Any:
-        # Without optional locks: the user may commit in this checkout while trials start.
+        # No optional locks: they could disturb a commit that the user makes while trials start.
         command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -5,6 +5,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 from s3_server import S3Server, s3_server
 from tiny_trial import TINY
@@ -14,6 +15,10 @@ from xdist.scheduler import LoadScopeScheduling
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.store import Store
 from scale_ray.training.trial import run_trial
+
+# Hypothesis fails an example that takes longer than 200 ms, which any example does on a busy machine.
+settings.register_profile("any speed", deadline=None)
+settings.load_profile("any speed")
 
 USES_RAY = {"sweep", "tuning", "cluster", "test_cli.py"}  # starts Ray, or asks whether the machine has a cluster
 

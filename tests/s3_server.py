@@ -1,4 +1,4 @@
-"""moto's S3 on loopback, with a bucket, and a switch that makes it fail for a while."""
+"""A local S3 server by moto, with a bucket and switches that make it fail."""
 
 import itertools
 import logging
@@ -16,31 +16,31 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class S3Server:
-    """An S3 server in this process; `s3_server` makes the bucket."""
+    """An S3 server in this process; `s3_server` creates the bucket."""
 
     bucket = "bucket"
-    _places = itertools.count()  # of all servers: what moto keeps, it keeps for the whole process
+    _prefixes = itertools.count()  # shared by all servers, because moto's content belongs to the whole process
 
     def __init__(self, port: int = 0) -> None:
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line a request
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no log line per request
         self._moto: Application = DomainDispatcherApplication(create_backend_app)
         self._writing = threading.Lock()
         self._failing = threading.Event()
-        self.requests = 0  # how many arrived, failed ones too
-        self.lose_answers = 0  # of so many PUTs from now on, the answer is lost after the deed
-        self.terse = False  # as servers that do not name the condition which failed
-        self.unconditional = False  # as old servers that do not know conditional PUTs
+        self.requests = 0  # number of requests received, failed ones included
+        self.lose_answers = 0  # for this many PUTs from now on, the reply is lost after the write
+        self.terse = False  # behave like a server that does not name the failed condition
+        self.unconditional = False  # behave like an old server that ignores the condition of a PUT
         self._server = make_server("127.0.0.1", port, self._answer, threaded=True, request_handler=MotoRequestHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         self.endpoint = f"http://127.0.0.1:{self._server.port}"
 
     def new_url(self) -> str:
-        """A place in the bucket that nothing else uses."""
-        return f"s3://{self.bucket}/place-{next(self._places)}"
+        """A prefix of the bucket that nothing else uses."""
+        return f"s3://{self.bucket}/prefix-{next(self._prefixes)}"
 
     def environment(self) -> dict[str, str]:
-        """What a process needs to reach it."""
+        """Environment variables that a process needs to reach the server."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "nobody",
@@ -52,7 +52,7 @@ class S3Server:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Answer 503 to everything."""
+        """Answer every request with 503."""
         self._failing.set()
         try:
             yield
@@ -60,7 +60,7 @@ class S3Server:
             self._failing.clear()
 
     def fail_for(self, seconds: float) -> None:
-        """Answer 503 to everything for a while, from now on."""
+        """Answer every request with 503 for this long, from now on."""
         self._failing.set()
         threading.Timer(seconds, self._failing.clear).start()
 
@@ -78,7 +78,7 @@ class S3Server:
             return self._moto(environ, start_response)
         if self.unconditional:
             environ.pop("HTTP_IF_NONE_MATCH", None)
-        # S3 decides a conditional PUT atomically; moto looks first and writes then.
+        # S3 checks the condition of a PUT atomically; moto checks first and writes then, so writes are serialised here.
         with self._writing:
             if self.lose_answers:
                 self.lose_answers -= 1
@@ -95,7 +95,7 @@ def _unavailable(start_response: Callable[..., Any]) -> Iterable[bytes]:
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """A server with an empty bucket, and the environment in which this process and its children reach it."""
+    """A server with an empty bucket; the environment of this process and its children points to it."""
     server = S3Server()
     try:
         with pytest.MonkeyPatch.context() as patch:

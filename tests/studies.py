@@ -1,4 +1,4 @@
-"""Studies run as a person would run them: through the command, in a process of their own."""
+"""Studies and searches as a person runs them: through the command, in a process of their own."""
 
 import json
 import subprocess
@@ -11,10 +11,14 @@ from tiny_trial import TINY
 
 from scale_ray.store import Store
 
-COMBINATIONS = "ce,ce+ssl+dist+reg"
-STEPS = 160  # seconds a cell: long enough to be killed in the middle
+# Seconds after which a command, or the wait for something in it, is given up. It ends a test that hangs and is no
+# measure of speed: a busy machine can be ten times slower than an idle one.
+LIMIT = 1200
 
-# What the study does not choose by options of their own.
+COMBINATIONS = "ce,ce+ssl+dist+reg"
+STEPS = 160  # some seconds per cell: long enough to be killed in the middle
+
+# Fields of the tiny trial that the commands below do not set by an option.
 SETTINGS = [
     text
     for path, value in TINY.items()
@@ -24,7 +28,7 @@ SETTINGS = [
 
 
 def command(root: Path, store: Path | str, *more: str, address: str | None = "local") -> list[str]:
-    """What a person types; `address` None leaves it to the study where Ray is."""
+    """The command line of a study; with `address` None, the study finds Ray by itself."""
     return [
         *(sys.executable, "-m", "scale_ray.cli", "ablate", "--benchmark", "image_folder", "--root", str(root)),
         *(() if address is None else ("--address", address)),
@@ -35,20 +39,53 @@ def command(root: Path, store: Path | str, *more: str, address: str | None = "lo
 
 
 def run(root: Path, store: Path | str, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(root, store, *more), capture_output=True, text=True, timeout=240, check=False)
+    return finish(command(root, store, *more))
+
+
+SPACE = ("losses.threshold=0.3|0.4|0.5", "losses.temperature=float:0.03:1:log")
+
+
+def search_command(root: Path, store: Path, *more: str, trials: int = 4, steps: int = 12) -> list[str]:
+    """The command line of a search."""
+    settings = [text for text in SETTINGS[1::2] if not text.startswith("losses.threshold=")]
+    return [
+        *(sys.executable, "-m", "scale_ray.cli", "tune", "--benchmark", "image_folder", "--root", str(root), "--local"),
+        *("--store", str(store), "--pairs", "plain:inverted", "--name", "search", "--trials", str(trials)),
+        *(text for space in SPACE for text in ("--space", space)),
+        *(text for setting in settings for text in ("--set", setting)),
+        *("--set", f"optim.steps={steps}", *more),
+    ]
+
+
+def run_search(
+    root: Path, store: Path, *more: str, trials: int = 4, steps: int = 12
+) -> subprocess.CompletedProcess[str]:
+    return finish(search_command(root, store, *more, trials=trials, steps=steps))
+
+
+def finish(line: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(line, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
 def results(store: Path | str) -> dict[str, str]:
-    """Record id -> all that must be the same in two runs of a trial."""
+    """Record id -> everything that two runs of a trial must have in common."""
     return {record.id: record.model_dump_json(exclude={"provenance"}) for record in Store(store).records()}
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + LIMIT
     while not condition():
         assert process.poll() is None, "the study ended before the moment to kill it came"
         assert time.monotonic() < deadline, "the moment to kill the study never came"
         time.sleep(0.02)
+
+
+def wait_for_end(pids: list[int]) -> None:
+    """Wait until trials have seen their driver die and have ended; nothing may write to the store after that."""
+    deadline = time.monotonic() + LIMIT
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a trial outlived its driver"
+        time.sleep(0.1)
 
 
 def descendants(pid: int) -> Iterator[tuple[int, str]]:

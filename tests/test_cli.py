@@ -200,7 +200,7 @@ def test_an_interrupted_training_ends_with_130_and_goes_on(images: Path, tmp_pat
             if line.startswith("step 10:"):
                 process.send_signal(signal.SIGINT)
                 break
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate()
     assert process.returncode == 130
     assert out.splitlines()[-1] == "interrupted: the same command goes on from the last checkpoint"
     assert "Traceback" not in err
@@ -303,7 +303,7 @@ def test_temperature_zero_is_refused() -> None:
         (["--method", "scael"], ["unknown method 'scael'", "did you mean 'scale'?"]),
         (["--weights", "nowhere.pt"], ["no file '", "nowhere.pt'", "the path of a state dict"]),
         (["--config", "nowhere.json"], ["--config nowhere.json: cannot be read as JSON"]),
-        (["--store", "hdfs://bucket/runs"], ["no store can be on hdfs://", "give a folder, s3:// or gs://"]),
+        (["--store", "hdfs://bucket/runs"], ["hdfs:// is not supported", "give a folder, s3:// or gs://"]),
     ],
 )
 def test_other_wrong_inputs_are_refused(arguments: list[str], words: list[str]) -> None:
@@ -677,7 +677,7 @@ def test_report_and_status_of_a_remote_store(
         texts = {(tmp_path / folder / name).read_text() for folder in ("report", "elsewhere", "of_local")}
         assert len(texts) == 1
     assert command("status", remote.location).out.splitlines()[1].split() == ["s", "0", "0", "0", "0", "0"]
-    refused(command("status", "s3://bucket/nothing"), "store s3://bucket/nothing: no such place", "check the path")
+    refused(command("status", "s3://bucket/nothing"), "store s3://bucket/nothing: no such prefix", "check the path")
 
 
 # data

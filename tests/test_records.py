@@ -1,4 +1,4 @@
-"""Records: what a trial leaves, readable by people and by later versions of this file alone."""
+"""Records: readable by people, and by later versions of scale_ray."""
 
 import json
 import os

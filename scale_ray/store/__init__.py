@@ -1,4 +1,4 @@
-"""The store owns identity and progress: what it holds is done, what it lacks is still to do."""
+"""The store owns identity and progress: a trial with a record in it is done, all others remain to be run."""
 
 from scale_ray.store.filesystems import StoreError
 from scale_ray.store.store import Store, StudyPlan, is_current, unreadable

@@ -1,11 +1,12 @@
-"""Named files under one root: a local or NFS folder, s3://, gs://, or memory:// for tests. Bytes in, bytes out.
+"""Named files under one root: a local or NFS folder, s3://, gs://, or memory:// for tests. Contents are bytes.
 
-Every write is whole: a reader sees the old content or the new one, never half of either, whatever kills the writer. In
-a folder that is a temporary file, flushed and renamed; on an object store one PUT is so by itself. Exclusive creation
-is a hard link there and a conditional PUT (If-None-Match) here. Credentials and endpoint of an object store come from
-the environment, as botocore and google-auth read it (AWS_ENDPOINT_URL too), and are kept nowhere.
+Writes are atomic: a reader sees the old content or the new one and never a part, even if the writer is killed. In a
+folder, the content goes to a temporary file that is flushed and renamed. On an object store, a single PUT is atomic.
+Exclusive creation uses a hard link in a folder, and a conditional PUT (If-None-Match) on an object store. botocore and
+google-auth read the credentials and the endpoint of an object store from the environment (AWS_ENDPOINT_URL included).
+They are never stored.
 
-An object store that is out of reach is asked again for `PATIENCE_SECONDS` before anything fails.
+A call that fails because the file system is temporarily unavailable is repeated for `RETRY_SECONDS` before it raises.
 """
 
 import logging
@@ -15,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
-from scale_ray.store.filesystems import Folder, StoreError, place, whole_file
+from scale_ray.store.filesystems import Folder, StoreError, open_filesystem, whole_file
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -25,30 +26,32 @@ __all__ = ["Files", "StoreError", "replacing"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 120.0
-_TOGETHER = 256  # files that are in memory at once when many are read
+RETRY_SECONDS = 120.0
+_READ_BATCH = 256  # files that `read_many` holds in memory at once
 
 
 class Files:
-    """Files by name (`records/a.json`) under a location. Cheap to open; pickles as its location.
+    """Files by name (`records/a.json`) under a location.
+
+    The constructor sends no request unless `create` is set. An instance pickles as its location.
 
     Args:
         location: a folder, or a URL such as s3://bucket/prefix.
-        create: make the folder where it is missing.
+        create: create the folder if it is missing, and check that it can be written to.
 
     Attributes:
-        location: absolute path or URL, without a slash at the end.
+        location: absolute path or URL, without a trailing slash.
         folder: the local folder; None on an object store.
 
     Raises:
-        StoreError: by every method, where the file system refuses or stays out of reach; by the constructor, where the
-            URL's scheme is not known, its package is not installed, or the folder cannot be made.
+        StoreError: from every method, if the file system refuses the call or stays unavailable; from the constructor,
+            if the URL's scheme is not supported, its package is not installed, or the folder cannot be created.
     """
 
     def __init__(self, location: str | Path, *, create: bool = False):
-        self._place = place(str(location))
-        self.location = self._place.location
-        self.folder = self._place.root if isinstance(self._place, Folder) else None
+        self._filesystem = open_filesystem(str(location))
+        self.location = self._filesystem.location
+        self.folder = self._filesystem.root if isinstance(self._filesystem, Folder) else None
         if create:
             self.make_folders([""])
 
@@ -59,51 +62,52 @@ class Files:
         """The file's path or URL, for messages."""
         return f"{self.location}/{name}"
 
-    def there(self) -> bool:
-        """Whether the folder, or anything under the URL, is there."""
-        return self._ask("read", "", self._place.there)
+    def location_exists(self) -> bool:
+        """Whether the folder exists, or any object under the URL."""
+        return self._call("read", "", self._filesystem.location_exists)
 
     def make_folders(self, folders: Iterable[str]) -> None:
-        """Make folders, and prove that each can be written to: an error now and not after hours of training."""
+        """Create folders, and check that each can be written to: better an error now than after hours of training."""
         try:
-            self._patiently(partial(self._place.make, list(folders)))
+            self._retry(partial(self._filesystem.make_folders, list(folders)))
         except Exception as error:
             raise StoreError(
-                f"store {self.location}: cannot be written to ({_reason(error)}): {self._place.alternative}"
+                f"store {self.location}: cannot be written to ({_reason(error)}): {self._filesystem.alternative}"
             ) from error
 
     def read(self, name: str) -> bytes | None:
-        """The file's content, or None where there is none."""
+        """The file's content, or None if there is no such file."""
         try:
-            return self._ask("read", name, partial(self._place.read, name))
+            return self._call("read", name, partial(self._filesystem.read, name))
         except FileNotFoundError:
             return None
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Name and content of each file, in order; one that is gone by now is left out."""
+        """Name and content of each file, in order; a file that does not exist is left out."""
         wanted = list(names)
-        for start in range(0, len(wanted), _TOGETHER):
-            some = wanted[start : start + _TOGETHER]
-            for name, content in zip(some, self._place.read_together(some), strict=True):
-                whole = self.read(name) if content is None else content  # again, alone and with patience
-                if whole is not None:
-                    yield name, whole
+        for start in range(0, len(wanted), _READ_BATCH):
+            batch = wanted[start : start + _READ_BATCH]
+            for name, content in zip(batch, self._filesystem.read_batch(batch), strict=True):
+                if content is None:  # the batch does not say why: read the file alone, with retries
+                    content = self.read(name)
+                if content is not None:
+                    yield name, content
 
     def write(self, name: str, content: bytes) -> None:
-        """Put the file in place, whole, instead of what was there. Its folder must be there: `make_folders`."""
+        """Write the file atomically, replacing any earlier content. Its folder must exist: see `make_folders`."""
         try:
-            self._ask("written", name, partial(self._place.write, name, content))
+            self._call("written", name, partial(self._filesystem.write, name, content))
         except FileNotFoundError as error:
             raise self._failure("written", name, error) from error
 
     def create(self, name: str, content: bytes) -> bool:
-        """Put the file in place if there is none of that name: of many who try at once, one gets True.
+        """Write the file if there is none of that name. Of several concurrent callers exactly one gets True.
 
-        Contenders must write different contents: equal content counts as one's own, for the answer to a creation that
-        succeeded may be lost on its way.
+        Concurrent callers must write different contents. If the file exists with the content given here, the result is
+        True: the reply to a successful creation may have been lost, and the call repeated.
         """
         try:
-            self._ask("written", name, partial(self._place.create, name, content))
+            self._call("written", name, partial(self._filesystem.create, name, content))
         except FileExistsError:
             return self.read(name) == content
         except FileNotFoundError as error:
@@ -111,82 +115,88 @@ class Files:
         return True
 
     def delete(self, name: str, *, holding: bytes | None = None) -> None:
-        """Remove the file if it is there; with `holding`, only while that is its content."""
+        """Remove the file if it exists; with `holding`, only if that is its content."""
 
         def delete() -> None:
-            if holding is None or self._place.read(name) == holding:
-                self._place.delete(name)
+            if holding is None or self._filesystem.read(name) == holding:
+                self._filesystem.delete(name)
 
         try:
-            self._ask("deleted", name, delete)
+            self._call("deleted", name, delete)
         except FileNotFoundError:
             return
 
     def purge(self, name: str) -> None:
-        """Remove the file and what killed writers of it left. Nobody may be writing it."""
+        """Remove the file and the temporary files of its killed writers. No process may be writing it."""
         self.delete(name)
-        self._ask("deleted", name, partial(self._place.sweep, name))
+        self._call("deleted", name, partial(self._filesystem.remove_leftovers, name))
 
     def exists(self, name: str) -> bool:
-        return self._ask("read", name, partial(self._place.exists, name))
+        return self._call("read", name, partial(self._filesystem.exists, name))
 
     def names(self, folder: str) -> list[str]:
-        """Sorted names of the files directly in that folder now; none where it is missing. Hidden ones are left out."""
+        """Sorted names of the files directly in the folder, without hidden ones; empty if the folder is missing."""
         try:
-            found = self._ask("listed", folder, partial(self._place.names, folder))
+            found = self._call("listed", folder, partial(self._filesystem.names, folder))
         except FileNotFoundError:
             return []
         return sorted(name for name in found if name and not name.startswith("."))
 
     def folders(self, folder: str) -> list[str]:
-        """Sorted names of the folders directly in that folder now; none where it is missing."""
+        """Sorted names of the folders directly in the folder; empty if it is missing."""
         try:
-            return sorted(self._ask("listed", folder, partial(self._place.folders, folder)))
+            return sorted(self._call("listed", folder, partial(self._filesystem.folders, folder)))
         except FileNotFoundError:
             return []
 
     def delete_folder(self, name: str) -> None:
-        """Remove a folder with all that is in it, if it is there. Nobody may be writing there."""
+        """Remove a folder and its whole content, if it exists. No process may be writing there."""
         try:
-            self._ask("deleted", name, partial(self._place.delete_folder, name))
+            self._call("deleted", name, partial(self._filesystem.delete_folder, name))
         except FileNotFoundError:
             return
 
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
-        """A path, and the Arrow file system that it is on: None for a folder, where Arrow needs none. It pickles."""
-        return self._place.arrow(name)
+        """A path and its Arrow file system, which can be pickled; None for a folder, which needs none."""
+        return self._filesystem.arrow(name)
 
-    def _ask(self, done: str, name: str, call: Callable[[], T]) -> T:
+    def _call(self, action: str, name: str, call: Callable[[], T]) -> T:
+        """Make the call with retries. `action` (read, written ...) is for the message of the StoreError."""
         try:
-            return self._patiently(call)
+            return self._retry(call)
         except (FileNotFoundError, FileExistsError):
-            raise  # an answer, not a failure
+            raise  # a regular answer
         except Exception as error:
-            raise self._failure(done, name, error) from error
+            raise self._failure(action, name, error) from error
 
-    def _patiently(self, call: Callable[[], T]) -> T:
+    def _retry(self, call: Callable[[], T]) -> T:
+        """Make the call, and repeat it for `RETRY_SECONDS` while its error is transient."""
         try:
             return call()
         except Exception as error:
-            if not self._place.passes(error):
+            if not self._filesystem.is_transient(error):
                 raise
-            logger.warning("%s does not answer (%s): asking again", self.location, _reason(error))
+            logger.warning(
+                "%s is unavailable (%s): retrying for up to %.0f s", self.location, _reason(error), RETRY_SECONDS
+            )
         from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
         return Retrying(
-            retry=retry_if_exception(self._place.passes),
+            retry=retry_if_exception(self._filesystem.is_transient),
             wait=wait_random_exponential(multiplier=0.5, max=5),
-            stop=stop_after_delay(PATIENCE_SECONDS),
+            stop=stop_after_delay(RETRY_SECONDS),
             reraise=True,
         )(call)
 
-    def _failure(self, done: str, name: str, error: Exception) -> StoreError:
-        return StoreError(f"{self.locate(name)}: cannot be {done} ({_reason(error)}): {self._place.remedy}")
+    def _failure(self, action: str, name: str, error: Exception) -> StoreError:
+        return StoreError(f"{self.locate(name)}: cannot be {action} ({_reason(error)}): {self._filesystem.remedy}")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a local file that takes `path`'s place, whole and flushed to disk, when the block ends without an error.
+    """Open a temporary file that replaces the local file `path` when the block ends without an error.
+
+    The replacement is atomic, and the content is flushed to disk before it.
 
     Raises:
         StoreError: the folder cannot be written to, or the disk is full.

@@ -1,6 +1,7 @@
-"""The kinds of file system that files can be on: a folder, or an object store that fsspec knows.
+"""The file systems that a store can be on: a local folder, or an object store through fsspec.
 
-Each does the bare deed, once, and raises its own errors; `files` makes patience and messages of them.
+Each method makes one attempt and raises the error of the underlying library. `scale_ray.store.files` adds the retries
+and turns errors into messages.
 """
 
 import errno
@@ -19,54 +20,57 @@ from scale_ray.errors import UserError
 if TYPE_CHECKING:
     import pyarrow.fs
 
-# Only where one PUT is atomic and can be exclusive: scheme -> the extra of this package that knows it.
+# URL scheme -> the extra of this package that supports it. Only object stores whose PUT is atomic and can be exclusive.
 _EXTRAS = {"s3": "s3", "gs": "gcs", "memory": ""}
-_URL = re.compile(r"([A-Za-z][\w+.-]+):/+(.*)", re.DOTALL)  # one slash will do: a Path has lost the other
-_CONNECTIONS = 32  # botocore's 10 make a listing of many records wait
+_URL = re.compile(r"([A-Za-z][\w+.-]+):/+(.*)", re.DOTALL)  # one slash is enough: pathlib.Path drops the second
+_CONNECTIONS = 32  # botocore's default of 10 slows down the reading of many records
 
-# What a service that will be back says; s3fs maps its codes and HTTP statuses to these.
-_PASSING = {errno.EBUSY, errno.EIO, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
+# Errors of a service that is temporarily unavailable. s3fs maps error codes and HTTP statuses to these numbers.
+_TRANSIENT_ERRNOS = {errno.EBUSY, errno.EIO, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
 
 
 class StoreError(UserError):
     """The store cannot be used as asked; the message names the path and the remedy."""
 
 
-class Place(Protocol):
-    """A kind of file system. FileNotFoundError and FileExistsError are answers, every other error is a failure."""
+class FileSystem(Protocol):
+    """Files by name under one location.
+
+    FileNotFoundError and FileExistsError are regular answers. Every other exception is a failure.
+    """
 
     location: str
-    remedy: str  # what a user should do after a failure
-    alternative: str  # and where nothing can be written at all
+    remedy: str  # what the user can do after a failure
+    alternative: str  # what the user can do where nothing can be written at all
 
-    def there(self) -> bool: ...
-    def make(self, folders: list[str]) -> None:
-        """Make folders where they are missing, and prove that files can be written there."""
+    def location_exists(self) -> bool: ...
+    def make_folders(self, folders: list[str]) -> None:
+        """Create missing folders and check that files can be written to each."""
 
     def read(self, name: str) -> bytes: ...
-    def read_together(self, names: list[str]) -> list[bytes | None]:
-        """Contents in the order of the names; None where a file could not be read, for whatever reason."""
+    def read_batch(self, names: list[str]) -> list[bytes | None]:
+        """Contents in the order of the names; None for a file that could not be read, for any reason."""
 
     def write(self, name: str, content: bytes) -> None: ...
     def create(self, name: str, content: bytes) -> None: ...
     def delete(self, name: str) -> None: ...
-    def sweep(self, name: str) -> None:
-        """Remove what killed writers of that file left."""
+    def remove_leftovers(self, name: str) -> None:
+        """Remove the temporary files that killed writers of that file left behind."""
 
     def exists(self, name: str) -> bool: ...
     def names(self, folder: str) -> list[str]: ...
     def folders(self, folder: str) -> list[str]: ...
     def delete_folder(self, name: str) -> None: ...
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]": ...
-    def passes(self, error: BaseException) -> bool:
+    def is_transient(self, error: BaseException) -> bool:
         """Whether the same call may succeed later."""
 
 
-def place(location: str) -> Place:
-    """The folder or object store of that path or URL.
+def open_filesystem(location: str) -> FileSystem:
+    """The file system at a path or URL.
 
     Raises:
-        StoreError: a scheme that cannot keep a store, or whose package is not installed.
+        StoreError: the URL's scheme is not supported, its package is not installed, or the URL names no bucket.
     """
     url = _URL.fullmatch(location)
     if url is None:
@@ -75,14 +79,14 @@ def place(location: str) -> Place:
     if scheme == "file":
         return Folder(Path("/" + path))
     if scheme not in _EXTRAS:
-        raise StoreError(f"store {location}: no store can be on {scheme}://: give a folder, s3:// or gs://")
+        raise StoreError(f"store {location}: {scheme}:// is not supported: give a folder, s3:// or gs://")
     if not path:
-        raise StoreError(f"store {location}: names no bucket: write {scheme}://BUCKET/PREFIX")
+        raise StoreError(f"store {location}: the URL names no bucket: write {scheme}://BUCKET/PREFIX")
     return Bucket(scheme, path)
 
 
 class Folder:
-    """A folder of a mounted file system. It must know hard links, as local ones and NFS do."""
+    """A folder of a mounted file system. The file system must support hard links, as local ones and NFS do."""
 
     remedy = "check the folder, its permissions and its free space"
     alternative = "choose another folder or change its permissions"
@@ -91,10 +95,10 @@ class Folder:
         self.root = path.expanduser().absolute()
         self.location = str(self.root)
 
-    def there(self) -> bool:
+    def location_exists(self) -> bool:
         return self.root.is_dir()
 
-    def make(self, folders: list[str]) -> None:
+    def make_folders(self, folders: list[str]) -> None:
         for folder in folders:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root / folder):
@@ -103,7 +107,7 @@ class Folder:
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
 
-    def read_together(self, names: list[str]) -> list[bytes | None]:
+    def read_batch(self, names: list[str]) -> list[bytes | None]:
         return [self._read_or_none(name) for name in names]
 
     def _read_or_none(self, name: str) -> bytes | None:
@@ -117,17 +121,17 @@ class Folder:
             file.write(content)
 
     def create(self, name: str, content: bytes) -> None:
-        with whole_file(self.root / name, os.link) as file:  # fails where there is one, and is atomic on NFS too
+        with whole_file(self.root / name, os.link) as file:  # fails if the file exists; atomic on NFS too
             file.write(content)
 
     def delete(self, name: str) -> None:
         (self.root / name).unlink()
 
-    def sweep(self, name: str) -> None:
+    def remove_leftovers(self, name: str) -> None:
         path = self.root / name
-        for left in path.parent.iterdir():
-            if left.name.startswith(f".{path.name}."):
-                left.unlink(missing_ok=True)
+        for entry in path.parent.iterdir():
+            if entry.name.startswith(f".{path.name}."):
+                entry.unlink(missing_ok=True)
 
     def exists(self, name: str) -> bool:
         return (self.root / name).exists()
@@ -144,20 +148,20 @@ class Folder:
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
         return str(self.root / name), None
 
-    def passes(self, error: BaseException) -> bool:
-        # NFS: another machine replaced the file while this one was reading it.
+    def is_transient(self, error: BaseException) -> bool:
+        # ESTALE on NFS: another machine replaced the file while this one was reading it.
         return isinstance(error, OSError) and error.errno == errno.ESTALE
 
 
 class Bucket:
-    """A prefix of an object store, by fsspec."""
+    """A prefix of an object store, through fsspec."""
 
     remedy = alternative = "check the address, the credentials and the network"
 
     def __init__(self, scheme: str, path: str):
         self.scheme, self.path = scheme, path
         self.location = f"{scheme}://{path}"
-        self._class()  # is its package installed?
+        self._class()  # fail early if the package is not installed
 
     def _class(self) -> Any:
         import fsspec
@@ -172,101 +176,105 @@ class Bucket:
 
     def _open(self, **s3_options: Any) -> Any:
         options = s3_options if self.scheme == "s3" else {}
-        # An instance of our own: fsspec would hand out one that was made under another environment.
+        # Never fsspec's cached instance: it may have been created with other environment variables.
         return self._class()(skip_instance_cache=True, use_listings_cache=False, **options)
 
     @cached_property
     def _system(self) -> Any:
         config = {"retries": {"total_max_attempts": 1}, "max_pool_connections": _CONNECTIONS}
         system = self._open(config_kwargs=config)
-        system.retries = 1  # patience is in one place: `files`
+        system.retries = 1  # retries are left to `Files`
         return system
 
     @property
-    def _whole(self) -> dict[str, Any]:
-        """One GET a file: s3fs would ask for its size and then for ranges, which may be of two different contents."""
+    def _single_get(self) -> dict[str, Any]:
+        """Options that make s3fs read a file by one GET.
+
+        By default it asks for the size and then for ranges, and these can belong to two different contents.
+        """
         return {"max_concurrency": 1} if self.scheme == "s3" else {}
 
-    def _full(self, name: str) -> str:
+    def _full_path(self, name: str) -> str:
         return f"{self.path}/{name}".rstrip("/")
 
-    def there(self) -> bool:
+    def location_exists(self) -> bool:
         return self.exists("")
 
-    def make(self, folders: list[str]) -> None:
-        # There are no folders here; the file stays, so that the place is there before anything else is in it.
+    def make_folders(self, folders: list[str]) -> None:
+        # An object store has no folders. This file stays, so that the location exists before it has other content.
         self.write(".keep", b"")
         try:
             self.create(".keep", b"overwritten")
         except FileExistsError:
             return
-        raise OSError("it ignores the condition of a conditional PUT, so drivers could not share it")
+        raise OSError("it ignores the condition of a conditional PUT, so several drivers could not share it")
 
     def read(self, name: str) -> bytes:
-        content: bytes = self._system.cat_file(self._full(name), **self._whole)
+        content: bytes = self._system.cat_file(self._full_path(name), **self._single_get)
         return content
 
-    def read_together(self, names: list[str]) -> list[bytes | None]:
-        paths = [self._full(name) for name in names]
-        found = self._system.cat_ranges(paths, None, None, on_error="return", batch_size=_CONNECTIONS, **self._whole)
+    def read_batch(self, names: list[str]) -> list[bytes | None]:
+        paths = [self._full_path(name) for name in names]
+        options = {"on_error": "return", "batch_size": _CONNECTIONS} | self._single_get
+        found = self._system.cat_ranges(paths, None, None, **options)
         return [content if isinstance(content, bytes) else None for content in found]
 
     def write(self, name: str, content: bytes) -> None:
-        self._system.pipe_file(self._full(name), content)
+        self._system.pipe_file(self._full_path(name), content)
 
     def create(self, name: str, content: bytes) -> None:
         try:
-            self._system.pipe_file(self._full(name), content, mode="create")
+            self._system.pipe_file(self._full_path(name), content, mode="create")
         except OSError as error:
-            # s3fs wants S3 to name the condition too, which not every server that speaks S3 does.
+            # s3fs recognises the failed condition only if the answer names it. Not every S3 server does.
             response = getattr(error.__cause__, "response", {})
             if response.get("Error", {}).get("Code") in ("PreconditionFailed", "412"):
                 raise FileExistsError(name) from error
             raise
 
     def delete(self, name: str) -> None:
-        self._system.rm_file(self._full(name))
+        self._system.rm_file(self._full_path(name))
 
-    def sweep(self, name: str) -> None:
-        """Nothing: an unfinished PUT leaves no object."""
+    def remove_leftovers(self, name: str) -> None:
+        """Do nothing: an unfinished PUT leaves no object."""
 
     def exists(self, name: str) -> bool:
         try:
-            self._system.info(self._full(name))
+            self._system.info(self._full_path(name))
         except FileNotFoundError:
             return False
         return True
 
     def names(self, folder: str) -> list[str]:
-        found = self._system.ls(self._full(folder), detail=True)
+        found = self._system.ls(self._full_path(folder), detail=True)
         return [entry["name"].rpartition("/")[2] for entry in found if entry["type"] == "file"]
 
     def folders(self, folder: str) -> list[str]:
-        found = self._system.ls(self._full(folder), detail=True)
+        found = self._system.ls(self._full_path(folder), detail=True)
         return [entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory"]
 
     def delete_folder(self, name: str) -> None:
-        self._system.rm(self._full(name), recursive=True)
+        self._system.rm(self._full_path(name), recursive=True)
 
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
         from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-        # Others ask through this one, so it has to be patient itself: about 80 s.
-        patient = self._open(config_kwargs={"retries": {"mode": "standard", "total_max_attempts": 12}})
-        return self._full(name), PyFileSystem(FSSpecHandler(patient))
+        # Arrow's calls do not go through `Files`, so this file system retries by itself, for about 80 s.
+        retrying = self._open(config_kwargs={"retries": {"mode": "standard", "total_max_attempts": 12}})
+        return self._full_path(name), PyFileSystem(FSSpecHandler(retrying))
 
-    def passes(self, error: BaseException) -> bool:
+    def is_transient(self, error: BaseException) -> bool:
         if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
             return False
-        if isinstance(error, OSError) and (isinstance(error, ConnectionError) or error.errno in _PASSING):
+        if isinstance(error, OSError) and (isinstance(error, ConnectionError) or error.errno in _TRANSIENT_ERRNOS):
             return True
-        if isinstance(error, TimeoutError):  # which has no errno where it comes from asyncio
+        if isinstance(error, TimeoutError):  # asyncio's has no errno
             return True
         if self.scheme == "s3":
-            from botocore.exceptions import ConnectionError as NoConnection
+            from botocore.exceptions import ConnectionError as BotoConnectionError
             from s3fs.core import S3_RETRYABLE_ERRORS
 
-            return isinstance(error, (NoConnection, *S3_RETRYABLE_ERRORS))
+            return isinstance(error, (BotoConnectionError, *S3_RETRYABLE_ERRORS))
         if self.scheme == "gs":
             from gcsfs.retry import is_retriable
 
@@ -276,14 +284,19 @@ class Bucket:
 
 @contextmanager
 def whole_file(path: Path, put: Callable[[str, Path], None] = os.replace) -> Iterator[IO[bytes]]:
-    """Open a file that gets its name, whole and flushed to disk, when the block ends without an error."""
+    """Open a temporary file that becomes `path` when the block ends without an error, flushed to disk.
+
+    Args:
+        path: the final name, in the folder where the temporary file is made.
+        put: gives the temporary file (first argument) its final name (second), atomically.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would lock colleagues out of a shared store
+        os.chmod(name, 0o644)  # mkstemp's 0600 would exclude other users of a shared store
         put(name, path)
     finally:
         Path(name).unlink(missing_ok=True)

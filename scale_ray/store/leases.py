@@ -1,15 +1,17 @@
-"""Leases: several drivers on one store share the work out, and do no part of it twice at the same time.
+"""Leases: several drivers divide the work on one store, so that no two of them do the same part at the same time.
 
-    leases/<key>.<n>  who does the work `key`, by driver id; n rises with every takeover
+    leases/<key>.<n>  id of the driver that does the work `key`; the generation n rises with every takeover
 
-The guarantee: at most one live driver holds a key. The exception: a driver that was silent for longer than the expiry
-(paused, suspended, cut off from the store) counts as dead, and others take its keys. If it comes back, some work may be
-done twice. Both write the same record, each whole: time is lost and nothing else. Who is dead: see `drivers`.
+Guarantee: at most one live driver holds a key. Exception: a driver that is silent for longer than the expiry (paused,
+suspended, cut off from the store) counts as dead, and other drivers take its keys. If it resumes, some work may be done
+twice. Both drivers then write the same record, each atomically, so only time is lost. `scale_ray.store.liveness`
+decides which drivers are dead.
 
-A key is taken by creating its next generation, which only one of several can do; then the taker looks again, and gives
-way if anybody alive has the key under another generation: somebody slow may have acted on what it saw long ago. So of
-two who meet both may give way, and ask again later; never do both go on. It needs a file system on which everybody sees
-at once what anybody wrote: a local folder, S3, GCS, NFS as Linux mounts it.
+To acquire a key, a driver creates the lease file of the next generation; exclusive creation lets only one of several
+succeed. The driver then reads all leases of the key again. If another live driver holds the key under a different
+generation, the driver removes its own lease and backs off, because a slow driver may have acted on an outdated view.
+When two drivers collide, both may back off and try again later, but they never both proceed. The file system must make
+every write visible to all readers at once: a local folder, S3, GCS, or NFS as Linux mounts it.
 """
 
 import logging
@@ -32,24 +34,24 @@ EXPIRY_SECONDS = 60.0
 
 
 class Driver:
-    """One driver on a store, from `with` to its end: announces itself, takes keys and gives them back.
+    """One driver on a store. Inside the `with` block it sends heartbeats, and can acquire and release keys.
 
     Args:
-        files: of the store.
+        files: the store's files.
         beat: seconds between two heartbeats.
-        expiry: seconds of silence after which a driver counts as dead; the same for all drivers of a store.
+        expiry: seconds of silence after which a driver counts as dead; must be the same for all drivers of a store.
 
     Raises:
-        StoreError: by every method, where the store refuses or stays out of reach. A heartbeat that fails is logged and
-            tried again: see `alive_for_others`.
+        StoreError: from every method, if the store refuses a call or stays unavailable. A failed heartbeat is only
+            logged, and the next one is sent as usual: see `alive_for_others`.
     """
 
     def __init__(self, files: Files, *, beat: float = BEAT_SECONDS, expiry: float = EXPIRY_SECONDS):
         self.id = uuid4().hex
         self._files, self._beat_seconds, self._expiry = files, beat, expiry
         self._announcement = announcement(self.id)
-        self._others = Others(files, self.id, look_every=beat / 3, expiry=expiry)
-        self._held: dict[str, str] = {}  # key -> its lease
+        self._others = Others(files, self.id, refresh_seconds=beat / 3, expiry=expiry)
+        self._held: dict[str, str] = {}  # key -> name of its lease file
         self._lock = threading.RLock()
         self._last_beat = float("-inf")
         self._stop = threading.Event()
@@ -58,7 +60,7 @@ class Driver:
     def __enter__(self) -> Self:
         self._files.make_folders(["drivers", "leases"])
         self._beat()
-        self.sweep()
+        self.remove_leftovers()
         self._thread.start()
         return self
 
@@ -66,28 +68,30 @@ class Driver:
         self._stop.set()
         self._thread.join(timeout=self._beat_seconds)
         if not self.alive_for_others():
-            return  # the store is out of reach: no good to wait for it here, as what is left expires
+            return  # the store is unavailable; do not wait for it, the leases expire by themselves
         try:
             for key in list(self._held):
                 self.release(key)
-            self.sweep()
+            self.remove_leftovers()
             self._files.delete(driver_file(self.id))
         except StoreError as problem:
-            logger.warning("the driver's traces stay until they expire: %s", problem)
+            logger.warning("the driver's leases stay until they expire: %s", problem)
 
     def alive_for_others(self) -> bool:
-        """Whether no other driver can take this one for dead. If not, it must hand out no new work until it can."""
+        """Whether no other driver can regard this one as dead yet. While False, it must start no new work."""
         return _uptime() - self._last_beat < self._expiry - self._beat_seconds
 
     def others(self) -> list[Announcement]:
-        """The other live drivers (host, pid, since when), as of a few seconds ago."""
+        """The other live drivers (host, pid, start time), as of a few seconds ago."""
         return self._others.alive()
 
     def acquire(self, key: str) -> bool:
-        """Take the key, of a dead driver too. False: somebody has it, this driver included, or is just taking it.
+        """Acquire the key if no live driver holds it; a dead driver's lease is taken over.
 
-        After True look again whether the work is done: it may have been finished before the key came free. After False
-        ask again later. Always False while this driver is not `alive_for_others`.
+        Returns:
+            True if this call acquired the key. Check again whether the work is done, because another driver may have
+            finished it before it released the key. False if a driver holds the key (this one included) or is about to
+            acquire it: try again later. Always False while this driver is not `alive_for_others`.
         """
         with self._lock:
             if key in self._held or not self.alive_for_others():
@@ -100,7 +104,7 @@ class Driver:
                 lease = f"leases/{key}.{1 + max(map(_generation, found), default=0)}"
                 if not self._files.create(lease, self.id.encode()):
                     return False
-            # Else a lease of ours that could not be given back. In both cases: are we alone?
+            # Otherwise an earlier `release` of this driver failed and left its lease. In both cases, check for others.
             found = self._leases_of(key)
             found.pop(lease, None)
             if self._anyone_alive(found) or not self.alive_for_others():
@@ -112,27 +116,27 @@ class Driver:
             return True
 
     def release(self, key: str) -> None:
-        """Give the key back; nothing where this driver does not have it."""
+        """Release the key; do nothing if this driver does not hold it."""
         with self._lock:
             lease = self._held.pop(key, None)
             if lease is not None:
-                # Another's by now if this driver was silent for too long: then it is not ours to remove.
+                # After a long silence of this driver the file may belong to another one, and must stay.
                 self._files.delete(lease, holding=self.id.encode())
 
     def holder(self, key: str) -> Announcement | None:
-        """The live driver that has the key; this one too."""
+        """The live driver that holds the key, which may be this one; None if there is none."""
         return self.holders().get(key)
 
     def holders(self) -> dict[str, Announcement]:
-        """The live driver of every key that has one: one listing, whatever the number of keys."""
+        """key -> its live holder, for every key that has one. It takes one listing for any number of keys."""
         found = {key: map(self._find, leases.values()) for key, leases in self._leases().items()}
         return {key: driver for key, drivers in found.items() for driver in drivers if driver is not None}
 
-    def sweep(self) -> None:
-        """Remove what dead drivers left."""
+    def remove_leftovers(self) -> None:
+        """Remove the leases and announcements of dead drivers."""
         with self._lock:
             for key, leases in self._leases().items():
-                # Taken and given back: a file removed without that could be a newer one of its name, and somebody's.
+                # Acquire before removing: otherwise the file could by now be a live driver's lease of the same name.
                 if not self._anyone_alive(leases) and self.acquire(key):
                     self.release(key)
             for driver_id in self._others.dead():
@@ -145,7 +149,7 @@ class Driver:
         return self._announcement if driver_id == self.id else self._others.find(driver_id)
 
     def _leases(self) -> dict[str, dict[str, str]]:
-        """key -> lease -> id of its driver, of all leases there are."""
+        """key -> lease file -> id of its driver, for all leases in the store."""
         names = self._files.names("leases")
         found: dict[str, dict[str, str]] = {_key(name): {} for name in names}
         for lease, driver_id in self._read(names):
@@ -153,7 +157,7 @@ class Driver:
         return found
 
     def _leases_of(self, key: str) -> dict[str, str]:
-        """lease -> id of its driver, of all leases of the key."""
+        """lease file -> id of its driver, for all leases of the key."""
         return dict(self._read([name for name in self._files.names("leases") if _key(name) == key]))
 
     def _read(self, names: list[str]) -> Iterator[tuple[str, str]]:
@@ -161,7 +165,7 @@ class Driver:
             yield lease, driver_id.decode()
 
     def _beat(self) -> None:
-        began = _uptime()  # others may see the beat as early as this
+        began = _uptime()  # the earliest moment at which others can see this heartbeat
         self._announcement = self._announcement.model_copy(update={"counter": self._announcement.counter + 1})
         self._files.write(driver_file(self.id), self._announcement.model_dump_json(indent=1).encode())
         self._last_beat = began
@@ -170,7 +174,7 @@ class Driver:
         while not self._stop.wait(self._beat_seconds):
             try:
                 self._beat()
-                self._others.look()  # so that silence is counted whether or not anybody asks
+                self._others.refresh()  # counts the silence of others even if nothing asks for it
             except StoreError as error:
                 logger.warning("driver heartbeat: %s", error)
 
@@ -184,5 +188,5 @@ def _generation(lease: str) -> int:
 
 
 def _uptime() -> float:
-    """Seconds of a clock that goes on while the machine is suspended, where there is one."""
+    """Seconds of a monotonic clock that includes the time when the machine is suspended, if the system has one."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,20 +1,20 @@
-"""The store: a place that owns identity and progress. What is in it is done; what is not is still to do.
+"""The store owns identity and progress: a trial with a record in the store is done, all others remain to be run.
 
     STORE/studies/<name>.json      the planned cells of a study
-    STORE/records/<id>.json        one record a trial, done or failed
-    STORE/checkpoints/<key>.pt     the state of a training that is not finished
+    STORE/records/<id>.json        one record per trial, done or failed
+    STORE/checkpoints/<key>.pt     the state of an unfinished training
     STORE/stages/<key>.pt          the result of a stage that several cells share
-    STORE/models/<id>.safetensors  a trained model, where it was asked for
+    STORE/models/<id>.safetensors  a trained model, if it was asked for
     STORE/features/<key>.npy       features of a domain by a frozen encoder, and <key>.sha256, written last
-    STORE/drivers/<id>.json        who is running a study here now
-    STORE/tuning/<name>/           a search: Optuna's journal and what was found
-    STORE/leases/<key>.<n>         which of them does what (see `leases`)
+    STORE/tuning/<name>/           a search: Optuna's journal and the results
+    STORE/drivers/<id>.json        the drivers that run a study here now (see `liveness`)
+    STORE/leases/<key>.<n>         which driver works on what (see `leases`)
     STORE/.tune_*                  Ray Tune's own state while a study runs
     STORE/.ray_train/<key>         the latest checkpoint of a training on workers of Ray Train
-    STORE/.keep                    on an object store: that a store was made here
+    STORE/.keep                    on an object store: marks that a store was created here
 
-It is a folder or a prefix of an object store (see `files`). Every file is written whole: a reader sees the old content
-or the new one, whatever kills the writer.
+It is a folder or a prefix of an object store (see `files`). Writes are atomic: a reader sees the old content of a file
+or the new one, even if the writer is killed.
 """
 
 import json
@@ -38,14 +38,14 @@ _FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "features",
 
 
 class StudyPlan(BaseModel):
-    """What a study wants: the report measures completeness against it."""
+    """The cells that a study needs. The report measures completeness against them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     created: str
     cells: list[Cell]
-    command: str | None = None  # as typed, shlex-joined: what to run again; None where no command line planned it
+    command: str | None = None  # the command line to run again, joined by shlex; None if the plan has none
 
 
 R = TypeVar("R", bound=Record)
@@ -53,11 +53,11 @@ P = TypeVar("P", bound=StudyPlan)
 
 
 class Store:
-    """Records, checkpoints, stages, models and study plans in one place. Pickles as its location.
+    """Records, checkpoints, stages, models, features and study plans under one location. Pickles as its location.
 
     Args:
         location: a folder, or a URL: s3://bucket/prefix, gs://bucket/prefix.
-        create: make it where it is missing; otherwise that is an error.
+        create: create the store if it is missing; without this, a missing store is an error.
 
     Attributes:
         location: absolute path or URL.
@@ -65,8 +65,8 @@ class Store:
         files: the files under the location.
 
     Raises:
-        StoreError: it is missing, no place for a store, or cannot be written to (when `create`). Every method raises it
-            where the store refuses, or stays out of reach.
+        StoreError: from the constructor, if the store is missing, its location is not supported, or (with `create`) it
+            cannot be written to; from every method, if the store refuses a call or stays unavailable.
     """
 
     def __init__(self, location: str | Path, *, create: bool = False):
@@ -74,14 +74,14 @@ class Store:
         self.location, self.folder = self.files.location, self.files.folder
         if create:
             self.prove_writable()
-        elif not self.files.there():
+        elif not self.files.location_exists():
             raise StoreError(
-                f"store {self.location}: no such {'place' if self.folder is None else 'folder'}: "
+                f"store {self.location}: no such {'prefix' if self.folder is None else 'folder'}: "
                 "check the path, or run a study into it first"
             )
 
     def prove_writable(self) -> None:
-        """Make the folders that are missing, and raise a StoreError unless each can be written to now."""
+        """Create missing folders, and raise a StoreError if one of them cannot be written to."""
         self.files.make_folders(_FOLDERS)
 
     # Records
@@ -90,9 +90,9 @@ class Store:
         return self.files.locate(_record(trial_id))
 
     def write_record(self, record: Record) -> None:
-        """Put a record in place; drop the trial's checkpoint if it is done.
+        """Write a record, and delete the trial's checkpoint if it is done.
 
-        A failure never takes the place of a record that answers its cell: two drivers may have run the same one.
+        A failure never replaces a record that answers its cell: two drivers may have run the same trial.
         """
         if record.status == "failed" and is_current(self.read_record(record.id)):
             return
@@ -101,41 +101,41 @@ class Store:
             self.delete_checkpoint(record.id)
 
     def read_record(self, trial_id: str) -> Record | None:
-        """The trial's record, or None where it has none.
+        """The trial's record, or None if it has none.
 
         Raises:
-            StoreError: the file is there and cannot be read as a record.
+            StoreError: the file exists and cannot be read as a record.
         """
         content = self.files.read(_record(trial_id))
         return None if content is None else _parse_record(self.record_location(trial_id), content, Record)
 
     def status(self, trial_id: str) -> Literal["done", "failed", "missing"]:
-        """What the store says of a trial; `missing` too where its record is of another recipe."""
+        """The status of a trial. A record of another recipe version counts as `missing`."""
         return _status(self.read_record(trial_id))
 
     def answers(self, trial_id: str, *, with_model: bool = False) -> bool:
-        """Whether the trial need not be trained: a current record is there, and its model where that is asked for."""
+        """Whether the store answers the trial: it has a current record and, with `with_model`, the trained model."""
         return is_current(self.read_record(trial_id)) and (not with_model or self.has_model(trial_id))
 
     def record_ids(self) -> list[str]:
-        """Ids of all trials that have a record, sorted: one listing, whatever their number."""
+        """Sorted ids of all trials that have a record. It takes one listing for any number of them."""
         return self._keys("records", ".json")
 
     def records(self, ids: Iterable[str] | None = None) -> Iterator[Record]:
-        """The records with these ids that are there, in their order; None: every record, ordered by id.
+        """The existing records among these ids, in the order of the ids; with None, every record, ordered by id.
 
         Raises:
-            StoreError: at the first file that cannot be read as a record; it is never skipped.
+            StoreError: at the first file that cannot be read as a record. Such a file is never skipped.
         """
         return self.records_as(Record, ids)
 
     def records_as(self, kind: type[R], ids: Iterable[str] | None = None) -> Iterator[R]:
-        """`records`, of a subclass: one that leaves a part unread, say."""
+        """Like `records`, parsed as a subclass of Record, such as one that leaves out a part."""
         for name, content in self.files.read_many(map(_record, self.record_ids() if ids is None else ids)):
             yield _parse_record(self.files.locate(name), content, kind)
 
     def statuses(self) -> dict[str, Literal["done", "failed", "missing"]]:
-        """`status` of every trial that has a record, in one pass."""
+        """The `status` of every trial that has a record, in one pass."""
         return {record.id: _status(record) for record in self.records()}
 
     # Study plans
@@ -147,15 +147,15 @@ class Store:
         """Every study planned in this store, ordered by name.
 
         Raises:
-            StoreError: a file that cannot be read as a plan.
+            StoreError: a file cannot be read as a plan.
         """
         return list(self.plans_as(StudyPlan))
 
     def plans_as(self, kind: type[P]) -> Iterator[P]:
-        """`plans`, one after the other, of a subclass."""
+        """Like `plans`, one after the other and parsed as a subclass of StudyPlan."""
         for name, content in self.files.read_many(f"studies/{key}.json" for key in self._keys("studies", ".json")):
             try:
-                # Not model_validate_json: it takes thrice the memory, and a plan may have 100,000 cells.
+                # Not model_validate_json: it needs three times the memory, and a plan may have 100,000 cells.
                 plan = kind.model_validate(from_json(content))
             except ValueError as error:
                 raise StoreError(
@@ -164,7 +164,7 @@ class Store:
                 ) from None
             yield plan
 
-    # Checkpoints: the newest of each unfinished training. Stages: results, kept until nobody needs them.
+    # Checkpoints: the newest one of each unfinished training. Stages: results, kept until no cell needs them.
 
     def checkpoint_location(self, key: str) -> str:
         return self.files.locate(_checkpoint(key))
@@ -219,7 +219,7 @@ class Store:
         return self.files.exists(f"features/{key}.sha256")
 
     def read_features(self, key: str) -> tuple[bytes, str] | None:
-        """A domain's features as a .npy file, and the sha256 that it had when it was written."""
+        """A domain's features as the bytes of a .npy file, and the sha256 recorded when it was written."""
         digest = self.files.read(f"features/{key}.sha256")
         content = None if digest is None else self.files.read(f"features/{key}.npy")
         return None if digest is None or content is None else (content, digest.decode())
@@ -229,11 +229,11 @@ class Store:
         self.files.write(f"features/{key}.sha256", digest.encode())
 
     def delete_features(self, key: str) -> None:
-        for suffix in ("sha256", "npy"):  # without the first the second counts for nothing
+        for suffix in ("sha256", "npy"):  # without the digest the array counts as missing
             self.files.delete(f"features/{key}.{suffix}")
 
     def arrow_storage(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
-        """(storage_path, storage_filesystem) of Ray's RunConfig for a folder `name` inside the store; it pickles."""
+        """(storage_path, storage_filesystem) of Ray's RunConfig for the store's folder `name`; both can be pickled."""
         return self.files.arrow(name)
 
     def _keys(self, folder: str, suffix: str) -> list[str]:
@@ -241,7 +241,7 @@ class Store:
 
 
 def is_current(record: Record | None) -> bool:
-    """Whether this record answers its cell: done, and by this recipe."""
+    """Whether this record answers its cell: it is done, and of this recipe version."""
     return _status(record) == "done"
 
 
@@ -250,7 +250,7 @@ def _status(record: Record | None) -> Literal["done", "failed", "missing"]:
 
 
 def unreadable(location: str, problem: object) -> StoreError:
-    """What is said of a file that is no record."""
+    """The error for a file that cannot be read as a record."""
     return StoreError(f"{location}: not a readable record ({problem}): move it away and run the study again")
 
 
@@ -273,7 +273,7 @@ def _model(trial_id: str) -> str:
 def _parse_record(location: str, content: bytes, kind: type[R]) -> R:
     try:
         record = kind.model_validate_json(content)
-        # A record of another schema may pass by chance, one without a version by the field's default.
+        # A record of another schema may validate by chance, and one without a version by the field's default.
         if record.schema_version == SCHEMA_VERSION and "schema_version" in record.model_fields_set:
             return record
         problem = None

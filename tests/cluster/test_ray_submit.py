@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 MACHINES = Path(__file__).with_name("machines.sh")
 NAMESPACES = ["unshare", "--pid", "--fork", "--mount-proc", "--net", "--mount", "--uts", "--kill-child"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 class Laptop:

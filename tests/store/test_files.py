@@ -1,4 +1,4 @@
-"""Files on each kind of file system: whole, exclusive where asked, patient where it helps."""
+"""Files on each kind of file system: atomic writes, exclusive creation, retries."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ from s3_server import S3Server
 from scale_ray.store import files as files_module
 from scale_ray.store.files import Files, StoreError, replacing
 
-# Each prints whether it could create the file; all start at the same moment.
+# Prints whether it could create the file. All processes start at the same moment.
 CREATOR = """
 import sys, time
 from scale_ray.store.files import Files
@@ -39,7 +39,7 @@ def files(location: str) -> Files:
     return found
 
 
-# What every kind does alike
+# What all file systems have in common
 
 
 def test_what_is_written_reads_back(files: Files) -> None:
@@ -66,7 +66,7 @@ def test_names_are_sorted_fresh_and_not_hidden(files: Files) -> None:
 
 
 def test_many_are_read_in_order_and_missing_ones_left_out(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_module, "_TOGETHER", 4)
+    monkeypatch.setattr(files_module, "_READ_BATCH", 4)
     names = [f"folder/{number:02}" for number in reversed(range(10))]
     for name in names:
         files.write(name, name.encode())
@@ -78,7 +78,7 @@ def test_creation_is_exclusive(files: Files) -> None:
     assert files.create("folder/a", b"first")
     assert not files.create("folder/a", b"second")
     assert files.read("folder/a") == b"first"
-    assert files.create("folder/a", b"first")  # its own, as after an answer that was lost
+    assert files.create("folder/a", b"first")  # its own content, as after a lost reply
     files.delete("folder/a")
     assert files.create("folder/a", b"second")
     assert files.names("folder") == ["a"]
@@ -146,14 +146,14 @@ def test_locations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
     assert Files("~/runs").folder == tmp_path / "home" / "runs"
     assert Files(tmp_path / "10:30").folder == tmp_path / "10:30"
     assert Files(f"file://{tmp_path}/runs").folder == tmp_path / "runs"
-    for url in ("s3://bucket/a/b", "s3://bucket/a/b/", Path("s3://bucket/a/b")):  # a Path has lost a slash
+    for url in ("s3://bucket/a/b", "s3://bucket/a/b/", Path("s3://bucket/a/b")):  # pathlib.Path drops a slash
         assert Files(url).location == "s3://bucket/a/b"
         assert Files(url).folder is None
     assert Files("s3://bucket/a").locate("records/x.json") == "s3://bucket/a/records/x.json"
-    assert list(tmp_path.iterdir()) == []  # to open is not to make
+    assert list(tmp_path.iterdir()) == []  # opening creates nothing
 
 
-def test_memory_is_a_place_too() -> None:
+def test_memory_is_a_file_system_too() -> None:
     files = Files("memory://anywhere")
     assert files.create("a/b", b"1")
     assert not files.create("a/b", b"2")
@@ -165,7 +165,7 @@ def test_memory_is_a_place_too() -> None:
 
 @pytest.mark.parametrize("url", ["hdfs://b/x", "http://a/b", Path("hdfs://b/x")])
 def test_a_scheme_without_atomic_writes_is_refused(url: str | Path) -> None:
-    with pytest.raises(StoreError, match=r"no store can be on \w+://: give a folder, s3:// or gs://"):
+    with pytest.raises(StoreError, match=r"\w+:// is not supported: give a folder, s3:// or gs://"):
         Files(url)
 
 
@@ -255,7 +255,7 @@ def test_others_may_read(tmp_path: Path) -> None:
     assert [os.stat(tmp_path / name).st_mode & 0o777 for name in "ab"] == [0o644, 0o644]
 
 
-def test_purge_takes_what_killed_writers_left(tmp_path: Path) -> None:
+def test_purge_removes_the_temporary_files_of_killed_writers(tmp_path: Path) -> None:
     files = Files(tmp_path)
     for name in ("a.pt", ".a.pt.x1y2", ".b.pt.x1y2", "b.pt"):
         (tmp_path / name).write_text("")
@@ -263,7 +263,7 @@ def test_purge_takes_what_killed_writers_left(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".b.pt.x1y2", "b.pt"]
 
 
-# Patience
+# Retries
 
 
 @pytest.mark.slow
@@ -282,7 +282,7 @@ def test_an_outage_costs_time_and_nothing_else(s3: S3Server, caplog: pytest.LogC
         assert ask() == answer
         assert time.monotonic() - began >= 0.9
     assert files.names("folder") == ["a", "b"]
-    assert "does not answer (Please reduce your request rate.): asking again" in caplog.text
+    assert "is unavailable (Please reduce your request rate.): retrying for up to 120 s" in caplog.text
 
 
 def test_a_server_that_is_away_and_comes_back(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,8 +303,8 @@ def test_a_server_that_is_away_and_comes_back(s3: S3Server, monkeypatch: pytest.
             server.stop()
 
 
-def test_patience_ends_with_an_error(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_module, "PATIENCE_SECONDS", 1.0)
+def test_retries_end_with_an_error(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files_module, "RETRY_SECONDS", 1.0)
     files = Files(s3.new_url(), create=True)
     with s3.failing(), pytest.raises(StoreError, match=rf"^{files.location}/x: cannot be written \(Please reduce"):
         files.write("x", b"")
@@ -336,7 +336,7 @@ def test_a_server_without_conditional_writes_is_refused(s3: S3Server, monkeypatc
 
 
 def test_one_request_a_call(s3: S3Server) -> None:
-    """A second GET of the same file could be of another content; many cost time."""
+    """A second GET of the same file could return another content, and every request takes time."""
     files = Files(s3.new_url(), create=True)
     for call in (
         lambda: files.write("folder/a", b"1"),

@@ -1,4 +1,4 @@
-"""The store: whole files whatever kills the writer, and errors that name the path."""
+"""The store: atomic writes even if the writer is killed, and errors that name the path."""
 
 import json
 import os
@@ -21,10 +21,10 @@ from scale_ray.identity import identity
 from scale_ray.records import Failure, Provenance, Record, Result
 from scale_ray.store import Store, StoreError, StudyPlan, is_current
 
-# A process that writes the records of three trials again and again, each large enough to be caught half-written.
+# Writes the records of three trials again and again. Each is large enough to be caught half-written.
 WRITER = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {paths!r}
 from test_store import record
 from scale_ray.store import Store
 store = Store({location!r}, create=True)
@@ -74,8 +74,11 @@ def local_store(tmp_path: Path) -> Store:
     return Store(tmp_path / "local", create=True)
 
 
+TESTS = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # this module's folder, and s3_server's
+
+
 def writer(location: str, *, count: int, size: int, padding: str = "x") -> "subprocess.Popen[bytes]":
-    code = WRITER.format(tests=str(Path(__file__).parent), location=location, count=count, size=size, padding=padding)
+    code = WRITER.format(paths=TESTS, location=location, count=count, size=size, padding=padding)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
 
@@ -142,7 +145,7 @@ def test_where_nothing_is_there_a_listing_says_so(s3: S3Server) -> None:
     before = s3.requests
     assert store.record_ids() == []
     assert store.statuses() == {}
-    assert s3.requests <= before + 4  # two listings; s3fs asks about an empty folder's parent too
+    assert s3.requests <= before + 4  # two listings; s3fs also asks about an empty folder's parent
 
 
 def test_a_model_is_part_of_the_answer_where_it_is_asked_for(store: Store) -> None:
@@ -253,7 +256,7 @@ def test_a_plan_keeps_its_command_and_need_not_have_one(store: Store) -> None:
     store.write_plan(plan)
     assert store.plans() == [plan]
     values = json.loads(store.files.read("studies/a.json") or b"")
-    del values["command"]  # as plans were written before they had one
+    del values["command"]  # as in plans of earlier versions
     store.files.write("studies/a.json", json.dumps(values).encode())
     assert store.plans() == [plan.model_copy(update={"command": None})]
 
@@ -277,7 +280,7 @@ def test_a_missing_folder_is_no_store(tmp_path: Path) -> None:
 def test_an_empty_prefix_is_no_store(s3: S3Server) -> None:
     url = s3.new_url()
     for missing in (url, "s3://no-such-bucket/runs"):
-        with pytest.raises(StoreError, match=f"store {missing}: no such place: check the path, or run a study"):
+        with pytest.raises(StoreError, match=f"store {missing}: no such prefix: check the path, or run a study"):
             Store(missing)
     Store(url, create=True)
     assert Store(url).plans() == []
@@ -294,7 +297,7 @@ def test_opening_to_read_makes_nothing(tmp_path: Path) -> None:
 def test_a_url_of_another_kind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, create: bool) -> None:
     monkeypatch.chdir(tmp_path)
     for url in ("hdfs://b/runs", Path("hdfs://b/runs")):
-        with pytest.raises(StoreError, match="no store can be on hdfs://: give a folder, s3:// or gs://"):
+        with pytest.raises(StoreError, match="hdfs:// is not supported: give a folder, s3:// or gs://"):
             Store(url, create=create)
     assert list(tmp_path.iterdir()) == []
 

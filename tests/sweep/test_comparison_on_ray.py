@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from studies import SETTINGS
+from studies import SETTINGS, finish
 
 from scale_ray.cli.compare import METHODS as COMPARED
 from scale_ray.methods import METHODS
@@ -13,7 +13,7 @@ from scale_ray.methods.clip import ClipMethod
 from scale_ray.report import load
 from scale_ray.store import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 # BatchNorm frozen, so that nothing depends on how a batch is split; at a rate where rounding does not grow.
 SHORT = {"model.batch_norm": "frozen", "optim.learning_rate": 1e-4, "optim.steps": 12, "evaluate_every": 4}
@@ -27,10 +27,7 @@ def compare(root: Path, store: Path, *more: str) -> subprocess.CompletedProcess[
     arguments = ["--benchmark", "image_folder", "--root", str(root), "--pairs", "plain:inverted", "--seeds", "1"]
     arguments += ["--methods", ",".join([COMPARED, *ON_CLIP])]
     arguments += ["--address", "local", "--store", str(store), *SETTINGS, *short, *more]
-    return subprocess.run(
-        [sys.executable, "-m", "scale_ray.cli", "compare", *arguments],
-        capture_output=True, text=True, timeout=800, check=False,
-    )  # fmt: skip
+    return finish([sys.executable, "-m", "scale_ray.cli", "compare", *arguments])
 
 
 def test_two_workers_under_ray_train_give_every_methods_curve(tiny_root: Path, tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from studies import results, run
-from test_tuning_on_ray import run as tune
+from studies import results, run, run_search
 
 from scale_ray.config import Execution
 from scale_ray.store import Store
@@ -43,7 +42,7 @@ def test_a_search_computes_them_before_its_first_setting(
 ) -> None:
     monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))
     more = ("--frozen", "--set", f"model.weights={lenet_weights}", "--set", "model.frozen_views=2")
-    finished = tune(tiny_root, tmp_path / "store", *more, trials=3)
+    finished = run_search(tiny_root, tmp_path / "store", *more, trials=3)
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr.count("features of plain by lenet") == 1
     features = tmp_path / "store" / "features"

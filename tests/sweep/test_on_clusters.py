@@ -17,11 +17,11 @@ import pytest
 from clusters import cluster, left_behind
 from ray.cluster_utils import Cluster
 from s3_server import s3_server
-from studies import command, descendants, results, run, wait_until
+from studies import LIMIT, command, descendants, results, run, wait_until
 
 from scale_ray.store import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 # Two cells of some seconds each.
 LONG = ("--seeds", "1", "--losses", "ce,ce+ssl+dist+reg", "--set", "optim.steps=400", "--set", "optim.warmup_steps=99")
@@ -65,7 +65,7 @@ def start(tiny_root: Path) -> Iterator[Start]:
 
 
 def ended(study: subprocess.Popen[str], status: int = 0) -> str:
-    printed, _ = study.communicate(timeout=600)
+    printed, _ = study.communicate(timeout=LIMIT)
     assert study.returncode == status, printed
     return printed
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from studies import command, results, run, wait_until
+from studies import LIMIT, command, results, run, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 LONG = ("--seeds", "1", "--set", "optim.steps=400")
 
@@ -29,7 +29,7 @@ class Disk:
         return ["nsenter", f"--target={self._holder.pid}", "--mount", f"--wd={os.getcwd()}", *command]
 
     def make_read_only(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + LIMIT
         while not self._mount("-o", "remount,ro", str(self.folder), check=False):  # busy while a file is being written
             assert time.monotonic() < deadline, "the disk stayed busy"
 
@@ -73,7 +73,7 @@ def test_a_disk_that_turns_read_only_ends_the_study_and_loses_nothing(
     study = start()
     wait_until(lambda: bool(list(store.glob("checkpoints/*.pt"))), study)
     disk.make_read_only()
-    _, errors = study.communicate(timeout=240)
+    _, errors = study.communicate(timeout=LIMIT)
     assert study.returncode == 2, errors
     (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
     assert str(disk.folder / "store") in line
@@ -82,6 +82,6 @@ def test_a_disk_that_turns_read_only_ends_the_study_and_loses_nothing(
 
     disk.make_writable()
     again = start()
-    _, errors = again.communicate(timeout=240)
+    _, errors = again.communicate(timeout=LIMIT)
     assert again.returncode == 0, errors
     assert results(store) == results(undisturbed)

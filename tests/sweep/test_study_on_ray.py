@@ -5,13 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from s3_server import S3Server
-from studies import SETTINGS, STEPS, command, descendants, results, run, wait_until
+from studies import LIMIT, SETTINGS, STEPS, command, descendants, finish, results, run, wait_for_end, wait_until
 
 from scale_ray.config import Execution
 from scale_ray.report import load
@@ -54,15 +53,14 @@ def test_train_leaves_the_record_that_the_study_left(
     undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path
 ) -> None:
     """The same trial without Ray: the same id and the same result, bit for bit."""
-    alone = subprocess.run(
+    alone = finish(
         [
             *(sys.executable, "-m", "scale_ray.cli", "train", "--benchmark", "image_folder", "--root", str(tiny_root)),
             *("--source", "plain", "--target", "inverted", "--losses", "ce+ssl+dist+reg", "--seed", "1"),
             *("--store", str(tmp_path)),
             *(*SETTINGS, "--set", f"optim.steps={STEPS}", "--set", "evaluate_every=40"),
-        ],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        ]
+    )
     assert alone.returncode == 0, alone.stderr
     ((trial_id, result),) = results(tmp_path).items()
     assert results(undisturbed[0])[trial_id] == result
@@ -138,21 +136,13 @@ def test_killed_with_sigkill_and_run_again_gives_the_same_table(
         assert (store / name).read_text() == (undisturbed[0] / name).read_text()
 
 
-def wait_for_end(pids: list[int]) -> None:
-    """Trials see their driver die and end by themselves; nothing may write to the store after that."""
-    deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{pid}/exe").exists() for pid in pids):
-        assert time.monotonic() < deadline, "a trial outlived its driver by half a minute"
-        time.sleep(0.1)
-
-
 @pytest.mark.slow
 def test_interrupted_with_ctrl_c_goes_on(undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     driver = subprocess.Popen(command(tiny_root, store), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_until(lambda: bool(list(store.glob("records/*.json"))), driver)
     driver.send_signal(signal.SIGINT)
-    printed, _ = driver.communicate(timeout=120)
+    printed, _ = driver.communicate(timeout=LIMIT)
     assert driver.returncode == 130, printed
     assert "run the same command again" in printed
     assert "Traceback" not in printed
@@ -187,7 +177,7 @@ def test_a_killed_trial_process_is_replaced_and_goes_on(
     wait_until(lambda: bool(list(store.glob("checkpoints/*.pt"))), driver)
     actor = next(pid for pid, name in descendants(driver.pid) if name.startswith("ray::") and ".train" in name)
     os.kill(actor, signal.SIGKILL)
-    printed, _ = driver.communicate(timeout=180)
+    printed, _ = driver.communicate(timeout=LIMIT)
     assert driver.returncode == 0, printed
     assert "its process was lost, it will go on from its checkpoint" in printed
     assert "[4 of 4 done, 0 running, 0 failed]" in printed
@@ -205,7 +195,7 @@ def test_models_asked_for_later_and_interrupted_are_said_to_be_missing(
     )
     wait_until(lambda: bool(list(store.glob("checkpoints/*.pt"))), driver)
     driver.send_signal(signal.SIGTERM)  # ends a study as Ctrl-C does
-    printed, _ = driver.communicate(timeout=120)
+    printed, _ = driver.communicate(timeout=LIMIT)
     assert driver.returncode == 130, printed
     assert "run the same command again" in printed
     assert results(store) == results(undisturbed[0])

@@ -11,28 +11,9 @@ import pandas as pd
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from studies import SETTINGS, descendants, wait_until
-from test_study_on_ray import wait_for_end
+from studies import LIMIT, descendants, finish, run_search, search_command, wait_for_end, wait_until
 
 from scale_ray.store import Store
-
-SPACE = ("losses.threshold=0.3|0.4|0.5", "losses.temperature=float:0.03:1:log")
-
-
-def command(root: Path, store: Path, *more: str, trials: int = 4, steps: int = 12) -> list[str]:
-    settings = [text for text in SETTINGS[1::2] if not text.startswith("losses.threshold=")]
-    return [
-        *(sys.executable, "-m", "scale_ray.cli", "tune", "--benchmark", "image_folder", "--root", str(root), "--local"),
-        *("--store", str(store), "--pairs", "plain:inverted", "--name", "search", "--trials", str(trials)),
-        *(text for space in SPACE for text in ("--space", space)),
-        *(text for setting in settings for text in ("--set", setting)),
-        *("--set", f"optim.steps={steps}", *more),
-    ]
-
-
-def run(root: Path, store: Path, *more: str, trials: int = 4, steps: int = 12) -> subprocess.CompletedProcess[str]:
-    line = command(root, store, *more, trials=trials, steps=steps)
-    return subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
 
 
 def trials_of(store: Path) -> list[optuna.trial.FrozenTrial]:
@@ -41,7 +22,7 @@ def trials_of(store: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_a_search_ends_with_a_choice_that_train_takes(tiny_root: Path, tmp_path: Path) -> None:
-    finished = run(tiny_root, tmp_path / "store", "--early-stop", "asha")
+    finished = run_search(tiny_root, tmp_path / "store", "--early-stop", "asha")
     assert finished.returncode == 0, finished.stderr
     trials = trials_of(tmp_path / "store")
     assert len({tuple(trial.params.values()) for trial in trials}) == len(trials) == 4
@@ -58,13 +39,12 @@ def test_a_search_ends_with_a_choice_that_train_takes(tiny_root: Path, tmp_path:
     chosen = json.loads((folder / "chosen.json").read_text())
     assert chosen["losses.threshold"] == done["losses.threshold"].iloc[0]
     assert chosen["tuning"]["settings"] == 4
-    trained = subprocess.run(
+    trained = finish(
         [
             *(sys.executable, "-m", "scale_ray.cli", "train", "--root", str(tiny_root), "--source", "plain"),
             *("--target", "inverted", "--config", str(folder / "chosen.json"), "--store", str(tmp_path / "again")),
-        ],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        ]
+    )
     assert trained.returncode == 0, trained.stderr
     (record,) = Store(tmp_path / "again").records()
     (same,) = [each for each in store.records() if each.config == record.config.replace({"tuning": None})]
@@ -73,12 +53,11 @@ def test_a_search_ends_with_a_choice_that_train_takes(tiny_root: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_killed_at_a_third_and_run_again_tries_each_setting_once(tiny_root: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     long = {"trials": 9, "steps": 120}
     options = ("--early-stop", "median", "--checkpoint-every", "20", "--set", "evaluate_every=30")
-    line = command(tiny_root, store, *options, **long)
+    line = search_command(tiny_root, store, *options, **long)
     driver = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
 
     def a_third_has_ended() -> bool:
@@ -88,7 +67,7 @@ def test_killed_at_a_third_and_run_again_tries_each_setting_once(tiny_root: Path
 
     wait_until(a_third_has_ended, driver)
 
-    second = run(tiny_root, store, *options, **long)
+    second = run_search(tiny_root, store, *options, **long)
     assert second.returncode == 2
     assert "another driver runs the search 'search' on this store" in second.stderr
     assert f"pid {driver.pid}, since " in second.stderr
@@ -100,7 +79,7 @@ def test_killed_at_a_third_and_run_again_tries_each_setting_once(tiny_root: Path
     assert any(trial.state.name == "RUNNING" for trial in trials_of(store))
     records = {path: path.read_bytes() for path in store.glob("records/*.json")}
 
-    again = run(tiny_root, store, *options, **long)
+    again = run_search(tiny_root, store, *options, **long)
     assert again.returncode == 0, again.stderr
     assert "going on: " in again.stdout
     trials = trials_of(store)
@@ -112,12 +91,11 @@ def test_killed_at_a_third_and_run_again_tries_each_setting_once(tiny_root: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_stop_under_ray_train_ends_its_workers(tiny_root: Path, tmp_path: Path) -> None:
     """Else they would go on to their end, hold their CPUs, and leave the record of a cell that was stopped."""
     options = ("--early-stop", "asha", "--workers-per-trial", "1", "--set", "evaluate_every=300")
     # What is left after a point must take longer than its news to arrive.
-    finished = run(tiny_root, tmp_path, *options, trials=4, steps=1200)
+    finished = run_search(tiny_root, tmp_path, *options, trials=4, steps=1200)
     assert finished.returncode == 0, finished.stderr
     states = [trial.state.name for trial in trials_of(tmp_path)]
     assert set(states) == {"COMPLETE", "PRUNED"}
@@ -126,16 +104,15 @@ def test_a_stop_under_ray_train_ends_its_workers(tiny_root: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_interrupted_with_ctrl_c_goes_on(tiny_root: Path, tmp_path: Path) -> None:
-    line = command(tiny_root, tmp_path, trials=4, steps=120)
+    line = search_command(tiny_root, tmp_path, trials=4, steps=120)
     driver = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_until(lambda: bool(list(tmp_path.glob("records/*.json"))), driver)
     driver.send_signal(signal.SIGINT)
-    printed, _ = driver.communicate(timeout=120)
+    printed, _ = driver.communicate(timeout=LIMIT)
     assert driver.returncode == 130
     assert "run the same command again to go on" in printed
     assert (tmp_path / "tuning/search/settings.csv").exists()
-    again = run(tiny_root, tmp_path, trials=4, steps=120)
+    again = run_search(tiny_root, tmp_path, trials=4, steps=120)
     assert again.returncode == 0, again.stderr
     assert [trial.state.name for trial in trials_of(tmp_path)] == ["COMPLETE"] * 4
