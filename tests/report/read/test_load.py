@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from report_stores import cell_of, config_of, digests, record_of
 
+from scale_ray import report
 from scale_ray.config import RECIPE_VERSION
 from scale_ray.records import VALIDATOR_NAMES
 from scale_ray.report import ReportError, grids, load, load_curves
@@ -110,12 +111,25 @@ def test_an_unreadable_record_is_an_error_with_its_path(study_store: Store) -> N
         load(study_store.location)
 
 
-def test_the_report_needs_neither_torch_nor_ray() -> None:
-    code = (
-        "import sys, scale_ray.report.build; print(sorted({'torch', 'ray', 'matplotlib.pyplot'} & sys.modules.keys()))"
-    )
+@pytest.mark.parametrize(
+    ("statement", "modules"),
+    [
+        ("import scale_ray.report.build", ["torch", "ray", "matplotlib.pyplot"]),
+        ("from scale_ray.report import load", ["torch", "ray", "scipy", "statsmodels", "matplotlib", "jinja2", "rich"]),
+        ("import scale_ray.report", ["pandas"]),
+    ],
+)
+def test_what_is_imported_only_when_it_is_used(statement: str, modules: list[str]) -> None:
+    code = f"{statement}; import sys; print(sorted(set({modules}) & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_public_names_are_there_and_no_others() -> None:
+    assert set(report.__all__) <= set(dir(report))
+    assert all(getattr(report, name).__name__ == name for name in report.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'lode'"):
+        report.lode  # noqa: B018
 
 
 def test_a_record_of_older_data_gives_way_to_the_planned_cell(make_store: MAKE) -> None:
