@@ -90,14 +90,14 @@ def test_other_pre_training_is_another_table_or_another_group(make_store: MAKE) 
     outcomes += [(config_of("mnist", "mnistm", "ce", "resnet18", 0, "dann", **pretrained), 90.0)]
     outcomes += [(config_of("mnist", "mnistm", "ce", "resnet50", 0, **pretrained), 95.0)]
     found = [grid for grid in grids_of(make_store(outcomes)) if grid.metric == "target_accuracy"]
-    places = {
+    positions = {
         (grid.form, grid.facet.partition(",")[0]): {
             position for position, entry in grid.entries.items() if entry.planned
         }
         for grid in found
         if grid.form == "losses_by_backbone"
     }
-    assert places == {
+    assert positions == {
         ("losses_by_backbone", "model.weights=none"): {("ce+ssl", "lenet"), ("ce+ssl", "resnet18")},
         ("losses_by_backbone", "model.weights=imagenet"): {("ce", "resnet50")},
     }
