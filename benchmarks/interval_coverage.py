@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from results import leave
 from scipy import stats
 
-from scale_ray.report import resampling
+from scale_ray.report.effects import resampling
 
 FEWEST_PAIRS = resampling.FEWEST_PAIRS
 SIZES = [(2, 3), (3, 3), (6, 3), (12, 3), (12, 5)]  # pairs, seeds

@@ -1,4 +1,4 @@
-"""Configs and records with invented figures."""
+"""Configs and records with made-up accuracies."""
 
 from collections.abc import Iterator, Sequence
 from itertools import permutations
@@ -60,7 +60,7 @@ def record_of(
     inputs: dict[str, str] | None = None,
     **origin: Any,
 ) -> Record:
-    """A record that ended at `accuracy` percent, or that failed where it is None; `origin`: of its provenance."""
+    """A record with this accuracy (percent), or a failed one if it is None; `origin`: fields of its provenance."""
     inputs = inputs or digests(config)
     teacher = config.method == "scale"
     result = failure = None
@@ -104,10 +104,10 @@ def record_of(
 def office_home_grid(
     seeds: int = 3, combinations: Sequence[str] = COMBINATIONS, backbones: Sequence[str] = BACKBONES
 ) -> Iterator[tuple[TrialConfig, float]]:
-    """The paper's grid of 12 pairs x combinations x backbones x seeds, each cell with an invented accuracy.
+    """The paper's grid of 12 pairs x combinations x backbones x seeds, each cell with a made-up accuracy.
 
-    ssl, dist and reg add 2, 5 and 0.5 points, ssl and dist together 6 more; pairs and seeds differ by what no term
-    changes, but for a ripple of up to 0.4 points.
+    ssl, dist and reg add 2, 5 and 0.5 percentage points; ssl and dist together add 6 more. Pairs and seeds differ by
+    the same amounts for all combinations, except for deviations of up to 0.4 points.
     """
     for pair, (source, target) in enumerate(permutations(DOMAINS, 2)):
         for losses in combinations:
@@ -123,11 +123,10 @@ def office_home_grid(
 
 
 def flawed_office_home(store: Store) -> None:
-    """864 planned cells: 3 seeds of the paper's grid, with every flaw that a collector must see.
+    """864 planned cells (3 seeds of the paper's grid) with every flaw that the report must detect.
 
-    Of the 864, every 40th is missing, every 50th failed, one of 12 of the last seed was trained by older code; two
-    cells are planned once more with newer data, and the eight of one pair, backbone and seed were trained by the last
-    recipe.
+    Every 40th cell is missing, every 50th failed, and one in 12 of the last seed was trained by older code. Two cells
+    are planned again with newer data. The eight cells of one pair, backbone and seed have the previous recipe.
     """
     planned, repaired = [], []
     for number, (config, accuracy) in enumerate(office_home_grid()):

@@ -37,7 +37,7 @@ def print_search(search: "Search") -> None:
 
 def write_results(search: "Search", found: "Found", store: Store) -> bool:
     """Write and print the results; return whether a setting is chosen."""
-    from scale_ray.report.style import KINDS, render
+    from scale_ray.report.figures.style import KINDS, render
     from scale_ray.tuning.choice import (
         chosen,
         chosen_config,

@@ -88,7 +88,7 @@ def report(
     """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray."""
     from scale_ray.report import stacks, terminal_table, write_report
     from scale_ray.report.build import Asked
-    from scale_ray.report.claims import TOO_FEW
+    from scale_ray.report.effects.claims import TOO_FEW
 
     asked = Asked(
         study=study,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from matplotlib.tri import Triangulation
 
-from scale_ray.report.style import INK, SOFT, blank, style
+from scale_ray.report.figures.style import INK, SOFT, blank, style
 from scale_ray.tuning.setting import Setting
 
 _LEVELS = 9

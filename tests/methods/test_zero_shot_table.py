@@ -46,10 +46,10 @@ def test_the_zero_shot_row_has_one_value_for_every_source_of_a_target(store: Sto
     assert len(grid.columns) == 12 + 1  # and their average
     of_target: dict[str, set[float | None]] = {}
     for source, target in permutations(DIGITS.domains, 2):
-        of_target.setdefault(target, set()).add(grid.cells["clip_zero_shot", f"{source}>{target}"].mean)
+        of_target.setdefault(target, set()).add(grid.entries["clip_zero_shot", f"{source}>{target}"].mean)
     values = [values.pop() for values in of_target.values() if len(values) == 1]
     assert len(values) == 4, of_target
     assert len(set(values)) == 4  # of another target another: no constant, which would pass above
     assert all(value is not None and value > 15 for value in values)  # chance is 10
-    assert grid.cells["clip_zero_shot", "average"].mean == pytest.approx(sum(filter(None, values)) / 4)
+    assert grid.entries["clip_zero_shot", "average"].mean == pytest.approx(sum(filter(None, values)) / 4)
     assert cells["steps"].tolist() == [0] * 12

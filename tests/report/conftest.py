@@ -1,4 +1,4 @@
-"""Stores with invented figures: enough of every status that each way of being incomplete shows."""
+"""Stores with made-up accuracies that are incomplete in every way."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,10 +29,10 @@ def make_store(tmp_path: Path) -> Callable[..., Store]:
 
 @pytest.fixture
 def study_store(tmp_path: Path) -> Store:
-    """A study of 2 pairs x 4 combinations x 2 backbones x 3 seeds and a method without a single record.
+    """A study of 2 pairs x 4 combinations x 2 backbones x 3 seeds, and 3 cells of `dann` without a record.
 
-    One cell failed, two are missing, one of them with an old record that nobody plans any more; 45 of 48 are done,
-    besides 3 missing cells of `dann`.
+    45 of the 48 cells are done, one failed and two are missing; one of the missing has an old record that no study
+    plans any more.
     """
     store = Store(tmp_path / "study", create=True)
     planned = []
@@ -42,12 +42,12 @@ def study_store(tmp_path: Path) -> Store:
                 for seed in range(3):
                     config = config_of(source, target, losses, backbone, seed)
                     planned.append(config)
-                    place = (source, losses, backbone, seed)
-                    if place == ("mnist", "ce+ssl+dist+reg", "resnet18", 1):
+                    key = (source, losses, backbone, seed)
+                    if key == ("mnist", "ce+ssl+dist+reg", "resnet18", 1):
                         continue
                     bonus = (2.0 if backbone == "resnet18" else 0.0) - 6.0 * pair_index + 0.5 * seed * (1 + pair_index)
-                    failed = place == ("fonts", "ce+ssl+dist", "resnet18", 2)
-                    stale = place == ("fonts", "ce+ssl+dist+reg", "lenet", 2)
+                    failed = key == ("fonts", "ce+ssl+dist", "resnet18", 2)
+                    stale = key == ("fonts", "ce+ssl+dist+reg", "lenet", 2)
                     accuracy = None if failed else 48.0 + gain + bonus
                     old = {"recipe": RECIPE_VERSION - 1, "inputs": digests(config) | {"old": "x"}} if stale else {}
                     store.write_record(record_of(config, accuracy, **old))

@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 
-from scale_ray.report.contrasts import COMBINATIONS
+from scale_ray.report.effects.combinations import combinations
+
+TERMS = ("ssl", "dist", "reg")
+COMBINATIONS = list(combinations(TERMS))
 
 Accuracy = Callable[[str, int, int], float]  # label, pair, seed
 
@@ -14,7 +17,7 @@ def cells_of(
     accuracy: Accuracy,
     pairs: int,
     seeds: int,
-    labels: Iterable[str] = tuple(COMBINATIONS),
+    labels: Iterable[str] = COMBINATIONS,
     backbone: str = "resnet50",
 ) -> pd.DataFrame:
     rows = [

@@ -1,4 +1,4 @@
-"""A wide store with invented figures, made to be looked at and clicked through."""
+"""A wide store with made-up accuracies, for the page."""
 
 import math
 import random
@@ -19,8 +19,9 @@ COMMAND = "scale-ray ablate --benchmark digits --seeds 3 --name wide --storage '
 
 
 def wide_store(folder: Path, *, pairs: int = 4, backbones: int = 1, steps: int = 600) -> Store:
-    """pairs x 8 combinations x backbones x 3 seeds: 96 cells unless asked for more. Some failed of two causes, some
-    are missing, one is stale, some were trained with another threshold.
+    """pairs x 8 combinations x backbones x 3 seeds: 96 cells by default.
+
+    Some failed for one of two causes, some are missing, and one is stale.
     """
     store = Store(folder, create=True)
     draw = random.Random(0)

@@ -10,10 +10,12 @@ import pytest
 from report_stores import config_of, record_of
 
 from scale_ray.report import ReportError, load, write_report
-from scale_ray.report.aggregate import grids
 from scale_ray.report.build import Asked
-from scale_ray.report.figures import accuracy_curves, heat_map, render
-from scale_ray.report.load import read
+from scale_ray.report.figures.curves import accuracy_curves
+from scale_ray.report.figures.heat_map import heat_map
+from scale_ray.report.figures.style import render
+from scale_ray.report.read.load import load_contents
+from scale_ray.report.tables.forms import grids
 from scale_ray.store import Store
 
 MAKE = Callable[..., Store]
@@ -105,7 +107,7 @@ def test_an_empty_store_and_an_impossible_folder_are_refused(make_store: MAKE, t
 
 
 def test_curves_draw_the_mean_over_seeds(study_store: Store) -> None:
-    cells, curves = read(study_store.location)
+    cells, curves = load_contents(study_store.location)
     figure = accuracy_curves(cells, curves, "lenet", "digits")
     fonts, mnist = figure.axes
     assert (fonts.get_title(), mnist.get_title()) == ("fonts>mnistm (2 seeds)", "mnist>mnistm (3 seeds)")
@@ -117,7 +119,7 @@ def test_curves_draw_the_mean_over_seeds(study_store: Store) -> None:
 
 
 def test_a_figure_does_not_depend_on_the_users_settings(study_store: Store) -> None:
-    grid = grids(read(study_store.location).cells)[0]
+    grid = grids(load_contents(study_store.location).cells)[0]
     plain = render(heat_map(grid), "svg")
     settings: dict[Any, Any] = {"font.size": 20, "svg.fonttype": "none", "savefig.dpi": 10}
     with mpl.rc_context(settings):
@@ -176,7 +178,7 @@ def test_a_trials_confusion_matrix_on_request(make_store: MAKE, tmp_path: Path) 
     paths = write_report(store.location, tmp_path / "out", Asked(confusion=[record.id[:12]]))
     assert f"confusion-{record.id[:12]}.pdf" in {path.name for path in paths.figures}
     assert "Confusion matrices" in paths.page.read_text("utf-8")
-    for trial, problem in {"": "2 records begin so", "zz": "0 records begin so"}.items():
+    for trial, problem in {"": "2 records start with it", "zz": "0 records start with it"}.items():
         with pytest.raises(ReportError, match=problem):
             write_report(store.location, tmp_path / "no", Asked(confusion=[trial]))
     (other,) = set(store.record_ids()) - {record.id}

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from scale_ray.cli.compare import METHODS as COMPARED
 from studies import SETTINGS, finish
 
-from scale_ray.cli.compare import METHODS as COMPARED
 from scale_ray.methods import METHODS
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.report import load

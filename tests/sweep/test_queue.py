@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from scale_ray.sweep.search import METRIC, StageSearch
 
 from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
@@ -13,7 +14,6 @@ from scale_ray.records import Failure, Provenance, Record, Result
 from scale_ray.store import Store
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.queue import _LOOK_AGAIN, ATTEMPTS, StageQueue
-from scale_ray.sweep.search import METRIC, StageSearch
 from scale_ray.training.stages import Stage, alone
 
 CONFIG = TrialConfig()

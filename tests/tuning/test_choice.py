@@ -10,7 +10,7 @@ from report_stores import config_of, record_of
 
 from scale_ray.config import TrialConfig, TuningBudget
 from scale_ray.report import grids, load
-from scale_ray.report.style import render
+from scale_ray.report.figures.style import render
 from scale_ray.store import Store
 from scale_ray.study import Setting
 from scale_ray.tuning.choice import (
@@ -150,7 +150,7 @@ def test_tuned_is_never_compared_with_untuned_without_a_mark(tmp_path: Path) -> 
     mark = "tuned: 4 settings by im on mnist>mnistm (study s)"
     assert dict(zip(cells["losses"], cells["tuning"], strict=True)) == {"ce": "untuned", "ce+ssl": mark}
     table = grids(cells)[0]
-    assert {row for row, _ in table.cells} == {"ce", "ce+ssl"}
+    assert {row for row, _ in table.entries} == {"ce", "ce+ssl"}
     assert f"Methods, combinations or backbones differ in tuning as well: {mark}, untuned." in table.notes
 
     store.write_record(record_of(config_of("mnist", "mnistm", "ce+ssl", "lenet", 0), 70.0))

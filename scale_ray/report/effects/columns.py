@@ -1,0 +1,49 @@
+"""How a table of effects is shown: its columns, their headings, and the text of a value."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+ABSENT = "—"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as it is shown. It may combine several columns of the frame: an interval's low and high."""
+
+    heading: str
+    text: Callable[..., str]  # of the values of `names`, in this order
+    names: tuple[str, ...]
+
+    def texts(self, frame: pd.DataFrame) -> list[str]:
+        return [self.text(*values) for values in zip(*(frame[name] for name in self.names), strict=True)]
+
+
+def words(value: object) -> str:
+    return value if isinstance(value, str) else ABSENT
+
+
+def whole(value: float) -> str:
+    return ABSENT if pd.isna(value) else f"{value:.0f}"
+
+
+def points(value: float) -> str:
+    """Percentage points, or anything else with two decimals."""
+    return ABSENT if pd.isna(value) else f"{round(value, 2) + 0.0:.2f}"  # + 0.0: never -0.00
+
+
+def p_value(value: float) -> str:
+    if pd.isna(value):
+        return ABSENT
+    return "<0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
+
+
+def interval(low: float, high: float) -> str:
+    """`[1.20, 3.40]`."""
+    return ABSENT if pd.isna(low) else f"[{points(low)}, {points(high)}]"
+
+
+def whole_interval(low: float, high: float) -> str:
+    """`[3, 12]`."""
+    return ABSENT if pd.isna(low) else f"[{whole(low)}, {whole(high)}]"

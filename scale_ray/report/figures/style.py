@@ -1,0 +1,101 @@
+"""The style of all figures, and how they become files. It needs no display and gives the same bytes each time.
+
+Lines differ in colour (Okabe and Ito's palette, safe for colour-blind readers), marker and dash, so that they can be
+told apart in greyscale too. Shades come from colour maps with monotonic lightness.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from scale_ray.store.files import replacing
+
+INK, SOFT, HOLE, BLUE = "#1b1f24", "#666666", "#f2f2f2", "#0072B2"
+KINDS = ("png", "svg", "pdf")
+
+Looks = dict[str, dict[str, Any]]  # label of a line -> its colour and marker
+
+_COLOURS = ["#000000", BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C"]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "<", "*"]
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": SOFT,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "svg.hashsalt": "scale-ray",
+    "svg.fonttype": "path",  # readers need no font
+    "pdf.fonttype": 42,  # TrueType, as conferences require
+}
+# Metadata that would make two files of one figure differ.
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The context in which every figure is drawn: a user's matplotlibrc does not change a report."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
+def blank(width: float, height: float, title: str) -> Figure:
+    """An empty figure; width and height in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def look(index: int) -> dict[str, Any]:
+    """Colour and marker of the index-th line; they repeat after eight lines."""
+    return {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
+
+
+def legend(figure: Figure, looks: Looks, present: set[str], more: Sequence[Line2D]) -> None:
+    """Add a legend below: the looks of the labels that are present, then more lines."""
+    handles = [Line2D([], [], label=label, **line) for label, line in looks.items() if label in present]
+    figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=max(1, min(len(handles) + len(more), 4)))
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """The figure as `png`, `svg` or `pdf`, without a date or version in its metadata."""
+    out = io.BytesIO()
+    with style():
+        if isinstance(
+            figure.get_layout_engine(), ConstrainedLayoutEngine
+        ):  # once for all kinds: a layout takes a drawing
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        figure.savefig(out, format=kind, dpi=160, metadata=_METADATA[kind], bbox_inches="tight")
+    return out.getvalue()
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem.png`, `stem.svg` and `stem.pdf`, each atomically. The folder must exist."""
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in KINDS]
+    for path, kind in zip(paths, KINDS, strict=True):
+        with replacing(path) as file:
+            file.write(render(figure, kind))
+    return paths

@@ -1,0 +1,207 @@
+"""The page of a report: everything that is on it, and its images, style and script."""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from scale_ray.report.effects.tables import TABLES, Effects
+from scale_ray.report.effects.text import by_scope, readable
+from scale_ray.report.page.provenance import provenance
+from scale_ray.report.page.trials import causes, listed, payload
+from scale_ray.report.read.labels import count
+from scale_ray.report.read.load import varying_fields
+from scale_ray.report.tables.grid import METRICS, Entry, Grid, Stack, stacks
+from scale_ray.report.tables.text import beside_text, entry_text
+
+STATUSES = ("done", "failed", "missing", "stale")
+
+Figures = Mapping[str, Mapping[str, list[tuple[str, bytes]]]]
+
+# Text of a verdict -> its CSS class.
+_VERDICTS = {
+    "holds": "holds",
+    "does not hold": "fails",
+    "too few cells": "soft",
+    "differs": "holds",
+    "n too small": "soft",
+}
+
+# The most that all images of a page take together. The page names images beyond it; their files are in `figures`.
+_IMAGE_BYTES = 3_000_000
+
+# Columns of the page's record table -> format of a value.
+_RECORD_COLUMNS = {
+    "benchmark": "{}",
+    "pair": "{}",
+    "method": "{}",
+    "losses": "{}",
+    "backbone": "{}",
+    "seed": "{}",
+    "status": "{}",
+    "target_accuracy": "{:.2f}",
+    "teacher_accuracy": "{:.2f}",
+    "source_val_accuracy": "{:.2f}",
+    "steps": "{}",
+    "wall_seconds": "{:.1f}",
+    "skipped_images": "{}",
+}
+
+
+def page(
+    cells: pd.DataFrame,
+    grids: list[Grid],
+    figures: Figures,
+    *,
+    curves: pd.DataFrame | None = None,
+    effects: Effects | None = None,
+    commands: Mapping[str, str | None] | None = None,
+) -> str:
+    """The report as HTML. It lists up to 2,000 trials, those that failed or are missing first.
+
+    Args:
+        cells: as `load` returns them.
+        grids: as `grids(cells)` and `tabulate` return them.
+        figures: benchmark -> heading -> (title, SVG).
+        curves: the trials' curves (`Contents.curves`), drawn when a trial is opened.
+        effects: of the same cells.
+        commands: study -> the command that ran it (`StudyPlan.command`).
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    shown = listed(cells)
+    numbers = {trial: number for number, trial in enumerate(shown["cell"])}
+    environment.filters |= {
+        "entry_text": entry_text,
+        "beside_text": beside_text,
+        "interval": _interval,
+        "tooltip": _tooltip,
+        "trial_attributes": lambda trials: _trial_attributes(trials, numbers),
+    }
+    formats = _RECORD_COLUMNS | dict.fromkeys(varying_fields(cells), "{}")
+    counts = Counter(cells["status"])
+    counts["planned"] = int((~cells["superseded"]).sum())
+    script = _part("page.js")
+    images = _Images()
+    return environment.from_string(_part("page.html")).render(
+        title=", ".join(_studies(cells)) or "records of no study",
+        counts=counts,
+        superseded=int(cells["superseded"].sum()),
+        statuses=STATUSES,
+        metrics=METRICS,
+        none_planned=Entry(),
+        benchmarks=[
+            {
+                "name": benchmark,
+                "forms": _by_form([grid for grid in grids if grid.benchmark == benchmark]),
+                "figures": [
+                    (heading, [(title, images.embed(svg)) for title, svg in share])
+                    for heading, share in figures.get(benchmark, {}).items()
+                ],
+            }
+            for benchmark in sorted(set(cells["benchmark"]))
+        ],
+        effects=_effects(effects),
+        to_do=_to_do(cells, commands or {}),
+        causes=causes(cells),
+        provenance=provenance(cells),
+        columns=list(formats),
+        total=len(cells),
+        records=[
+            {name: "" if pd.isna(row[name]) else text.format(row[name]) for name, text in formats.items()}
+            | {"cell": row["cell"]}
+            for row in shown.to_dict("records")
+        ],
+        payload=payload(shown, curves),
+        style=_part("page.css"),
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+    )
+
+
+class _Images:
+    """Embeds images as data URIs until _IMAGE_BYTES are used."""
+
+    def __init__(self) -> None:
+        self.left = _IMAGE_BYTES
+
+    def embed(self, svg: bytes) -> str | None:
+        """The image's URI, or None if there is no room for it."""
+        uri = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+        if len(uri) > self.left:
+            return None
+        self.left -= len(uri)
+        return uri
+
+
+def _part(name: str) -> str:
+    """The text of a file of this package."""
+    return resources.files("scale_ray.report.page").joinpath(name).read_text("utf-8")
+
+
+def _studies(cells: pd.DataFrame) -> list[str]:
+    return sorted({name for names in cells["study"].dropna() for name in names.split(", ")})
+
+
+def _to_do(cells: pd.DataFrame, commands: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    """The studies with planned cells that are not done."""
+    open_cells = cells[cells["status"] != "done"]
+    found = []
+    for study in _studies(open_cells):
+        of_study = open_cells[[study in str(names).split(", ") for names in open_cells["study"]]]
+        counts = Counter(of_study["status"])
+        holes = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+        found.append({"name": study, "holes": holes, "command": commands.get(study)})
+    return found
+
+
+def _tooltip(entry: Entry) -> str:
+    seeds = f"mean over {count(entry.n, 'seed')}; " if entry.mean is not None else ""
+    return f"{seeds}{entry.done} of {entry.planned} records done"
+
+
+def _interval(entry: Entry) -> str:
+    return "" if entry.low is None or entry.high is None else f"[{entry.low:.1f}, {entry.high:.1f}]"
+
+
+def _trial_attributes(trials: Iterable[str], numbers: Mapping[str, int]) -> Markup:
+    """The attributes by which the page's script finds an entry's trials: their numbers, and how many are not listed."""
+    found = [numbers.get(trial) for trial in trials]
+    on_page = " ".join(str(number) for number in found if number is not None)
+    return Markup(f'data-trials="{on_page}" data-more="{found.count(None)}"')
+
+
+def _effects(effects: Effects | None) -> dict[str, Any]:
+    """One section per table with its parts by scope, and the notes. The paper's claims come first."""
+    if effects is None:
+        return {"sections": [], "notes": []}
+    parts: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for table, scope, part in by_scope(effects):
+        parts.setdefault(table.name, []).append((scope, _table(readable(part, table.columns))))
+    sections = [
+        {"name": table.name, "title": table.title, "explanation": table.explanation, "parts": parts[table.name]}
+        for table in reversed(TABLES)
+        if table.name in parts
+    ]
+    return {"sections": sections, "notes": effects.notes}
+
+
+def _table(frame: pd.DataFrame) -> dict[str, Any]:
+    """Columns, and rows of (text, CSS class)."""
+    rows = [[(text, _VERDICTS.get(text, "")) for text in values] for values in frame.to_numpy(dtype=str)]
+    return {"columns": [str(name) for name in frame.columns], "rows": rows}
+
+
+def _by_form(grids: list[Grid]) -> list[tuple[str, str, list[Stack]]]:
+    """(form, facet, its tables by metric), in the order given."""
+    found: dict[tuple[str, str], list[Stack]] = {}
+    for stack in stacks(grids):
+        found.setdefault((stack.form, stack.grids[0].facet), []).append(stack)
+    return [(form, facet, share) for (form, facet), share in found.items()]

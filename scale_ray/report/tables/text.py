@@ -1,0 +1,50 @@
+"""The text of an entry, the same in every format."""
+
+from collections.abc import Callable
+
+from scale_ray.report.tables.grid import Entry, Grid, Position, Stack
+
+
+def entry_text(entry: Entry, grid: Grid) -> str:
+    """`94.2 ± 0.3`, or the reason for a missing number.
+
+    `(n=2)` follows if n differs over the grid, and † if some of the entry's records are missing.
+    """
+    if entry.mean is None:
+        return _reason(entry)
+    spread = "" if entry.std is None else f" ± {entry.std:.1f}"
+    count = "" if grid.seeds is not None else f" (n={entry.n})"
+    return f"{entry.mean:.1f}{spread}{count}{' †' if entry.done < entry.planned else ''}"
+
+
+def beside_text(grid: Grid, position: Position) -> str:
+    """A figure in a column beside the measured ones: `72.2`, or `—` if there is none."""
+    mean, std = grid.beside_figure(position)
+    if mean is None:
+        return "—"
+    return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.1f}"
+
+
+def row_texts(
+    stack: Stack, grid: Grid, row: str, escape: Callable[[str], str], bold: Callable[[str], str]
+) -> list[str]:
+    """The escaped texts of a row's entries, the best of a column in bold, then those of the columns beside."""
+    texts = []
+    for column in grid.columns:
+        text = escape(entry_text(grid.entries.get((row, column), Entry()), grid))
+        texts.append(bold(text) if (row, column) in grid.best else text)
+    return texts + [escape(beside_text(grid, (row, column))) for column in stack.beside]
+
+
+def _reason(entry: Entry) -> str:
+    if entry.planned == 0:
+        return "—"
+    if entry.measured:
+        return "nothing in common"
+    if entry.done:
+        return "no teacher"
+    states = {"failed": entry.failed, "missing": entry.missing, "stale": entry.stale}
+    present = [status for status, count in states.items() if count]
+    if present == ["missing"]:
+        return "missing"
+    return ", ".join(f"{status} ({states[status]})" for status in present)

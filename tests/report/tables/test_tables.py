@@ -1,0 +1,124 @@
+import csv
+import dataclasses
+import os
+import re
+from xml.etree import ElementTree
+
+import pytest
+from golden_files import assert_golden
+from rich.console import Console
+
+from scale_ray.report import Entry, Grid, Stack, grids, load, stacks, terminal_table
+from scale_ray.report.tables.csv import comma_separated
+from scale_ray.report.tables.formats import FORMATS
+from scale_ray.report.tables.forms import FORMS
+from scale_ray.report.tables.html import html
+from scale_ray.report.tables.latex import latex
+from scale_ray.report.tables.markdown import markdown
+from scale_ray.report.tables.text import entry_text
+from scale_ray.store import Store
+
+
+def grid_of(entry: Entry, name: str = "r") -> Grid:
+    return Grid("losses_by_backbone", "digits", "", "target_accuracy", [name], ["c"], {(name, "c"): entry}, [])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", list(FORMATS))
+def test_tables_are_as_they_were(study_store: Store, form: str, kind: str) -> None:
+    share = stacks(grid for grid in grids(load(study_store.location)) if grid.form == form)
+    assert_golden(f"{form}.{kind}", FORMATS[kind](share))
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        (Entry(94.24, 0.31, 3, done=3, measured=3), "94.2 ± 0.3"),
+        (Entry(94.24, None, 1, done=1, measured=1), "94.2"),
+        (Entry(94.24, 0.31, 3, done=4, failed=1, missing=1, measured=4), "94.2 ± 0.3 †"),
+        (Entry(0.0, 0.0, 2, done=2, measured=2), "0.0 ± 0.0"),
+        (Entry(missing=6), "missing"),
+        (Entry(failed=2), "failed (2)"),
+        (Entry(failed=2, missing=4), "failed (2), missing (4)"),
+        (Entry(stale=1), "stale (1)"),
+        (Entry(done=3), "no teacher"),
+        (Entry(done=3, measured=3), "nothing in common"),
+        (Entry(), "—"),
+    ],
+)
+def test_what_an_entry_says(entry: Entry, text: str) -> None:
+    assert entry_text(entry, grid_of(entry)) == text
+
+
+def test_n_is_part_of_the_entries_where_it_differs() -> None:
+    entries = {("r", "a"): Entry(90.0, 1.0, 3, done=3, measured=3), ("r", "b"): Entry(80.0, 1.0, 2, done=2, measured=2)}
+    grid = Grid("pairs_by_method", "digits", "", "target_accuracy", ["r"], ["a", "b"], entries, [])
+    assert [entry_text(entry, grid) for entry in entries.values()] == ["90.0 ± 1.0 (n=3)", "80.0 ± 1.0 (n=2)"]
+
+
+def test_latex_is_escaped_and_balanced(study_store: Store) -> None:
+    text = "\n".join(map(latex, stacks(grids(load(study_store.location, oracle=True), oracle=True))))
+    assert "lenet oracle (best epoch on target labels)" in text
+    assert r"mnist$\rightarrow$mnistm" in text
+    assert r"source\_only" in text
+    assert r"$\pm$" in text
+    assert text.isascii()
+    assert text.count("{") == text.count("}")
+    assert re.findall(r"\\begin\{(\w+)\}", text).count("tabular") == text.count(r"\end{tabular}")
+    for table in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        lines = [line for line in table[1].splitlines() if line.endswith(r"\\")]
+        labels = [line for line in lines if r"\multicolumn" in line]
+        assert all(rf"\multicolumn{{{len(table[0])}}}{{l}}" in line for line in labels)
+        lines = [line for line in lines if line not in labels]
+        assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {len(table[0])}
+
+
+def test_markdown_marks_in_labels_are_escaped() -> None:
+    entry = Entry(1.0, None, 1, done=1, measured=1)
+    assert r"| 0.5\*ssl\|x |" in markdown(Stack([grid_of(entry, "0.5*ssl|x")]))
+
+
+def test_csv_has_one_line_per_entry_and_no_zero_for_a_hole(study_store: Store) -> None:
+    found = grids(load(study_store.location))
+    lines = list(csv.DictReader(comma_separated(stacks(found)).splitlines()))
+    assert len(lines) == sum(len(grid.rows) * len(grid.columns) for grid in found)
+    holes = [line for line in lines if line["row"] == "dann"]
+    assert {(line["mean"], line["n"]) for line in holes} == {("", "0")}
+    assert {line["text"] for line in holes} == {"missing", "—"}
+
+
+def test_the_terminal_shows_every_entry(study_store: Store) -> None:
+    stack = next(found for found in stacks(grids(load(study_store.location))) if found.form == "pairs_by_method")
+    console = Console(width=140, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    with console.file:
+        console.print(terminal_table(stack))
+        shown = console.export_text()
+    assert len(stack.grids) == 2
+    for grid in stack.grids:
+        for text in [
+            grid.group,
+            *grid.rows,
+            *grid.columns,
+            *(entry_text(entry, grid) for entry in grid.entries.values()),
+        ]:
+            assert text in shown
+
+
+def test_the_best_is_bold_everywhere() -> None:
+    entry = Entry(94.24, 0.31, 3, done=3, measured=3)
+    grid = dataclasses.replace(grid_of(entry, "a_b"), best=frozenset({("a_b", "c")}))
+    stack = Stack([grid])
+    assert "| **94.2 ± 0.3** |" in markdown(stack)
+    assert r"a\_b & \textbf{94.2 $\pm$ 0.3} \\" in latex(stack)
+    assert "<td><strong>94.2 ± 0.3</strong></td>" in html(stack)
+    assert next(csv.DictReader(comma_separated([stack]).splitlines()))["best"] == "1"
+
+
+def test_html_is_escaped_and_whole() -> None:
+    entry = Entry(1.0, None, 1, done=1, measured=1)
+    grid = dataclasses.replace(grid_of(entry, "a<b>&"), notes=["1 < 2"])
+    root = ElementTree.fromstring(f"<div>{html(Stack([grid]))}</div>")
+    table, notes = root
+    assert [element.text for element in table.iter("th")] == [None, "c", "a<b>&"]
+    assert [element.text for element in table.iter("td")] == ["1.0"]
+    assert [element.text for element in notes] == ["1 < 2"]
