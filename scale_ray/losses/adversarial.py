@@ -33,8 +33,9 @@ class _Reverse(torch.autograd.Function):
 def reversal_coefficient(progress: float, gamma: float) -> float:
     """2 / (1 + exp(-gamma p)) - 1: from 0 at progress p = 0 towards 1 (Ganin et al., section 5.2.2).
 
-    >>> [round(reversal_coefficient(p, 10), 4) for p in (0, 0.1, 0.5, 1)]
-    [0.0, 0.4621, 0.9866, 0.9999]
+    Examples:
+        >>> [round(reversal_coefficient(p, 10), 4) for p in (0, 0.1, 0.5, 1)]
+        [0.0, 0.4621, 0.9866, 0.9999]
     """
     return math.tanh(gamma * progress / 2)
 
@@ -54,8 +55,9 @@ def discrimination(source_scores: Tensor, target_scores: Tensor, weights: Tensor
     Raises:
         ValueError: shapes do not fit.
 
-    >>> discrimination(torch.zeros(2), torch.zeros(2)).item() == torch.tensor(2.0).log().item()
-    True
+    Examples:
+        >>> discrimination(torch.zeros(2), torch.zeros(2)).item() == torch.tensor(2.0).log().item()
+        True
     """
     scores = torch.cat([source_scores, target_scores])
     if scores.ndim != 1 or (weights is not None and weights.shape != scores.shape):
