@@ -21,13 +21,12 @@ from typing import Any
 from results import RESULTS, leave
 from rich.console import Console
 
-from scale_ray.cli.options import base_config
-from scale_ray.config import Execution, TrialConfig
+from scale_ray.config import Execution, Resources, TrialConfig
 from scale_ray.data.benchmarks import BENCHMARKS, FROZEN_DEFAULTS
+from scale_ray.data.defaults import base_config
 from scale_ray.report import write_report
 from scale_ray.store import Store
-from scale_ray.study import Study, ablation
-from scale_ray.sweep.cluster import Resources
+from scale_ray.study import Study, combinations, pairs
 from scale_ray.sweep.plan import Plan, plan_study, prepare_data, prepare_features
 from scale_ray.sweep.run import run_study
 
@@ -35,7 +34,7 @@ COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg"
 WAYS = ["joint", "separate", "domain"]
 TRIED_WITH = ["ce", "ce+ssl", "ce+ssl+dist+reg"]
 VALIDATOR = "im"
-PAIRS = list(BENCHMARKS["pacs"].pairs)
+PAIRS = pairs(*map(":".join, BENCHMARKS["pacs"].pairs))
 TABLES = ("losses_by_backbone.md", "pairs_by_method.md", "effects.md", "records.csv")
 
 
@@ -46,12 +45,14 @@ def main() -> None:
     parser.add_argument("--storage", type=Path, default=Path("runs/frozen_pacs"))
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
-    base = _base(asked.weights)
+    base = base_config(
+        "pacs", {"model.encoder": "frozen", "model.backbone": "mobilenet_v2", "model.weights": asked.weights}
+    )
     execution = Execution(root=asked.root.absolute(), device="cpu")
     features_seconds, size = _time_features(base, asked.storage, execution)
     rows = _try_batch_norms(base, asked.storage / "batch_norm", execution)
     chosen = max(WAYS, key=lambda way: next(row[VALIDATOR] for row in rows if _is_decisive(row, way)))
-    study = _grid("frozen-pacs", base.replace({"model.batch_norm": chosen}), COMBINATIONS, list(range(asked.seeds)))
+    study = _grid(base.replace({"model.batch_norm": chosen}), COMBINATIONS, asked.seeds)
     wall, plan = _run(study, asked.storage / "grid", execution)
     report = write_report(asked.storage / "grid", asked.storage / "grid" / "report")
     _keep(report.page.parent)
@@ -76,37 +77,28 @@ def main() -> None:
     )
 
 
-def _base(weights: str) -> TrialConfig:
-    options = {
-        "data.benchmark": "pacs",
-        "model.encoder": "frozen",
-        "model.backbone": "mobilenet_v2",
-        "model.weights": weights,
-    }
-    return base_config(options, steps=None, file=None, settings={})
-
-
-def _grid(name: str, base: TrialConfig, combinations: list[str], seeds: list[int]) -> Study:
-    return ablation(name, base, pairs=PAIRS, combinations=combinations, backbones=["mobilenet_v2"], seeds=seeds)
+def _grid(base: TrialConfig, losses: list[str], seeds: int) -> Study:
+    return Study("frozen-pacs", base, {"seed": range(seeds), "pair": PAIRS, "losses": combinations(*losses)})
 
 
 def _time_features(base: TrialConfig, storage: Path, execution: Execution) -> tuple[float, int]:
     """Seconds and bytes of all features; those that are there already take none."""
     store = Store(storage / "grid", create=True)
-    plan = plan_study(_grid("frozen-pacs", base, ["ce+ssl"], [0]), store, execution.root)
-    prepare_data(plan, execution.root)  # decoding is measured elsewhere
+    plan = plan_study(_grid(base, ["ce+ssl"], 1), store, execution.root)
+    prepare_data(plan.stages, execution.root)  # decoding is measured elsewhere
     began = time.monotonic()
-    prepare_features(((stage.config, stage.targets) for stage in plan.stages), execution, store)
+    prepare_features(plan.stages, execution, store)
     seconds = time.monotonic() - began
     assert store.folder is not None
     return seconds, sum(path.stat().st_size for path in (store.folder / "features").glob("*.npy"))
 
 
 def _try_batch_norms(base: TrialConfig, folder: Path, execution: Execution) -> list[dict[str, Any]]:
+    """All ways of BatchNorm as one study: its means by way and loss combination."""
+    axes: dict[str, list[Any]] = {"model.batch_norm": WAYS, "pair": PAIRS, "losses": combinations(*TRIED_WITH)}
+    _run(Study("batch-norm", base, axes), folder, execution)
     rows = []
     for way in WAYS:
-        study = _grid(f"batch-norm-{way}", base.replace({"model.batch_norm": way}), TRIED_WITH, [0])
-        _run(study, folder, execution)
         results = [record for record in Store(folder).records() if record.config.model.batch_norm == way]
         for losses in TRIED_WITH:
             of_losses = [record.result for record in results if record.config.combination == losses and record.result]

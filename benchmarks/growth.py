@@ -26,7 +26,6 @@ from collections import deque
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from made_up import COMBINATIONS, fill
@@ -34,19 +33,18 @@ from own_process import measure, peak_mib, reset_peak, resident_mib
 from results import leave
 from rich.console import Console
 
-from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.benchmarks import BENCHMARKS
+from scale_ray.data.defaults import base_config
 from scale_ray.store import Store
 from scale_ray.store.leases import Driver
-from scale_ray.study import Study, ablation
+from scale_ray.study import Study, combinations, pairs
+from scale_ray.sweep.fixed import METRIC, FixedStages
+from scale_ray.sweep.leftovers import remove_leftovers
 from scale_ray.sweep.plan import Plan, keys_of, keys_still_needed, plan_study
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
-from scale_ray.sweep.run import Bookkeeping, sweep_store
-from scale_ray.sweep.search import METRIC, StageSearch
-from scale_ray.training.check import trial_inputs
+from scale_ray.training.resolve import resolve
 from scale_ray.training.stages import Stage
-from scale_ray.training.trial import Ran
 
 WORKS = ("plan", "plan again", "ask", "schedule")
 SLOTS = 16
@@ -104,7 +102,7 @@ def _measure(work: str, seeds: int, location: str) -> dict[str, Any]:
     """Do one thing at one size, in this process."""
     study, store = _study(seeds), Store(location, create=True)
     for config in study.base, study.base.replace({"data.source": "optdigits", "data.target": "fonts"}):
-        trial_inputs(config, None)  # the digits are drawn once ever, and named once a process
+        resolve(config, None)  # digits are drawn once on a machine, and digested once in a process
     if work == "fill":
         return {"bytes": fill(store, plan_study(study, store, None).study.cells, CLASSES)}
     if work == "schedule":
@@ -115,15 +113,15 @@ def _measure(work: str, seeds: int, location: str) -> dict[str, Any]:
 
 
 def _study(seeds: int) -> Study:
-    digits = BENCHMARKS["digits"]
-    names = {"data.benchmark": "digits", "data.source": "mnist", "data.target": "mnistm"}
-    return ablation(
+    return Study(
         "growth",
-        TrialConfig().replace({**digits.defaults, **names}),
-        pairs=list(permutations(digits.domains, 2)),
-        combinations=COMBINATIONS,
-        backbones=["lenet", "resnet18"],
-        seeds=range(seeds),
+        base_config("digits"),
+        {
+            "seed": range(seeds),
+            "pair": pairs(*map(":".join, permutations(BENCHMARKS["digits"].domains, 2))),
+            "model.backbone": ["lenet", "resnet18"],
+            "losses": combinations(*COMBINATIONS),
+        },
     )
 
 
@@ -162,38 +160,35 @@ def _schedule(plan: Plan, store: Store) -> dict[str, Any]:
 
 def _work_off(plan: Plan, store: Store, making_up: list[_Clocks]) -> None:
     """Hand out every stage and take it back as done; notes the time that goes into making results up."""
-    number = 0
     figures = {METRIC: 90.0, "target_accuracy": 80.0}
     store.write_plan(plan.study)
     with Driver(store.files) as driver, open("/dev/null", "w") as nowhere:
-        stages = {stage.key: stage for stage in plan.stages}
-        progress = StudyProgress(stages, 0, Console(file=nowhere))
+        progress = StudyProgress(plan.stages, 0, Console(file=nowhere))
         queue = StageQueue(plan.stages, store, driver, keep=keys_still_needed(plan, {cell.id for cell in plan.todo}))
-        search = StageSearch(queue, lambda: SLOTS)
-        # Places would ask Ray; the queue is told what Bookkeeping would ask it at every turn of Tune's loop.
-        bookkeeping = Bookkeeping(queue, SimpleNamespace(), progress, store, Execution(), Ran())  # type: ignore[arg-type]
-        running: deque[Any] = deque()
-        while (point := search.suggest(str(number))) != StageSearch.FINISHED:
-            bookkeeping.demand()
-            if isinstance(point, dict):
-                trial = SimpleNamespace(trial_id=str(number), config=point)
-                running.append(trial)
+        source = FixedStages(plan.stages, queue)
+        running: deque[Stage] = deque()
+        number = 0
+        while not source.over:
+            assert source.demand  # the engine asks it at every turn of Tune's loop
+            stage = source.next() if len(running) < SLOTS else None
+            if stage is not None:
                 number += 1
-                progress.on_trial_start(number, [], trial)
-                bookkeeping.on_trial_result(number, [], trial, {})
+                source.assignment(stage)
+                progress.begun(stage)
+                queue.has_started(stage.key)
+                running.append(stage)
                 continue
-            trial = running.popleft()
-            stage = stages[trial.config["stage"]]
+            stage = running.popleft()
             began = _Clocks.now()
             _leave_results(stage, store)
             making_up.append(_Clocks.now() - began)
             result = figures | {"step": stage.last}
-            progress.on_trial_result(number, [], trial, result)
-            search.on_trial_complete(trial.trial_id, result)
-            bookkeeping.on_trial_complete(number, [], trial)
+            progress.reported(stage, result)
+            source.ended(queue.finished(stage.key), result)
+            progress.ended(stage)
         assert number == len(plan.stages)
         assert queue.done == {cell.id for cell in plan.todo}
-        sweep_store(store, driver, keys_of(plan) - keys_still_needed(plan, queue.done))
+        remove_leftovers(store, driver, keys_of(plan) - keys_still_needed(plan, queue.done))
 
 
 def _leave_results(stage: Stage, store: Store) -> None:

@@ -5,9 +5,10 @@ import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
 from scale_ray.records import CurvePoint, Provenance, Record, Result
-from scale_ray.store import PlannedCell, Store
+from scale_ray.store import Store
 
 DOMAINS = ["Art", "Clipart", "Product", "Real_World"]
 COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg", "ce+dist+reg", "ce+ssl+dist+reg"]
@@ -26,7 +27,7 @@ def configs() -> Iterator[TrialConfig]:
             yield from (config.model_copy(update={"seed": seed}) for seed in range(SEEDS))
 
 
-def fill(store: Store, cells: Iterable[PlannedCell], classes: int) -> int:
+def fill(store: Store, cells: Iterable[Cell], classes: int) -> int:
     """Write a record of each of these cells; returns their bytes."""
     size = 0
     for cell in cells:
@@ -37,7 +38,7 @@ def fill(store: Store, cells: Iterable[PlannedCell], classes: int) -> int:
     return size
 
 
-def record(cell: PlannedCell, classes: int) -> Record:
+def record(cell: Cell, classes: int) -> Record:
     """A record with a curve of 21 points and a confusion matrix; its numbers are drawn by the cell's id."""
     draw = random.Random(cell.id)
     right = [min(IMAGES, max(0, round(draw.gauss(40, 5)))) for _ in range(classes)]

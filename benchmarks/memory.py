@@ -31,8 +31,8 @@ from torch import Tensor
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.decoded import Domain
 from scale_ray.models import ClassStatistics
-from scale_ray.training.check import check_trial
 from scale_ray.training.loop import Progress
+from scale_ray.training.resolve import check_trial
 from scale_ray.training.setup import configure_torch, find_device
 from scale_ray.training.trial import Training
 

@@ -19,11 +19,10 @@ from ray import tune
 from results import leave
 from rich.console import Console
 
-from scale_ray.config import Execution, TrialConfig
-from scale_ray.data.benchmarks import BENCHMARKS
+from scale_ray.config import Execution, Resources, TrialConfig
+from scale_ray.data.defaults import base_config
 from scale_ray.store import Store
-from scale_ray.study import ablation
-from scale_ray.sweep.cluster import Resources
+from scale_ray.study import Study, combinations
 from scale_ray.sweep.plan import plan_study, prepare_data
 from scale_ray.sweep.run import run_study
 from scale_ray.training.trial import run_trial
@@ -35,8 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=20, help="of a cell: the fewer, the more the overhead shows")
     steps = parser.parse_args().steps
-    configs = _configs(steps)
-    ours = _ours(configs)
+    study = _study(steps)
+    configs = study.cells()
+    ours = _ours(study)
     plain = _plain(configs, reuse_actors=False)
     reused = _plain(configs, reuse_actors=True)
     rows = [ours, plain, reused]
@@ -54,34 +54,16 @@ def main() -> None:
     )
 
 
-def _configs(steps: int) -> list[TrialConfig]:
-    changes = {**BENCHMARKS["digits"].defaults, "data.benchmark": "digits", "data.source": "mnist"}
-    base = TrialConfig().replace({**changes, "data.target": "mnistm", "optim.steps": steps, "optim.warmup_steps": 2})
-    study = ablation(
-        "orchestration",
-        base,
-        pairs=[("mnist", "mnistm")],
-        combinations=["ce+ssl"],
-        backbones=["lenet"],
-        seeds=range(CELLS),
-    )
-    return study.cells()
+def _study(steps: int) -> Study:
+    base = base_config("digits", {"optim.steps": steps, "optim.warmup_steps": 2})
+    return Study("orchestration", base, {"seed": range(CELLS), "losses": combinations("ce+ssl")})
 
 
-def _ours(configs: list[TrialConfig]) -> dict[str, Any]:
-    base = configs[0]
-    study = ablation(
-        "orchestration",
-        base,
-        pairs=[(base.data.source, base.data.target)],
-        combinations=[base.combination],
-        backbones=[base.model.backbone],
-        seeds=[config.seed for config in configs],
-    )
+def _ours(study: Study) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder, create=True)
         plan = plan_study(study, store, None)
-        prepare_data(plan, None)  # drawing the digits is not what is measured
+        prepare_data(plan.stages, None)  # drawing the digits is not what is measured
         began = time.monotonic()
         run_study(plan, store, Execution(), Resources(address="local"), Console(stderr=True))
         wall = time.monotonic() - began
@@ -90,8 +72,8 @@ def _ours(configs: list[TrialConfig]) -> dict[str, Any]:
 
 
 def _plain(configs: list[TrialConfig], *, reuse_actors: bool) -> dict[str, Any]:
-    def train(point: dict[str, int]) -> None:
-        record = run_trial(configs[point["cell"]], Execution(), None)
+    def train(assignment: dict[str, int]) -> None:
+        record = run_trial(configs[assignment["cell"]], Execution(), None)
         assert record.result is not None
         tune.report({"accuracy": record.result.source_val_accuracy, "training_seconds": record.provenance.wall_seconds})
 

@@ -19,8 +19,9 @@ from made_up import SEEDS, configs, fill
 from own_process import measure, peak_mib
 from results import leave
 
-from scale_ray.config import identity
-from scale_ray.store import PlannedCell, Store, StudyPlan
+from scale_ray.cell import Cell
+from scale_ray.identity import identity
+from scale_ray.store import Store, StudyPlan
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def _fill(store: Store, records: int, classes: int) -> int:
     cells = []
     for config in itertools.islice(configs(), records):
         inputs = {"source": config.data.source, "target": config.data.target}
-        cells.append(PlannedCell(id=identity(config, inputs), config=config))
+        cells.append(Cell(id=identity(config, inputs), config=config))
     store.write_plan(StudyPlan(name="scale", created="2026-03-01T00:00:00+00:00", cells=cells))
     return fill(store, cells, classes)
 

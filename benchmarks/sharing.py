@@ -16,18 +16,19 @@ from typing import Any
 from results import leave
 from rich.console import Console
 
-from scale_ray.config import Execution, TrialConfig
+from scale_ray.config import Execution, Resources
 from scale_ray.data.benchmarks import BENCHMARKS
+from scale_ray.data.defaults import base_config
 from scale_ray.records import Result
-from scale_ray.store import PlannedCell, Store
-from scale_ray.study import Study, ablation
-from scale_ray.sweep.cluster import Resources
+from scale_ray.store import Store
+from scale_ray.study import Study, combinations, pairs
 from scale_ray.sweep.plan import Plan, plan_study, prepare_data
 from scale_ray.sweep.run import run_study
+from scale_ray.training.resolve import resolve
 from scale_ray.training.stages import stage_tree
 
 COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg", "ce+dist+reg", "ce+ssl+dist+reg"]
-PAIRS = [("mnist", "mnistm"), ("mnist", "optdigits"), ("optdigits", "mnist")]
+PAIRS = ["mnist:mnistm", "mnist:optdigits", "optdigits:mnist"]
 
 
 def main() -> None:
@@ -56,18 +57,15 @@ def main() -> None:
     )
 
 
-def _study(steps: int, pairs: list[tuple[str, str]]) -> Study:
-    changes = {**BENCHMARKS["digits"].defaults, "data.benchmark": "digits", "data.source": "mnist"}
-    base = TrialConfig().replace(
-        {**changes, "data.target": "mnistm", "optim.steps": steps, "optim.warmup_steps": steps // 4 - 1}
-    )
-    return ablation("sharing", base, pairs=pairs, combinations=COMBINATIONS, backbones=["lenet"], seeds=[0])
+def _study(steps: int, of: list[str]) -> Study:
+    base = base_config("digits", {"optim.steps": steps, "optim.warmup_steps": steps // 4 - 1})
+    return Study("sharing", base, {"pair": pairs(*of), "losses": combinations(*COMBINATIONS)})
 
 
 def _run(study: Study, folder: Path, *, share: bool) -> tuple[dict[str, Any], dict[str, Result | None]]:
     store = Store(folder, create=True)
     plan: Plan = plan_study(study, store, None, share=share)
-    prepare_data(plan, None)  # drawing the digits is not what is measured
+    prepare_data(plan.stages, None)  # drawing the digits is not what is measured
     began = time.monotonic()
     run_study(plan, store, Execution(), Resources(address="local"), Console(stderr=True))
     wall = time.monotonic() - began
@@ -84,12 +82,9 @@ def _run(study: Study, folder: Path, *, share: bool) -> tuple[dict[str, Any], di
 
 
 def _saving_of_all_pairs(steps: int) -> float:
-    domains = BENCHMARKS["digits"].domains
-    cells = [
-        PlannedCell(id=str(number), config=config)
-        for number, config in enumerate(_study(steps, list(permutations(domains, 2))).cells())
-    ]
-    return 1 - sum(stage.steps for stage in stage_tree(cells, None)) / (steps * len(cells))
+    every = [":".join(pair) for pair in permutations(BENCHMARKS["digits"].domains, 2)]
+    cells = [resolve(config, None) for config in _study(steps, every).cells()]
+    return 1 - sum(stage.steps for stage in stage_tree(cells)) / (steps * len(cells))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from scale_ray.config import TrialConfig
 from scale_ray.data.batches import Batches
-from scale_ray.training.check import check_trial
+from scale_ray.training.resolve import check_trial
 from scale_ray.training.setup import configure_torch, describe_device, find_device
 
 COMBINATIONS = ("ce", "ce+ssl", "ce+dist", "ce+ssl+dist+reg")

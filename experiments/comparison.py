@@ -4,11 +4,22 @@
     python experiments/comparison.py --benchmark office_home --root ~/OfficeHome --storage runs/office_home
     scale-ray report runs/office_home --published
 
-Digits by default: 8 methods x 4 domain pairs x 3 seeds. Every option of `scale-ray compare` narrows or widens it, and
-the same command goes on after an interruption.
+Digits by default: 8 methods x 4 domain pairs x 3 seeds. The options of `scale-ray compare` change the study, and the
+same command goes on after an interruption.
 """
 
-from scale_ray.cli import experiment
+from scale_ray import Study, approaches, base_config, main, pairs
+
+study = Study(
+    name="comparison-digits",
+    base=base_config("digits"),
+    axes={
+        "seed": range(3),
+        "pair": pairs("mnist:mnistm", "optdigits:mnist", "fonts:mnist", "fonts:mnistm"),
+        # scale:ce+ssl is FixMatch with a mean teacher.
+        "method": approaches("source_only", "dan", "dann", "cdan", "mcc", "mean_teacher", "scale:ce+ssl", "scale"),
+    },
+)
 
 if __name__ == "__main__":
-    experiment("compare", benchmark="digits", seeds="3", storage="runs/comparison")
+    main(study, storage="runs/comparison")

@@ -1,22 +1,21 @@
-"""Four methods on photographs and drawings, with a small encoder and a budget for two CPU cores.
+"""Five methods on photographs and drawings, with a small encoder and a budget for two CPU cores.
 
     python experiments/comparison_pacs.py --root PACS --weights mobilenet_v2.pth
 
 PACS is ROOT/domain/class/image.jpg. Without --weights, torchvision's for ImageNet are downloaded.
 """
 
-from scale_ray.cli import experiment
+from scale_ray import Study, approaches, base_config, main, pairs
+
+study = Study(
+    name="comparison-pacs",
+    base=base_config("pacs", {"model.backbone": "mobilenet_v2"}, steps=600),
+    axes={
+        "seed": [0],
+        "pair": pairs("art_painting:cartoon", "cartoon:art_painting"),
+        "method": approaches("source_only", "dann", "mcc", "scale:ce+ssl", "scale"),
+    },
+)
 
 if __name__ == "__main__":
-    experiment(
-        "compare",
-        benchmark="pacs",
-        backbone="mobilenet_v2",
-        methods="source_only,dann,mcc,scale:ce+ssl,scale",
-        pairs="art_painting:cartoon,cartoon:art_painting",
-        steps=600,
-        seeds="1",
-        storage="runs/comparison_pacs",
-        name="comparison-pacs",
-        checkpoint_every=100,
-    )
+    main(study, storage="runs/comparison_pacs", checkpoint_every=100)

@@ -6,15 +6,17 @@ Store and report go to runs/demo. `python experiments/demo.py --seeds 3` widens 
 are not run again.
 """
 
-from scale_ray.cli import experiment
+from scale_ray import Study, base_config, combinations, main, pairs
+
+study = Study(
+    name="demo",
+    base=base_config("digits"),
+    axes={
+        "seed": [0],
+        "pair": pairs("mnist:mnistm", "optdigits:mnist"),
+        "losses": combinations("ce", "ce+ssl", "ce+ssl+dist", "ce+ssl+dist+reg"),
+    },
+)
 
 if __name__ == "__main__":
-    experiment(
-        benchmark="digits",
-        pairs="mnist:mnistm,optdigits:mnist",
-        losses="ce,ce+ssl,ce+ssl+dist,ce+ssl+dist+reg",
-        seeds="1",
-        storage="runs/demo",
-        name="demo",
-        checkpoint_every=100,
-    )
+    main(study, storage="runs/demo", checkpoint_every=100)

@@ -6,14 +6,28 @@ PACS is ROOT/domain/class/image.jpg. Without --weights, torchvision's for ImageN
 image are computed once; heads on a bottleneck train on them. Tables say `frozen`: this is no fine-tuning.
 """
 
-from scale_ray.cli import experiment
+from itertools import permutations
+
+from scale_ray import Study, base_config, combinations, main, pairs
+
+study = Study(
+    name="frozen-pacs",
+    base=base_config("pacs", {"model.encoder": "frozen", "model.backbone": "mobilenet_v2"}),
+    axes={
+        "seed": range(3),
+        "pair": pairs(*map(":".join, permutations(["art_painting", "cartoon", "photo", "sketch"], 2))),
+        "losses": combinations(
+            "ce",
+            "ce+ssl",
+            "ce+dist",
+            "ce+reg",
+            "ce+ssl+dist",
+            "ce+ssl+reg",
+            "ce+dist+reg",
+            "ce+ssl+dist+reg",
+        ),
+    },
+)
 
 if __name__ == "__main__":
-    experiment(
-        benchmark="pacs",
-        frozen=True,
-        backbones="mobilenet_v2",
-        losses="ce,ce+ssl,ce+dist,ce+reg,ce+ssl+dist,ce+ssl+reg,ce+dist+reg,ce+ssl+dist+reg",
-        storage="runs/frozen_pacs",
-        name="frozen-pacs",
-    )
+    main(study, storage="runs/frozen_pacs")

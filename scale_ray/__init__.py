@@ -1,6 +1,58 @@
 """Unsupervised domain adaptation studies on Ray.
 
-Importing this package imports neither torch nor ray: a table builds on a laptop without either.
+The names below are imported when they are first used, so that `import scale_ray` is fast and `load` needs neither torch
+nor ray.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from scale_ray.api import load, main, plan, run, train, tune
+    from scale_ray.config import Execution, Resources, TrialConfig
+    from scale_ray.data.benchmarks import BENCHMARKS
+    from scale_ray.data.defaults import base_config
+    from scale_ray.errors import UserError
+    from scale_ray.losses import LOSSES
+    from scale_ray.methods import METHODS
+    from scale_ray.models import BACKBONES
+    from scale_ray.study import Study, approaches, combinations, pairs
+
+_HOMES = {
+    "BACKBONES": "scale_ray.models",
+    "BENCHMARKS": "scale_ray.data.benchmarks",
+    "Execution": "scale_ray.config",
+    "LOSSES": "scale_ray.losses",
+    "METHODS": "scale_ray.methods",
+    "Resources": "scale_ray.config",
+    "Study": "scale_ray.study",
+    "TrialConfig": "scale_ray.config",
+    "UserError": "scale_ray.errors",
+    "approaches": "scale_ray.study",
+    "base_config": "scale_ray.data.defaults",
+    "combinations": "scale_ray.study",
+    "load": "scale_ray.api",
+    "main": "scale_ray.api",
+    "pairs": "scale_ray.study",
+    "plan": "scale_ray.api",
+    "run": "scale_ray.api",
+    "train": "scale_ray.api",
+    "tune": "scale_ray.api",
+}
+
+__all__ = [
+    "BACKBONES", "BENCHMARKS", "LOSSES", "METHODS", "Execution", "Resources", "Study", "TrialConfig", "UserError",
+    "approaches", "base_config", "combinations", "load", "main", "pairs", "plan", "run", "train", "tune",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'scale_ray' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,13 +1,13 @@
-"""What one trial is: frozen, validated, and named by the hash of everything that determines its result.
+"""The config of one trial: frozen and validated.
 
-A `TrialConfig` holds only what can change a number. Where the data lies, how many threads work and where results go
-belong to `Execution`, which no identity ever sees.
+A `TrialConfig` holds only what can change a number; its hash is part of the trial's id (see `identity`). Where the data
+lies, how many threads work and what Ray is asked for belong to `Execution` and `Resources`, which change no number.
 """
 
 import difflib
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -38,13 +38,13 @@ _TERM_ORDER = ("ce", "ssl", "dist", "reg")
 
 
 class Variant(NamedTuple):
-    """A choice that makes another form of a method: a row of its own, beside its kin."""
+    """A field whose value gives a method a row of its own in tables, as CDAN+E beside CDAN."""
 
-    term: str | None  # the loss term that reads it; None: the method's own, in its `reads`
-    written: Mapping[object, str]  # value -> what follows the method's name; a value that is not here is the usual one
+    term: str | None  # the loss term that reads the field; None: the method itself reads it
+    written: Mapping[object, str]  # value -> suffix of the method's name; other values have no suffix
 
 
-# By dotted path. Numbers are no variants: a table of one threshold and a table of another are two tables.
+# By dotted path. Numeric fields are not variants: cells with different thresholds belong in different tables.
 VARIANTS: dict[str, Variant] = {
     "losses.contrast": Variant("dist", {"proto": " proto", "bank": " bank"}),
     "baseline.entropy_conditioning": Variant(None, {True: "+E"}),
@@ -53,11 +53,11 @@ VARIANTS: dict[str, Variant] = {
 
 
 class ConfigError(UserError):
-    """A setting that cannot be used; the message names it, its place and what to write instead."""
+    """A setting that cannot be used; the message names it and what to write instead."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """`"did you mean 'x'? "`, or an empty string where nothing known is near."""
+    """`"did you mean 'x'? "`, or an empty string where no known name is similar."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}? " if near else ""
 
@@ -67,7 +67,7 @@ def _ordered_terms(terms: Iterable[str]) -> list[str]:
 
 
 def _write_term(name: str, weight: float) -> str:
-    """`ssl`, `0.5*ssl`; never with a plus sign, which joins terms."""
+    """`ssl`, `0.5*ssl`. The text never contains a plus sign, because that joins terms."""
     return name if weight == 1 else f"{weight:.12g}*{name}".replace("e+", "e")
 
 
@@ -82,13 +82,25 @@ def _read_term(text: str, combination: str) -> tuple[str, float]:
     return name, number
 
 
+@dataclass(frozen=True)
+class Introduced:
+    """Marks a field that was added after the first release: `margin: Annotated[float, Introduced(0.3)] = 0.3`.
+
+    Attributes:
+        value: what a config without the field stands for: the field's default when it was added. The field enters a
+            trial's id only where it differs from this value, so that ids of stored records stay (see `identity`).
+    """
+
+    value: Any
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, values: Any) -> Any:
-        """Pydantic's own message does not say which key was meant; this one does."""
+        """Name the nearest known key, which pydantic's own message does not."""
         if isinstance(values, Mapping):
             fields = cls.model_fields
             for key in values:
@@ -101,7 +113,7 @@ class _Part(BaseModel):
     @field_validator("*")
     @classmethod
     def _drop_sign_of_zero(cls, value: Any) -> Any:
-        """-0.0 is 0.0, and must not be another identity."""
+        """Replace -0.0 by 0.0: two spellings of one number must not be two identities."""
         return 0.0 if isinstance(value, float) and value == 0 else value
 
 
@@ -128,7 +140,7 @@ class DataConfig(_Part):
 
 
 class ViewsConfig(_Part):
-    """The random views of an image; every image draws its own parameters."""
+    """The random views (augmentations) of an image; every image draws its own parameters."""
 
     crop_scale: tuple[float, float] = Field((0.5, 1.0), description="share of the image's area that a crop keeps")
     flip: bool = True
@@ -145,20 +157,20 @@ class ViewsConfig(_Part):
         return scale
 
 
-# Fields of ModelConfig; with `encoder` itself, they came after the first records.
+# Fields of ModelConfig that only a frozen encoder reads.
 _READ_WHERE_FROZEN = ("frozen_views", "bottleneck_dim")
 
 
 class ModelConfig(_Part):
-    """Encoder, heads and how BatchNorm sees the two domains (METHOD 1)."""
+    """Encoder, heads and how BatchNorm treats the two domains (docs/method.md, section 1)."""
 
     backbone: str = "resnet50"
     weights: str = Field("imagenet", description="'none', 'imagenet', of a CLIP 'openai', or the path of a state dict")
     encoder: Literal["trained", "frozen"] = Field(
-        "trained", description="frozen: its features are computed once, and a bottleneck with both heads trains on them"
+        "trained", description="frozen: features are computed once, and a bottleneck with both heads is trained on them"
     )
     frozen_views: int = Field(
-        4, ge=1, le=64, description="encoder=frozen: weak views, and as many strong ones, that are kept of every image"
+        4, ge=1, le=64, description="encoder=frozen: number of weak views, and of strong views, kept of every image"
     )
     bottleneck_dim: int = Field(256, ge=1, description="encoder=frozen: width of the trained layer below both heads")
     hidden_dim: int = Field(1024, ge=1)
@@ -166,14 +178,15 @@ class ModelConfig(_Part):
     contrast_level: Literal["pooled", "spatial"] = "pooled"
     batch_norm: Literal["separate", "joint", "domain", "frozen"] = Field(
         "separate",
-        description="one student forward a domain, or one; domain: separate, and predictions take their own domain's "
-        "running statistics; frozen: the running statistics of `weights`, never updated",
+        description="separate: one student forward pass for each domain; joint: one for both; domain: as separate, and "
+        "predictions use the running statistics of their own domain; frozen: the running statistics of `weights`, "
+        "never updated",
     )
     teacher_momentum: float = Field(0.99, ge=0, lt=1, description="alpha: theta' <- a theta' + (1 - a) theta")
 
     @property
     def label(self) -> str:
-        """The backbone as tables write it: `resnet50`, and `resnet50 (frozen)`, lest that be taken for fine-tuning."""
+        """The backbone as tables write it: `resnet50`, or `resnet50 (frozen)` to tell it from fine-tuning."""
         return self.backbone if self.encoder == "trained" else f"{self.backbone} ({self.encoder})"
 
     @model_validator(mode="after")
@@ -187,18 +200,20 @@ class ModelConfig(_Part):
                     )
             return self
         if self.weights == "none":
-            raise ValueError("encoder='frozen' with weights='none' has a random network's features: name its weights")
+            raise ValueError(
+                "encoder='frozen' with weights='none' gives features of a random network: name its weights"
+            )
         if self.contrast_level != "pooled":
             raise ValueError("encoder='frozen' keeps pooled features: set contrast_level to 'pooled'")
         if self.batch_norm == "frozen":
             raise ValueError(
-                "encoder='frozen' has no BatchNorm with trained statistics left to freeze: set batch_norm to 'separate'"
+                "encoder='frozen' leaves no BatchNorm whose statistics could be frozen: set batch_norm to 'separate'"
             )
         return self
 
 
 class LossesConfig(_Part):
-    """The loss combination and its settings (METHOD 3)."""
+    """The loss combination and its settings (docs/method.md, section 3)."""
 
     terms: dict[str, float] = Field(
         default_factory=lambda: {"ce": 1.0, "ssl": 1.0, "dist": 1.0, "reg": 1.0},
@@ -208,7 +223,12 @@ class LossesConfig(_Part):
     temperature: float = Field(0.1, gt=0, le=10, description="tau of dist and reg")
     consistency: Literal["cross_entropy", "mse"] = "cross_entropy"
     contrast: Literal["dist", "proto", "bank"] = "dist"
-    bank_size: int = Field(200, ge=1, le=10_000, description="contrast=bank: the last projections kept of every class")
+    bank_size: int = Field(
+        200,
+        ge=1,
+        le=10_000,
+        description="contrast=bank: number of projections kept for every class, the most recent ones",
+    )
     covariance: Literal["diagonal", "full"] = "diagonal"
     statistics_window: Literal["cumulative", "epoch", "ema"] = Field(
         "cumulative", description="epoch: reset each epoch; ema: decays by model.teacher_momentum"
@@ -240,40 +260,50 @@ class LossesConfig(_Part):
 
 
 class BaselineConfig(_Part):
-    """Settings of the methods that scale is compared with; each reads some, which its `reads` names (METHOD 10)."""
+    """Settings of the methods that scale is compared with (docs/method.md, section 10).
 
-    weight: float = Field(1.0, ge=0, description="of the transfer loss beside ce")
+    Each method reads some of them; its `reads` names which.
+    """
+
+    weight: float = Field(1.0, ge=0, description="weight of the transfer loss; ce has weight 1")
     reversal_gamma: float = Field(
-        10.0, gt=0, description="the reversed gradient's coefficient is 2 / (1 + exp(-gamma p)) - 1, p from 0 to 1"
+        10.0, gt=0, description="the reversed gradient has the coefficient 2 / (1 + exp(-gamma p)) - 1, p from 0 to 1"
     )
-    entropy_conditioning: bool = Field(False, description="cdan weighs images by certainty: CDAN+E")
-    mcc_temperature: float = Field(2.5, gt=0, le=100, description="softens the target's predictions in mcc")
-    prompt_ensemble: bool = Field(False, description="clip_zero_shot averages OpenAI's 80 prompts, instead of one")
-    shared_tokens: int = Field(16, ge=1, description="daprompt: tokens of context that both domains' prompts share")
-    domain_tokens: int = Field(16, ge=1, description="daprompt: further tokens of each domain's prompt")
+    entropy_conditioning: bool = Field(False, description="cdan weights images by certainty: CDAN+E")
+    mcc_temperature: float = Field(2.5, gt=0, le=100, description="temperature of the target predictions in mcc")
+    prompt_ensemble: bool = Field(False, description="clip_zero_shot averages OpenAI's 80 prompts instead of using one")
+    shared_tokens: int = Field(16, ge=1, description="daprompt: context tokens shared by the prompts of both domains")
+    domain_tokens: int = Field(16, ge=1, description="daprompt: further context tokens of each domain")
     prompt_threshold: float = Field(
         0.5, ge=0, lt=1, description="daprompt: a zero-shot label counts where confidence > prompt_threshold"
     )
-    content_tokens: int = Field(4, ge=1, description="ad_clip: tokens of an image's content in its prompt")
-    entropy_weight: float = Field(0.01, ge=0, description="ad_clip: of the entropy of predictions on the target")
-    alignment_weight: float = Field(1.0, ge=0, description="ad_clip: of the divergence of the domains' prompts")
-    mapping_weight: float = Field(0.1, ge=0, description="ad_clip: of the error of source style made from the target's")
+    content_tokens: int = Field(4, ge=1, description="ad_clip: prompt tokens that describe the content of an image")
+    entropy_weight: float = Field(0.01, ge=0, description="ad_clip: weight of the prediction entropy on the target")
+    alignment_weight: float = Field(
+        1.0, ge=0, description="ad_clip: weight of the divergence between the domains' prompts"
+    )
+    mapping_weight: float = Field(
+        0.1, ge=0, description="ad_clip: weight of the error of mapping target style to source style"
+    )
 
 
 class OptimConfig(_Part):
-    """SGD and its length (METHOD 6)."""
+    """SGD, its schedule and its length (docs/method.md, section 6)."""
 
     steps: int = Field(20_000, ge=1)
-    warmup_steps: int = Field(1_000, ge=0, description="Lw: dist and reg act where step > Lw")
+    warmup_steps: int = Field(
+        1_000, ge=0, description="Lw: loss terms that wait, such as dist and reg, act where step > Lw"
+    )
     batch_size: int = Field(32, ge=2, description="images per domain and step")
     learning_rate: float = Field(0.003, gt=0)
-    encoder_factor: float = Field(0.1, ge=0, description="the encoder learns at learning_rate times this")
+    encoder_factor: float = Field(0.1, ge=0, description="the encoder's learning rate is learning_rate times this")
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(1e-3, ge=0)
     schedule: Literal["inverse", "cosine", "constant"] = Field("inverse", description="inverse: (1 + 4e-4 t) ** -0.75")
     precision: Precision = Field(
-        "float32", description="bf16: forward passes, measured ones too, under autocast; losses and statistics never"
+        "float32",
+        description="bf16: forward passes of training and evaluation run under autocast; losses and statistics do not",
     )
 
     @model_validator(mode="after")
@@ -289,22 +319,22 @@ class ParallelConfig(_Part):
     workers: int = Field(
         1,
         ge=1,
-        description="the global batch is split over so many processes; BatchNorm sees each part alone unless "
-        "synchronised or frozen",
+        description="number of processes that the global batch is split over; BatchNorm sees each part alone unless it "
+        "is synchronised or frozen",
     )
-    sync_batch_norm: bool = Field(False, description="BatchNorm sees the whole batch: SyncBatchNorm, on GPUs only")
+    sync_batch_norm: bool = Field(False, description="BatchNorm sees the whole batch (SyncBatchNorm); on GPUs only")
 
 
 class TuningBudget(_Part):
-    """How a config's values were found: whoever compares it with another sees what was spent on it."""
+    """What was spent on finding a config's values, so that tables can show it beside an untuned config."""
 
-    study: str = Field(description="the search")
-    validator: str = Field(description="what chose; oracle: target labels")
+    study: str = Field(description="name of the search")
+    validator: str = Field(description="the validator that chose; oracle: target labels")
     sampler: str
     fields: tuple[str, ...] = Field(description="dotted paths of what was tuned")
-    settings: int = Field(ge=1, description="how many were tried, those stopped early and failed ones too")
-    steps: int = Field(ge=0, description="of all their trainings")
-    losses: str = Field(description="the combination that was trained, as in ce+ssl")
+    settings: int = Field(ge=1, description="how many were tried, including those that failed or were stopped early")
+    steps: int = Field(ge=0, description="training steps of all settings together")
+    losses: str = Field(description="the loss combination that was trained, as in ce+ssl")
     pairs: tuple[str, ...]
     seeds: tuple[int, ...]
 
@@ -326,12 +356,14 @@ class TrialConfig(_Part):
     baseline: BaselineConfig = BaselineConfig()
     optim: OptimConfig = OptimConfig()
     parallel: ParallelConfig = ParallelConfig()
-    evaluate_every: int = Field(1_000, ge=1, description="steps between points of the curve; the last step is one")
-    tuning: TuningBudget | None = Field(None, description="how values were found, where `scale-ray tune` chose them")
+    evaluate_every: int = Field(
+        1_000, ge=1, description="steps between two evaluations; the last step is evaluated too"
+    )
+    tuning: TuningBudget | None = Field(None, description="what `scale-ray tune` spent, where it chose the values")
 
     @model_serializer(mode="wrap")
     def _leave_out_no_tuning(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """So that an untuned config reads as it did before there was tuning, and keeps its identity."""
+        """Leave `tuning` out of an untuned config, as in configs of before this field existed."""
         values: dict[str, Any] = write(self)
         return values if self.tuning is not None else {key: value for key, value in values.items() if key != "tuning"}
 
@@ -349,18 +381,18 @@ class TrialConfig(_Part):
             )
         if batch == workers and not self.any_workers_alike:
             raise ValueError(
-                f"optim.batch_size={batch} leaves each of parallel.workers={workers} one image, of which BatchNorm "
-                "makes nothing: lower parallel.workers, or set model.batch_norm to 'frozen'"
+                f"optim.batch_size={batch} leaves each of parallel.workers={workers} one image, too few for BatchNorm: "
+                "lower parallel.workers, or set model.batch_norm to 'frozen'"
             )
         return self
 
     @property
     def any_workers_alike(self) -> bool:
-        """Whether this trial gives what one worker would, but for last bits: where BatchNorm sees no parts."""
+        """Whether any number of workers gives one worker's result, up to last bits: BatchNorm sees no partial batch."""
         return self.parallel.workers == 1 or self.parallel.sync_batch_norm or self.model.batch_norm == "frozen"
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> "TrialConfig":
+    def parse(cls, values: Mapping[str, Any]) -> Self:
         """Build a config from nested values.
 
         Raises:
@@ -369,57 +401,57 @@ class TrialConfig(_Part):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(_describe(error)) from None
+            raise ConfigError(describe_problems(error)) from None
 
-    def replace(self, changes: Mapping[str, Any]) -> "TrialConfig":
+    def replace(self, changes: Mapping[str, Any]) -> Self:
         """A copy with other values at dotted paths: `config.replace({"losses.threshold": 0.9})`.
 
         Raises:
             ConfigError: a path that is no field (with the nearest one that is), or a value out of range.
         """
-        # What is not changed stays the same object: the cells of a large study share most of their parts.
-        values: dict[str, Any] = {name: getattr(self, name) for name in TrialConfig.model_fields}
-        known = _field_paths()
+        # Unchanged parts stay the same objects: the cells of a large study share most of their parts.
+        values: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
+        known = _field_paths(type(self))
         for path, value in changes.items():
             if path not in known:
                 hint = suggest(path, known) or f"fields: {list(known)}"
                 raise ConfigError(f"unknown field {path!r}: {hint}".rstrip())
             *parents, leaf = path.split(".")
-            place = values
+            part = values
             for parent in parents:
-                if isinstance(place[parent], BaseModel):
-                    place[parent] = place[parent].model_dump()
-                place = place[parent]
-            place[leaf] = value
-        return TrialConfig.parse(values)
+                if isinstance(part[parent], BaseModel):
+                    part[parent] = part[parent].model_dump()
+                part = part[parent]
+            part[leaf] = value
+        return self.parse(values)
 
     def value(self, path: str) -> Any:
         """The value at a dotted path."""
-        place: Any = self
+        value: Any = self
         for name in path.split("."):
-            place = getattr(place, name)
-        return place
+            value = getattr(value, name)
+        return value
 
     @property
     def pair(self) -> str:
-        """The domain pair as it is written in tables: `mnist>mnistm`."""
+        """The domain pair as tables write it: `mnist>mnistm`."""
         return f"{self.data.source}>{self.data.target}"
 
     @property
     def combination(self) -> str:
-        """The loss combination as it is written in tables: `ce+ssl+dist+reg`; a weight other than 1 is shown."""
+        """The loss combination as tables write it: `ce+ssl+dist+reg`, with weights other than 1."""
         return "+".join(_write_term(name, weight) for name, weight in self.losses.terms.items())
 
     @property
     def approach(self) -> str:
-        """What trains, in short: the loss combination of scale and source_only, of any other method its variant."""
+        """The loss combination of scale and source_only, the variant of any other method: `ce+ssl`, `cdan+E`."""
         if self.method not in ("scale", "source_only"):
             return self.variant
         return self.combination if self.variant == self.method else f"{self.combination} ({self.variant})"
 
     @property
     def variant(self) -> str:
-        """The method, and what sets it apart from its usual form: `scale`, `scale bank`, `cdan+E`."""
+        """The method with the suffixes of its variants: `scale`, `scale bank`, `cdan+E`."""
         chosen = [
             variant.written.get(self.value(path), "")
             for path, variant in VARIANTS.items()
@@ -428,31 +460,55 @@ class TrialConfig(_Part):
         return "".join([self.method, *chosen])
 
     def canonical_json(self) -> str:
-        """One text for one meaning: keys sorted, floats in shortest form, no spaces."""
+        """The same text for equal configs: keys sorted, floats in shortest form, no spaces."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 class Execution(BaseModel):
-    """Where and how a trial runs. No identity sees it, for nothing here may change more than a result's last bits."""
+    """Where and how a trial runs. Nothing here may change more than the last bits of a result, so no id contains it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path | None = Field(None, description="folder of an image benchmark: root/domain/class/image")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1'")
-    threads: int = Field(1, ge=1, description="torch threads: the CPUs that the trial was given")
+    threads: int = Field(1, ge=1, description="torch threads; a study sets the number of CPUs of a trial")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
-    keep_model: bool = Field(False, description="store the trained model (without projection head) beside the record")
-    channels_last: bool = Field(True, description="the layout in which convolutions are fastest, on CPU and GPU alike")
-    compile: bool = Field(False, description="torch.compile of the encoders: minutes first, then faster steps")
+    keep_model: bool = Field(
+        False, description="store the trained model (without its projection head) beside the record"
+    )
+    channels_last: bool = Field(True, description="memory layout of images and convolutions")
+    compile: bool = Field(False, description="torch.compile the encoders: minutes of warm-up, then faster steps")
+
+
+class Resources(BaseModel):
+    """What one trial of a study asks Ray for, and where Ray is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpus: int = Field(1, ge=1, description="CPUs of one worker, and so its torch threads")
+    gpus: float | None = Field(
+        None, ge=0, description="GPUs of one worker, fractions too; None: one where there are any, unless on the CPU"
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="processes that train together under Ray Train; None: one, and on this machine's own Ray without "
+        "Ray Train, inside the Tune trial",
+    )
+    address: str | None = Field(
+        None,
+        description="'local' starts Ray on this machine, 'auto' joins the cluster that this machine belongs to; None "
+        "joins a cluster where there is one and starts Ray where there is none",
+    )
 
 
 def field_paths() -> list[str]:
-    """Every field of a trial by its dotted path, in the order in which they are declared."""
-    return list(_field_paths())
+    """The dotted paths of all fields of a trial, in the order of their declaration."""
+    return list(_field_paths(TrialConfig))
 
 
 @cache
-def _field_paths() -> tuple[str, ...]:
+def _field_paths(config: type[TrialConfig]) -> tuple[str, ...]:
 
     def walk(part: type[BaseModel], prefix: str) -> Iterable[str]:
         for name, field in part.model_fields.items():
@@ -461,35 +517,7 @@ def _field_paths() -> tuple[str, ...]:
             else:
                 yield prefix + name
 
-    return tuple(walk(TrialConfig, ""))
-
-
-def identity(config: TrialConfig, inputs: Mapping[str, str]) -> str:
-    """The trial's id: 64 hex digits.
-
-    Where the number of workers may change only last bits, it has no part in it.
-
-    Args:
-        config: what is trained.
-        inputs: digests of what is read, by role: `source`, `target`, and `weights` where a file was named. They stand
-            for the files, so that neither host nor path matters.
-    """
-    values = config.model_dump(mode="json")
-    if "weights" in inputs:
-        values["model"]["weights"] = "file"
-    if config.any_workers_alike:
-        values["parallel"] = ParallelConfig().model_dump(mode="json")
-    # Added after the first records of this recipe were made: their identities, and what they trained, stay.
-    if config.baseline == BaselineConfig():
-        del values["baseline"]
-    if config.losses.bank_size == LossesConfig().bank_size:
-        del values["losses"]["bank_size"]
-    if config.model.encoder == "trained":
-        for name in ("encoder", *_READ_WHERE_FROZEN):
-            del values["model"][name]
-    document = {"config": values, "inputs": dict(inputs), "recipe": RECIPE_VERSION}
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return tuple(walk(config, ""))
 
 
 def check_name(kind: str, name: str, known: Collection[str]) -> None:
@@ -498,7 +526,8 @@ def check_name(kind: str, name: str, known: Collection[str]) -> None:
         raise ConfigError(f"unknown {kind} {name!r}: {suggest(name, known)}known: {', '.join(known)}")
 
 
-def _describe(error: ValidationError) -> str:
+def describe_problems(error: ValidationError) -> str:
+    """The problems that pydantic found, one a line, each with the dotted path of its field."""
     lines = []
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"])

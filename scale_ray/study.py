@@ -1,197 +1,201 @@
-"""A study: a base config and axes, expanded into cells in plain Python before anything runs."""
+"""A study: a base config and axes, expanded into one config a cell before anything runs."""
 
 import itertools
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from scale_ray.config import ConfigError, TrialConfig
-from scale_ray.records import Record
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from scale_ray.config import VARIANTS, ConfigError, LossesConfig, TrialConfig, describe_problems, field_paths, suggest
+
+Change = dict[str, Any]  # dotted path -> value
 
 
-@dataclass(frozen=True)
-class Study:
-    """Every combination of the axes' values on top of a base config.
+class Study(BaseModel):
+    """Every combination of the values of all axes, on top of a base config.
 
-    Args:
-        name: the study's file in the store, so letters, digits, dots, dashes and underscores.
+    A study is plain data: it can be written as JSON and read back.
+
+    Attributes:
+        name: names the study's file in the store: letters, digits, dots, dashes and underscores.
         base: what all cells share.
-        axes: name -> values. The name is a dotted path of TrialConfig, or any word where each value is a mapping of
-            dotted paths: a domain pair sets two fields. The first axis varies slowest.
+        axes: name -> values. The name is a dotted path of TrialConfig. An axis may also move several fields together:
+            then it has any name, and its values are dicts of dotted paths (see `pairs`, `combinations`, `approaches`).
+            The first axis varies slowest.
 
     Raises:
-        ConfigError: a name that cannot be a file's.
+        ConfigError: a name that cannot be a file's, an unknown field, or a field that two axes set.
+
+    >>> study = Study("try", TrialConfig(), {"seed": [0, 1], "losses": combinations("ce", "ce+ssl")})
+    >>> [f"{config.combination} seed {config.seed}" for config in study.cells()]
+    ['ce seed 0', 'ce+ssl seed 0', 'ce seed 1', 'ce+ssl seed 1']
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     base: TrialConfig
-    axes: Mapping[str, Sequence[Any]]
+    axes: dict[str, list[Any]]
 
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ConfigError(
-                f"study name {self.name!r} names a file: write letters, digits, dots, dashes and underscores alone"
-            )
+    def __init__(self, name: str, base: TrialConfig, axes: Mapping[str, Sequence[Any]]):
+        try:
+            super().__init__(name=name, base=base, axes=axes)
+        except ValidationError as error:
+            raise ConfigError(f"study {name!r}: {describe_problems(error)}") from None
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _list_values(cls, axes: Any) -> Any:
+        """Take any sequence of values, such as a range or a tuple."""
+        if not isinstance(axes, Mapping):
+            return axes
+        return {axis: values if isinstance(values, str) else list(values) for axis, values in axes.items()}
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError("the name is a file's: write only letters, digits, dots, dashes and underscores")
+        return name
+
+    @field_validator("axes")
+    @classmethod
+    def _check_axes(cls, axes: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        known, setters = set(field_paths()), dict[str, str]()
+        for axis, values in axes.items():
+            if not values:
+                raise ValueError(f"axis {axis!r} has no values: give at least one")
+            for path in dict.fromkeys(path for value in values for path in change_of(axis, value)):
+                if path not in known:
+                    raise ValueError(
+                        f"axis {axis!r}: {path!r} is no config field: {suggest(path, known)}name a field by its dotted "
+                        "path, or give dicts of dotted paths where several fields move together"
+                    )
+                if path in setters:
+                    raise ValueError(f"axes {setters[path]!r} and {axis!r} both set {path}: keep one of them")
+                setters[path] = axis
+        return axes
+
+    def changes(self) -> Iterator[Change]:
+        """What each cell changes in the base config, by dotted path."""
+        for values in itertools.product(*self.axes.values()):
+            change: Change = {}
+            for axis, value in zip(self.axes, values, strict=True):
+                change |= change_of(axis, value)
+            yield change
 
     def cells(self) -> list[TrialConfig]:
         """One config a cell, in the order in which they are to run.
 
         Raises:
-            ConfigError: an axis has no values, a value is not valid, or two cells are the same trial.
+            ConfigError: a value that its field does not take, or two cells with the same config.
         """
-        for axis, values in self.axes.items():
-            if not values:
-                raise ConfigError(f"study {self.name!r}: axis {axis!r} has no values: name at least one")
-        configs = [
-            self.base.replace(_changes(zip(self.axes, point, strict=True)))
-            for point in itertools.product(*self.axes.values())
-        ]
+        configs = [self.base.replace(change) for change in self.changes()]
         seen: set[str] = set()
         for config in configs:
             text = config.canonical_json()
             if text in seen:
                 raise ConfigError(
-                    f"study {self.name!r} plans one cell twice ({describe(config)}): "
-                    "its axes repeat a value; name each once"
+                    f"study {self.name!r} plans one cell twice ({describe(config)}): an axis repeats a value; give "
+                    "each once"
                 )
             seen.add(text)
         return configs
 
+    def where(self, keep: Callable[[TrialConfig], bool]) -> "Study":
+        """The study of those cells for which `keep` returns True, in the same order.
 
-def _changes(point: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    for axis, value in point:
-        changes.update(value if isinstance(value, Mapping) and "." not in axis else {axis: value})
-    return changes
+        The result has one axis, `cell`, with the fields that each cell sets.
+
+        Raises:
+            ConfigError: no cell is left.
+        """
+        kept = [change for change in self.changes() if keep(self.base.replace(change))]
+        if not kept:
+            raise ConfigError(f"study {self.name!r}: the filter keeps no cell")
+        return Study(self.name, self.base, {"cell": kept})
+
+    def with_axes(self, axes: Mapping[str, Sequence[Any]]) -> "Study":
+        """The study with other values of these axes, each in the position that it has; new ones come last."""
+        return Study(self.name, self.base, {**self.axes, **axes})
 
 
-def ablation(
-    name: str,
-    base: TrialConfig,
-    *,
-    pairs: Sequence[tuple[str, str]],
-    combinations: Sequence[str],
-    backbones: Sequence[str],
-    seeds: Sequence[int],
-) -> Study:
-    """The paper's grid: domain pair x loss combination x backbone x seed (METHOD 8).
+def pairs(*texts: str) -> list[Change]:
+    """An axis of domain pairs: `pairs("mnist:mnistm", "optdigits:mnist")`, source first.
 
-    The combination `ce` alone is the method source_only; any other is scale. Seeds vary slowest, so that the first
-    seed's grid is whole before the second begins.
+    Raises:
+        ConfigError: a text that is not `source:target`.
     """
-    return Study(
-        name=name,
-        base=base,
-        axes={
-            "seed": list(seeds),
-            "pair": [{"data.source": source, "data.target": target} for source, target in pairs],
-            "model.backbone": list(backbones),
-            "combination": [
-                {"method": "source_only" if combination == "ce" else "scale", "losses.terms": combination}
-                for combination in combinations
-            ],
-        },
-    )
+    found = []
+    for text in texts:
+        source, _, target = (name.strip() for name in text.replace(">", ":").partition(":"))
+        if not (source and target):
+            raise ConfigError(f"{text!r} is no domain pair: write source:target, as in mnist:mnistm")
+        found.append({"data.source": source, "data.target": target})
+    return found
 
 
-def comparison(
-    name: str,
-    base: TrialConfig,
-    *,
-    pairs: Sequence[tuple[str, str]],
-    approaches: Sequence[Mapping[str, Any]],
-    seeds: Sequence[int],
-) -> Study:
-    """Domain pair x method x seed, on one budget: that of `base`.
+def combinations(*texts: str) -> list[Change]:
+    """An axis of loss combinations: `combinations("ce", "ce+ssl+0.5*dist")`. `ce` alone is the method source_only."""
+    return [{"method": "source_only" if text == "ce" else "scale", "losses.terms": text} for text in texts]
 
-    Args:
-        approaches: of every method, the fields that it sets, by dotted path.
+
+def approaches(*texts: str) -> list[Change]:
+    """An axis of methods, each written METHOD[:TERMS][/FIELD=VALUE…][@BACKBONE[=WEIGHTS]].
+
+    `scale:ce+ssl`, `scale/losses.contrast=bank`, `cdan/baseline.entropy_conditioning=true`,
+    `clip_zero_shot@clip_rn50=openai`. A method without terms trains with ce, and scale with all of its terms.
+
+    Raises:
+        ConfigError: a text that cannot be read, or a field that is no variant of the method (see `config.VARIANTS`).
     """
-    return Study(
-        name=name,
-        base=base,
-        axes={
-            "seed": list(seeds),
-            "pair": [{"data.source": source, "data.target": target} for source, target in pairs],
-            "approach": list(approaches),
-        },
-    )
+    return [_method(text) for text in texts]
 
 
-SettingState = Literal["done", "stopped", "pruned", "failed", "open"]
+def _method(text: str) -> Change:
+    approach, _, network = (part.strip() for part in text.partition("@"))
+    kind, *chosen = (part.strip() for part in approach.split("/"))
+    method, _, terms = (part.strip() for part in kind.partition(":"))
+    backbone, _, weights = (part.strip() for part in network.partition("="))
+    change: Change = {"method": method, "losses.terms": terms or (LossesConfig().terms if method == "scale" else "ce")}
+    for setting in chosen:
+        path, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"method {text!r}: {setting!r} sets nothing: write FIELD=VALUE, as in losses.contrast=bank"
+            )
+        change[path] = value
+        _check_variant(text, path, TrialConfig().replace(change))
+    if backbone:
+        change["model.backbone"] = backbone
+    if weights:
+        file = Path(weights).expanduser()
+        change["model.weights"] = str(file.absolute()) if file.is_file() else weights
+    return change
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One point of a search: sampled values by dotted path, and what their trainings gave.
-
-    Attributes:
-        number: in the order in which the settings were asked for; gaps are duplicates, which were not run.
-        values: by dotted path.
-        state: done: every repeat has a record. stopped: its first repeat was ended early. pruned: the repeats so far
-            were so far below the best setting's that the others were not run. open: the search has not ended.
-        reason: why it did not end as done; where it was stopped.
-        validators: name -> mean score over the repeats that have a record, higher is better; `oracle` is the target
-            accuracy in percent. Those that chose nothing are there to be compared.
-        repeats: how many repeats have a record.
-        steps: of all its trainings, a warm-up that settings share counted with the first of them.
-    """
-
-    number: int
-    values: Mapping[str, Any]
-    state: SettingState
-    reason: str = ""
-    validators: Mapping[str, float] = field(default_factory=dict)
-    repeats: int = 0
-    steps: int = 0
+def _check_variant(text: str, path: str, config: TrialConfig) -> None:
+    """Refuse a field that gives a method no row of its own, or that the loss combination does not read."""
+    if path not in VARIANTS:
+        raise ConfigError(
+            f"method {text!r}: {path} is no variant of a method: {suggest(path, VARIANTS)}choose from "
+            f"{', '.join(VARIANTS)}, or set it for all methods with --set"
+        )
+    term = VARIANTS[path].term
+    if term is not None and term not in config.losses.terms:
+        raise ConfigError(
+            f"method {text!r}: {path} is a setting of loss term {term!r}, and {config.combination} is trained: add the "
+            "term, or leave the setting out"
+        )
 
 
-def describe_values(values: Mapping[str, Any]) -> str:
-    """A setting in one line: `losses.threshold=0.8, losses.temperature=0.1`."""
-    return ", ".join(
-        f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}" for path, value in values.items()
-    )
+def change_of(axis: str, value: Any) -> Change:
+    """The fields that a value of an axis sets. A dict is the value of one field where the axis is a dotted path."""
+    return dict(value) if isinstance(value, Mapping) and "." not in axis else {axis: value}
 
 
 def describe(config: TrialConfig) -> str:
     """A cell in one line: `mnist>mnistm ce+ssl lenet seed 0`, `mnist>mnistm dann lenet seed 0`."""
     return f"{config.pair} {config.approach} {config.model.label} seed {config.seed}"
-
-
-CostKey = tuple[str, str]  # combination or method; backbone and sizes
-
-
-def seconds_per_step(records: Iterable[Record]) -> dict[CostKey, float]:
-    """Measured cost by `cost_key`: mean over the finished records that took a step, evaluation included."""
-    seconds: dict[CostKey, float] = defaultdict(float)
-    steps: dict[CostKey, int] = defaultdict(int)
-    for record in records:
-        if record.result is not None and record.result.steps:
-            key = cost_key(record.config)
-            seconds[key] += record.provenance.wall_seconds
-            steps[key] += record.result.steps
-    return {key: seconds[key] / steps[key] for key in seconds}
-
-
-def cost_key(config: TrialConfig) -> CostKey:
-    """What a step's cost mostly depends on."""
-    return config.approach, f"{config.model.label} {config.data.image_size} px x {config.optim.batch_size}"
-
-
-def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[CostKey, float]) -> float | None:
-    """Seconds that so many steps of these configs need, one after the other; None where some has no measured kin.
-
-    A combination or method that was never measured counts as the dearest measured one of its backbone and sizes.
-    """
-    total = 0.0
-    for config, steps in work:
-        if not steps:  # measured, and never trained
-            continue
-        key = cost_key(config)
-        alike = [cost for (_, network), cost in measured.items() if network == key[1]]
-        if not alike:
-            return None
-        total += measured.get(key, max(alike)) * steps
-    return total

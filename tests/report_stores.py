@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from itertools import permutations
 from typing import Any
 
-from scale_ray.config import RECIPE_VERSION, TrialConfig, identity
+from scale_ray.cell import Cell
+from scale_ray.config import RECIPE_VERSION, TrialConfig
+from scale_ray.identity import identity
 from scale_ray.records import CurvePoint, Failure, Provenance, Record, Result
-from scale_ray.store import PlannedCell, Store, StudyPlan
+from scale_ray.store import Store, StudyPlan
 
 DOMAINS = ["Art", "Clipart", "Product", "Real_World"]
 COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg", "ce+dist+reg", "ce+ssl+dist+reg"]
@@ -46,8 +48,8 @@ def digests(config: TrialConfig) -> dict[str, str]:
     return {"source": f"sha-{config.data.source}", "target": f"sha-{config.data.target}"}
 
 
-def cell_of(config: TrialConfig) -> PlannedCell:
-    return PlannedCell(id=identity(config, digests(config)), config=config)
+def cell_of(config: TrialConfig) -> Cell:
+    return Cell(id=identity(config, digests(config)), config=config)
 
 
 def record_of(
@@ -135,7 +137,7 @@ def flawed_office_home(store: Store) -> None:
             continue
         if number in (100, 200):
             inputs = digests(config) | {"target": "sha-repaired"}
-            repaired.append(PlannedCell(id=identity(config, inputs), config=config))
+            repaired.append(Cell(id=identity(config, inputs), config=config))
             store.write_record(record_of(config, accuracy + 1, inputs=inputs, started="2026-04-01T00:00:00+00:00"))
         if number % 40 == 7:
             continue

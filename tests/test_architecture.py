@@ -61,8 +61,9 @@ def test_light_commands_import_neither_torch_nor_ray(
     prepared = f"""
 from pathlib import Path
 from scale_ray.config import TrialConfig
-from scale_ray.store import PlannedCell, Store, StudyPlan
-cell = PlannedCell(id="f" * 64, config=TrialConfig())
+from scale_ray.cell import Cell
+from scale_ray.store import Store, StudyPlan
+cell = Cell(id="f" * 64, config=TrialConfig())
 Store({str(other)!r}, create=True).write_plan(StudyPlan(name="s", created="2026-03-01T00:00:00+00:00", cells=[cell]))
 """
     light = [["--help"], ["train", "--help"], ["ablate", "--help"], ["--version"], ["data", "list"]]

@@ -22,11 +22,12 @@ from PIL import Image
 from s3_server import S3Server
 
 from scale_ray import __version__, cli
-from scale_ray.config import identity
+from scale_ray.cell import Cell
 from scale_ray.data.manifest import read_about
+from scale_ray.identity import identity
 from scale_ray.models import build_encoder
 from scale_ray.records import Failure, Provenance, Record
-from scale_ray.store import PlannedCell, Store, StudyPlan
+from scale_ray.store import Store, StudyPlan
 
 # A trial of a second on the images of `root`.
 TINY = [
@@ -631,10 +632,10 @@ def test_a_missing_store_is_refused(name: str, tmp_path: Path) -> None:
 def test_status_counts_done_failed_and_unfinished(trained: tuple[Outcome, Path], tmp_path: Path) -> None:
     store = Store(shutil.copytree(trained[1], tmp_path / "store"))
     (done,) = store.records()
-    cells = [PlannedCell(id=done.id, config=done.config)]
+    cells = [Cell(id=done.id, config=done.config)]
     for seed in (1, 2, 3):
         config = done.config.replace({"seed": seed})
-        cells.append(PlannedCell(id=identity(config, done.inputs), config=config))
+        cells.append(Cell(id=identity(config, done.inputs), config=config))
     origin = Provenance.model_validate(done.provenance.model_dump())
     failure = Failure(kind="RuntimeError", message="no", traceback="")
     store.write_record(

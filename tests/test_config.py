@@ -5,112 +5,20 @@ import math
 from typing import Any
 
 import pytest
+from field_changes import CHANGES, FROZEN, FROZEN_FIELDS, base_of
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from scale_ray import config as module
 from scale_ray.config import (
     VARIANTS,
     ConfigError,
     Execution,
     LossesConfig,
     TrialConfig,
-    TuningBudget,
     check_name,
     field_paths,
-    identity,
 )
-
-INPUTS = {"source": "a" * 64, "target": "b" * 64}
-
-# Another valid value for every field.
-CHANGES: dict[str, Any] = {
-    "method": "source_only",
-    "seed": 1,
-    "data.benchmark": "image_folder",
-    "data.source": "Product",
-    "data.target": "Real_World",
-    "data.image_size": 192,
-    "data.resize": 300,
-    "data.holdout": 0.2,
-    "data.class_balance": "both",
-    "data.gamma": 1.0,
-    "data.corrupt": "skip",
-    "views.crop_scale": (0.4, 1.0),
-    "views.flip": False,
-    "views.strong": "colour_affine",
-    "views.randaugment_operations": 3,
-    "views.randaugment_magnitude": 9,
-    "model.backbone": "resnet18",
-    "model.weights": "none",
-    "model.encoder": "frozen",
-    "model.frozen_views": 2,
-    "model.bottleneck_dim": 64,
-    "model.hidden_dim": 512,
-    "model.projection_dim": 64,
-    "model.contrast_level": "spatial",
-    "model.batch_norm": "joint",
-    "model.teacher_momentum": 0.999,
-    "losses.terms": {"ce": 1.0, "ssl": 0.5},
-    "losses.threshold": 0.9,
-    "losses.temperature": 0.2,
-    "losses.consistency": "mse",
-    "losses.contrast": "proto",
-    "losses.bank_size": 50,
-    "losses.covariance": "full",
-    "losses.statistics_window": "epoch",
-    "losses.reg_mean": "image",
-    "baseline.weight": 0.5,
-    "baseline.reversal_gamma": 5.0,
-    "baseline.entropy_conditioning": True,
-    "baseline.mcc_temperature": 2.0,
-    "baseline.prompt_ensemble": True,
-    "baseline.shared_tokens": 8,
-    "baseline.domain_tokens": 8,
-    "baseline.prompt_threshold": 0.6,
-    "baseline.content_tokens": 2,
-    "baseline.entropy_weight": 0.1,
-    "baseline.alignment_weight": 0.1,
-    "baseline.mapping_weight": 1.0,
-    "optim.steps": 10_000,
-    "optim.warmup_steps": 500,
-    "optim.batch_size": 16,
-    "optim.learning_rate": 0.01,
-    "optim.encoder_factor": 1.0,
-    "optim.momentum": 0.8,
-    "optim.nesterov": False,
-    "optim.weight_decay": 5e-4,
-    "optim.schedule": "cosine",
-    "optim.precision": "bf16",
-    "parallel.workers": 2,
-    "parallel.sync_batch_norm": True,
-    "evaluate_every": 500,
-    "tuning": TuningBudget(
-        study="s",
-        validator="im",
-        sampler="tpe",
-        fields=("losses.threshold",),
-        settings=24,
-        steps=900,
-        losses="ce+ssl",
-        pairs=("mnist>mnistm",),
-        seeds=(0,),
-    ),
-}
-
-# Alone it can change no number: one worker's BatchNorm sees the whole batch.
-WITHOUT_EFFECT = "parallel.sync_batch_norm"
-
-
-FROZEN = {"model.encoder": "frozen"}
-FROZEN_FIELDS = ("model.frozen_views", "model.bottleneck_dim")
-
-
-def base_of(path: str) -> TrialConfig:
-    """A config in which the field can be changed: some are read beside a frozen encoder alone."""
-    return TrialConfig().replace(FROZEN if path in FROZEN_FIELDS else {})
-
 
 # What is refused
 
@@ -198,14 +106,14 @@ def test_unknown_path_is_refused_with_the_nearest(path: str, words: list[str]) -
             "model: bottleneck_dim is 64, which only encoder='frozen' reads: leave it at 256",
         ),
         ({"model.frozen_views": 2}, "frozen_views is 2, which only encoder='frozen' reads"),
-        (FROZEN | {"model.weights": "none"}, "weights='none' has a random network's features: name its weights"),
+        (FROZEN | {"model.weights": "none"}, "weights='none' gives features of a random network: name its weights"),
         (FROZEN | {"model.contrast_level": "spatial"}, "keeps pooled features: set contrast_level to 'pooled'"),
         (FROZEN | {"model.batch_norm": "frozen"}, "no BatchNorm.*set batch_norm to 'separate'"),
         (
             {"model.batch_norm": "domain", "parallel.sync_batch_norm": True},
             "batch_norm='domain' keeps statistics that parallel.sync_batch_norm cannot synchronise.*'separate'",
         ),
-        ({"parallel.workers": 32}, "one image, of which BatchNorm makes nothing.*'frozen'"),
+        ({"parallel.workers": 32}, "one image, too few for BatchNorm.*'frozen'"),
     ],
 )
 def test_values_out_of_range_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -354,16 +262,6 @@ def test_canonical_json_reads_back(path: str) -> None:
     assert TrialConfig.parse(json.loads(config.canonical_json())) == config
 
 
-# Identity
-
-
-def test_identity_of_the_default_config_is_pinned() -> None:
-    # Another value here makes every stored record stale, or worse, mistakes one recipe's for another's. Where a new
-    # field or default changes what is trained, that is right: then raise RECIPE_VERSION on purpose and pin anew.
-    assert module.RECIPE_VERSION == 1
-    assert identity(TrialConfig(), INPUTS) == "53b46865c48669dc13ae1de91bafb8ce8ba9a3de52eb27b0012759e7e7ad542b"
-
-
 def test_an_untuned_config_reads_as_before_there_was_tuning() -> None:
     config = TrialConfig()
     assert "tuning" not in config.model_dump() | json.loads(config.canonical_json())
@@ -374,58 +272,6 @@ def test_an_untuned_config_reads_as_before_there_was_tuning() -> None:
 
 def test_a_change_is_known_for_every_field() -> None:
     assert list(CHANGES) == field_paths()
-
-
-@pytest.mark.parametrize("path", field_paths())
-def test_every_field_is_an_axis_and_changes_the_identity(path: str) -> None:
-    default, changed = base_of(path), base_of(path).replace({path: CHANGES[path]})
-    assert changed.value(path) == CHANGES[path] != default.value(path)
-    assert (identity(changed, INPUTS) != identity(default, INPUTS)) == (path != WITHOUT_EFFECT)
-    back = changed.replace({path: default.value(path)})
-    assert identity(back, INPUTS) == identity(default, INPUTS)
-
-
-@pytest.mark.parametrize(
-    ("changes", "alike"),
-    [
-        ({}, False),
-        ({"model.batch_norm": "joint"}, False),
-        ({"model.batch_norm": "frozen"}, True),
-        ({"parallel.sync_batch_norm": True}, True),
-    ],
-    ids=str,
-)
-def test_the_identity_sees_workers_only_where_batch_norm_does(changes: dict[str, Any], alike: bool) -> None:
-    ids = [identity(TrialConfig().replace({**changes, "parallel.workers": workers}), INPUTS) for workers in (1, 2, 4)]
-    assert len(set(ids)) == (1 if alike else 3)
-
-
-def test_a_worker_may_have_one_image_where_batch_norm_sees_no_parts() -> None:
-    for changes in ({"model.batch_norm": "frozen"}, {"parallel.sync_batch_norm": True}):
-        assert TrialConfig().replace({**changes, "parallel.workers": 32}).parallel.workers == 32
-
-
-def test_identity_depends_on_the_inputs_and_their_roles() -> None:
-    digests = ["a" * 64, "b" * 64]
-    ids = {identity(TrialConfig(), {"source": one, "target": other}) for one in digests for other in digests}
-    assert len(ids) == 4
-    assert identity(TrialConfig(), dict(reversed(INPUTS.items()))) == identity(TrialConfig(), INPUTS)
-
-
-def test_identity_depends_on_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = identity(TrialConfig(), INPUTS)
-    monkeypatch.setattr(module, "RECIPE_VERSION", module.RECIPE_VERSION + 1)
-    assert identity(TrialConfig(), INPUTS) != before
-
-
-def test_a_digest_of_the_weights_stands_for_their_path() -> None:
-    def named(path: str, digest: str | None) -> str:
-        inputs = INPUTS if digest is None else {**INPUTS, "weights": digest}
-        return identity(TrialConfig().replace({"model.weights": path}), inputs)
-
-    assert named("/a/w.pth", "c" * 64) == named("b/other.pth", "c" * 64)
-    assert named("/a/w.pth", "c" * 64) != named("/a/w.pth", "d" * 64)
-    assert named("none", None) != named("imagenet", None) != named("/a/w.pth", "c" * 64)
 
 
 def test_execution_is_no_part_of_a_trial() -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from scale_ray.config import ConfigError, TrialConfig, identity
+from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.identity import identity
 from scale_ray.records import Provenance, Record, Result
 from scale_ray.study import Study, ablation, cost_key, describe, estimate_seconds, seconds_per_step
 

@@ -1,66 +1,89 @@
-"""scale-ray: train | ablate | compare | tune | report | status | data.
+"""The command line: parses options into the objects of the package, and does nothing else.
 
-Commands import what they need, so `report` needs no torch.
+Commands import what they need, so `scale-ray report` needs neither torch nor ray.
 """
 
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 
 from scale_ray import __version__
-from scale_ray.cli import ablate, collect, compare, data, train, tune
+from scale_ray.cli import data, presets, report, train, tune
+from scale_ray.cli.study import study_command
+from scale_ray.errors import UserError
+from scale_ray.study import Study
+
+USER_ERROR = 2  # exit status
 
 app = typer.Typer(
     help="Unsupervised domain adaptation studies on Ray.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-app.command()(train.train)
-app.command()(ablate.ablate)
-app.command()(compare.compare)
-app.command()(tune.tune)
-app.command()(collect.report)
-app.command()(collect.status)
+
+
+def _add(name: str, function: Callable[..., None], **defaults: Any) -> None:
+    app.command(name, context_settings={"default_map": defaults})(function)
+
+
+_add("train", train.train)
+_add("ablate", study_command(presets.ablation, presets.ABLATE), storage="runs/ablation")
+_add("compare", study_command(presets.comparison, presets.COMPARE), storage="runs/comparison")
+_add("tune", tune.tune_command(presets.ablation), storage="runs/tuning")
+_add("report", report.report)
+_add("status", report.status)
 app.add_typer(data.app, name="data")
 
 
 def main() -> None:
     """The `scale-ray` command."""
-    _without_tracebacks(app)
+    with_clear_errors(app)
 
 
-_STUDIES: dict[str, Callable[..., None]] = {
-    "ablate": ablate.ablate,
-    "compare": compare.compare,
-    "tune": tune.tune,
-}
-
-
-def experiment(command: str = "ablate", **defaults: Any) -> None:
-    """Run `scale-ray ablate`, `compare` or `tune` as a script with other defaults: what experiments/*.py are made of.
+def run_as_script(function: Callable[..., None], defaults: Mapping[str, Any]) -> None:
+    """Run a command as a script of its own, with other defaults of its options.
 
     Raises:
         TypeError: a default for an option that the command does not have.
     """
-    study = _STUDIES[command]
-    inspect.signature(study).bind_partial(**defaults)
+    inspect.signature(function).bind_partial(**defaults)
     script = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    script.command(context_settings={"default_map": defaults})(study)
-    _without_tracebacks(script)
+    script.command(context_settings={"default_map": dict(defaults)})(function)
+    with_clear_errors(script)
 
 
-def _without_tracebacks(command: Callable[[], Any]) -> None:
-    """A user's error is a line on stderr and exit status 2; SCALE_RAY_DEBUG=1 shows where it was raised."""
+def study_main(study: Study, defaults: Mapping[str, Any]) -> None:
+    """See `scale_ray.main`."""
+    about = sys.modules["__main__"].__doc__ or f"Run the study {study.name} on Ray, then write its report."
+    run_as_script(study_command(lambda: study, about), {"storage": f"runs/{study.name}", **defaults})
+
+
+def search_main(study: Study, defaults: Mapping[str, Any]) -> None:
+    """See `scale_ray.tune`."""
+    run_as_script(tune.tune_command(lambda: study), {"storage": f"runs/{study.name}", **defaults})
+
+
+def with_clear_errors(command: Callable[[], Any]) -> None:
+    """Print a user's error as one line and exit with 2; keep the traceback of any other exception and exit with 1.
+
+    SCALE_RAY_DEBUG=1 shows the traceback of a user's error too.
+    """
     try:
         command()
-    except ValueError as error:
+    except UserError as error:
         if os.environ.get("SCALE_RAY_DEBUG"):
             raise
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(USER_ERROR)
+    except Exception as error:
+        error.add_note(
+            f"This is a fault of scale-ray {__version__}, not of your input. Please report the lines above, with the "
+            "command and what you expected."
+        )
+        raise
 
 
 @app.callback(invoke_without_command=True)

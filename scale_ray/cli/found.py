@@ -1,12 +1,12 @@
-"""What `scale-ray tune` prints and writes of a search, before it and after it."""
+"""What `scale-ray tune` prints before a search, and prints and writes after it."""
 
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from scale_ray.cli.console import console
-from scale_ray.cli.options import base_config
 from scale_ray.config import TuningBudget
+from scale_ray.data.defaults import base_config
 from scale_ray.records import ORACLE
 from scale_ray.store import Store
 
@@ -36,9 +36,8 @@ def print_search(search: "Search") -> None:
 
 
 def write_results(search: "Search", found: "Found", store: Store) -> bool:
-    """Write and print what was found; whether a setting is chosen."""
+    """Write and print the results; return whether a setting is chosen."""
     from scale_ray.report.style import KINDS, render
-    from scale_ray.study import describe_values
     from scale_ray.tuning.choice import (
         chosen,
         chosen_config,
@@ -50,6 +49,7 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
     )
     from scale_ray.tuning.contour import contour
     from scale_ray.tuning.optuna_study import folder
+    from scale_ray.tuning.setting import describe_values
     from scale_ray.tuning.space import logarithmic, numeric
 
     ended = [setting for setting in found.settings if setting.state != "open"]
@@ -70,12 +70,7 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
             pairs=tuple(dict.fromkeys(f"{repeat.source}>{repeat.target}" for repeat in search.repeats)),
             seeds=tuple(dict.fromkeys(repeat.seed for repeat in search.repeats)),
         )
-        usual = base_config(
-            {path: search.base.value(path) for path in ("data.benchmark", "data.source", "data.target")},
-            steps=None,
-            file=None,
-            settings={},
-        )
+        usual = base_config(search.base.data.benchmark)
         files["chosen.json"] = write_config(chosen_config(best, search.base, usual, budget))
     numbers = numeric(search.space)
     if len(numbers) >= 2:

@@ -6,32 +6,19 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from scale_ray.cli.configs import config_from
 from scale_ray.cli.console import INTERRUPTED, console
-from scale_ray.cli.options import (
-    EXECUTION,
-    TRAINED,
-    Benchmark,
-    ChannelsLast,
-    CheckpointEvery,
-    Compile,
-    ConfigFile,
-    Device,
-    Frozen,
-    KeepModel,
-    Root,
-    Settings,
-    Steps,
-    Weights,
-    base_config,
-    read_settings,
-)
-from scale_ray.config import ConfigError, Execution
+from scale_ray.cli.groups import EXECUTION, TRAINED, ExecutionOptions, TrialOptions, command
+from scale_ray.config import ConfigError
 from scale_ray.records import CurvePoint, Record
 from scale_ray.store import Store
 from scale_ray.study import describe
 
 
+@command
 def train(
+    trial: TrialOptions,
+    execution: ExecutionOptions,
     source: Annotated[
         str | None,
         typer.Option(
@@ -44,8 +31,6 @@ def train(
             metavar="DOMAIN", help="Unlabelled. Default: of the benchmark's first pair.", rich_help_panel=TRAINED
         ),
     ] = None,
-    benchmark: Benchmark = None,
-    root: Root = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -61,12 +46,7 @@ def train(
     backbone: Annotated[
         str | None, typer.Option(metavar="NAME", help="Encoder. Default: the benchmark's.", rich_help_panel=TRAINED)
     ] = None,
-    weights: Weights = None,
-    frozen: Frozen = False,
-    steps: Steps = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Default: 0.", rich_help_panel=TRAINED)] = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
     store: Annotated[
         str | None,
         typer.Option(
@@ -75,7 +55,6 @@ def train(
             rich_help_panel=EXECUTION,
         ),
     ] = None,
-    device: Device = "auto",
     threads: Annotated[
         int,
         typer.Option(
@@ -85,52 +64,36 @@ def train(
             rich_help_panel=EXECUTION,
         ),
     ] = 1,
-    checkpoint_every: CheckpointEvery = 500,
-    keep_model: KeepModel = False,
-    compile: Compile = False,
-    channels_last: ChannelsLast = True,
 ) -> None:
-    """Train one trial in this process, without Ray; its record is the one that a study would leave.
+    """Train one trial in this process, without Ray. Its record is the one that a study would leave.
 
     With --store, the same command goes on from the last checkpoint after an interruption.
     """
     options = {
-        "data.benchmark": benchmark,
         "data.source": source,
         "data.target": target,
         "model.backbone": backbone,
-        "model.weights": weights,
-        "model.encoder": "frozen" if frozen else None,
         "seed": seed,
         **_method_and_terms(method, losses),
     }
-    trial = base_config(options, steps=steps, file=config, settings=read_settings(settings))
-    execution = Execution(
-        root=root,
-        device=device,
-        threads=threads,
-        checkpoint_every=checkpoint_every,
-        keep_model=keep_model,
-        compile=compile,
-        channels_last=channels_last,
-    )
-    if keep_model and store is None:
-        raise ConfigError("--keep-model needs a place: add --store FOLDER")
+    config = config_from(trial, {path: value for path, value in options.items() if value is not None})
+    if execution.keep_model and store is None:
+        raise ConfigError("--keep-model needs a store to keep the model in: add --store FOLDER")
     opened = Store(store, create=True) if store else None
 
     from scale_ray.training import loop
     from scale_ray.training.trial import run_trial
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")  # what was loaded and what was not, on stderr
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # which weights were loaded, on stderr
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("training", total=trial.optim.steps)
+        task = bar.add_task("training", total=config.optim.steps)
         progress = loop.Progress(
             on_step=lambda step: bar.update(task, completed=step),
             on_point=lambda point: console.print(_point_line(point.on(*point.accuracies.target))),
         )
         try:
-            record = run_trial(trial, execution, opened, progress)
+            record = run_trial(config, execution.execution(trial.root, threads), opened, progress)
         except KeyboardInterrupt:
             console.print("interrupted" + (": the same command goes on from the last checkpoint" if opened else ""))
             raise typer.Exit(INTERRUPTED) from None
@@ -140,7 +103,7 @@ def train(
 
 
 def _method_and_terms(method: str | None, losses: str | None) -> dict[str, Any]:
-    """Either says enough: every method but scale trains with ce, and ce alone is source_only."""
+    """The method and the loss combination where one of them is given: methods other than scale train with ce."""
     if method not in (None, "scale") and losses is None:
         losses = "ce"
     if losses is not None and method is None:

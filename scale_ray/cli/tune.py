@@ -1,50 +1,33 @@
 """scale-ray tune: a search for settings by a label-free validator, on Ray with Optuna."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.found import print_search, write_results
-from scale_ray.cli.grid import Pairs, Seeds, base_of_grid, resources_of
-from scale_ray.cli.options import (
-    TRAINED,
-    Address,
-    Benchmark,
-    ChannelsLast,
-    CheckpointEvery,
-    Compile,
-    ConfigFile,
-    CpusPerTrial,
-    Device,
-    DryRun,
-    Frozen,
-    GpusPerTrial,
-    KeepModel,
-    Local,
-    Root,
-    Settings,
-    Steps,
-    Storage,
-    Weights,
-    WorkersPerTrial,
-    read_seeds,
-)
-from scale_ray.config import ConfigError, Execution, check_name
+from scale_ray.cli.groups import GRID, TRAINED, ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
+from scale_ray.cli.study import with_options
+from scale_ray.config import check_name
 from scale_ray.records import ORACLE, VALIDATOR_NAMES
 from scale_ray.store import Store
+from scale_ray.study import Study
 
 if TYPE_CHECKING:
-    from scale_ray.tuning.search import Repeat
+    from scale_ray.tuning.search import Search
 
 SEARCH = "The search"
 
-# The two that the paper chose "by cross-validation". In steps, so that settings with one threshold share their warm-up.
+# The two that the paper chose "by cross-validation". With steps, so that settings of one threshold share their warm-up.
 SPACE = ("losses.threshold=float:0.5:0.95:0.05", "losses.temperature=float:0.03:1:log")
 
 
-def tune(
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """What is searched, and how."""
+
     space: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,159 +36,163 @@ def tune(
             f"Default: {' and '.join(SPACE)}.",
             rich_help_panel=SEARCH,
         ),
-    ] = None,
+    ] = None
     trials: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Distinct settings, in all.", rich_help_panel=SEARCH)
-    ] = 24,
+        int, typer.Option(min=1, metavar="N", help="Number of distinct settings.", rich_help_panel=SEARCH)
+    ] = 24
     validator: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help=f"What chooses: {', '.join(VALIDATOR_NAMES)}; oracle reads target labels, to measure the others.",
+            help=f"What chooses: {', '.join(VALIDATOR_NAMES)}; oracle reads target labels, to judge the others.",
             rich_help_panel=SEARCH,
         ),
-    ] = "im",
+    ] = "im"
     sampler: Annotated[
         str, typer.Option(metavar="NAME", help="tpe, random, grid or cmaes.", rich_help_panel=SEARCH)
-    ] = "tpe",
-    sampler_seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the sampler.", rich_help_panel=SEARCH)] = 0,
+    ] = "tpe"
+    sampler_seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Seed of the sampler.", rich_help_panel=SEARCH)
+    ] = 0
     early_stop: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="none, asha, hyperband or median: ends first repeats at a point of their curve.",
+            help="none, asha, hyperband or median: stops first repeats at a point of their curve.",
             rich_help_panel=SEARCH,
         ),
-    ] = "none",
+    ] = "none"
     compare_repeats: Annotated[
         bool,
         typer.Option(
             "--compare-repeats/--all-repeats",
             metavar="",
-            help="End a setting that Wilcoxon's test puts below the best over its repeats so far (4 at least).",
+            help="End a setting that Wilcoxon's test puts below the best over its repeats so far (at least 4).",
             rich_help_panel=SEARCH,
         ),
-    ] = True,
+    ] = True
     parallel: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Trials at once at most. Default: as many as Ray holds.", rich_help_panel=SEARCH
+            min=1,
+            metavar="N",
+            help="Largest number of trials at a time. Default: as many as Ray can hold.",
+            rich_help_panel=SEARCH,
         ),
-    ] = None,
+    ] = None
     study_url: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Keeps the Optuna study: sqlite:///FILE, postgresql://…. Default: a journal file in the store.",
+            help="Database of the Optuna study: sqlite:///FILE, postgresql://…. Default: a journal file in the store.",
             rich_help_panel=SEARCH,
         ),
-    ] = None,
+    ] = None
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The search's. Default: tuning-BENCHMARK.", rich_help_panel=SEARCH),
-    ] = None,
-    pairs: Pairs = None,
-    seeds: Seeds = "1",
-    losses: Annotated[
-        str | None, typer.Option(metavar="TERMS", help="Loss combination.", rich_help_panel=TRAINED)
-    ] = None,
+        typer.Option(metavar="NAME", help="The search's name in the store.", rich_help_panel=SEARCH),
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RepeatOptions:
+    """What every setting is trained on."""
+
+    pairs: Annotated[
+        str | None,
+        typer.Option(metavar="S:T,…", help="Domain pairs. Default: all of the benchmark's.", rich_help_panel=GRID),
+    ] = None
+    seeds: Annotated[
+        str,
+        typer.Option(metavar="N", help="How many: 3 means 0, 1, 2. Or the seeds: 7,8.", rich_help_panel=GRID),
+    ] = "1"
+    losses: Annotated[str | None, typer.Option(metavar="TERMS", help="Loss combination.", rich_help_panel=TRAINED)] = (
+        None
+    )
     backbone: Annotated[
         str | None, typer.Option(metavar="NAME", help="Encoder. Default: the benchmark's.", rich_help_panel=TRAINED)
-    ] = None,
-    benchmark: Benchmark = None,
-    root: Root = None,
-    weights: Weights = None,
-    frozen: Frozen = False,
-    steps: Steps = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    storage: Storage = "runs/tuning",
-    dry_run: DryRun = False,
-    device: Device = "auto",
-    cpus_per_trial: CpusPerTrial = 1,
-    gpus_per_trial: GpusPerTrial = None,
-    workers_per_trial: WorkersPerTrial = None,
-    local: Local = False,
-    address: Address = None,
-    checkpoint_every: CheckpointEvery = 500,
-    keep_model: KeepModel = False,
-    compile: Compile = False,
-    channels_last: ChannelsLast = True,
-) -> None:
-    """Search values of config fields on Ray with Optuna, by a validator that sees no target label.
+    ] = None
 
-    Each setting is trained on every pair and seed, and its score is the mean. Run the same command again after an
-    interruption, or with more --trials: it goes on. What was chosen is a config file for `ablate` and `train`.
+    @property
+    def fields(self) -> dict[str, Any]:
+        given = {"losses.terms": self.losses, "model.backbone": self.backbone}
+        return {path: value for path, value in given.items() if value is not None}
+
+
+def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
+    """A command that searches, on top of the base config of a study and on its domain pairs.
+
+    Args:
+        start: the study without any option; its other axes are not used.
     """
-    check_name("validator", validator, [*VALIDATOR_NAMES, ORACLE])
-    options = {
-        "data.benchmark": benchmark,
-        "losses.terms": losses,
-        "model.backbone": backbone,
-        "model.weights": weights,
-        "model.encoder": "frozen" if frozen else None,
-        "parallel.workers": workers_per_trial,
-    }
-    base, domain_pairs = base_of_grid(options, {}, pairs=pairs, steps=steps, config=config, settings=settings)
-    base = base.replace({"tuning": None})
 
-    from scale_ray.tuning.search import Search
+    def tune(
+        options: SearchOptions,
+        repeats: RepeatOptions,
+        trial: TrialOptions,
+        ray: RayOptions,
+        execution: ExecutionOptions,
+    ) -> None:
+        """Search values of config fields on Ray with Optuna, by a validator that sees no target label.
+
+        Each setting is trained on every pair and seed, and its score is the mean. Run the same command again after an
+        interruption, or with more --trials: it goes on. The result is a config file for `ablate` and `train`.
+        """
+        check_name("validator", options.validator, [*VALIDATOR_NAMES, ORACLE])
+        begun = start()
+        named = begun.model_copy(
+            update={
+                "name": "tuning-" + begun.base.data.benchmark,
+                "axes": {axis: values for axis, values in begun.axes.items() if axis == "pair"},
+            }
+        )
+        grid = GridOptions(pairs=repeats.pairs, seeds=repeats.seeds, name=options.name)
+        study = with_options(named, trial, grid, {**repeats.fields, **ray.fields})
+        search = _search(study, options, trial)
+        search.check()
+        print_search(search)
+        if ray.dry_run:
+            return
+
+        from scale_ray.tuning.run import run_search
+
+        resources = ray.resources(search.base.parallel.workers)
+        store = Store(ray.storage, create=True)
+        found = run_search(search, store, options.study_url, execution.execution(trial.root), resources, console)
+        is_chosen = write_results(search, found, store)
+        if found.left:
+            console.print(f"interrupted with {found.left} settings to go: run the same command again to go on")
+            raise typer.Exit(INTERRUPTED)
+        if not is_chosen:
+            console.print("no setting is done, so none is chosen: the table has the reasons")
+            raise typer.Exit(1)
+
+    return command(tune)
+
+
+def _search(study: Study, options: SearchOptions, trial: TrialOptions) -> "Search":
+    """The search on the cells of a study."""
+    from scale_ray.tuning.search import Repeat, Search
     from scale_ray.tuning.space import MANY_FIELDS, read_space
 
-    searched = read_space(space or SPACE, base)
+    base = study.base.replace({"tuning": None})
+    searched = read_space(options.space or SPACE, base)
     if len(searched) > MANY_FIELDS:
         console.print(
-            f"warning: {len(searched)} fields are tuned at once: {trials} settings tell little about so many; "
+            f"warning: {len(searched)} fields are tuned at once: {options.trials} settings say little about so many; "
             "tune the few that matter first"
         )
-    search = Search(
-        name=name or f"tuning-{base.data.benchmark}",
+    return Search(
+        name=study.name,
         base=base,
         space=searched,
-        repeats=_repeats(domain_pairs, read_seeds(seeds)),
-        validator=validator,
-        settings=trials,
-        sampler=sampler,
-        seed=sampler_seed,
-        early_stop=early_stop,
-        compare_repeats=compare_repeats,
-        parallel=parallel,
-        root=root,
+        repeats=[Repeat(config.data.source, config.data.target, config.seed) for config in study.cells()],
+        validator=options.validator,
+        settings=options.trials,
+        sampler=options.sampler,
+        seed=options.sampler_seed,
+        early_stop=options.early_stop,
+        compare_repeats=options.compare_repeats,
+        parallel=options.parallel,
+        root=trial.root,
     )
-    search.check()
-    print_search(search)
-    if dry_run:
-        return
-
-    from scale_ray.tuning.run import run_search
-
-    execution = Execution(
-        root=root,
-        device=device,
-        checkpoint_every=checkpoint_every,
-        keep_model=keep_model,
-        compile=compile,
-        channels_last=channels_last,
-    )
-    resources = resources_of(base, cpus_per_trial, gpus_per_trial, workers_per_trial, "local" if local else address)
-    store = Store(storage, create=True)
-    found = run_search(search, store, study_url, execution, resources, console)
-    is_chosen = write_results(search, found, store)
-    if found.left:
-        console.print(f"interrupted with {found.left} settings to go: run the same command again to go on")
-        raise typer.Exit(INTERRUPTED)
-    if not is_chosen:
-        console.print("no setting is done, so none is chosen: the reasons are in the table")
-        raise typer.Exit(1)
-
-
-def _repeats(pairs: Sequence[tuple[str, str]], seeds: Sequence[int]) -> "list[Repeat]":
-    """Seeds vary slowest, so that the first repeats are of all pairs."""
-    from scale_ray.tuning.search import Repeat
-
-    repeats = [Repeat(source, target, seed) for seed in seeds for source, target in pairs]
-    if not repeats:
-        raise ConfigError("--seeds 0: there is no repeat to train a setting on: write 1 or more")
-    if len(set(repeats)) < len(repeats):
-        raise ConfigError("--pairs, --seeds: a pair or a seed is given twice: name each once")
-    return repeats

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from pydantic_core import to_json
 
+from scale_ray.cell import Cell
 from scale_ray.config import RECIPE_VERSION, ConfigError, ParallelConfig, TrialConfig, field_paths
 from scale_ray.records import VALIDATOR_NAMES, Record, Result
 from scale_ray.report.labels import pre_training
-from scale_ray.store import PlannedCell, Store, StudyPlan, unreadable
+from scale_ray.store import Store, StudyPlan, unreadable
 
 # Fields of a config that have a column of their own; all others get one, by dotted path, where their values differ.
 NAMED_FIELDS = {
@@ -54,7 +55,7 @@ class _Unread(Record):
     config: dict[str, Any]  # type: ignore[assignment]
 
 
-class _UnreadCell(PlannedCell):
+class _UnreadCell(Cell):
     config: dict[str, Any]  # type: ignore[assignment]
 
 

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from scale_ray.config import RECIPE_VERSION, TrialConfig
+from scale_ray.cell import Cell
+from scale_ray.config import RECIPE_VERSION
 from scale_ray.records import SCHEMA_VERSION, Record
 from scale_ray.store.files import Files
 from scale_ray.store.filesystems import StoreError
@@ -36,15 +37,6 @@ if TYPE_CHECKING:
 _FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "features", "drivers", "leases")
 
 
-class PlannedCell(BaseModel):
-    """One cell that a study wants a record of."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    config: TrialConfig
-
-
 class StudyPlan(BaseModel):
     """What a study wants: the report measures completeness against it."""
 
@@ -52,7 +44,7 @@ class StudyPlan(BaseModel):
 
     name: str
     created: str
-    cells: list[PlannedCell]
+    cells: list[Cell]
     command: str | None = None  # as typed, shlex-joined: what to run again; None where no command line planned it
 
 

@@ -1,4 +1,4 @@
-"""Ray itself: this machine's or a cluster's, and how many trainings it holds at this moment."""
+"""Starting or joining Ray, and counting how many trainings it can hold at a time."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 from rich.console import Console
 
-from scale_ray.config import ConfigError
+from scale_ray.config import ConfigError, Resources
 from scale_ray.training.trial import Ran
 
 logger = logging.getLogger(__name__)
@@ -21,73 +21,51 @@ logger = logging.getLogger(__name__)
 # One machine needs no more than this for metrics and configs; images are memory-mapped files, not Ray objects.
 _OBJECT_STORE_BYTES = 256 * 2**20
 
-# Seconds for which a count of free places holds. Ray itself learns of them about once a second.
+# Seconds for which a count of free slots is kept. Ray itself updates its counts about once a second.
 _RECOUNT = 1.0
 
-# Seconds after which the autoscaler is told again.
-_REPEAT = 30.0
+# Seconds after which the request to the autoscaler is repeated.
+_REPEAT_REQUEST = 30.0
 
-# Ray Train's own files of unfinished trainings, in the store: their latest checkpoints, by stage.
-TRAIN_RUNS = ".ray_train"
-
-# Every Ray cluster has this resource, on its head node; a thousand drivers fit on it, and none takes a CPU or GPU.
+# Every Ray cluster has this resource on its head node. A thousand drivers fit on it, and none takes a CPU or GPU.
 DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What one training holds, and where Ray is.
-
-    Attributes:
-        cpus: of one worker, and so its torch threads.
-        gpus: of one worker, fractions too; None: one where there are any and the device is not the CPU.
-        workers: processes that train together under Ray Train; None: one, and on this machine's own Ray without Ray
-            Train, inside the Tune trial.
-        address: `local` starts Ray on this machine, `auto` joins the cluster that this machine belongs to, None joins
-            one where there is one and starts Ray where there is none.
-    """
-
-    cpus: int = 1
-    gpus: float | None = None
-    workers: int | None = None
-    address: str | None = None
-
-
-@dataclass(frozen=True)
 class Footprint:
-    """What the trainings of a run take of Ray."""
+    """The Ray resources that each training of a run holds."""
 
     bundle: Mapping[str, float]  # of one worker
     workers: int
-    through_train: bool  # under Ray Train; else inside the Tune trial
+    through_train: bool  # trains under Ray Train; else inside the Tune trial
 
     @property
     def ran(self) -> Ran:
-        """What a record says of it."""
+        """How a record describes it."""
         if not self.through_train:
             return Ran("ray tune")
-        # One worker has nothing that it could be joined to.
+        # One worker communicates with nobody.
         backend = None if self.workers == 1 else "nccl" if "GPU" in self.bundle else "gloo"
         return Ran("ray train", self.workers, backend)
 
 
 def start_ray(resources: Resources, console: Console) -> bool:
-    """Connect to Ray, or start it here; returns whether it is a cluster that was there before.
+    """Connect to Ray or start it here; return whether it is a cluster that was running before.
 
     Raises:
         ConfigError: no cluster answers at the address.
     """
-    # Tune's own progress, loggers and reports would talk over ours and write files that nobody reads.
+    # Tune's own progress display and loggers would mix with ours and write files that nobody reads.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    # What a trial fails of is in its record, and the driver says so in a line.
+    # The reason of a failure is in the trial's record, and the driver prints one line about it.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    # Trials stay in the driver's folder: a relative path means the same everywhere.
+    # Trials stay in the driver's working folder, so that a relative path means the same everywhere.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    # As many prepared trials as the search hands out: it counts the places itself.
+    # Let Tune prepare as many trials as the search hands out: the search counts the slots itself.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "100000"
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    # Only a cluster that was announced by `ray start`: `auto` would also join the Ray that another study has started.
+    # Only a cluster that `ray start` announced: `auto` would also join the Ray that another study has started.
     address = resources.address or find_bootstrap_address(None) or "local"
     if address != "local":
         try:
@@ -98,10 +76,12 @@ def start_ray(resources: Resources, console: Console) -> bool:
                     f"no Ray cluster at address {address!r} ({str(error).splitlines()[0]}): "
                     "start one with `ray start --head`, or write --local"
                 ) from error
-            console.print(f"the Ray cluster that was started here, {address}, does not answer: Ray is started anew")
+            console.print(
+                f"the Ray cluster that was started here, {address}, does not answer: starting Ray on this machine"
+            )
         else:
             return True
-    # Ray Train's placement groups are cleaned up through the dashboard; without Ray Train it would only cost seconds.
+    # Ray Train cleans up its placement groups through the dashboard. Without Ray Train, the dashboard only costs time.
     ray.init(
         address="local",
         include_dashboard=resources.workers is not None,
@@ -112,21 +92,21 @@ def start_ray(resources: Resources, console: Console) -> bool:
 
 
 def leave_ray() -> None:
-    """Take back what the autoscaler was asked for, and disconnect; a Ray that was started here ends."""
+    """Withdraw the request to the autoscaler and disconnect; a Ray that was started here ends."""
     if not ray.is_initialized():
         return
     try:
         request_resources(bundles=[])
-    except (RayError, ConnectionError, RuntimeError) as error:  # a cluster that is gone keeps no nodes for us
+    except (RayError, ConnectionError, RuntimeError) as error:  # a cluster that is gone holds no nodes
         logger.warning("Ray does not answer any more: %s", error)
     ray.shutdown()
 
 
 def footprint(resources: Resources, device: str, console: Console, *, cluster: bool) -> Footprint:
-    """What one training takes here.
+    """The resources of one training on the Ray that this process is connected to.
 
     Raises:
-        ConfigError: Ray on this machine can never hold it. On a cluster an autoscaler may still add a node that can.
+        ConfigError: Ray on this machine can never hold it. On a cluster, an autoscaler may still add a node that can.
     """
     gpus = resources.gpus
     if cluster and gpus is None and device != "cpu":
@@ -146,7 +126,7 @@ def footprint(resources: Resources, device: str, console: Console, *, cluster: b
 
 
 def _await_a_node(cpus: int, console: Console) -> None:
-    """A cluster that has scaled down to its head does not tell what its nodes have: wait for the first."""
+    """Wait for a first worker node: a cluster scaled down to its head does not say whether its nodes have GPUs."""
     if fitting(_nodes(), {"CPU": cpus}):
         return
     console.print(f"waiting for the cluster's first node of {cpus} CPUs; --gpus-per-trial saves the wait")
@@ -156,15 +136,15 @@ def _await_a_node(cpus: int, console: Console) -> None:
 
 
 def _nodes() -> list[Mapping[str, float]]:
-    """What each living node has in all."""
+    """The total resources of each living node."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-class Places:
-    """How many trainings Ray holds at once, counted anew as nodes and other jobs come and go.
+class Slots:
+    """How many trainings Ray can hold at once, counted again as nodes and other jobs come and go.
 
     Args:
-        footprint: what one takes.
+        footprint: the resources of one training.
     """
 
     def __init__(self, footprint: Footprint):
@@ -173,7 +153,7 @@ class Places:
         self._requested, self._requested_at = 0, 0.0
 
     def free(self) -> int:
-        """Trainings that could start at this moment."""
+        """Trainings that could start now."""
         self._count()
         return self._free
 
@@ -183,16 +163,16 @@ class Places:
         return self._all
 
     def request(self, trainings: int) -> None:
-        """Tell the autoscaler how many trainings could run at once; a cluster without one does not mind.
+        """Tell the autoscaler how many trainings could run at once; a cluster without one ignores it.
 
-        Again every now and then, for Ray keeps one request in all: that of whoever asked last.
+        The request is repeated from time to time, because Ray keeps only the latest request of all jobs.
         """
-        if trainings != self._requested or time.monotonic() - self._requested_at > _REPEAT:
+        if trainings != self._requested or time.monotonic() - self._requested_at > _REPEAT_REQUEST:
             request_resources(bundles=[dict(self._footprint.bundle)] * (trainings * self._footprint.workers))
             self._requested, self._requested_at = trainings, time.monotonic()
 
     def lack(self) -> str | None:
-        """Why nothing can start, where no node could ever hold a worker as the cluster is now."""
+        """Why nothing can start, where no node of the cluster could hold a worker; None where one could."""
         nodes = _nodes()
         if fitting(nodes, self._footprint.bundle):
             return None
@@ -214,11 +194,11 @@ def _amounts(resources: Mapping[str, float]) -> str:
 
 
 def fitting(nodes: Sequence[Mapping[str, float]], bundle: Mapping[str, float]) -> int:
-    """How many bundles fit on these nodes, none across two.
+    """How many bundles fit on these nodes. No bundle spans two nodes.
 
     Args:
         nodes: resources of each node.
         bundle: resources of one worker, all above zero.
     """
-    # A sliver more, because resources are sums of fractions: ten times 0.1 is not quite 1.
+    # A small tolerance, because resources are sums of fractions: ten times 0.1 is not quite 1.
     return sum(min(int(node.get(name, 0) / number + 1e-6) for name, number in bundle.items()) for node in nodes)

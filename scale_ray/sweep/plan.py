@@ -1,16 +1,18 @@
-"""What a study wants, and what of it the store does not answer yet."""
+"""The plan of a run: the cells of a study, and which of them the store does not answer yet."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_ray.config import ConfigError, Execution, TrialConfig, field_paths, identity
+from scale_ray.cell import Cell
+from scale_ray.config import ConfigError, Execution, field_paths
+from scale_ray.costs import estimate_seconds, seconds_per_step
 from scale_ray.data.cache import cpus
 from scale_ray.records import now
-from scale_ray.store import PlannedCell, Store, StudyPlan, is_current
-from scale_ray.study import Study, describe, estimate_seconds, seconds_per_step
-from scale_ray.training.check import check_trial, open_data, trial_inputs
+from scale_ray.store import Store, StudyPlan, is_current
+from scale_ray.study import Study, describe
 from scale_ray.training.features import features_key, open_inputs
+from scale_ray.training.resolve import open_data, resolve
 from scale_ray.training.setup import freed_memory_kept
 from scale_ray.training.stages import Stage, alone, stage_tree, stages_to_do
 
@@ -20,10 +22,10 @@ class Plan:
     """All cells of a study, and those that this run is to do, in the same order."""
 
     study: StudyPlan
-    todo: list[PlannedCell]
+    todo: list[Cell]
     answered: frozenset[str]  # ids of the cells that need no training
     failed_before: frozenset[str]  # ids whose last run left a failure; they are to do again
-    tree: list[Stage]  # of all cells, each after its parent, whether or not this run shares
+    tree: list[Stage]  # of all cells, each after its parent, even where this run shares nothing
     stages: list[Stage]  # what must run for the cells to do, each after its parent
 
     @property
@@ -32,11 +34,14 @@ class Plan:
 
     @property
     def steps_alone(self) -> int:
-        """What the cells to do would take if none shared anything."""
+        """The steps of the cells to do if no cell shared anything."""
         return sum(alone(cell).steps for cell in self.todo)
 
     def estimated_seconds(self, store: Store) -> float | None:
-        """Seconds of training still to do, one after the other, judged by the store's records; None: no telling."""
+        """Seconds of the training still to do, one stage after the other, estimated from the store's records.
+
+        None where the records do not allow an estimate (see `costs.estimate_seconds`).
+        """
         return estimate_seconds(
             ((stage.config, stage.steps) for stage in self.stages), seconds_per_step(store.records())
         )
@@ -52,29 +57,26 @@ def plan_study(
     share: bool = True,
     command: str | None = None,
 ) -> Plan:
-    """Expand a study, check every cell, and ask the store what is missing.
+    """Expand a study, resolve every cell, and ask the store what is missing.
 
     Args:
-        study: what is wanted.
-        store: what there is.
+        study: the cells that are wanted.
+        store: holds the records.
         root: folder of an image benchmark.
-        limit: do only the first so many cells; the others stay planned, and so are holes in the report.
-        with_models: a cell whose model is not stored is to do again.
-        share: train what cells have in common once.
-        command: what a person typed, for the report to say what to run again.
+        limit: run only the first `limit` cells; the others stay planned and are holes in the report.
+        with_models: train a cell again whose model is not stored.
+        share: train once what cells have in common.
+        command: the command line, which the report shows so that a reader can run it again.
 
     Raises:
-        ConfigError: a cell names something that does not exist. Nothing has run then.
+        UserError: a cell names something that does not exist, or its data cannot be read. Nothing has run then.
         StoreError: a record cannot be read.
     """
-    cells = []
-    for config in study.cells():
-        checked = check_trial(config)
-        cells.append(PlannedCell(id=identity(checked, trial_inputs(checked, root)), config=checked))
+    cells = [resolve(config, root) for config in study.cells()]
     _refuse_twins(study.name, cells)
     answered, failed_before = _ask(store, cells, with_models)
     todo = [cell for cell in cells[:limit] if cell.id not in answered]
-    tree = stage_tree(cells, root)
+    tree = stage_tree(cells)
     stored = frozenset(store.stage_keys())
     return Plan(
         study=StudyPlan(name=study.name, created=now(), cells=cells, command=command),
@@ -86,10 +88,10 @@ def plan_study(
     )
 
 
-def _ask(store: Store, cells: Sequence[PlannedCell], with_models: bool) -> tuple[frozenset[str], frozenset[str]]:
+def _ask(store: Store, cells: Sequence[Cell], with_models: bool) -> tuple[frozenset[str], frozenset[str]]:
     """Ids of the cells that the store answers, and of those whose last run left a failure.
 
-    No record is kept: those of 100,000 cells would take gigabytes.
+    Records are read one after the other: those of 100,000 cells together would take gigabytes.
     """
     present = set(store.record_ids())
     answered, failed = set(), set()
@@ -101,38 +103,38 @@ def _ask(store: Store, cells: Sequence[PlannedCell], with_models: bool) -> tuple
     return frozenset(answered), frozenset(failed)
 
 
-def _refuse_twins(study: str, cells: Sequence[PlannedCell]) -> None:
-    """Two configs can be one trial: another number of workers is no other one where BatchNorm is frozen."""
-    seen: dict[str, PlannedCell] = {}
+def _refuse_twins(study: str, cells: Sequence[Cell]) -> None:
+    """Refuse two configs with one id, such as two numbers of workers where BatchNorm is frozen."""
+    seen: dict[str, Cell] = {}
     for cell in cells:
         twin = seen.setdefault(cell.id, cell)
         if twin is not cell:
             fields = [path for path in field_paths() if twin.config.value(path) != cell.config.value(path)]
             raise ConfigError(
                 f"study {study!r} plans one trial twice ({describe(cell.config)}): its cells differ only in "
-                f"{', '.join(fields)}, which changes no result here; keep one value"
+                f"{', '.join(fields)}, which does not change the result here: keep one value"
             )
 
 
 def keys_still_needed(plan: Plan, done: Collection[str]) -> frozenset[str]:
-    """Keys under which the store may hold states that some cell, not `done`, goes on from: stages, and cells alone."""
+    """Keys of all states in the store that a cell which is not `done` may go on from: of stages and of cells."""
     undone = {cell.id for cell in plan.study.cells} - set(done)
     return frozenset(undone).union(stage.key for stage in plan.tree if any(cell.id in undone for cell in stage.waiting))
 
 
 def keys_of(plan: Plan) -> frozenset[str]:
-    """Keys under which the store may hold states for any of this plan's cells."""
+    """Keys of all states in the store that may belong to a cell of this plan."""
     return keys_still_needed(plan, ())
 
 
-def prepare_data(plan: Plan, root: Path | None) -> None:
-    """Decode what the stages to do will read, once, so that trials only map it.
+def prepare_data(stages: Sequence[Stage], root: Path | None) -> None:
+    """Decode everything that the stages read, once, so that trials only map it into memory.
 
     Raises:
-        ValueError: folders, classes or images are not as they must be. Nothing has run then.
+        DataError: folders, classes or images are not as they must be. Nothing has run then.
     """
     seen = set()
-    for stage in plan.stages:
+    for stage in stages:
         data = stage.config.data
         key = (data.benchmark, data.source, stage.targets, data.resize, data.corrupt)
         if key not in seen:
@@ -140,22 +142,19 @@ def prepare_data(plan: Plan, root: Path | None) -> None:
             open_data(stage.config, stage.targets, root)
 
 
-def prepare_features(wanted: Iterable[tuple[TrialConfig, Sequence[str]]], execution: Execution, store: Store) -> None:
-    """Compute, on every CPU of this process, the features that trainings of a frozen encoder will read.
-
-    Args:
-        wanted: configs, each with its targets; one whose encoder is trained asks for nothing.
+def prepare_features(stages: Sequence[Stage], execution: Execution, store: Store) -> None:
+    """Compute the features that stages with a frozen encoder read, on all CPUs of this process.
 
     Raises:
-        ValueError: the weights cannot be used. No cell has run then.
+        UserError: the weights cannot be used. No cell has run then.
     """
     seen: frozenset[str] = frozenset()
     here = execution.model_copy(update={"threads": cpus(), "device": "cpu"})
     with freed_memory_kept():
-        for config, targets in wanted:
-            if config.model.encoder == "trained":
+        for stage in stages:
+            if stage.config.model.encoder == "trained":
                 continue
-            keys = frozenset(features_key(config, domain, execution.root) for domain in (config.data.source, *targets))
+            keys = frozenset(features_key(stage, domain) for domain in stage.digests)
             if not keys <= seen:
                 seen |= keys
-                open_inputs(config, targets, here, store)
+                open_inputs(stage, here, store)

@@ -1,10 +1,9 @@
 """What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ray.tune import Callback
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -21,26 +20,29 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-class StudyProgress(Callback):
-    """Counts cells as their stages start and end, and shows it.
+class StudyProgress:
+    """Counts cells as their stages begin and end, and shows it.
 
     Args:
-        stages: what is to run, by key.
-        done_before: how many cells of the study the store answered already.
+        stages: what is to run.
+        done_before: how many cells of the study the store answered before.
         console: where to show it.
+
+    Attributes:
+        elsewhere: returns the number of stages that other drivers work on.
     """
 
-    def __init__(self, stages: Mapping[str, Stage], done_before: int, console: Console):
-        self._stages = stages
+    def __init__(self, stages: Iterable[Stage], done_before: int, console: Console):
+        stages = list(stages)
         self._console = console
         self._done, self._failed = done_before, 0
-        self._total = done_before + sum(len(stage.ends) for stage in stages.values())
-        self._steps_to_do = sum(stage.steps for stage in stages.values())
-        self._steps_ended = 0  # of the stages that ended: what need not be done any more
-        self._steps_worked = 0  # of those, what this session did
+        self._total = done_before + sum(len(stage.ends) for stage in stages)
+        self._steps_to_do = sum(stage.steps for stage in stages)
+        self._steps_ended = 0  # of the stages that have ended: no longer to do
+        self._steps_worked = 0  # the part of them that this session has trained
         self._resumed_at: dict[str, int] = {}
-        self._running: dict[str, dict[str, Any]] = {}
-        self.elsewhere: Callable[[], int] = lambda: 0  # how many stages other drivers work on
+        self._running: dict[str, tuple[Stage, dict[str, Any]]] = {}  # with the last metrics
+        self.elsewhere: Callable[[], int] = lambda: 0
         self._began = time.monotonic()
         self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=2, transient=True)
 
@@ -52,26 +54,20 @@ class StudyProgress(Callback):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks for a restore that the store makes needless."""
-        return {}
+    # Events
 
-    # What happens
+    def begun(self, stage: Stage) -> None:
+        """The stage has been given to Ray."""
+        self._running.setdefault(stage.key, (stage, {"step": stage.first}))
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        stage = self._stages[trial.config["stage"]]
-        self._running.setdefault(stage.key, {"step": stage.first})
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        stage = self._stages[trial.config["stage"]]
+    def reported(self, stage: Stage, result: Mapping[str, Any]) -> None:
+        """The stage has reported metrics."""
         if result.get("step", stage.first) <= stage.first and "target_accuracy" not in result:
-            return  # it has begun, or Tune closes it: nothing to show
-        # One that goes on from its checkpoint was there at most one point of the curve before its first report.
+            return  # it has just begun, or Tune closes it
+        # A stage that goes on from its checkpoint was there at most one evaluation before its first report.
         before = max(stage.first, result["step"] - stage.config.evaluate_every)
         self._resumed_at.setdefault(stage.key, before)
-        self._running[stage.key] = self._running.get(stage.key, {}) | result
+        self._running[stage.key] = (stage, self._metrics(stage) | dict(result))
         if not self._console.is_terminal and "target_accuracy" in result and result["step"] < stage.last:
             self.say(f"{self._title(stage)}: step {result['step']:,} of {stage.last:,}, {self._figures(result)}")
 
@@ -83,7 +79,7 @@ class StudyProgress(Callback):
         self.say(f"{self._title(stage)}: {outcome} [{self._counts()}]")
 
     def failed(self, stage: Stage, *, again: bool) -> None:
-        """The stage has failed, and with it every cell that waits for it, unless it is tried again."""
+        """The stage has failed, and every cell that waits for it with it, unless it is tried again."""
         if again:
             self._running.pop(stage.key, None)
             self.say(f"{self._title(stage)}: its process was lost, it will go on from its checkpoint")
@@ -92,14 +88,21 @@ class StudyProgress(Callback):
         self._failed += len(stage.waiting)
         self.say(f"{self._title(stage)}: failed [{self._counts()}]")
 
+    def stopped(self, stage: Stage) -> None:
+        """The stage was ended early, at a point of its curve."""
+        result = self._end(stage)
+        self.say(
+            f"{self._title(stage)}: stopped at step {result['step']:,}, {self._figures(result)} [{self._counts()}]"
+        )
+
     def answered(self, cells: int) -> None:
-        """So many cells that were to do were done by another driver."""
+        """Another driver has finished so many of the cells that were to do."""
         self._done += cells
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
 
-    # What is shown
+    # Display
 
     def _title(self, stage: Stage) -> str:
         return stage.title
@@ -110,11 +113,16 @@ class StudyProgress(Callback):
         return f"target {result['target_accuracy']:.1f} %, source_val {result['source_val_accuracy']:.1f} %"
 
     def _share(self) -> tuple[int, int]:
-        """What is done, and of how much."""
+        """(ended, total) for the progress bar."""
         return self._done + self._failed, self._total
 
+    def _metrics(self, stage: Stage) -> dict[str, Any]:
+        """The last metrics of a running stage."""
+        return self._running.get(stage.key, (stage, {"step": stage.first}))[1]
+
     def _end(self, stage: Stage) -> dict[str, Any]:
-        result = self._running.pop(stage.key, {"step": stage.first})
+        result = self._metrics(stage)
+        self._running.pop(stage.key, None)
         self._steps_ended += stage.steps
         self._steps_worked += result["step"] - self._resumed_at.get(stage.key, stage.first)
         return result
@@ -128,10 +136,10 @@ class StudyProgress(Callback):
 
     def _seconds_left(self) -> float | None:
         """By the pace of this session's steps; None before the first report."""
-        done = sum(result["step"] - self._stages[key].first for key, result in self._running.items())
-        worked = self._steps_worked + sum(
-            result["step"] - self._resumed_at.get(key, self._stages[key].first) for key, result in self._running.items()
-        )
+        done, worked = 0, self._steps_worked
+        for stage, result in self._running.values():
+            done += result["step"] - stage.first
+            worked += result["step"] - self._resumed_at.get(stage.key, stage.first)
         if worked == 0:
             return None
         return (time.monotonic() - self._began) / worked * (self._steps_to_do - self._steps_ended - done)
@@ -140,8 +148,7 @@ class StudyProgress(Callback):
         table = Table(box=None, pad_edge=False)
         for heading in ("running", "step", "so far"):
             table.add_column(heading)
-        for key, result in list(self._running.items()):
-            stage = self._stages[key]
+        for stage, result in list(self._running.values()):
             table.add_row(self._title(stage), f"{result['step']:,} / {stage.last:,}", self._figures(result))
         completed, total = self._share()
         bar = ProgressBar(total=total, completed=completed, width=40)

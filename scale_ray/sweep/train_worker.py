@@ -1,4 +1,4 @@
-"""One stage under Ray Train: a driver in a Ray Tune actor, and the workers that it calls together on the cluster.
+"""Trains one stage under Ray Train: a driver in a Ray Tune actor, and its workers on the cluster.
 
 https://docs.ray.io/en/latest/train/user-guides/hyperparameter-optimization.html
 """
@@ -20,9 +20,11 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from scale_ray.config import Execution
+from scale_ray.errors import UserError
 from scale_ray.store import Store
-from scale_ray.sweep.cluster import TRAIN_RUNS, Footprint
-from scale_ray.sweep.trainable import metrics
+from scale_ray.sweep.cluster import Footprint
+from scale_ray.sweep.leftovers import TRAIN_RUNS
+from scale_ray.sweep.trainable import metrics, stage_of
 from scale_ray.training.checkpoint import State, from_bytes, to_bytes
 from scale_ray.training.evaluation import TrainingDiverged
 from scale_ray.training.loop import Progress
@@ -31,24 +33,24 @@ from scale_ray.training.trial import Ran, leaving_failures, run_stage
 
 _STATE = "state.pt"
 
-# A lost worker is replaced so often, each time from the last checkpoint; preempted nodes do not count.
+# How often a lost worker is replaced, each time from the last checkpoint. Preempted nodes do not count.
 _MAX_FAILURES = 3
 
-# Steps between two looks for a notice that a node will be taken away: every worker must look at the same steps.
+# Steps between two checks for a preemption notice. Every worker must check at the same steps.
 _STEPS_BETWEEN_NOTICES = 10
 
 
-# How Ray says that something of its own is gone; what the training raised comes as it is.
+# Errors by which Ray reports a lost process or node. Errors of the training itself come unchanged.
 _LOST = (RayError, RayTrainError)
 
 
 class StageFailed(RuntimeError):
-    """The workers have left the reason in the cells' records."""
+    """The training failed; the records of its cells name the reason."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the workers of one stage are told."""
+    """What each worker of a stage gets."""
 
     stage: Stage
     execution: Execution
@@ -57,40 +59,44 @@ class Task:
 
 
 def drive_stage(
-    point: dict[str, Any], *, stages: dict[str, Stage], execution: Execution, store: str, footprint: Footprint
+    assignment: dict[str, Any], *, known: dict[str, Stage], execution: Execution, store: str, needs: Footprint
 ) -> None:
-    """Train the stage that the search suggested on workers of Ray Train; runs in a Tune actor that holds no CPU or GPU.
+    """Train the stage that was assigned on workers of Ray Train; runs in a Tune actor that holds no CPU or GPU.
+
+    Args:
+        assignment, known, execution, store: as in `trainable.train_stage`.
+        needs: the resources of the workers.
 
     Raises:
-        Exception: whatever ended the training; the records already say so.
+        Exception: whatever ended the training; the records already name it.
     """
-    stage, opened = point.get("work") or stages[point["stage"]], Store(store)
-    ran = footprint.ran
-    # What Ray lost (a process, a node) is no failure of the training: the driver of the study tries it again.
+    stage, opened = stage_of(assignment, known), Store(store)
+    ran = needs.ran
+    # A process or node that Ray lost is no failure of the training: the driver of the study tries it again.
     with leaving_failures(stage, execution, opened, ran, lambda error: not isinstance(error, _LOST)):
-        _fit(Task(stage, execution, store, ran), footprint, opened)
+        _fit(Task(stage, execution, store, ran), needs, opened)
     if not _is_left(stage, execution, opened):
-        raise StageFailed(f"{stage.title}: failed, its records say why")
+        raise StageFailed(f"{stage.title}: failed, its records name the reason")
     opened.files.delete_folder(f"{TRAIN_RUNS}/{stage.key}")
 
 
-def _fit(task: Task, footprint: Footprint, store: Store) -> None:
-    # Ray Train hands these on to its controller and workers: it looks for dead workers every 2 s unless told, and for
-    # nodes about to be taken away every 5 s.
+def _fit(task: Task, needs: Footprint, store: Store) -> None:
+    # Ray Train passes these on to its controller and workers. Its defaults are 2 s between two checks for dead workers
+    # and 5 s between two checks for preempted nodes.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
-    # Where several Rays run on one machine, what takes back the resources of a stopped training must know its own.
+    # Where several Rays run on one machine, the cleaner of placement groups must find its own.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
     path, filesystem = store.arrow_storage(TRAIN_RUNS)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"task": task},
-        torch_config=TorchConfig(backend=footprint.ran.backend or "gloo"),
+        torch_config=TorchConfig(backend=needs.ran.backend or "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=footprint.workers,
-            use_gpu="GPU" in footprint.bundle,
-            resources_per_worker=dict(footprint.bundle),
+            num_workers=needs.workers,
+            use_gpu="GPU" in needs.bundle,
+            resources_per_worker=dict(needs.bundle),
         ),
         run_config=RunConfig(
             name=task.stage.key,
@@ -108,7 +114,7 @@ def _fit(task: Task, footprint: Footprint, store: Store) -> None:
 
 
 def _work(config: dict[str, Any]) -> None:
-    """One worker: the same training as in a Tune trial, on its rows of every batch."""
+    """One worker: trains as a Tune trial does, on its rows of every batch."""
     task: Task = config["task"]
     first = ray.train.get_context().get_world_rank() == 0
     execution = task.execution
@@ -119,35 +125,35 @@ def _work(config: dict[str, Any]) -> None:
     checkpoints = TrainCheckpoints(task.stage.key, execution.checkpoint_every, writes=first)
     progress = Progress(on_point=lambda point: ray.train.report(metrics(point)))
     try:
-        # Every worker, because the reason may be one's alone: the photos on its node, say.
+        # On every worker, because only one of them may have the reason: an image missing on its node, for example.
         with leaving_failures(task.stage, execution, store, task.ran, _is_final):
             run_stage(task.stage, execution, store, progress, checkpoints, runner="ray train")
-    except TrainingDiverged:  # all have seen the same losses
-        return  # another attempt would end the same; what raises on is tried again by Ray Train
-    except ValueError:
+    except TrainingDiverged:  # all workers have seen the same losses
+        return  # Ray Train would try again what raises here, and it would diverge again
+    except UserError:
         if task.ran.workers > 1:
-            raise  # the others wait for this one, and end only with it
+            raise  # the other workers wait for this one and end only with it
         return
 
 
 def _is_final(error: Exception) -> bool:
-    return isinstance(error, ValueError)
+    return isinstance(error, UserError)
 
 
 class TrainCheckpoints:
-    """The latest state of a training among Ray Train's checkpoints.
+    """Keeps the latest state of a training in Ray Train's checkpoints.
 
-    Also saved when a node is about to be taken away (spot instances give a notice), however long the last one was ago.
+    It is also saved when a node gets a preemption notice (spot instances), however recent the last checkpoint is.
 
     Args:
         key: of the stage, for messages.
         every: steps between checkpoints.
-        writes: whether this worker is the one that writes; all must call `save`.
+        writes: whether this worker writes; all workers must call `save`.
     """
 
     def __init__(self, key: str, every: int, *, writes: bool):
         self._key, self._every, self._writes = key, every, writes
-        self._heeded: list[str] = []  # nodes of the last notice that was acted upon
+        self._last_notice: list[str] = []  # nodes of the last notice that led to a checkpoint
 
     def load(self, device: torch.device) -> State | None:
         kept = ray.train.get_checkpoint()
@@ -168,14 +174,14 @@ class TrainCheckpoints:
 
     def _noticed(self) -> bool:
         notice = ray.train.get_preemption_info()
-        if notice is None or notice.preempted_node_ids == self._heeded:
+        if notice is None or notice.preempted_node_ids == self._last_notice:
             return False
-        self._heeded = notice.preempted_node_ids
+        self._last_notice = notice.preempted_node_ids
         return True
 
 
 def _is_left(stage: Stage, execution: Execution, store: Store) -> bool:
-    """Whether the stage has left all that it is for."""
+    """Whether the stage has left its records, or its state where other stages go on from it."""
     if not stage.ends:
         return store.has_stage(stage.key)
     return all(store.answers(cell.id, with_model=execution.keep_model) for cell in stage.ends)

@@ -1,4 +1,4 @@
-"""One stage inside a Ray Tune actor: the way of a machine of one's own."""
+"""Trains one stage inside a Ray Tune actor: how studies run on this machine's own Ray."""
 
 from statistics import fmean
 from typing import Any
@@ -13,22 +13,33 @@ from scale_ray.training.trial import Ran, leaving_failures, run_stage
 from scale_ray.training.validators import VALIDATORS
 
 
-def train_stage(point: dict[str, Any], *, stages: dict[str, Stage], execution: Execution, store: str) -> None:
-    """Train the stage that the search suggested; its records go to the store, its curve to Tune.
+def train_stage(assignment: dict[str, Any], *, known: dict[str, Stage], execution: Execution, store: str) -> None:
+    """Train the stage that was assigned; its records go to the store, its curve to Tune.
+
+    Args:
+        assignment: see `engine.WorkSource.assignment`.
+        known: stages by key, for assignments that bring only a key.
+        execution: how to train.
+        store: location of the store.
 
     Raises:
-        Exception: whatever ended the training; the records already say so.
+        Exception: whatever ended the training; the records already name it.
     """
-    stage, opened = point.get("work") or stages[point["stage"]], Store(store)
+    stage, opened = stage_of(assignment, known), Store(store)
     with leaving_failures(stage, execution, opened, Ran("ray tune")):
         tune.report({"step": stage.first})
-        run_stage(
-            stage, execution, opened, Progress(on_point=lambda point: tune.report(metrics(point))), None, "ray tune"
-        )
+        progress = Progress(on_point=lambda point: tune.report(metrics(point)))
+        run_stage(stage, execution, opened, progress, runner="ray tune")
+
+
+def stage_of(assignment: dict[str, Any], known: dict[str, Stage]) -> Stage:
+    """The stage of an assignment: brought along, or known by its key."""
+    stage: Stage = assignment.get("work") or known[assignment["stage"]]
+    return stage
 
 
 def metrics(point: Point) -> dict[str, Any]:
-    """A point of the curve as Tune shows it, scores as `validator_<name>`: means where several targets are measured."""
+    """A point of the curve as Tune's metrics, means over several targets; scores are named `validator_<name>`."""
     measured = point.accuracies
     of_targets = measured.validators.values()
     return {

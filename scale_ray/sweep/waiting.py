@@ -1,4 +1,4 @@
-"""The stages that wait for their turn, in order. No call takes longer because more of them wait."""
+"""The stages that wait to run, in order. The time of each call does not grow with their number."""
 
 import heapq
 from collections.abc import Iterable
@@ -7,21 +7,21 @@ from scale_ray.training.stages import Stage
 
 
 class Waiting:
-    """Stages in the order in which they came. One is ready when its parent has ended: neither waits nor runs.
+    """Stages in the order of their arrival. A stage is ready when its parent neither waits nor runs.
 
-    A stage that is taken counts as running until it has `ended`, or is put in again.
+    A stage that was taken counts as running until it has `ended` or is put back.
     """
 
     def __init__(self, stages: Iterable[Stage] = ()):
         self._stages: dict[str, Stage] = {}
-        self._places: dict[str, int] = {}  # lower ones come first
-        self._children: dict[str, set[str]] = {}  # parent -> those of its stages that wait
+        self._ranks: dict[str, int] = {}  # lower ones come first
+        self._children: dict[str, set[str]] = {}  # parent -> its waiting stages
         self._not_ended: set[str] = set()
         self._ready: set[str] = set()
-        self._put_off: set[str] = set()
-        # Every stage that may be taken, by place; of the others it holds entries that are passed over in `first`.
+        self._postponed: set[str] = set()
+        # A heap of (rank, key) with every stage that may be taken. `first` skips entries that are out of date.
         self._queue: list[tuple[int, str]] = []
-        self._next_place, self._next_place_in_front = 0, -1
+        self._next_rank, self._next_rank_in_front = 0, -1
         for stage in stages:
             self.append(stage)
 
@@ -33,41 +33,41 @@ class Waiting:
 
     @property
     def ready(self) -> int:
-        """How many stages wait for no parent, those put off too."""
+        """How many stages do not wait for a parent, postponed ones included."""
         return len(self._ready)
 
     def append(self, stage: Stage) -> None:
-        self._put(stage, self._next_place)
-        self._next_place += 1
+        self._put(stage, self._next_rank)
+        self._next_rank += 1
 
     def put_in_front(self, stage: Stage) -> None:
-        self._put(stage, self._next_place_in_front)
-        self._next_place_in_front -= 1
+        self._put(stage, self._next_rank_in_front)
+        self._next_rank_in_front -= 1
 
     def first(self) -> Stage | None:
-        """The first ready stage that is not put off."""
+        """The first ready stage that is not postponed."""
         while self._queue:
-            place, key = self._queue[0]
-            if key in self._ready and key not in self._put_off and self._places[key] == place:
+            rank, key = self._queue[0]
+            if key in self._ready and key not in self._postponed and self._ranks[key] == rank:
                 return self._stages[key]
             heapq.heappop(self._queue)
         return None
 
-    def put_off(self, key: str) -> None:
-        """Pass the stage over until it is recalled."""
-        self._put_off.add(key)
+    def postpone(self, key: str) -> None:
+        """Skip the stage until it is recalled."""
+        self._postponed.add(key)
 
     def recall(self, key: str) -> None:
-        if key in self._put_off:
-            self._put_off.remove(key)
+        if key in self._postponed:
+            self._postponed.remove(key)
             self._offer(key)
 
     def take(self, key: str) -> Stage:
-        """Remove the stage, which runs from now on."""
+        """Remove the stage; it counts as running from now on."""
         stage = self._stages.pop(key)
-        del self._places[key]
+        del self._ranks[key]
         self._ready.discard(key)
-        self._put_off.discard(key)
+        self._postponed.discard(key)
         if stage.parent is not None:
             siblings = self._children[stage.parent]
             siblings.remove(key)
@@ -76,18 +76,18 @@ class Waiting:
         return stage
 
     def ended(self, key: str) -> None:
-        """The stage, which had been taken, runs no more: its children need not wait for it."""
+        """The stage that was taken has ended: its children need not wait for it any more."""
         self._not_ended.discard(key)
         for child in self._children.get(key, ()):
             self._make_ready(child)
 
     def has_children(self, key: str) -> bool:
-        """Whether any stage that waits goes on from that one."""
+        """Whether a waiting stage goes on from that one."""
         return key in self._children
 
     def children(self, key: str) -> list[Stage]:
-        """Those that wait and go on from that stage, in order."""
-        return [self._stages[child] for child in sorted(self._children.get(key, ()), key=self._places.__getitem__)]
+        """The waiting stages that go on from that one, in order."""
+        return [self._stages[child] for child in sorted(self._children.get(key, ()), key=self._ranks.__getitem__)]
 
     def drop(self, key: str) -> None:
         """Remove the stage for good."""
@@ -95,13 +95,13 @@ class Waiting:
         self.ended(key)
 
     def replace(self, stage: Stage) -> None:
-        """Put the stage in the place of the one with its key."""
-        place = self._places[stage.key]
+        """Replace the waiting stage of the same key."""
+        rank = self._ranks[stage.key]
         self.take(stage.key)
-        self._put(stage, place)
+        self._put(stage, rank)
 
-    def _put(self, stage: Stage, place: int) -> None:
-        self._stages[stage.key], self._places[stage.key] = stage, place
+    def _put(self, stage: Stage, rank: int) -> None:
+        self._stages[stage.key], self._ranks[stage.key] = stage, rank
         self._not_ended.add(stage.key)
         self._ready.difference_update(self._children.get(stage.key, ()))
         if stage.parent is not None:
@@ -114,4 +114,4 @@ class Waiting:
         self._offer(key)
 
     def _offer(self, key: str) -> None:
-        heapq.heappush(self._queue, (self._places[key], key))
+        heapq.heappush(self._queue, (self._ranks[key], key))

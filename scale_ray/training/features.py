@@ -1,14 +1,14 @@
 """Features of a frozen encoder (model.encoder = frozen): computed once, kept in the store, mapped by every trial.
 
-Of every image of a domain: the evaluation view, V weak and V strong views (V = model.frozen_views), forwarded through
-the encoder in evaluation mode and pooled; (N, 1 + 2V, D) float16, as `data.feature_views` reads them. The views' seeds
-are fixed: features do not depend on a trial's seed, nor on how many threads have computed them.
+For every image of a domain, the encoder in evaluation mode computes pooled features of the evaluation view, of V weak
+views and of V strong views (V = model.frozen_views): (N, 1 + 2V, D) float16, as `data.feature_views` reads them. The
+seeds of the views are fixed, so features depend neither on a trial's seed nor on the number of threads.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,11 +25,12 @@ from scale_ray.data.decoded import DECODER_VERSION, Domain
 from scale_ray.data.feature_views import VIEWS
 from scale_ray.data.manifest import check_manifest, write_manifest
 from scale_ray.models import BACKBONES, build_encoder
-from scale_ray.models.backbones import check_weights, weights_digest
+from scale_ray.models.backbones import check_weights
 from scale_ray.store import Store
-from scale_ray.training.check import content_digest, open_data
+from scale_ray.training.resolve import open_data
 from scale_ray.training.seeding import generator
 from scale_ray.training.setup import find_device
+from scale_ray.training.stages import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -42,41 +43,39 @@ _BATCH = 64
 _FILE = "features.npy"
 
 
-def open_inputs(
-    config: TrialConfig, targets: Sequence[str], execution: Execution, store: Store | None
-) -> tuple[Domain, dict[str, Domain]]:
-    """What a trial reads, as `open_data` opens it: where its encoder is frozen, with features in place of images.
+def open_inputs(stage: Stage, execution: Execution, store: Store | None) -> tuple[Domain, Mapping[str, Domain]]:
+    """The source and the targets of a stage by name: with images, or with features where its encoder is frozen.
 
-    Features that neither this machine nor the store has yet are computed here and put into both. Of several processes
-    on a machine one computes and the others wait.
+    Features that neither this machine nor the store has are computed here and put into both. Of several processes on a
+    machine one computes and the others wait.
 
     Args:
-        config: names the benchmark, the source, the encoder and the views.
-        targets: canonical names.
+        stage: its config names the benchmark, the encoder and the views; its digests name the content.
         execution: where images lie, on which device and by how many threads features are computed.
-        store: keeps features for other machines; None keeps them on this one alone.
+        store: keeps features for other machines; None keeps them on this machine only.
 
     Raises:
-        ValueError: folders, classes, images or weights are not as they must be.
+        DataError: folders, classes or images are not as they must be.
+        WeightsError: the weights cannot be used.
     """
-    source, opened = open_data(config, targets, execution.root)
-    if config.model.encoder == "trained":
+    source, opened = open_data(stage.config, stage.targets, execution.root)
+    if stage.config.model.encoder == "trained":
         return source, opened
     featured = {
-        domain.name: replace(domain, images=_features(config, domain, execution, store))
+        domain.name: replace(domain, images=_features(stage, domain, execution, store))
         for domain in (source, *opened.values())
     }
     return featured[source.name], {name: featured[domain.name] for name, domain in opened.items()}
 
 
-def features_key(config: TrialConfig, domain: str, root: Path | None) -> str:
-    """Names the features of a domain by all that determines them; 32 hex digits."""
-    model, data = config.model, config.data
+def features_key(stage: Stage, domain: str) -> str:
+    """Names the features of a domain of a stage by everything that determines them: 32 hex digits."""
+    model, data, config = stage.config.model, stage.config.data, stage.config
     document = {
         "versions": [FEATURES_VERSION, DECODER_VERSION, RECIPE_VERSION],
-        "content": content_digest(data.benchmark, domain, root),
+        "content": stage.digests[domain],
         "backbone": model.backbone,
-        "weights": weights_digest(model.weights) or model.weights,
+        "weights": stage.weights_digest or model.weights,
         "precision": config.optim.precision,
         "views": config.views.model_dump(mode="json"),
         "kept": model.frozen_views,
@@ -85,10 +84,11 @@ def features_key(config: TrialConfig, domain: str, root: Path | None) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _features(config: TrialConfig, domain: Domain, execution: Execution, store: Store | None) -> np.ndarray:
-    """(N, 1 + 2V, D) float16, mapped into memory."""
+def _features(stage: Stage, domain: Domain, execution: Execution, store: Store | None) -> np.ndarray:
+    """(N, 1 + 2V, D) float16, memory-mapped."""
+    config = stage.config
     check_weights(config.model.backbone, config.model.weights)
-    key = features_key(config, domain.name, execution.root)
+    key = features_key(stage, domain.name)
     folder = cache_folder() / "features" / key
 
     def build(unfinished: Path) -> None:
@@ -98,7 +98,7 @@ def _features(config: TrialConfig, domain: Domain, execution: Execution, store: 
         write_manifest(unfinished, f"{config.data.benchmark} {domain.name}, {config.model.backbone}")
 
     features = open_or_build(folder, partial(_load, shape=_shape(config, domain)), build, one_builds=True)
-    # Now, for a store may be newer than the cache, and one that cannot be written must not cost what was computed.
+    # After the cache is filled: a store that cannot be written must not lose what was computed.
     if store is not None and not store.has_features(key):
         content = (folder / _FILE).read_bytes()
         store.write_features(key, content, hashlib.sha256(content).hexdigest())
@@ -106,7 +106,7 @@ def _features(config: TrialConfig, domain: Domain, execution: Execution, store: 
 
 
 def _take(store: Store, key: str, path: Path) -> bool:
-    """Copy the store's features here; whether it has them whole. Damaged ones are deleted there."""
+    """Copy features from the store to `path`; return whether it had them undamaged. Damaged ones are deleted there."""
     found = store.read_features(key)
     if found is None:
         return False
@@ -123,7 +123,7 @@ def _load(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
     check_manifest(folder)
     features = np.load(folder / _FILE, mmap_mode="r")
     if features.shape != shape:
-        raise ValueError(f"features of shape {features.shape}, {shape} are wanted")
+        raise ValueError(f"features have the shape {features.shape}, expected {shape}")
     return np.asarray(features)
 
 
@@ -155,7 +155,7 @@ def _compute(config: TrialConfig, domain: Domain, execution: Execution, path: Pa
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Threads forward batches of their own: a convolution that is split among threads may round otherwise."""
+    """Give each thread whole batches: a convolution split among threads may round differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,28 +1,27 @@
-"""Work that cells share: a study's cells as a tree of stages (METHOD 9).
+"""Work that cells share: the cells of a study as a tree of stages (docs/method.md, section 9).
 
-A cell is a training of `optim.steps` steps, or of none where its method does not learn. Two kinds of it are common to
-several cells, exactly:
+A cell is a training of `optim.steps` steps, or of none where its method does not learn. Two kinds of work are exactly
+the same for several cells:
 
-- until the end of the warm-up, the cells that train the same so far: every combination without `ssl` is one training a
-  source, every combination with `ssl` one a domain pair;
-- a training that reads no target images at all is the same for every target: one training, measured on each.
+- The warm-up of cells that train the same until its end: all combinations without `ssl` share one warm-up a source, all
+  combinations with `ssl` share one a domain pair.
+- A training that reads no target images: it is trained once and measured on every target.
 
-A stage is trained once. One that goes on in others leaves its state in the store; one in which cells end leaves their
-records. As the randomness of a step is a function of (seed, stream, step), records are bit for bit those of cells
-trained alone.
+A stage is trained once. Where other stages go on from it, it leaves its state in the store; where cells end in it, it
+leaves their records. The randomness of a step is a function of (seed, stream, step), so records are bit for bit those
+of cells that are trained alone.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from scale_ray.config import TrialConfig, identity
+from scale_ray.cell import Cell
+from scale_ray.config import TrialConfig
+from scale_ray.identity import identity
 from scale_ray.methods import METHODS
-from scale_ray.store import PlannedCell
-from scale_ray.training.check import trial_inputs
 
-_ANY_TARGET = "*"  # in a stage's key, in place of a target that the training does not read
+_ANY_TARGET = "*"  # stands in a stage's key for a target that the training does not read
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,15 @@ class Stage:
     """Steps `first` to `last` of a training.
 
     Attributes:
-        key: names its state in the store; of a cell that shares nothing, the cell's id.
+        key: names its state in the store; for a cell that shares nothing, the cell's id.
         config: what trains it.
-        parent: key of the stage that has trained the steps before `first`; None where it starts afresh.
-        targets: the domains on which it is measured: of all cells of the study that go through it, done ones too, for
-            its state may be wanted for any of them.
-        ends: the cells whose records it leaves, one a target domain; none where it goes on in other stages.
+        first: the step that it begins with.
+        last: the number of steps that are done when it ends.
+        parent: key of the stage that trained the steps before `first`; None where it starts afresh.
+        digests: content digest of every domain that it reads: the source first, then the domains on which it is
+            measured. These are the targets of all cells of the study that go through it, finished ones too, because any
+            of them may need its state.
+        ends: the cells whose records it leaves, one a target domain; empty where other stages go on from it.
         waiting: every cell that cannot be finished without it, `ends` included.
     """
 
@@ -44,64 +46,72 @@ class Stage:
     first: int
     last: int
     parent: str | None
-    targets: tuple[str, ...]
-    ends: tuple[PlannedCell, ...]
-    waiting: tuple[PlannedCell, ...]
+    digests: Mapping[str, str]
+    ends: tuple[Cell, ...]
+    waiting: tuple[Cell, ...]
 
     @property
     def steps(self) -> int:
         return self.last - self.first
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The domains on which it is measured."""
+        return tuple(domain for domain in self.digests if domain != self.config.data.source)
+
+    @property
+    def weights_digest(self) -> str | None:
+        """sha256 of the weights' file; None where the weights are named or random."""
+        return self.waiting[0].inputs.get("weights")
+
+    @property
     def title(self) -> str:
-        """In one line: `mnist>mnistm ce+ssl lenet seed 0`; `…, warm-up of 4` where cells go on from it."""
+        """In one line: `mnist>mnistm ce+ssl lenet seed 0`, or `…, warm-up of 4` where 4 cells go on from it."""
         config = self.config
         prefix = METHODS[config.method].warm_up(config) if not self.ends else None
         approach = prefix.approach if prefix else config.approach
-        pair = f"{config.data.source}>{','.join(_targets(self.waiting))}"
-        name = f"{pair} {approach} {config.model.label} seed {config.seed}"
+        targets = dict.fromkeys(cell.config.data.target for cell in self.waiting)
+        name = f"{config.data.source}>{','.join(targets)} {approach} {config.model.label} seed {config.seed}"
         return f"{name}, warm-up of {len(self.waiting)}" if prefix else name
 
 
-def alone(cell: PlannedCell) -> Stage:
+def alone(cell: Cell) -> Stage:
     """A cell that shares nothing: one stage from its first step to its last."""
-    target = cell.config.data.target
-    return Stage(cell.id, cell.config, 0, _steps(cell.config), None, (target,), (cell,), (cell,))
+    return Stage(cell.id, cell.config, 0, _steps(cell.config), None, _digests([cell]), (cell,), (cell,))
 
 
-def branch(cell: PlannedCell, root: Path | None) -> list[Stage]:
-    """A cell as its warm-up and what follows it, for cells that come one by one: none knows who will share its warm-up.
+def branch(cell: Cell) -> list[Stage]:
+    """A cell as its warm-up and the rest, for cells that come one by one, when the other cells are not known yet.
 
-    Cells whose warm-ups are the same training name it the same, as long as their combinations are.
+    Cells with the same warm-up and the same loss combination give it the same key.
     """
     final = alone(cell)
     prefix = METHODS[cell.config.method].warm_up(cell.config)
     if prefix is None or not 0 < _warm_steps(prefix) < final.last:
         return [final]
-    trunk = _trunk(prefix, [final], root)
+    trunk = _trunk(prefix, [final])
     return [trunk, replace(final, first=trunk.last, parent=trunk.key)]
 
 
-def stage_tree(cells: Sequence[PlannedCell], root: Path | None) -> list[Stage]:
-    """The stages of these cells, each after its parent, otherwise in the cells' order.
+def stage_tree(cells: Sequence[Cell]) -> list[Stage]:
+    """The stages of these cells: each after its parent, otherwise in the order of the cells.
 
     Args:
-        cells: all cells of a study, those that are done too: the tree of a study must not change as it is worked off.
-        root: folder of an image benchmark, whose content is part of a stage's key.
+        cells: all cells of a study, finished ones too: the tree of a study must not change while it is worked off.
     """
-    finals = _merge_targets(cells, root)
+    finals = _merge_targets(cells)
     warm_ups: dict[str, list[Stage]] = {}
     prefixes: dict[str, TrialConfig] = {}
     for stage in finals:
         prefix = METHODS[stage.config.method].warm_up(stage.config)
         if prefix is not None and 0 < _warm_steps(prefix) < stage.last:
-            name = _training(prefix, root)
+            name = _training(prefix, stage.waiting[0].inputs)
             prefixes.setdefault(name, prefix)
             warm_ups.setdefault(name, []).append(stage)
     trunks: dict[str, Stage] = {}
     for name, children in warm_ups.items():
         if len(children) > 1:
-            trunk = _trunk(prefixes[name], children, root)
+            trunk = _trunk(prefixes[name], children)
             trunks.update((stage.key, trunk) for stage in children)
     stages: dict[str, Stage] = {}
     for stage in finals:
@@ -113,10 +123,10 @@ def stage_tree(cells: Sequence[PlannedCell], root: Path | None) -> list[Stage]:
     return list(stages.values())
 
 
-def stages_to_do(tree: Sequence[Stage], todo: Sequence[PlannedCell], stored: frozenset[str]) -> list[Stage]:
-    """What of a tree must run so that the cells `todo` get their records.
+def stages_to_do(tree: Sequence[Stage], todo: Sequence[Cell], stored: frozenset[str]) -> list[Stage]:
+    """The stages of a tree that must run so that the cells `todo` get their records.
 
-    A warm-up whose state is stored, or that one stage alone still wants, is not run by itself.
+    A warm-up is not run by itself where its state is stored, or where only one stage still needs it.
 
     Args:
         tree: from `stage_tree`.
@@ -125,7 +135,7 @@ def stages_to_do(tree: Sequence[Stage], todo: Sequence[PlannedCell], stored: fro
     """
     wanted = {cell.id for cell in todo}
 
-    def only_wanted(cells: tuple[PlannedCell, ...]) -> tuple[PlannedCell, ...]:
+    def only_wanted(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
         return tuple(cell for cell in cells if cell.id in wanted)
 
     finals = {stage.key: stage for stage in tree if any(cell.id in wanted for cell in stage.ends)}
@@ -141,27 +151,27 @@ def stages_to_do(tree: Sequence[Stage], todo: Sequence[PlannedCell], stored: fro
         elif stage.key in finals:
             shared = stage.parent in trunks or stage.parent in stored
             cells = only_wanted(stage.ends)
-            begin = (stage.first, stage.parent) if shared else (0, None)
-            kept.append(replace(stage, first=begin[0], parent=begin[1], ends=cells, waiting=cells))
+            first, parent = (stage.first, stage.parent) if shared else (0, None)
+            kept.append(replace(stage, first=first, parent=parent, ends=cells, waiting=cells))
     return kept
 
 
-def _merge_targets(cells: Sequence[PlannedCell], root: Path | None) -> list[Stage]:
-    """One stage a training that ends in records: a cell, or all cells that differ in an unread target alone."""
-    groups: dict[str, list[PlannedCell]] = {}
+def _merge_targets(cells: Sequence[Cell]) -> list[Stage]:
+    """One stage for each training that ends in records: a cell, or all cells that differ only in an unread target."""
+    groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        key = cell.id if _reads_target(cell.config) else _training(cell.config, root)
+        key = cell.id if _reads_target(cell.config) else _training(cell.config, cell.inputs)
         groups.setdefault(key, []).append(cell)
     stages = []
     for key, group in groups.items():
         first, members = group[0], tuple(group)
-        name = first.id if len(group) == 1 else _state_key(key, members, root)
-        stages.append(Stage(name, first.config, 0, _steps(first.config), None, _targets(members), members, members))
+        name = first.id if len(group) == 1 else _state_key(key, members)
+        stages.append(Stage(name, first.config, 0, _steps(first.config), None, _digests(members), members, members))
     return stages
 
 
-def _trunk(prefix: TrialConfig, children: Sequence[Stage], root: Path | None) -> Stage:
-    """The warm-up that all these stages go on from, with what any of them carries (teacher, statistics)."""
+def _trunk(prefix: TrialConfig, children: Sequence[Stage]) -> Stage:
+    """The warm-up that all these stages go on from, with the state that any of them keeps (teacher, statistics)."""
     terms = dict(prefix.losses.terms)
     for child in children:
         for name in child.config.losses.terms:
@@ -169,28 +179,27 @@ def _trunk(prefix: TrialConfig, children: Sequence[Stage], root: Path | None) ->
     config = prefix.replace({"losses.terms": terms})
     waiting = tuple(cell for child in children for cell in child.waiting)
     last = _warm_steps(prefix)
-    key = f"{_state_key(_training(config, root, prefix), waiting, root)}.{last}"
-    return Stage(key, config, 0, last, None, _targets(waiting), (), waiting)
+    key = f"{_state_key(_training(config, waiting[0].inputs, prefix), waiting)}.{last}"
+    return Stage(key, config, 0, last, None, _digests(waiting), (), waiting)
 
 
 def _warm_steps(config: TrialConfig) -> int:
-    """Terms that wait act where step > warmup_steps (METHOD 2), so steps 0 .. warmup_steps are the warm-up."""
+    """Terms that wait act where step > warmup_steps, so the warm-up has the steps 0 .. warmup_steps."""
     return config.optim.warmup_steps + 1
 
 
-def _training(config: TrialConfig, root: Path | None, prefix: TrialConfig | None = None) -> str:
-    """Names a training: its identity, without its target where it (or the part of it that `prefix` is) reads none."""
-    inputs = trial_inputs(config, root)
+def _training(config: TrialConfig, inputs: Mapping[str, str], prefix: TrialConfig | None = None) -> str:
+    """Names a training by its identity, without the target where it (or its part `prefix`) does not read one."""
     if _reads_target(prefix or config):
         return identity(config, inputs)
-    del inputs["target"]
+    others = {role: digest for role, digest in inputs.items() if role != "target"}
     data = config.data.model_copy(update={"target": _ANY_TARGET})
-    return identity(config.model_copy(update={"data": data}), inputs)
+    return identity(config.model_copy(update={"data": data}), others)
 
 
-def _state_key(training: str, cells: Sequence[PlannedCell], root: Path | None) -> str:
-    """Names a training's state: it also holds the accuracies on the targets of these cells."""
-    measured = sorted({trial_inputs(cell.config, root)["target"] for cell in cells})
+def _state_key(training: str, cells: Iterable[Cell]) -> str:
+    """Names the state of a training, which also holds the accuracies on the targets of these cells."""
+    measured = sorted({cell.inputs["target"] for cell in cells})
     return hashlib.sha256("".join([training, *measured]).encode()).hexdigest()
 
 
@@ -198,8 +207,10 @@ def _steps(config: TrialConfig) -> int:
     return config.optim.steps if METHODS[config.method].learns else 0
 
 
-def _targets(cells: Sequence[PlannedCell]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(cell.config.data.target for cell in cells))
+def _digests(cells: Sequence[Cell]) -> dict[str, str]:
+    """Content digests of the source of these cells, and of their targets in the cells' order."""
+    source = {cells[0].config.data.source: cells[0].inputs["source"]}
+    return source | {cell.config.data.target: cell.inputs["target"] for cell in cells}
 
 
 def _reads_target(config: TrialConfig) -> bool:

@@ -7,22 +7,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
 import torch
 
-from scale_ray.config import Execution, TrialConfig, identity
+from scale_ray.cell import Cell
+from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.batches import Batches, LabelledImages, UnlabelledImages, hold_out
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import views_of
 from scale_ray.methods import Method
 from scale_ray.records import Failure, Provenance, Record, Result, Runner, now, provenance
-from scale_ray.store import PlannedCell, Store
-from scale_ray.training.check import check_trial, trial_inputs
+from scale_ray.store import Store
 from scale_ray.training.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -35,6 +34,7 @@ from scale_ray.training.checkpoint import (
 from scale_ray.training.evaluation import Evaluator, TrainingDiverged
 from scale_ray.training.features import open_inputs
 from scale_ray.training.loop import Progress, Trained, train
+from scale_ray.training.resolve import resolve
 from scale_ray.training.seeding import generator
 from scale_ray.training.setup import (
     build_method,
@@ -62,8 +62,7 @@ def run_trial(
         ConfigError: the config names something that does not exist; no record is left, as nothing ran.
         Exception: whatever ended the training.
     """
-    config = check_trial(config)
-    cell = PlannedCell(id=identity(config, trial_inputs(config, execution.root)), config=config)
+    cell = resolve(config, execution.root)
     answer = store.read_record(cell.id) if store else None
     if store and answer is not None and store.answers(cell.id, with_model=execution.keep_model):
         return answer
@@ -97,7 +96,7 @@ def run_stage(
     if checkpoints is None:
         every = execution.checkpoint_every
         checkpoints = StoreCheckpoints(store, stage.key, every) if store else NoCheckpoints()
-    source, targets = open_inputs(stage.config, stage.targets, execution, store)
+    source, targets = open_inputs(stage, execution, store)
     training = Training(stage.config, source, targets, device, execution)
     start = _parents_state(stage, store, training.method, device)
     trained = training.run(checkpoints, progress or Progress(), last=stage.last, start=start, cells=len(stage.waiting))
@@ -115,7 +114,7 @@ def run_stage(
     records = []
     for cell in stage.ends:
         result = _result(trained, source, targets[cell.config.data.target])
-        records.append(_record(cell, execution.root, facts, result=result))
+        records.append(_record(cell, facts, result=result))
     if store is not None and training.workers.is_first:
         _leave(stage, trained, records, _model(training.method) if execution.keep_model else None, store)
     return records
@@ -155,7 +154,7 @@ def leaving_failures(
 
 
 def failed(
-    cell: PlannedCell,
+    cell: Cell,
     execution: Execution,
     failure: Failure,
     ran: Ran,
@@ -171,7 +170,7 @@ def failed(
         threads=execution.threads,
         **asdict(ran),
     )
-    return _record(cell, execution.root, facts, failure=failure)
+    return _record(cell, facts, failure=failure)
 
 
 class Training:
@@ -297,10 +296,9 @@ def _result(trained: Trained, source: Domain, target: Domain) -> Result:
     )
 
 
-def _record(cell: PlannedCell, root: Path | None, facts: Provenance, **outcome: Any) -> Record:
+def _record(cell: Cell, facts: Provenance, **outcome: Any) -> Record:
     status: Literal["done", "failed"] = "done" if "result" in outcome else "failed"
-    inputs = trial_inputs(cell.config, root)
-    return Record(id=cell.id, status=status, config=cell.config, inputs=inputs, provenance=facts, **outcome)
+    return Record(id=cell.id, status=status, config=cell.config, inputs=cell.inputs, provenance=facts, **outcome)
 
 
 def _leave(stage: Stage, trained: Trained, records: list[Record], model: bytes | None, store: Store) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from scale_ray.config import TrialConfig, TuningBudget, field_paths
 from scale_ray.records import ORACLE, VALIDATOR_NAMES
 from scale_ray.report.effects_text import table_lines
-from scale_ray.study import Setting
+from scale_ray.tuning.setting import Setting
 
 ORACLE_COLUMN = "oracle (target labels)"
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator
 from matplotlib.tri import Triangulation
 
 from scale_ray.report.style import INK, SOFT, blank, style
-from scale_ray.study import Setting
+from scale_ray.tuning.setting import Setting
 
 _LEVELS = 9
 _MARGIN = 0.08  # of an axis, beyond its outermost marks

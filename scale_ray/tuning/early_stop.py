@@ -1,7 +1,7 @@
-"""Stopping rules of Ray Tune for the first repeat of each setting, all of which are the same (pair, seed).
+"""Stopping rules of Ray Tune for the first repeat of each setting. All first repeats have the same (pair, seed).
 
-No rule pauses a training: each is stopped at a point of its curve or goes on to its end. A later repeat is another
-(pair, seed), whose curve says nothing about the first ones', so no rule sees it.
+No rule pauses a training: it is stopped at a point of its curve or goes on to its end. Later repeats have other (pair,
+seed) keys, so their curves cannot be compared with those of first repeats, and no rule sees them.
 """
 
 import math
@@ -22,7 +22,7 @@ _FULL_BRACKETS = 3
 
 
 def _asha(metric: str, first: int, last: int, *, brackets: int = 1) -> TrialScheduler:
-    """https://arxiv.org/abs/1810.05934: at steps first, 2 first, 4 first, … the lower half of all so far ends."""
+    """https://arxiv.org/abs/1810.05934: at steps first, 2 first, 4 first, … the lower half of all so far is stopped."""
     return AsyncHyperBandScheduler(
         time_attr="step",
         metric=metric,
@@ -36,14 +36,14 @@ def _asha(metric: str, first: int, last: int, *, brackets: int = 1) -> TrialSche
 
 
 def _hyperband(metric: str, first: int, last: int) -> TrialScheduler:
-    """ASHA in up to three brackets, of which the second's first rung is at 2 first, the third's at 4 first."""
+    """ASHA in up to three brackets; their first rungs are at the steps first, 2 first and 4 first."""
     rungs = int(math.log(last / first, _HALVING)) + 1
     return _asha(metric, first, last, brackets=min(_FULL_BRACKETS, rungs))
 
 
 def _median(metric: str, first: int, last: int) -> TrialScheduler:
-    """https://research.google.com/pubs/pub46180.html: ends where the best point so far is below the others' median."""
-    # It would pause one that has too few others to be compared with, unless each may train for ever first.
+    """https://research.google.com/pubs/pub46180.html: stops where the best point is below the others' median."""
+    # Without an infinite time slice, the rule would pause a trial that has too few others to compare with.
     return MedianStoppingRule(
         time_attr="step", metric=metric, mode="max", grace_period=first, min_samples_required=3, min_time_slice=math.inf
     )
@@ -58,20 +58,20 @@ RULES: dict[str, Callable[[str, int, int], TrialScheduler]] = {
 
 @dataclass(frozen=True)
 class _Curve:
-    """A first repeat as a rule knows it: by its setting, for another process may go on with it."""
+    """A first repeat as a rule knows it: named by its setting, because another process may go on with it."""
 
     trial_id: str
 
 
 def points_before_the_end(config: TrialConfig) -> list[int]:
-    """Points of the curve at which a training can be stopped: after the warm-up, where terms that wait have acted."""
+    """Steps at which a training can be stopped: evaluations after the warm-up, where terms that wait have acted."""
     optim: OptimConfig = config.optim
     every = config.evaluate_every
     return [step for step in range(every, optim.steps, every) if step > optim.warmup_steps + 1]
 
 
 def check_points(rule: str, config: TrialConfig) -> None:
-    """Raises a ConfigError where there is no point at which the rule could stop a training."""
+    """Raise a ConfigError where there is no point at which the rule could stop a training."""
     if not points_before_the_end(config):
         raise ConfigError(
             f"early stop {rule!r}: no point of the curve lies between the warm-up's end "
@@ -81,16 +81,16 @@ def check_points(rule: str, config: TrialConfig) -> None:
 
 
 class EarlyStop(FIFOScheduler):
-    """Lets a rule decide on the trials whose config names a `setting`; all others train to their end.
+    """Lets a rule decide on trials whose assignment names a `setting`; all others train to their end.
 
     Args:
         rule: a name in RULES.
-        metric: what Tune's results call the validator's score.
-        config: the steps and points of the curve of every training; see `check_points`.
-        seed: of the brackets that settings are put into.
-        curves: (setting, points) of an earlier driver: what the rule would know by now.
-        on_point: told of each point of a first repeat: the trial's stage, step, score.
-        on_stop: told of each first repeat that ends early: the trial's stage, step.
+        metric: the name of the validator's score in Tune's results.
+        config: says how many steps every training has and at which it is evaluated; see `check_points`.
+        seed: of the random assignment of settings to brackets.
+        curves: (setting, points) that an earlier driver has seen.
+        on_point: called with stage key, step and score at each point of a first repeat.
+        on_stop: called with stage key and step when a first repeat is ended early.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class EarlyStop(FIFOScheduler):
         super().__init__()
         points = points_before_the_end(config)
         self._rule = RULES[rule](metric, points[0], config.optim.steps)
-        # Not `_metric`: Tune would insist that every result has it, a warm-up's first too.
+        # Not named `_metric`: Tune would require it in every result, also in the first one of a warm-up.
         self._score, self._seed = metric, seed
         self._first = points[0]
         self._on_point, self._on_stop = on_point, on_stop
@@ -119,7 +119,7 @@ class EarlyStop(FIFOScheduler):
                 self._decide(None, setting, {"step": step, metric: value})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its scheduler for a restore that the Optuna study makes needless."""
+        """Nothing: Tune pickles its scheduler for a restore, and a search goes on from its Optuna study instead."""
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -127,7 +127,7 @@ class EarlyStop(FIFOScheduler):
         if setting is None or self._score not in result:
             return TrialScheduler.CONTINUE
         step, stage = result["step"], trial.config["stage"]
-        if step < self._first or step <= self._seen.get(setting, 0):  # the latter is trained again from a checkpoint
+        if step < self._first or step <= self._seen.get(setting, 0):  # seen before it went on from a checkpoint
             return TrialScheduler.CONTINUE
         self._on_point(stage, step, result[self._score])
         decision = self._decide(tune_controller, setting, result)
@@ -143,7 +143,7 @@ class EarlyStop(FIFOScheduler):
             with _seeded(step_seed(self._seed, "bracket", setting) % 2**32):
                 self._rule.on_trial_add(controller, curve)
         self._seen[setting] = result["step"]
-        # Judged once: a driver that was killed between the verdict and its telling is gone on from here.
+        # Each setting is ended once, also where a driver was killed between the decision and its report.
         if setting not in self._ended and self._rule.on_trial_result(controller, curve, result) == TrialScheduler.STOP:
             self._ended.add(setting)
         return TrialScheduler.STOP if setting in self._ended else TrialScheduler.CONTINUE
@@ -151,7 +151,7 @@ class EarlyStop(FIFOScheduler):
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Inside of it numpy's global generator, from which Tune draws brackets, starts at a seed."""
+    """Seed numpy's global generator, from which Tune draws brackets, inside the block."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:

@@ -1,4 +1,4 @@
-"""What a search has found, as plain data: read from its Optuna study and from the store's records."""
+"""The results of a search, read from its Optuna study and from the store's records."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -8,12 +8,13 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from scale_ray.cell import Cell
 from scale_ray.config import ConfigError
 from scale_ray.records import ORACLE, Record
-from scale_ray.store import PlannedCell, Store, is_current
-from scale_ray.study import Setting, SettingState
+from scale_ray.store import Store, is_current
 from scale_ray.training.stages import branch
 from scale_ray.tuning.search import Search
+from scale_ray.tuning.setting import Setting, SettingState
 from scale_ray.tuning.space import Values, rounded, warm_ups_meet
 
 _STATES: Mapping[TrialState, SettingState] = {
@@ -23,16 +24,16 @@ _STATES: Mapping[TrialState, SettingState] = {
     TrialState.RUNNING: "open",
 }
 
-# Fewer say nothing about importance; Optuna itself asks for two.
+# With fewer settings an importance means little; Optuna itself requires two.
 _FEWEST_DONE = 8
 
 
-def settings_of(search: Search, study: optuna.Study, store: Store) -> list[Setting]:
-    """Every setting that was asked for, in that order; duplicates, which were not run, are left out."""
+def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> list[Setting]:
+    """Every setting in the order in which it was asked for, without duplicates, which were not trained."""
     sharing = warm_ups_meet(search.space, search.base)
     warm_ups: set[str] = set()  # of the settings so far
     found = []
-    for trial, values in _trials(search, study):
+    for trial, values in _trials(search, optuna_study):
         cells = _cells(search, values)
         records = {cell.id: record for cell in cells if (record := _record(store, cell)) is not None}
         ends = {cell.id: cell.config.optim.steps for cell in cells if cell.id in records}
@@ -47,20 +48,20 @@ def settings_of(search: Search, study: optuna.Study, store: Store) -> list[Setti
                 reason=trial.user_attrs.get("reason", ""),
                 validators=_means(list(records.values())),
                 repeats=len(records),
-                steps=sum(_steps(cell, ends[cell.id], warm_ups, search, sharing) for cell in cells if cell.id in ends),
+                steps=sum(_steps(cell, ends[cell.id], warm_ups, sharing) for cell in cells if cell.id in ends),
             )
         )
     return found
 
 
-def _record(store: Store, cell: PlannedCell) -> Record | None:
+def _record(store: Store, cell: Cell) -> Record | None:
     record = store.read_record(cell.id)
     return record if is_current(record) else None
 
 
-def _steps(cell: PlannedCell, end: int, warm_ups: set[str], search: Search, sharing: bool) -> int:
-    """Steps up to `end`, less its warm-up's where a cell before has trained that; adds it to `warm_ups`."""
-    first = branch(cell, search.root)[0]
+def _steps(cell: Cell, end: int, warm_ups: set[str], sharing: bool) -> int:
+    """Steps up to `end`, without a warm-up that an earlier cell has trained; adds the warm-up to `warm_ups`."""
+    first = branch(cell)[0]
     if not sharing or first.ends:
         return end
     trained = first.key in warm_ups
@@ -68,51 +69,51 @@ def _steps(cell: PlannedCell, end: int, warm_ups: set[str], search: Search, shar
     return end - first.last if trained else end
 
 
-def importance(study: optuna.Study) -> dict[str, float]:
-    """Share of the score's variance that each field explains among settings that are done (fANOVA), the largest first.
+def importance(optuna_study: optuna.Study) -> dict[str, float]:
+    """Share of the score's variance that each field explains among finished settings (fANOVA), the largest first.
 
     http://proceedings.mlr.press/v32/hutter14.html
     """
-    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < _FEWEST_DONE:
+    if len(optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < _FEWEST_DONE:
         return {}
-    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return get_param_importances(optuna_study, evaluator=FanovaImportanceEvaluator(seed=0))
 
 
-def planned_cells(search: Search, study: optuna.Study) -> list[PlannedCell]:
-    """The cells that the search wants records of: of settings that ended early, none."""
+def planned_cells(search: Search, optuna_study: optuna.Study) -> list[Cell]:
+    """The cells that the search wants records of: those of all settings that were not ended early."""
     return [
         cell
-        for trial, values in _trials(search, study)
+        for trial, values in _trials(search, optuna_study)
         if trial.state != TrialState.PRUNED
         for cell in _cells(search, values)
     ]
 
 
-def keys_of_search(search: Search, study: optuna.Study) -> frozenset[str]:
-    """Keys under which the store may hold states for any of its cells."""
-    cells = [cell for _, values in _trials(search, study) for cell in _cells(search, values)]
-    return frozenset(stage.key for cell in cells for stage in branch(cell, search.root))
+def keys_of_search(search: Search, optuna_study: optuna.Study) -> frozenset[str]:
+    """Keys of all states in the store that may belong to a cell of the search."""
+    cells = [cell for _, values in _trials(search, optuna_study) for cell in _cells(search, values)]
+    return frozenset(stage.key for cell in cells for stage in branch(cell))
 
 
-def _trials(search: Search, study: optuna.Study) -> list[tuple[FrozenTrial, Values]]:
+def _trials(search: Search, optuna_study: optuna.Study) -> list[tuple[FrozenTrial, Values]]:
     return [
         (trial, rounded({path: trial.params[path] for path in search.space}))
-        for trial in study.get_trials(deepcopy=False)
+        for trial in optuna_study.get_trials(deepcopy=False)
         if trial.state in _STATES
         and "duplicate_of" not in trial.user_attrs
         and search.space.keys() <= trial.params.keys()
     ]
 
 
-def _cells(search: Search, values: Values) -> list[PlannedCell]:
+def _cells(search: Search, values: Values) -> list[Cell]:
     try:
         return [search.cell(values, repeat) for repeat in search.repeats]
     except ConfigError:
-        return []  # the setting has failed, and its reason says why
+        return []  # the setting has failed; its reason names the cause
 
 
 def _means(records: list[Record]) -> dict[str, float]:
-    """Of every validator that all of these records have a score of, and of the oracle."""
+    """Mean scores of the oracle and of every validator for which all of these records have a score."""
     scores: dict[str, list[float]] = defaultdict(list)
     for record in records:
         assert record.result is not None

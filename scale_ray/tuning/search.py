@@ -1,4 +1,4 @@
-"""What a search is: its space, the repeats of every setting, what chooses; checked before anything runs."""
+"""A search: its space, the repeats of every setting and the validator that chooses, checked before anything runs."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ from typing import Any
 
 from optuna.distributions import distribution_to_json
 
-from scale_ray.config import ConfigError, TrialConfig, check_name, identity
-from scale_ray.store import PlannedCell
-from scale_ray.training.check import check_trial, trial_inputs
+from scale_ray.cell import Cell
+from scale_ray.config import ConfigError, TrialConfig, check_name
+from scale_ray.training.resolve import resolve
 from scale_ray.tuning.early_stop import RULES, check_points
 from scale_ray.tuning.optuna_study import check_sampler
 from scale_ray.tuning.space import Space, size
@@ -18,7 +18,7 @@ from scale_ray.tuning.space import Space, size
 
 @dataclass(frozen=True)
 class Repeat:
-    """One (pair, seed) that every setting is trained on."""
+    """One (domain pair, seed) on which every setting is trained."""
 
     source: str
     target: str
@@ -34,19 +34,19 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched.
+    """What is searched, and how.
 
     Attributes:
-        name: of the study.
+        name: names the search's files in the store.
         base: what all settings share.
-        space: what they do not.
-        repeats: the cells of every setting.
+        space: the tuned fields and their ranges.
+        repeats: the domain pairs and seeds on which every setting is trained.
         validator: a name of `records.score`; its mean over the repeats is maximised.
-        settings: how many distinct ones, in all.
+        settings: number of distinct settings in all.
         sampler: a name in SAMPLERS.
         seed: of the sampler.
         early_stop: `none`, or a name in `early_stop.RULES`: the rule that stops first repeats on their curve.
-        parallel: cells at once at most; None: as many as Ray holds.
+        parallel: largest number of trials at a time; None: as many as Ray can hold.
         compare_repeats: end a setting by Wilcoxon's test over its repeats.
         root: folder of an image benchmark.
     """
@@ -64,13 +64,12 @@ class Search:
     parallel: int | None = None
     root: Path | None = None
 
-    def cell(self, values: Mapping[str, Any], repeat: Repeat) -> PlannedCell:
-        """Raises a ConfigError where the values do not go together."""
-        config = check_trial(self.base.replace({**values, **repeat.changes}))
-        return PlannedCell(id=identity(config, trial_inputs(config, self.root)), config=config)
+    def cell(self, values: Mapping[str, Any], repeat: Repeat) -> Cell:
+        """The cell of a setting and a repeat; raises a ConfigError where the values are no valid config."""
+        return resolve(self.base.replace({**values, **repeat.changes}), self.root)
 
     def check(self) -> None:
-        """Raises a ConfigError where the search cannot be run: before anything is written or trained."""
+        """Raise a ConfigError where the search cannot be run, before anything is written or trained."""
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ConfigError(
                 f"--name {self.name!r} names a folder: write letters, digits, dots, dashes and underscores"
@@ -86,7 +85,7 @@ class Search:
             self.cell({}, repeat)
 
     def spec(self) -> dict[str, Any]:
-        """All that must stay as it was for a search to go on: neither its length, nor the sampler's name or seed."""
+        """What must not change for a search to go on. Its length and its sampler may change."""
         return {
             "validator": self.validator,
             "space": {path: distribution_to_json(each) for path, each in self.space.items()},

@@ -1,10 +1,11 @@
-"""Settings of a search and their repeats: which cell is next, and what Optuna is told of it.
+"""The settings of a search and their repeats: which cell is next, and what Optuna is told of it.
 
-A setting is a point of the space; its repeats are cells, one a (pair, seed), in the same order for all settings. Its
-score is the mean over them. A setting ends early where its first repeat is stopped on its curve, or where Wilcoxon's
-signed-rank test over the repeats so far says that it is below the best setting: on the same (pair, seed) keys.
+The repeats of a setting are cells, one a (pair, seed), in the same order for all settings. The score of a setting is
+the mean over its repeats. A setting ends early where its first repeat is stopped on its curve, or where Wilcoxon's
+signed-rank test over the repeats so far, on the same (pair, seed) keys, says that it is below the best setting.
 
-All that a next driver needs is in the Optuna study and in the store's records, so a search that was killed goes on.
+Everything that another driver needs is in the Optuna study and in the store's records, so a search that was killed can
+go on.
 """
 
 import warnings
@@ -20,16 +21,17 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.trial import TrialState
 
+from scale_ray.cell import Cell
 from scale_ray.config import ConfigError
 from scale_ray.records import score
-from scale_ray.store import PlannedCell, Store, is_current
-from scale_ray.study import describe_values
+from scale_ray.store import Store, is_current
 from scale_ray.training.seeding import step_seed
 from scale_ray.tuning.optuna_study import SAMPLERS
 from scale_ray.tuning.search import Search
+from scale_ray.tuning.setting import describe_values
 from scale_ray.tuning.space import Values, rounded, settings, size
 
-# So often a sampler that repeats itself is asked again; then one of the settings that were not tried is taken.
+# How often a sampler that repeats itself is asked again before an untried setting is taken instead.
 _ASKS = 5
 
 
@@ -38,39 +40,39 @@ class _Open:
     """A setting that has not ended."""
 
     trial: optuna.Trial
-    cells: list[PlannedCell]
+    cells: list[Cell]
     scores: dict[int, float] = field(default_factory=dict)  # by repeat
     out: set[int] = field(default_factory=set)  # repeats that were handed out
 
 
-class Settings:
-    """The settings of a search, handed out cell by cell.
+class SettingQueue:
+    """Hands out the settings of a search cell by cell.
 
-    A cell that the store answers is not handed out: its record is its score. Cells of one setting come one at a time,
-    as long as new settings can be begun instead: each result may make the next ones needless.
+    A cell that the store answers is not handed out: its record has its score. Cells of one setting are handed out one
+    at a time as long as new settings can be begun instead, because each result may make the next ones unnecessary.
 
     Args:
-        search: what is wanted.
-        study: its Optuna study; trials that were left running are gone on with.
+        search: what is searched.
+        optuna_study: of the search. Trials that were left running are continued.
         store: keeps the records.
     """
 
-    def __init__(self, search: Search, study: optuna.Study, store: Store):
-        self._search, self._study, self._store = search, study, store
-        study.pruner = _wilcoxon() if search.compare_repeats else NopPruner()
+    def __init__(self, search: Search, optuna_study: optuna.Study, store: Store):
+        self._search, self._optuna_study, self._store = search, optuna_study, store
+        optuna_study.pruner = _wilcoxon() if search.compare_repeats else NopPruner()
         self._tried: dict[str, int] = {}  # values as text -> the first trial that has them
         self._open: dict[int, _Open] = {}
         self._values: dict[int, Values] = {}
-        self._places: dict[str, tuple[int, int]] = {}  # id of a cell that is out -> setting, repeat
-        for trial in study.get_trials(deepcopy=False):
+        self._out: dict[str, tuple[int, int]] = {}  # id of a cell that was handed out -> setting, repeat
+        for trial in optuna_study.get_trials(deepcopy=False):
             if trial.state.is_finished() and "duplicate_of" not in trial.user_attrs:
                 self._tried[describe_exactly(rounded(trial.params))] = trial.number
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self._begin(optuna.Trial(study, trial._trial_id))
+        for trial in optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._begin(optuna.Trial(optuna_study, trial._trial_id))
 
     @property
     def begun(self) -> int:
-        """Distinct settings that were asked for so far."""
+        """How many distinct settings were asked for."""
         return len(self._tried)
 
     @property
@@ -79,7 +81,7 @@ class Settings:
 
     @property
     def left(self) -> int:
-        """How many have not ended, those included that were not asked for yet."""
+        """How many settings have not ended, including those that were not asked for yet."""
         return len(self._open) + max(0, self._search.settings - self.begun)
 
     @property
@@ -88,26 +90,26 @@ class Settings:
         return not self.left
 
     def best(self) -> tuple[int, float] | None:
-        """Number and score of the best of those whose repeats are all done."""
-        done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        """(number, score) of the best setting whose repeats are all done."""
+        done = self._optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return max(((each.number, each.value or 0.0) for each in done), key=lambda pair: pair[1], default=None)
 
     @property
     def out(self) -> list[str]:
         """Ids of the cells that were handed out and have not ended."""
-        return list(self._places)
+        return list(self._out)
 
-    def place(self, cell: str) -> tuple[int, int]:
-        """Number of the setting and of the repeat that a handed out cell is."""
-        return self._places[cell]
+    def position(self, cell: str) -> tuple[int, int]:
+        """(setting, repeat) of a cell that was handed out."""
+        return self._out[cell]
 
     def title(self, cell: str) -> str:
         """`setting 7 (losses.threshold=0.8), mnist>mnistm seed 0`."""
-        number, repeat = self._places[cell]
+        number, repeat = self._out[cell]
         return f"setting {number} ({describe_values(self._values[number])}), {self._search.repeats[repeat]}"
 
-    def next(self) -> PlannedCell | None:
-        """The next cell to train; None where all must wait for those that are out, or nothing is left."""
+    def next(self) -> Cell | None:
+        """The next cell to train; None where the others wait for those handed out, or nothing is left."""
         for opened in list(self._open.values()):
             if not opened.out and (cell := self._next_of(opened)):
                 return cell
@@ -122,9 +124,9 @@ class Settings:
 
     def ended(self, cell: str) -> None:
         """The cell has left its record, done or failed."""
-        number, repeat = self._places.pop(cell)
+        number, repeat = self._out.pop(cell)
         opened = self._open.get(number)
-        if opened is None:  # the setting has ended meanwhile
+        if opened is None:  # the setting has ended in the meantime
             return
         opened.out.discard(repeat)
         record = self._store.read_record(cell)
@@ -136,37 +138,37 @@ class Settings:
             self._end(opened, TrialState.FAIL, reason=f"{self._search.repeats[repeat]}: {why}")
 
     def stop(self, cell: str, step: int) -> None:
-        """The cell, a first repeat, ends early and with it its setting: told at once, for the kill that may come."""
-        number, repeat = self._places.pop(cell)
+        """The cell, a first repeat, ends early and with it its setting. Optuna is told at once, in case of a kill."""
+        number, repeat = self._out.pop(cell)
         opened = self._open[number]
         opened.trial.set_user_attr("stopped", {"repeat": repeat, "step": step})
         self._end(opened, TrialState.PRUNED, reason=f"stopped at step {step} of {self._search.repeats[repeat]}")
 
     def add_point(self, cell: str, step: int, value: float) -> None:
-        """Keep a point of a first repeat's curve, for the stopping rule of a next driver."""
-        trial = self._open[self._places[cell][0]].trial
+        """Keep a point of a first repeat's curve for the stopping rule of another driver."""
+        trial = self._open[self._out[cell][0]].trial
         curve = [point for point in trial.user_attrs.get("curve", []) if point[0] < step]
         trial.set_user_attr("curve", [*curve, [step, value]])
 
     def curves(self) -> Iterator[tuple[int, list[tuple[int, float]]]]:
-        """(setting, (step, score) points of its first repeat) of all settings so far."""
-        for trial in self._study.get_trials(deepcopy=False):
+        """(number, [(step, score), …] of the first repeat) of every setting with such points."""
+        for trial in self._optuna_study.get_trials(deepcopy=False):
             if "curve" in trial.user_attrs:
                 yield trial.number, [(step, value) for step, value in trial.user_attrs["curve"]]
 
     # One setting
 
     def _ask(self) -> _Open | None:
-        """A new setting; None where its values do not go together, and it has failed."""
+        """Begin a new setting; None where its values are no valid config, so that it has failed."""
         for attempt in range(_ASKS + 1):
-            number = len(self._study.get_trials(deepcopy=False))
+            number = len(self._optuna_study.get_trials(deepcopy=False))
             seed = step_seed(self._search.seed, "setting", number) % 2**32
-            # Of (seed, number) and the results so far: a search that was killed asks what an undisturbed one would.
-            self._study.sampler = SAMPLERS[self._search.sampler](seed)
+            # A function of (seed, number) and the results so far: a killed search asks as an undisturbed one would.
+            self._optuna_study.sampler = SAMPLERS[self._search.sampler](seed)
             if self._search.sampler == "grid" or (attempt == _ASKS and size(self._search.space) is not None):
                 self._enqueue_untried(seed)
             before = self.begun
-            begun = self._begin(self._study.ask())
+            begun = self._begin(self._optuna_study.ask())
             if self.begun > before:
                 return begun
         raise AssertionError(f"sampler {self._search.sampler!r} repeats itself on a continuous space")
@@ -176,16 +178,16 @@ class Settings:
             values for values in settings(self._search.space) if describe_exactly(rounded(values)) not in self._tried
         ]
         chosen = 0 if self._search.sampler == "grid" else np.random.default_rng(seed).integers(len(untried))
-        self._study.enqueue_trial(untried[chosen])
+        self._optuna_study.enqueue_trial(untried[chosen])
 
     def _begin(self, trial: optuna.Trial) -> _Open | None:
-        """Open a trial as a setting; its values are sampled where a killed driver had not come so far."""
+        """Open a trial as a setting. Values that a killed driver had not sampled yet are sampled now."""
         values = rounded({path: _suggest(trial, path, each) for path, each in self._search.space.items()})
         text = describe_exactly(values)
         first = self._tried.setdefault(text, trial.number)
         if first != trial.number:
             trial.set_user_attr("duplicate_of", first)
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._optuna_study.tell(trial, state=TrialState.FAIL)
             return None
         self._values[trial.number] = values
         opened = _Open(trial, [])
@@ -200,7 +202,7 @@ class Settings:
         )
         return opened
 
-    def _next_of(self, opened: _Open) -> PlannedCell | None:
+    def _next_of(self, opened: _Open) -> Cell | None:
         for repeat, cell in enumerate(opened.cells):
             if repeat in opened.scores or repeat in opened.out:
                 continue
@@ -208,7 +210,7 @@ class Settings:
                 return None
             if not self._store.answers(cell.id):
                 opened.out.add(repeat)
-                self._places[cell.id] = (opened.trial.number, repeat)
+                self._out[cell.id] = (opened.trial.number, repeat)
                 return cell
             self._take_score(opened, repeat)
             if opened.trial.number not in self._open:
@@ -216,7 +218,7 @@ class Settings:
         return None
 
     def _take_score(self, opened: _Open, repeat: int) -> None:
-        """Read a repeat's record; end the setting where all are in, or where the others are not worth it."""
+        """Read a repeat's score; end the setting where it was the last, or where the others are not worth training."""
         record = self._store.read_record(opened.cells[repeat].id)
         assert record is not None
         assert record.result is not None
@@ -225,7 +227,7 @@ class Settings:
         except ConfigError as error:
             return self._end(opened, TrialState.FAIL, reason=str(error))
         opened.scores[repeat] = value
-        if repeat not in self._study.get_trials(deepcopy=False)[opened.trial.number].intermediate_values:
+        if repeat not in self._optuna_study.get_trials(deepcopy=False)[opened.trial.number].intermediate_values:
             opened.trial.report(value, repeat)
         if len(opened.scores) == len(opened.cells):
             self._end(opened, TrialState.COMPLETE, value=fmean(opened.scores.values()))
@@ -237,19 +239,19 @@ class Settings:
     def _end(self, opened: _Open, state: TrialState, *, value: float | None = None, reason: str = "") -> None:
         if reason:
             opened.trial.set_user_attr("reason", reason)
-        self._study.tell(opened.trial, value, state, skip_if_finished=True)
+        self._optuna_study.tell(opened.trial, value, state, skip_if_finished=True)
         del self._open[opened.trial.number]
 
 
 def _wilcoxon() -> BasePruner:
-    """Ends a setting at p < 0.1 of the one-sided test, which takes four repeats at least."""
+    """Ends a setting at p < 0.1 of the one-sided test, which needs at least four repeats."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # constraints.txt names the version that was tried
         return WilcoxonPruner(p_threshold=0.1)
 
 
 def describe_exactly(values: Mapping[str, Any]) -> str:
-    """One text for one setting."""
+    """The same text for equal values."""
     return repr(sorted(values.items()))
 
 

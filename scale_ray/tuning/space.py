@@ -21,7 +21,7 @@ from optuna.distributions import (
 
 from scale_ray.config import ConfigError, TrialConfig, field_paths, suggest
 from scale_ray.methods import METHODS
-from scale_ray.training.check import check_trial
+from scale_ray.training.resolve import check_trial
 
 Space = dict[str, BaseDistribution]  # by dotted path
 Values = dict[str, Any]  # a setting: one value for each tuned field

@@ -14,9 +14,9 @@ from scale_ray.config import BaselineConfig, ConfigError, Execution, TrialConfig
 from scale_ray.data.decoded import Domain
 from scale_ray.methods import METHODS, Passes
 from scale_ray.methods.clip import ClipMethod
-from scale_ray.training.check import check_trial, open_data
 from scale_ray.training.checkpoint import from_bytes, to_bytes
 from scale_ray.training.features import open_inputs
+from scale_ray.training.resolve import check_trial, open_data
 from scale_ray.training.trial import Training
 
 CPU = torch.device("cpu")

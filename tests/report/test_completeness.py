@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 from report_stores import cell_of, config_of, digests, record_of
 
-from scale_ray.config import RECIPE_VERSION, TrialConfig, identity
+from scale_ray.cell import Cell
+from scale_ray.config import RECIPE_VERSION, TrialConfig
+from scale_ray.identity import identity
 from scale_ray.report import ReportError, check, grids, holes, load
-from scale_ray.store import PlannedCell, Store, StudyPlan
+from scale_ray.store import Store, StudyPlan
 
 MAKE = Callable[..., Store]
 FIRST = config_of("mnist", "mnistm", "ce+ssl", "lenet", 0)
@@ -107,7 +109,7 @@ def test_two_contents_of_one_weights_file_are_refused(make_store: MAKE) -> None:
 
 
 def other_study(store: Store, config: TrialConfig, inputs: dict[str, str]) -> None:
-    cell = PlannedCell(id=identity(config, inputs), config=config)
+    cell = Cell(id=identity(config, inputs), config=config)
     store.write_plan(StudyPlan(name="other", created="x", cells=[cell]))
 
 

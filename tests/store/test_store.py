@@ -15,9 +15,11 @@ import pytest
 import ray
 from s3_server import S3Server
 
-from scale_ray.config import RECIPE_VERSION, TrialConfig, identity
+from scale_ray.cell import Cell
+from scale_ray.config import RECIPE_VERSION, TrialConfig
+from scale_ray.identity import identity
 from scale_ray.records import Failure, Provenance, Record, Result
-from scale_ray.store import PlannedCell, Store, StoreError, StudyPlan, is_current
+from scale_ray.store import Store, StoreError, StudyPlan, is_current
 
 # A process that writes the records of three trials again and again, each large enough to be caught half-written.
 WRITER = """
@@ -238,7 +240,7 @@ def test_another_schema_is_named(store: Store, version: object) -> None:
 
 
 def test_plans_read_back_ordered_by_name(store: Store) -> None:
-    cell = PlannedCell(id=record(0).id, config=record(0).config)
+    cell = Cell(id=record(0).id, config=record(0).config)
     plans = [StudyPlan(name=name, created="2026-03-01T00:00:00+00:00", cells=[cell]) for name in ("b", "a")]
     for plan in plans:
         store.write_plan(plan)
@@ -246,7 +248,7 @@ def test_plans_read_back_ordered_by_name(store: Store) -> None:
 
 
 def test_a_plan_keeps_its_command_and_need_not_have_one(store: Store) -> None:
-    cell = PlannedCell(id=record(0).id, config=record(0).config)
+    cell = Cell(id=record(0).id, config=record(0).config)
     plan = StudyPlan(name="a", created="2026-03-01T00:00:00+00:00", cells=[cell], command="scale-ray ablate --seeds 1")
     store.write_plan(plan)
     assert store.plans() == [plan]

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
-from scale_ray.store import PlannedCell
 from scale_ray.sweep.progress import StudyProgress, duration
 from scale_ray.training.stages import Stage, alone
 
@@ -25,7 +25,7 @@ def test_duration(seconds: float, text: str) -> None:
 
 def progress(*configs: TrialConfig) -> tuple[StudyProgress, list[Stage], io.StringIO]:
     out = io.StringIO()
-    stages = [alone(PlannedCell(id=str(config.seed), config=config)) for config in configs]
+    stages = [alone(Cell(id=str(config.seed), config=config)) for config in configs]
     return StudyProgress({stage.key: stage for stage in stages}, 1, Console(file=out, width=200)), stages, out
 
 
@@ -66,7 +66,7 @@ def test_a_stage_without_a_step_shows_what_it_measured() -> None:
 
 def test_a_shared_stage_counts_every_cell_that_ends_or_waits() -> None:
     shown, (stage,), out = progress(CONFIG)
-    cells = tuple(PlannedCell(id=f"{number}", config=CONFIG) for number in range(3))
+    cells = tuple(Cell(id=f"{number}", config=CONFIG) for number in range(3))
     trunk = replace(stage, last=11, ends=(), waiting=cells)
     shown.ended(replace(stage, ends=cells, waiting=cells))
     shown.failed(trunk, again=False)

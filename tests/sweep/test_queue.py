@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
 from scale_ray.records import Failure, Provenance, Record, Result
-from scale_ray.store import PlannedCell, Store
+from scale_ray.store import Store
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.queue import ATTEMPTS, StageQueue
 from scale_ray.sweep.search import METRIC, StageSearch
@@ -22,8 +23,8 @@ FACTS = Provenance(
 RESULT = Result(target_accuracy=1, teacher_accuracy=None, source_val_accuracy=1, steps=1, curve=[], skipped={})
 
 
-def cell(name: str) -> PlannedCell:
-    return PlannedCell(id=name, config=CONFIG)
+def cell(name: str) -> Cell:
+    return Cell(id=name, config=CONFIG)
 
 
 def done(store: Store, name: str) -> None:

@@ -18,8 +18,8 @@ from scale_ray.methods import METHODS
 from scale_ray.models import build_encoder
 from scale_ray.store import Store, StoreError
 from scale_ray.training import features as module
-from scale_ray.training.check import check_trial, open_data
 from scale_ray.training.features import features_key, open_inputs
+from scale_ray.training.resolve import check_trial, open_data
 from scale_ray.training.trial import run_trial
 
 TARGETS = ["inverted"]

@@ -20,10 +20,10 @@ from scale_ray.models import build_encoder
 from scale_ray.models.network import batch_norms
 from scale_ray.store import Store
 from scale_ray.training import validators
-from scale_ray.training.check import open_data
 from scale_ray.training.checkpoint import from_bytes, to_bytes
 from scale_ray.training.evaluation import Evaluator
 from scale_ray.training.loop import Trained
+from scale_ray.training.resolve import open_data
 from scale_ray.training.seeding import step_seed
 from scale_ray.training.setup import build_method, check_workers
 from scale_ray.training.trial import Training, run_trial

@@ -9,7 +9,7 @@ import torch
 from gloo import run_together
 
 from scale_ray.config import Execution, TrialConfig
-from scale_ray.training.check import open_data
+from scale_ray.training.resolve import open_data
 from scale_ray.training.setup import build_method, place
 from scale_ray.training.trial import Training
 

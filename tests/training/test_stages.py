@@ -7,27 +7,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scale_ray.config import Execution, TrialConfig, identity
+from scale_ray.cell import Cell
+from scale_ray.config import Execution, TrialConfig
+from scale_ray.identity import identity
 from scale_ray.methods import METHODS
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.records import Result
-from scale_ray.store import PlannedCell, Store
+from scale_ray.store import Store
 from scale_ray.study import ablation, comparison
 from scale_ray.training import stages
-from scale_ray.training.check import check_trial, trial_inputs
 from scale_ray.training.loop import Progress
+from scale_ray.training.resolve import check_trial, trial_inputs
 from scale_ray.training.stages import Stage, alone, branch, stage_tree, stages_to_do
 from scale_ray.training.trial import leaving_failures, run_stage
 
 COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg", "ce+dist+reg", "ce+ssl+dist+reg"]
 
 
-def planned(configs: list[TrialConfig], root: Path | None) -> list[PlannedCell]:
+def planned(configs: list[TrialConfig], root: Path | None) -> list[Cell]:
     checked = [check_trial(config) for config in configs]
-    return [PlannedCell(id=identity(config, trial_inputs(config, root)), config=config) for config in checked]
+    return [Cell(id=identity(config, trial_inputs(config, root)), config=config) for config in checked]
 
 
-def grid(base: TrialConfig, root: Path | None, pairs: list[tuple[str, str]], **axes: list) -> list[PlannedCell]:
+def grid(base: TrialConfig, root: Path | None, pairs: list[tuple[str, str]], **axes: list) -> list[Cell]:
     axes = {"combinations": COMBINATIONS, "backbones": ["lenet"], "seeds": [0]} | axes
     return planned(ablation("grid", base, pairs=pairs, **axes).cells(), root)
 
@@ -51,10 +53,10 @@ class TestTree:
     BASE = TrialConfig().replace({"data.benchmark": "digits", "optim.steps": 400, "optim.warmup_steps": 99})
     PAIRS = tuple(permutations(["mnist", "optdigits", "mnistm", "fonts"], 2))
 
-    def cells(self, **axes: list) -> list[PlannedCell]:
+    def cells(self, **axes: list) -> list[Cell]:
         values = {"combinations": COMBINATIONS, "backbones": ["lenet"], "seeds": [0]} | axes
         configs = ablation("grid", self.BASE, pairs=self.PAIRS, **values).cells()
-        return [PlannedCell(id=f"cell {number}", config=config) for number, config in enumerate(configs)]
+        return [Cell(id=f"cell {number}", config=config) for number, config in enumerate(configs)]
 
     def test_steps_of_the_papers_grid(self) -> None:
         """Naive 96 T. Shared: a source's ce to its end (4 T), a pair's ce+ssl warm-up (12 T/4), and 7 x 12 rests."""
@@ -88,7 +90,7 @@ class TestTree:
     def test_temperature_is_not_read_before_the_warm_up_ends_and_the_threshold_is(self) -> None:
         base = self.cells(combinations=["ce+ssl+dist"])[0].config
         for path, values, trunks in (("losses.temperature", (0.1, 0.2), 1), ("losses.threshold", (0.8, 0.9), 0)):
-            cells = [PlannedCell(id=str(value), config=base.replace({path: value})) for value in values]
+            cells = [Cell(id=str(value), config=base.replace({path: value})) for value in values]
             assert len([stage for stage in stage_tree(cells, None) if not stage.ends]) == trunks
 
     @given(st.data())

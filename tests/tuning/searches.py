@@ -8,10 +8,11 @@ from typing import Any
 import optuna
 from tiny_trial import TINY
 
+from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
 from scale_ray.records import Provenance, Record, Result
-from scale_ray.store import PlannedCell, Store
-from scale_ray.training.check import trial_inputs
+from scale_ray.store import Store
+from scale_ray.training.resolve import trial_inputs
 from scale_ray.tuning.optuna_study import open_study
 from scale_ray.tuning.search import Repeat, Search
 from scale_ray.tuning.settings import Settings
@@ -37,7 +38,7 @@ def quality(config: TrialConfig) -> float:
     return 1 - distance + 0.001 * config.seed
 
 
-def write_done(store: Store, cell: PlannedCell, root: Path, score: float) -> None:
+def write_done(store: Store, cell: Cell, root: Path, score: float) -> None:
     result = Result(
         target_accuracy=50 * score, teacher_accuracy=None, source_val_accuracy=1, steps=cell.config.optim.steps,
         curve=[], validators={"im": score}, skipped={},
@@ -56,7 +57,7 @@ class Driver:
         self.search, self.store, self.score = wanted, store, score
         self.study: optuna.Study = open_study(store, wanted.name, None, wanted.spec())
         self.settings = Settings(wanted, self.study, store)
-        self.trained: list[PlannedCell] = []
+        self.trained: list[Cell] = []
 
     def work(self, cells: int = 1000) -> "Driver":
         for _ in range(cells):
@@ -67,7 +68,7 @@ class Driver:
             self.settings.ended(cell.id)
         return self
 
-    def train(self, cell: PlannedCell) -> None:
+    def train(self, cell: Cell) -> None:
         assert self.search.root is not None
         self.trained.append(cell)
         write_done(self.store, cell, self.search.root, self.score(cell.config))

@@ -1,24 +1,42 @@
-"""What a trial reads, checked before any compute."""
+"""From a config to a cell: every name is checked and every input is digested, once and before any compute."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from scale_ray.cell import Cell
 from scale_ray.config import BaselineConfig, ConfigError, TrialConfig, check_name
 from scale_ray.data.benchmarks import canonical_domain, check_benchmark
 from scale_ray.data.decoded import Domain, domain_digest, open_domains
 from scale_ray.data.views import STRONG_VIEWS
+from scale_ray.identity import identity
 from scale_ray.losses import LOSSES
 from scale_ray.methods import METHODS
 from scale_ray.models.backbones import weights_digest
 
 
-def check_trial(config: TrialConfig) -> TrialConfig:
-    """Refuse every name that does not exist, before any compute; return the config with domains spelt canonically.
+def resolve(config: TrialConfig, root: Path | None) -> Cell:
+    """Check a config and name the trial by its id.
+
+    Args:
+        config: what is to be trained.
+        root: folder of an image benchmark: root/domain/class/image.
 
     Raises:
-        ConfigError: an unknown benchmark, domain, backbone, method, loss term, view, or weights that cannot be; a
-            setting of another method, or one that the method cannot honour.
+        ConfigError: see `check_trial`.
+        DataError: a folder or an image's file cannot be read.
+    """
+    checked = check_trial(config)
+    inputs = _inputs(checked, root)
+    return Cell(id=identity(checked, inputs), config=checked, inputs=inputs)
+
+
+def check_trial(config: TrialConfig) -> TrialConfig:
+    """Refuse every name that does not exist; return the config with domains in their canonical spelling.
+
+    Raises:
+        ConfigError: an unknown benchmark, domain, backbone, method, loss term or view; weights that cannot be used; a
+            setting that the method does not read or cannot honour.
     """
     check_benchmark(config.data.benchmark)
     check_name("method", config.method, METHODS)
@@ -36,7 +54,7 @@ def check_trial(config: TrialConfig) -> TrialConfig:
 
 
 def _check_baseline(config: TrialConfig) -> None:
-    """Refuse a setting that the method would silently pass over."""
+    """Refuse a setting that the method would silently ignore."""
     usual, reads = BaselineConfig(), METHODS[config.method].reads
     for name in BaselineConfig.model_fields:
         given = getattr(config.baseline, name)
@@ -48,8 +66,8 @@ def _check_baseline(config: TrialConfig) -> None:
             )
 
 
-def trial_inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:
-    """Digests of the files that a trial reads, by role: what `identity` needs besides the config."""
+def _inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:
+    """Digests of everything that a trial reads, by role."""
     inputs = {
         role: content_digest(config.data.benchmark, config.value(f"data.{role}"), root) for role in ("source", "target")
     }
@@ -59,12 +77,12 @@ def trial_inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:
 
 @cache
 def content_digest(benchmark: str, domain: str, root: Path | None) -> str:
-    """`domain_digest`, asked once a process: a study of many cells has few domains."""
+    """`domain_digest`, computed once a process: a study of many cells has few domains."""
     return domain_digest(benchmark, domain, root=root)
 
 
-def open_data(config: TrialConfig, targets: Sequence[str], root: Path | None) -> tuple[Domain, dict[str, Domain]]:
-    """The source, and targets by name, decoded; the first call decodes and later ones, anywhere, map the same file.
+def open_data(config: TrialConfig, targets: Sequence[str], root: Path | None) -> tuple[Domain, Mapping[str, Domain]]:
+    """The decoded source, and decoded targets by name. The first call decodes; later ones map the same file.
 
     Args:
         config: names the benchmark, the source and how images are decoded.
@@ -72,7 +90,7 @@ def open_data(config: TrialConfig, targets: Sequence[str], root: Path | None) ->
         root: folder of an image benchmark.
 
     Raises:
-        ValueError: folders, classes or images are not as they must be.
+        DataError: folders, classes or images are not as they must be.
     """
     data = config.data
     source, *opened = open_domains(

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from scale_ray.cli.console import console
-from scale_ray.cli.options import split_list
+from scale_ray.cli.read import split_list
 from scale_ray.store import Store
 
 TABLES = "Tables"

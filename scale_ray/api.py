@@ -1,0 +1,158 @@
+"""The functions of the front door: what `from scale_ray import …` gives beside the classes of a study."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scale_ray.config import Execution, Resources, TrialConfig
+from scale_ray.records import Record
+from scale_ray.store import Store
+from scale_ray.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scale_ray.sweep.plan import Plan
+    from scale_ray.sweep.run import Outcome
+
+
+def plan(
+    study: Study,
+    store: str | Path,
+    root: str | Path | None = None,
+    *,
+    limit: int | None = None,
+    sharing: bool = True,
+    keep_model: bool = False,
+) -> "Plan":
+    """What `run` would do: the cells, those that the store answers already, and the stages to train.
+
+    Args:
+        study: the cells that are wanted.
+        store: folder or URL (s3://…, gs://…); made where it is missing.
+        root: folder of an image benchmark: root/domain/class/image.
+        limit: run only the first `limit` cells.
+        sharing: train once what cells have in common.
+        keep_model: a cell whose model is not stored is not done.
+
+    Raises:
+        UserError: a cell names something that does not exist, or its data cannot be read.
+    """
+    from scale_ray.sweep.plan import plan_study
+
+    return plan_study(
+        study,
+        Store(store, create=True),
+        None if root is None else Path(root).absolute(),
+        limit=limit,
+        with_models=keep_model,
+        share=sharing,
+    )
+
+
+def run(
+    study: Study,
+    store: str | Path,
+    root: str | Path | None = None,
+    *,
+    limit: int | None = None,
+    sharing: bool = True,
+    execution: Execution | None = None,
+    resources: Resources | None = None,
+) -> "Outcome":
+    """Train every cell of a study that the store does not answer yet; the same call again goes on.
+
+    Args:
+        study, store, root, limit, sharing: as in `plan`.
+        execution: device, checkpoints, models; its `root` is used where `root` is None.
+        resources: what each trial asks Ray for, and where Ray is.
+
+    Returns:
+        How many cells are done, failed, or interrupted. Failed cells have a record with the reason.
+
+    Raises:
+        UserError: nothing has run: the study, its data or the resources cannot be used.
+    """
+    from scale_ray.cli.console import console
+    from scale_ray.sweep.run import run_study
+
+    execution = execution or Execution()
+    if root is not None:
+        execution = execution.model_copy(update={"root": Path(root).absolute()})
+    wanted = plan(study, store, execution.root, limit=limit, sharing=sharing, keep_model=execution.keep_model)
+    workers = study.base.parallel.workers
+    resources = resources or Resources(workers=workers if workers > 1 else None)
+    return run_study(wanted, Store(store), execution, resources, console)
+
+
+def train(
+    config: TrialConfig,
+    root: str | Path | None = None,
+    store: str | Path | None = None,
+    *,
+    execution: Execution | None = None,
+) -> Record:
+    """Train one trial in this process, without Ray. Its record is the one that a study would leave.
+
+    Args:
+        config: what is trained.
+        root: folder of an image benchmark: root/domain/class/image.
+        store: keeps the record and checkpoints; None keeps nothing.
+        execution: device, threads, checkpoints, models; its `root` is used where `root` is None.
+
+    Raises:
+        UserError: the config names something that does not exist, or its data cannot be used.
+    """
+    from scale_ray.training.trial import run_trial
+
+    execution = execution or Execution()
+    if root is not None:
+        execution = execution.model_copy(update={"root": Path(root).absolute()})
+    return run_trial(config, execution, Store(store, create=True) if store is not None else None)
+
+
+def load(store: str | Path, study: str | None = None) -> "pd.DataFrame":
+    """All cells of a store as a table, one row each; docs/report.md lists the columns. Needs neither torch nor ray.
+
+    Args:
+        store: folder or URL.
+        study: only the cells that this study planned.
+
+    Raises:
+        StoreError: no such store, or a file in it that cannot be read.
+    """
+    from scale_ray.report import load as load_store
+
+    return load_store(store, study=study)
+
+
+def main(study: Study, **defaults: Any) -> None:
+    """Give an experiment's file the command line of `scale-ray ablate`, starting from its study.
+
+    `python experiment.py --dry-run` shows the plan; `--seeds`, `--pairs`, `--axis PATH=V,V`, `--set PATH=V` and others
+    change the study; `--storage`, `--limit`, `--local` and others say where and how it runs.
+
+    Args:
+        study: what runs without options.
+        defaults: other defaults of options: `main(study, storage="runs/mine", checkpoint_every=100)`.
+
+    Raises:
+        TypeError: a default for an option that does not exist.
+    """
+    from scale_ray.cli import study_main
+
+    study_main(study, defaults)
+
+
+def tune(study: Study, **defaults: Any) -> None:
+    """Give an experiment's file the command line of `scale-ray tune`, starting from a study's base and domain pairs.
+
+    Args:
+        study: its base config and its axis `pair` are used.
+        defaults: other defaults of options: `tune(study, space=["losses.threshold=float:0.5:0.95:0.05"])`.
+
+    Raises:
+        TypeError: a default for an option that does not exist.
+    """
+    from scale_ray.cli import search_main
+
+    search_main(study, defaults)

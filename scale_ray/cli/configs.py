@@ -1,0 +1,50 @@
+"""From options to one config."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from scale_ray.cli.groups import TrialOptions
+from scale_ray.cli.read import read_config, read_settings
+from scale_ray.config import ConfigError, TrialConfig, field_paths
+from scale_ray.data.benchmarks import check_benchmark
+from scale_ray.data.defaults import config_of, default_fields, schedule_of
+
+
+def config_from(
+    trial: TrialOptions, options: Mapping[str, Any], *, benchmark: str = "digits", own: Mapping[str, Any] | None = None
+) -> TrialConfig:
+    """The benchmark's defaults, then `own`, the file's fields, the options and the settings: each goes over the last.
+
+    Args:
+        trial: options that every training has.
+        options: further options, dotted path -> value.
+        benchmark: the one that is used where no option names one.
+        own: fields of the experiment.
+
+    Raises:
+        ConfigError: an unknown field or a value that it does not take, or a benchmark without usual domain pairs and no
+            pair given.
+    """
+    own, file, settings = own or {}, read_config(trial.config), read_settings(trial.settings)
+    named = {**own, **file, **trial.fields, **options, **settings}
+    benchmark = str(named.get("data.benchmark", benchmark))
+    if not check_benchmark(benchmark).pairs and not {"data.source", "data.target"} <= named.keys():
+        raise ConfigError(
+            f"{benchmark} has no usual domain pair: name one (train: --source, --target; studies: --pairs)"
+        )
+    fields = {**default_fields(benchmark, frozen=named.get("model.encoder") == "frozen"), **own, **file}
+    if trial.steps is not None:
+        fields |= schedule_of(fields, trial.steps)
+    return config_of({**fields, **trial.fields, **options, **settings})
+
+
+def own_fields(config: TrialConfig) -> dict[str, Any]:
+    """The fields in which a config differs from its benchmark's defaults, without benchmark and domain pair."""
+    usual = TrialConfig()
+    defaults = default_fields(config.data.benchmark, frozen=config.model.encoder == "frozen")
+    return {
+        path: config.value(path)
+        for path in field_paths()
+        if config.value(path) != defaults.get(path, usual.value(path))
+        and path not in ("data.benchmark", "data.source", "data.target")
+    } | ({"model.encoder": "frozen"} if config.model.encoder == "frozen" else {})

@@ -1,0 +1,307 @@
+"""Options that several commands share, in groups: a command takes a group as one parameter."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from scale_ray.config import Execution, Resources
+
+# Headings under which --help lists the options.
+TRAINED = "What is trained"
+GRID = "The grid"
+EXECUTION = "Where and how it runs"
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A Typer command in which every parameter that is a dataclass stands for the options that are its fields."""
+    hints = get_type_hints(function, include_extras=True)
+    groups: dict[str, Any] = {}
+    parameters = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if not dataclasses.is_dataclass(hints[name]):
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[name]))
+            continue
+        groups[name] = hints[name]
+        of_group = get_type_hints(hints[name], include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                field.name, parameter.KEYWORD_ONLY, default=field.default, annotation=of_group[field.name]
+            )
+            for field in dataclasses.fields(hints[name])
+        ]
+
+    @wraps(function)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        function(**values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialOptions:
+    """What every training has."""
+
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name that `scale-ray data list` shows. Default: digits.",
+            rich_help_panel=TRAINED,
+        ),
+    ] = None
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Images of a benchmark: FOLDER/domain/class/image.",
+            rich_help_panel=TRAINED,
+            resolve_path=True,
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="none, imagenet, openai (CLIP), or the path of a state dict.",
+            rich_help_panel=TRAINED,
+        ),
+    ] = None
+    frozen: Annotated[
+        bool,
+        typer.Option(
+            "--frozen",
+            metavar="",
+            help="Freeze the encoder: compute its features once and train heads on a bottleneck.",
+            rich_help_panel=TRAINED,
+        ),
+    ] = False
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Training steps; the warm-up changes in proportion.", rich_help_panel=TRAINED
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON of fields, nested or by dotted path; options go over it.",
+            rich_help_panel=TRAINED,
+        ),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="Any config field by its dotted path: losses.threshold=0.9. Repeat it. Goes over everything else.",
+            rich_help_panel=TRAINED,
+        ),
+    ] = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Dotted path -> value of the options that were given."""
+        given = {
+            "data.benchmark": self.benchmark,
+            "model.weights": self.weights,
+            "model.encoder": "frozen" if self.frozen else None,
+        }
+        return {path: value for path, value in given.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class ExecutionOptions:
+    """How a training is run."""
+
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.", rich_help_panel=EXECUTION)] = (
+        "auto"
+    )
+    checkpoint_every: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Steps between checkpoints.", rich_help_panel=EXECUTION)
+    ] = 500
+    keep_model: Annotated[
+        bool,
+        typer.Option(
+            "--keep-model",
+            metavar="",
+            help="Store trained models (safetensors) beside the records.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = False
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            metavar="",
+            help="torch.compile the encoders: minutes of warm-up, faster steps on GPUs. May change last bits.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = False
+    channels_last: Annotated[
+        bool,
+        typer.Option(
+            "--channels-last/--no-channels-last",
+            metavar="",
+            help="Memory layout of images. May change last bits.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = True
+
+    def execution(self, root: Path | None, threads: int = 1) -> Execution:
+        return Execution(root=root, threads=threads, **dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class RayOptions:
+    """Where a study runs, and what each of its trials gets."""
+
+    storage: Annotated[
+        str,
+        typer.Option(
+            "--storage",
+            "--store",
+            metavar="FOLDER|URL",
+            help="Keeps records and checkpoints: a folder or s3://… that every node reaches.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = "runs/study"
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            metavar="",
+            help="Show what would run, what is done and the cost; run nothing.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = False
+    cpus_per_trial: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="CPUs, and so torch threads, of one trial.", rich_help_panel=EXECUTION),
+    ] = 1
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="GPUs of one trial; with 0.5, two share one. Default: 1 where there are any.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None
+    workers_per_trial: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes that share each batch, by Ray Train. Default: 1; on this machine alone, without Ray Train.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local",
+            metavar="",
+            help="Start Ray on this machine, even if it belongs to a cluster.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = False
+    address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS",
+            metavar="ADDRESS",
+            help="Ray cluster to join. Default: this machine's if it belongs to one, else as --local.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The config field that these options set, by dotted path."""
+        return {} if self.workers_per_trial is None else {"parallel.workers": self.workers_per_trial}
+
+    def resources(self, workers: int) -> Resources:
+        """What a trial asks Ray for.
+
+        Args:
+            workers: `parallel.workers` of the config: more than one train through Ray Train, also without the option.
+        """
+        return Resources(
+            cpus=self.cpus_per_trial,
+            gpus=self.gpus_per_trial,
+            workers=workers if self.workers_per_trial or workers > 1 else None,
+            address="local" if self.local else self.address,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class GridOptions:
+    """The axes of a study."""
+
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S:T,…", help="Domain pairs. Default: the study's, or all of the benchmark's.", rich_help_panel=GRID
+        ),
+    ] = None
+    losses: Annotated[
+        str | None,
+        typer.Option(metavar="TERMS,…", help="Loss combinations: ce,ce+ssl,ce+ssl+dist+reg.", rich_help_panel=GRID),
+    ] = None
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD,…",
+            help="METHOD[:TERMS]\\[/FIELD=VALUE…][@BACKBONE[=WEIGHTS]]: scale:ce+ssl, scale/losses.contrast=bank, "
+            "cdan/baseline.entropy_conditioning=true, clip_zero_shot@clip_rn50=openai.",
+            rich_help_panel=GRID,
+        ),
+    ] = None
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            "--backbones",
+            "--backbone",
+            metavar="NAME,…",
+            help="Encoders. Default: the study's, or the benchmark's.",
+            rich_help_panel=GRID,
+        ),
+    ] = None
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="How many: 3 means 0, 1, 2. Or the seeds: 7,8.", rich_help_panel=GRID),
+    ] = None
+    axes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--axis",
+            metavar="PATH=V,V,…",
+            help="One more axis: any config field by its dotted path, as in losses.threshold=0.7,0.8. Repeat it.",
+            rich_help_panel=GRID,
+        ),
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Run only the first N cells.", rich_help_panel=GRID)
+    ] = None
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The study's name in the store.", rich_help_panel=GRID)
+    ] = None
+    sharing: Annotated[
+        bool,
+        typer.Option(
+            "--sharing/--no-sharing",
+            metavar="",
+            help="Train once what cells have in common; records are the same either way.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = True

@@ -1,0 +1,42 @@
+"""The studies that `scale-ray ablate` and `scale-ray compare` start from."""
+
+from scale_ray.data.benchmarks import BENCHMARKS
+from scale_ray.data.defaults import base_config
+from scale_ray.study import Study, approaches, combinations, pairs
+
+ABLATE = """Train every domain pair x loss combination x backbone x seed on Ray, then write the report.
+
+Run the same command again after an interruption or with more values: finished cells are not run again.
+"""
+
+COMPARE = """Train every method x domain pair x seed on Ray with one budget, then write the report.
+
+A setting of the baselines (--set baseline.weight=…) goes to the methods that read it. Run the same command again after
+an interruption or with more values: finished cells are not run again.
+"""
+
+
+def ablation() -> Study:
+    return Study(
+        name="ablation-digits",
+        base=base_config("digits"),
+        axes={
+            "seed": range(3),
+            "pair": pairs(*map(":".join, BENCHMARKS["digits"].pairs)),
+            "model.backbone": ["lenet"],
+            "losses": combinations("ce", "ce+ssl", "ce+ssl+dist", "ce+ssl+dist+reg"),
+        },
+    )
+
+
+def comparison() -> Study:
+    return Study(
+        name="comparison-digits",
+        base=base_config("digits"),
+        axes={
+            "seed": range(3),
+            "pair": pairs(*map(":".join, BENCHMARKS["digits"].pairs)),
+            # scale:ce+ssl is FixMatch with a mean teacher.
+            "method": approaches("source_only", "dan", "dann", "cdan", "mcc", "mean_teacher", "scale:ce+ssl", "scale"),
+        },
+    )

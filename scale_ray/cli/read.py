@@ -1,0 +1,94 @@
+"""The texts that options take, read into values."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scale_ray.config import ConfigError
+
+
+def read_settings(texts: Sequence[str] | None, option: str = "--set") -> dict[str, Any]:
+    """`PATH=VALUE` texts as path -> value. A value that is no JSON is a string."""
+    settings = {}
+    for text in texts or ():
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{option} {text!r}: write PATH=VALUE, as in losses.threshold=0.9")
+        settings[path.strip()] = read_value(value)
+    return settings
+
+
+def read_axes(texts: Sequence[str] | None) -> dict[str, list[Any]]:
+    """`PATH=V,V,…` texts as path -> values. Values may also be written as a JSON list: `views.crop_scale=[[0.5,1]]`."""
+    axes: dict[str, list[Any]] = {}
+    for text in texts or ():
+        path, equals, values = (part.strip() for part in text.partition("="))
+        if not equals or not values:
+            raise ConfigError(f"--axis {text!r}: write PATH=VALUE,VALUE, as in losses.threshold=0.7,0.8")
+        if path in axes:
+            raise ConfigError(f"--axis {path}: given twice: write all values in one")
+        whole = read_value(values)
+        axes[path] = whole if isinstance(whole, list) else [read_value(part) for part in split_list(values)]
+    return axes
+
+
+def read_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def split_list(text: str) -> list[str]:
+    """The parts between commas, without spaces around them."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def read_seeds(text: str) -> list[int]:
+    """`3` as 0, 1, 2; `7,8` as it is."""
+    try:
+        numbers = [int(part) for part in split_list(text)]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise ConfigError(f"--seeds {text!r}: write how many (3), or the seeds themselves (7,8)")
+    seeds = numbers if "," in text else list(range(numbers[0]))
+    if not seeds:
+        raise ConfigError(f"--seeds {text}: write 1 or more")
+    return seeds
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """The fields of a JSON file by dotted path; none without a file."""
+    if path is None:
+        return {}
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--config {path}: cannot be read as JSON ({error}): give a JSON file of fields") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {path}: holds a {type(values).__name__}: write an object of fields")
+    return _flatten(values)
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as dotted paths. The values of losses.terms and tuning are objects themselves."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = prefix + key
+        if isinstance(value, dict) and path not in ("losses.terms", "tuning"):
+            flat |= _flatten(value, path + ".")
+        else:
+            flat[path] = value
+    return flat
+
+
+def command_line() -> str:
+    """The command line of this process, as one can type it again."""
+    program, *arguments = sys.argv
+    script = Path(program)
+    start = ["python", program] if script.suffix == ".py" and script.name != "__main__.py" else ["scale-ray"]
+    return shlex.join([*start, *arguments])

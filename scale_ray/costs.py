@@ -1,0 +1,50 @@
+"""What training costs, estimated from finished records."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from scale_ray.config import TrialConfig
+from scale_ray.records import Record
+
+CostKey = tuple[str, str]  # combination or method; backbone and sizes
+
+
+def seconds_per_step(records: Iterable[Record]) -> dict[CostKey, float]:
+    """Measured seconds of a step by `cost_key`: the mean over finished records with steps, evaluation included."""
+    seconds: dict[CostKey, float] = defaultdict(float)
+    steps: dict[CostKey, int] = defaultdict(int)
+    for record in records:
+        if record.result is not None and record.result.steps:
+            key = cost_key(record.config)
+            seconds[key] += record.provenance.wall_seconds
+            steps[key] += record.result.steps
+    return {key: seconds[key] / steps[key] for key in seconds}
+
+
+def cost_key(config: TrialConfig) -> CostKey:
+    """What the cost of a step mostly depends on."""
+    return config.approach, f"{config.model.label} {config.data.image_size} px x {config.optim.batch_size}"
+
+
+def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[CostKey, float]) -> float | None:
+    """Seconds that so many steps of these configs take, one after the other.
+
+    A combination or method without a measurement counts as the slowest measured one of the same backbone and sizes.
+
+    Args:
+        work: (config, number of steps).
+        measured: from `seconds_per_step`.
+
+    Returns:
+        None where nothing was measured for some backbone and sizes.
+    """
+    total = 0.0
+    for config, steps in work:
+        if not steps:  # a method that is measured without training
+            continue
+        key = cost_key(config)
+        alike = [cost for (_, network), cost in measured.items() if network == key[1]]
+        if not alike:
+            return None
+        total += measured.get(key, max(alike)) * steps
+    return total

@@ -1,0 +1,50 @@
+"""The config that suits a benchmark: its defaults, with changes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scale_ray.config import NAMED_WEIGHTS, TrialConfig
+from scale_ray.data.benchmarks import FROZEN_DEFAULTS, check_benchmark
+
+
+def base_config(
+    benchmark: str = "digits", changes: Mapping[str, Any] | None = None, *, steps: int | None = None
+) -> TrialConfig:
+    """The benchmark's defaults, with changes by dotted path: `base_config("digits", {"losses.threshold": 0.9})`.
+
+    Args:
+        benchmark: a name in BENCHMARKS.
+        changes: dotted path -> value. `{"model.encoder": "frozen"}` also brings the defaults of a frozen encoder.
+        steps: number of training steps; the warm-up keeps its share of them.
+
+    Raises:
+        ConfigError: an unknown benchmark or field, or a value that the field does not take.
+    """
+    changes = dict(changes or {})
+    fields = default_fields(benchmark, frozen=changes.get("model.encoder") == "frozen") | changes
+    return config_of(fields if steps is None else fields | schedule_of(fields, steps))
+
+
+def default_fields(benchmark: str, *, frozen: bool) -> dict[str, Any]:
+    """The fields that a benchmark sets, by dotted path, with its first usual domain pair where it has one."""
+    entry = check_benchmark(benchmark)
+    fields: dict[str, Any] = {"data.benchmark": benchmark, **entry.defaults}
+    if entry.pairs:
+        fields["data.source"], fields["data.target"] = entry.pairs[0]
+    return fields | dict(FROZEN_DEFAULTS) if frozen else fields
+
+
+def schedule_of(fields: Mapping[str, Any], steps: int) -> dict[str, int]:
+    """`optim.steps`, and the warm-up that keeps the share that it has in `fields`."""
+    # Of the schedule alone: the whole config may be valid only with fields that are set later.
+    usual = TrialConfig().replace({path: value for path, value in fields.items() if path.startswith("optim.")}).optim
+    return {"optim.steps": steps, "optim.warmup_steps": usual.warmup_steps * steps // usual.steps}
+
+
+def config_of(fields: Mapping[str, Any]) -> TrialConfig:
+    """The config with these fields; a weights file by its absolute path, because trials may run elsewhere."""
+    config = TrialConfig().replace(fields)
+    if config.model.weights in NAMED_WEIGHTS:
+        return config
+    return config.replace({"model.weights": str(Path(config.model.weights).expanduser().absolute())})

@@ -1,0 +1,218 @@
+"""A trial's id: the hash of everything that determines its numbers.
+
+A stored record is found by its id alone, so an id must not change because the package grows:
+
+- The fields of the first release (`FIRST_FIELDS`) are in the hash as they are.
+- A field that was added later carries `Introduced(value)` in config.py: the value that a config without the field
+  stands for. It enters the hash only where it differs from that value.
+
+A change that makes the same config train to other numbers is another matter: it raises `RECIPE_VERSION`.
+"""
+
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from scale_ray.config import RECIPE_VERSION, Introduced, TrialConfig
+
+_REQUIRED = object()
+
+# The fields of the first release and their defaults at that time. Nothing is ever added here: see `Introduced`.
+FIRST_FIELDS: dict[str, Any] = {
+    "method": "scale",
+    "seed": 0,
+    "data.benchmark": "office_home",
+    "data.source": "Art",
+    "data.target": "Clipart",
+    "data.image_size": 224,
+    "data.resize": 256,
+    "data.holdout": 0.1,
+    "data.class_balance": "source",
+    "data.gamma": 0.5,
+    "data.corrupt": "error",
+    "views.crop_scale": (0.5, 1.0),
+    "views.flip": True,
+    "views.strong": "randaugment",
+    "views.randaugment_operations": 2,
+    "views.randaugment_magnitude": 10,
+    "model.backbone": "resnet50",
+    "model.weights": "imagenet",
+    "model.encoder": "trained",
+    "model.frozen_views": 4,
+    "model.bottleneck_dim": 256,
+    "model.hidden_dim": 1024,
+    "model.projection_dim": 128,
+    "model.contrast_level": "pooled",
+    "model.batch_norm": "separate",
+    "model.teacher_momentum": 0.99,
+    "losses.terms": {"ce": 1.0, "ssl": 1.0, "dist": 1.0, "reg": 1.0},
+    "losses.threshold": 0.8,
+    "losses.temperature": 0.1,
+    "losses.consistency": "cross_entropy",
+    "losses.contrast": "dist",
+    "losses.bank_size": 200,
+    "losses.covariance": "diagonal",
+    "losses.statistics_window": "cumulative",
+    "losses.reg_mean": "batch",
+    "baseline.weight": 1.0,
+    "baseline.reversal_gamma": 10.0,
+    "baseline.entropy_conditioning": False,
+    "baseline.mcc_temperature": 2.5,
+    "baseline.prompt_ensemble": False,
+    "baseline.shared_tokens": 16,
+    "baseline.domain_tokens": 16,
+    "baseline.prompt_threshold": 0.5,
+    "baseline.content_tokens": 4,
+    "baseline.entropy_weight": 0.01,
+    "baseline.alignment_weight": 1.0,
+    "baseline.mapping_weight": 0.1,
+    "optim.steps": 20_000,
+    "optim.warmup_steps": 1_000,
+    "optim.batch_size": 32,
+    "optim.learning_rate": 0.003,
+    "optim.encoder_factor": 0.1,
+    "optim.momentum": 0.9,
+    "optim.nesterov": True,
+    "optim.weight_decay": 1e-3,
+    "optim.schedule": "inverse",
+    "optim.precision": "float32",
+    "parallel.workers": 1,
+    "parallel.sync_batch_norm": False,
+    "evaluate_every": 1_000,
+    **dict.fromkeys(
+        (
+            "tuning.study",
+            "tuning.validator",
+            "tuning.sampler",
+            "tuning.fields",
+            "tuning.settings",
+            "tuning.steps",
+            "tuning.losses",
+            "tuning.pairs",
+            "tuning.seeds",
+        ),
+        _REQUIRED,
+    ),
+}
+
+# Fields of the first release that are left out of the hash together, where all of a group have their default.
+_LEFT_OUT_TOGETHER = (
+    tuple(path for path in FIRST_FIELDS if path.startswith("baseline.")),
+    ("model.encoder", "model.frozen_views", "model.bottleneck_dim"),
+    ("losses.bank_size",),
+)
+
+
+def identity(config: TrialConfig, inputs: Mapping[str, str]) -> str:
+    """The trial's id: 64 hex digits.
+
+    The number of workers is no part of it where it can change only the last bits of a result.
+
+    Args:
+        config: what is trained.
+        inputs: digests of what is read, by role: `source`, `target`, `weights` where a file was named, and the source
+            code of a user's own entries. They stand for the files, so neither host nor path matters.
+    """
+    values = config.model_dump(mode="json")
+    if "weights" in inputs:
+        values["model"]["weights"] = "file"
+    if config.any_workers_alike:
+        values["parallel"] |= {"workers": 1, "sync_batch_norm": False}
+    for group in _LEFT_OUT_TOGETHER:
+        if all(config.value(path) == FIRST_FIELDS[path] for path in group):
+            _remove(values, group)
+    for path, value in _introduced(type(config)).items():
+        if _value_at(config, path) == value:
+            _remove(values, (path,))
+    document = {"config": values, "inputs": dict(inputs), "recipe": RECIPE_VERSION}
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def declaration_problems(config: type[TrialConfig] = TrialConfig) -> list[str]:
+    """What is wrong with the declared fields of a config class: one sentence a problem, each with its remedy."""
+    problems = []
+    fields = dict(_fields(config, ""))
+    for path, field in fields.items():
+        marks = [mark for mark in field.metadata if isinstance(mark, Introduced)]
+        default = _REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
+        if path in FIRST_FIELDS:
+            before = FIRST_FIELDS[path]
+        elif marks:
+            before = marks[0].value
+        else:
+            problems.append(
+                f"{path}: a new config field must not change the ids of stored records: declare the value that a "
+                "config without it stands for, as in "
+                f"`{path.rpartition('.')[2]}: Annotated[TYPE, Introduced(VALUE)] = VALUE` in config.py"
+            )
+            continue
+        if default != before:
+            problems.append(
+                f"{path}: its default is {default!r} and was {before!r} when the field was introduced: keep the old "
+                "default and set the new value in the benchmarks' `defaults`; where the default must change, change it "
+                "in identity.py or in its `Introduced` too, and raise RECIPE_VERSION"
+            )
+    problems += [
+        f"{path}: this field of the first release is gone, and stored records have it: keep it, or raise "
+        "SCHEMA_VERSION and convert them"
+        for path in FIRST_FIELDS.keys() - fields.keys()
+    ]
+    return problems
+
+
+@cache
+def _introduced(config: type[TrialConfig]) -> dict[str, Any]:
+    """Path -> value at introduction of every field that was added after the first release."""
+    problems = declaration_problems(config)
+    assert not problems, "\n".join(problems)
+    return {
+        path: mark.value
+        for path, field in _fields(config, "")
+        for mark in field.metadata
+        if path not in FIRST_FIELDS and isinstance(mark, Introduced)
+    }
+
+
+def _fields(part: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    """Every leaf field of a config class by its dotted path; of an optional part too."""
+    for name, field in part.model_fields.items():
+        nested = _part_of(field.annotation)
+        if nested is None:
+            yield prefix + name, field
+        else:
+            yield from _fields(nested, f"{prefix}{name}.")
+
+
+def _part_of(annotation: Any) -> type[BaseModel] | None:
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return next((each for each in options if isinstance(each, type) and issubclass(each, BaseModel)), None)
+
+
+def _value_at(config: TrialConfig, path: str) -> Any:
+    """The value at a path; below an optional part that is None, `_REQUIRED`, which no field's value equals."""
+    value: Any = config
+    for name in path.split("."):
+        if value is None:
+            return _REQUIRED
+        value = getattr(value, name)
+    return value
+
+
+def _remove(values: dict[str, Any], paths: tuple[str, ...]) -> None:
+    """Remove the values at these paths, and parts that are empty then."""
+    for path in paths:
+        *parents, leaf = path.split(".")
+        part = values
+        for parent in parents:
+            part = part[parent]
+        del part[leaf]
+        if not part and parents:
+            del values[parents[0]]

@@ -1,0 +1,288 @@
+"""The one engine that works off stages on Ray: Ray Tune schedules them, a work source says which comes next.
+
+A study is a fixed list of stages (`fixed`); a tuning search asks for stages as results come in (`tuning.source`). Both
+are a `WorkSource`; starting Ray, counting slots, retries, records of lost trials and progress are the same for both.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+from rich.console import Console
+
+from scale_ray.config import Execution, Resources
+from scale_ray.records import Failure
+from scale_ray.store import Store, StoreError
+from scale_ray.store.leases import Driver
+from scale_ray.sweep.cluster import DRIVER_RESOURCES, Footprint, Slots, footprint, leave_ray, start_ray
+from scale_ray.sweep.leftovers import SCRATCH
+from scale_ray.sweep.plan import prepare_data, prepare_features
+from scale_ray.sweep.progress import StudyProgress
+from scale_ray.sweep.queue import StageQueue
+from scale_ray.sweep.trainable import train_stage
+from scale_ray.training.setup import find_device
+from scale_ray.training.stages import Stage
+from scale_ray.training.trial import Ran, failed
+
+logger = logging.getLogger(__name__)
+
+# Seconds between two messages about work that cannot start.
+_REPEAT_MESSAGE = 60.0
+
+# An autoscaler has a limit of its own; this one keeps the request small where a study has many thousand cells.
+_MOST_REQUESTED = 1000
+
+
+class WorkSource(Protocol):
+    """Says which stage comes next, how many may run at once, and when everything has ended.
+
+    Attributes:
+        queue: leases stages and knows which of them run.
+        known: the stages that are known before Ray starts, by key; every trial process gets them once.
+        reads: stages whose data and features are prepared before the first trial starts.
+    """
+
+    queue: StageQueue
+    known: Mapping[str, Stage]
+    reads: Sequence[Stage]
+
+    @property
+    def over(self) -> bool:
+        """Whether every stage has ended and no other will come."""
+
+    @property
+    def demand(self) -> int:
+        """How many stages could run at once if Ray had the slots."""
+
+    def next(self) -> Stage | None:
+        """The next stage to start, leased; None where all that is left has to wait."""
+
+    def assignment(self, stage: Stage) -> dict[str, Any]:
+        """The Tune trial's config: `stage` is the key, `work` the stage itself where it is not `known`."""
+
+    def ended(self, stage: Stage, result: Mapping[str, Any] | None) -> None:
+        """The stage has ended, with its last reported metrics; None where it failed."""
+
+    def room(self, slots: Slots, *, through_train: bool) -> int:
+        """How many stages may be handed out at once."""
+
+
+def work_off(
+    name: str,
+    source: WorkSource,
+    store: Store,
+    driver: Driver,
+    execution: Execution,
+    resources: Resources,
+    progress: StudyProgress,
+    console: Console,
+    scheduler: TrialScheduler | None = None,
+) -> None:
+    """Run the stages of a source on Ray until it is over, or until Ctrl-C.
+
+    Args:
+        name: of the study or search, for Ray Tune.
+        driver: this process's leases on the store.
+        progress: shows what happens.
+        scheduler: may stop trials early; by default none is stopped.
+
+    Raises:
+        UserError: the data or the weights cannot be used, or no node can ever hold a trial. Nothing has run then.
+        StoreError: the store can no longer be written to.
+    """
+    if resources.address == "local":
+        find_device(execution.device)  # on a cluster, this machine need not have the device of the trials
+    prepare_data(source.reads, execution.root)
+    try:
+        joined = start_ray(resources, console)
+        needs = footprint(resources, execution.device, console, cluster=joined)
+        if not joined and "GPU" not in needs.bundle:
+            # All CPUs of this machine are still free. On a cluster or a GPU, the first trials compute features.
+            prepare_features(source.reads, execution, store)
+        execution = execution.model_copy(update={"threads": resources.cpus})
+        trainable = _trainable(source.known, execution, store, needs)
+        slots = Slots(needs)
+        events = _Events(source, slots, progress, store, execution, needs.ran)
+        # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.
+        reuse_actors = scheduler is None or not needs.through_train
+        with ending_like_ctrl_c():  # from here on: Ray installs signal handlers of its own when it starts
+            search = _Search(source, slots, through_train=needs.through_train)
+            _fit(name, trainable, search, events, store, driver, scheduler, reuse_actors=reuse_actors)
+    except KeyboardInterrupt:  # before Ray Tune has begun; afterwards Tune handles it
+        return
+    finally:
+        leave_ray()
+
+
+@contextmanager
+def ending_like_ctrl_c() -> Iterator[None]:
+    """Handle SIGTERM and SIGHUP (a closed terminal) as Ctrl-C, so that requested nodes are released."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread receives signals
+        return
+    names = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(name, lambda *_: os.kill(os.getpid(), signal.SIGINT)) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
+
+
+def _trainable(known: Mapping[str, Stage], execution: Execution, store: Store, needs: Footprint) -> Any:
+    """What Ray Tune calls with each assignment."""
+    common: dict[str, Any] = {"known": dict(known), "execution": execution, "store": store.location}
+    if not needs.through_train:
+        return tune.with_resources(tune.with_parameters(train_stage, **common), dict(needs.bundle))
+    from scale_ray.sweep.train_worker import drive_stage
+
+    return tune.with_resources(tune.with_parameters(drive_stage, needs=needs, **common), DRIVER_RESOURCES)
+
+
+def _fit(
+    name: str,
+    trainable: Any,
+    search: Searcher,
+    events: "_Events",
+    store: Store,
+    driver: Driver,
+    scheduler: TrialScheduler | None,
+    *,
+    reuse_actors: bool,
+) -> None:
+    """Let Ray Tune run what the search suggests until it says that it has finished.
+
+    Actors are reused, because a new one would import torch again. The driver's id names Tune's own files.
+    """
+    scratch = f"{SCRATCH}{driver.id}"
+    path, filesystem = store.arrow_storage(scratch)
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=scheduler,
+            num_samples=-1,  # until the search says that it has finished
+            reuse_actors=reuse_actors,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=name, storage_path=path, storage_filesystem=filesystem, verbose=0, callbacks=[events]
+        ),
+    )
+    try:
+        with events.progress:
+            tuner.fit()
+    except Exception:
+        store.prove_writable()  # a full or read-only disk ends Ray Tune in many ways: report the cause instead
+        raise
+    try:
+        store.files.delete_folder(scratch)
+    except StoreError as error:
+        logger.warning("%s", error)
+
+
+class _Search(Searcher):
+    """Hands the stages of a source to Ray Tune. Nothing is saved for a restore: the store says what is left to do."""
+
+    def __init__(self, source: WorkSource, slots: Slots, *, through_train: bool):
+        super().__init__()
+        self._source, self._slots, self._through_train = source, slots, through_train
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        source = self._source
+        if source.over:
+            return Searcher.FINISHED
+        if source.queue.running >= source.room(self._slots, through_train=self._through_train):
+            return None
+        stage = source.next()
+        if stage is not None:
+            return source.assignment(stage)
+        return Searcher.FINISHED if source.over else None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: a grid wants all of its cells, and a search stops trials by its scheduler."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: `_Events` tells the source."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, see the class."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see the class."""
+
+
+class _Events(tune.Callback):
+    """What Ray Tune reports, passed on to the queue, the source, the autoscaler and the progress display."""
+
+    def __init__(
+        self,
+        source: WorkSource,
+        slots: Slots,
+        progress: StudyProgress,
+        store: Store,
+        execution: Execution,
+        ran: Ran,
+    ):
+        self.progress = progress
+        self._source, self._queue, self._slots = source, source.queue, slots
+        self._store, self._execution, self._ran = store, execution, ran
+        self._last_message = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        # Stages that wait in the queue are no Ray tasks yet, so an autoscaler would not see their demand.
+        self._slots.request(min(self._source.demand, _MOST_REQUESTED))
+        if time.monotonic() - self._last_message > _REPEAT_MESSAGE and not self._queue.started:
+            self._last_message = time.monotonic()
+            if lack := self._slots.lack():
+                self.progress.say(f"waiting: {lack}")
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.progress.begun(self._queue.stage(trial.config["stage"]))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        key = trial.config["stage"]
+        self._queue.has_started(key)
+        self.progress.reported(self._queue.stage(key), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        key = trial.config["stage"]
+        if self._queue.is_stopped(key):
+            stage = self._queue.stopped(key)
+            self._source.ended(stage, trial.last_result)
+            self.progress.stopped(stage)
+        else:
+            stage = self._queue.finished(key)
+            self._source.ended(stage, trial.last_result)
+            self.progress.ended(stage)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        stage, again = self._queue.failed(trial.config["stage"])
+        if not again:
+            self._explain(stage, Path(trial.error_file).read_text() if trial.error_file else "")
+        self._source.ended(stage, None)
+        self.progress.failed(stage, again=again)
+
+    def _explain(self, stage: Stage, report: str) -> None:
+        """Write failed records for the cells whose process ended without writing one."""
+        last_line = report.strip().rpartition("\n")[2] or "its process died"
+        failure = Failure(kind="TrialLost", message=f"ended without a record: {last_line}", traceback=report)
+        for cell in self._queue.unexplained(stage):
+            self._store.write_record(failed(cell, self._execution, failure, self._ran))

@@ -1,0 +1,57 @@
+"""What a person sees while a search runs."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from scale_ray.records import ORACLE
+from scale_ray.sweep.progress import StudyProgress, duration
+from scale_ray.training.stages import Stage
+from scale_ray.tuning.search import Search
+from scale_ray.tuning.settings import SettingQueue
+
+
+def metric_of(validator: str) -> str:
+    """The name under which Ray Tune sees a validator's score."""
+    return "target_accuracy" if validator == ORACLE else f"validator_{validator}"
+
+
+class SearchProgress(StudyProgress):
+    """Counts settings and shows the validator's score, but no accuracy, by which nobody should choose."""
+
+    def __init__(self, settings: SettingQueue, search: Search, console: Console):
+        self._settings, self._metric = settings, metric_of(search.validator)
+        self._validator = "oracle (target labels)" if search.validator == ORACLE else search.validator
+        self._wanted, self._left_at_first = search.settings, settings.left
+        self._titles: dict[str, str] = {}
+        super().__init__([], 0, console)
+
+    def begun(self, stage: Stage) -> None:
+        title = self._settings.title(stage.waiting[0].id)
+        self._titles[stage.key] = title if stage.ends else f"{title}, warm-up"
+        super().begun(stage)
+
+    def _title(self, stage: Stage) -> str:
+        return self._titles[stage.key]
+
+    def _figures(self, result: Mapping[str, Any]) -> str:
+        return f"{self._validator} {result[self._metric]:.4g}" if self._metric in result else "no score yet"
+
+    def _share(self) -> tuple[int, int]:
+        return self._wanted - self._settings.left, self._wanted
+
+    def _counts(self) -> str:
+        ended, wanted = self._share()
+        best = self._settings.best()
+        counts = f"{ended} of {wanted} settings ended, {self._settings.open} open"
+        if best is not None:
+            counts += f", best {self._validator} {best[1]:.4g} of setting {best[0]}"
+        left = self._seconds_left()
+        return f"{counts}, about {duration(left)} left" if left else counts
+
+    def _seconds_left(self) -> float | None:
+        """By the pace of this session's settings; None before the first has ended."""
+        ended = self._left_at_first - self._settings.left
+        return (time.monotonic() - self._began) / ended * self._settings.left if ended else None
