@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check faults clean
+.PHONY: demo test check faults docs clean
 
 demo: .venv
 	$(BIN)/python experiments/demo.py
@@ -20,6 +20,10 @@ test: check
 faults: .venv
 	$(BIN)/pytest -m slow
 
+# The documentation, in site/. Pages open from disk; search needs a server: python -m http.server --directory site.
+docs: .venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # The stamp makes the set-up run once, and again whenever the dependencies change.
 .venv: .venv/stamp
 
@@ -31,4 +35,4 @@ faults: .venv
 	@touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

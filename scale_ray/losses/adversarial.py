@@ -37,8 +37,9 @@ def reversal_coefficient(progress: float, gamma: float) -> float:
         progress: p in [0, 1], the share of the training that is done.
         gamma: how fast the coefficient grows.
 
-    >>> [round(reversal_coefficient(p, 10), 4) for p in (0, 0.1, 0.5, 1)]
-    [0.0, 0.4621, 0.9866, 0.9999]
+    Examples:
+        >>> [round(reversal_coefficient(p, 10), 4) for p in (0, 0.1, 0.5, 1)]
+        [0.0, 0.4621, 0.9866, 0.9999]
     """
     return math.tanh(gamma * progress / 2)
 
@@ -58,8 +59,9 @@ def discrimination(source_scores: Tensor, target_scores: Tensor, weights: Tensor
     Raises:
         ValueError: the shapes do not fit.
 
-    >>> discrimination(torch.zeros(2), torch.zeros(2)).item() == torch.tensor(2.0).log().item()
-    True
+    Examples:
+        >>> discrimination(torch.zeros(2), torch.zeros(2)).item() == torch.tensor(2.0).log().item()
+        True
     """
     scores = torch.cat([source_scores, target_scores])
     if scores.ndim != 1 or (weights is not None and weights.shape != scores.shape):

@@ -20,9 +20,10 @@ def certainty_weights(probabilities: Tensor) -> Tensor:
     Returns:
         (N,) weights with mean 1, detached.
 
-    >>> one_hot_and_uniform = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
-    >>> certainty_weights(one_hot_and_uniform)  # 2 / 1.75 and 1.5 / 1.75
-    tensor([1.1429, 0.8571])
+    Examples:
+        >>> one_hot_and_uniform = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+        >>> certainty_weights(one_hot_and_uniform)  # 2 / 1.75 and 1.5 / 1.75
+        tensor([1.1429, 0.8571])
     """
     probabilities = probabilities.detach()
     weights = 1 + torch.exp(-torch.special.entr(probabilities).sum(dim=1))

@@ -26,8 +26,9 @@ def class_confusion(logits: Tensor, temperature: float) -> Tensor:
     Raises:
         ValueError: the temperature is not positive, or the logits are not (N, K).
 
-    >>> class_confusion(torch.zeros(3, 4), 2.5).item()
-    0.75
+    Examples:
+        >>> class_confusion(torch.zeros(3, 4), 2.5).item()
+        0.75
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")

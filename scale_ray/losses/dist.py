@@ -40,9 +40,10 @@ def distribution_contrast(
     Raises:
         ValueError: the temperature is not positive, or the shapes do not fit.
 
-    >>> q, mu, s = torch.ones(1, 1), torch.tensor([[1.0], [0.0]]), torch.tensor([[0.5], [0.25]])
-    >>> round(distribution_contrast(q, torch.tensor([0]), mu, s, 0.5).item(), 4)  # log(e^3 + e^0.5) - 2
-    1.0789
+    Examples:
+        >>> q, mu, s = torch.ones(1, 1), torch.tensor([[1.0], [0.0]]), torch.tensor([[0.5], [0.25]])
+        >>> round(distribution_contrast(q, torch.tensor([0]), mu, s, 0.5).item(), 4)  # log(e^3 + e^0.5) - 2
+        1.0789
     """
     _check(features, labels, mean, temperature, seen)
     covariance = covariance.detach().to(features.dtype)
@@ -94,10 +95,11 @@ def bank_contrast(features: Tensor, labels: Tensor, bank: Tensor, filled: Tensor
     Raises:
         ValueError: the temperature is not positive, or the shapes do not fit.
 
-    >>> q, bank = torch.ones(1, 1), torch.tensor([[[1.0], [0.0]], [[0.0], [-1.0]]])
-    >>> held = torch.tensor([[True, False], [True, True]])
-    >>> round(bank_contrast(q, torch.tensor([0]), bank, held, 0.5).item(), 4)  # log(e^2 + (1 + e^-2) / 2) - 2
-    0.074
+    Examples:
+        >>> q, bank = torch.ones(1, 1), torch.tensor([[[1.0], [0.0]], [[0.0], [-1.0]]])
+        >>> held = torch.tensor([[True, False], [True, True]])
+        >>> round(bank_contrast(q, torch.tensor([0]), bank, held, 0.5).item(), 4)  # log(e^2 + (1 + e^-2) / 2) - 2
+        0.074
     """
     _check(features, labels, bank[:, 0], temperature, filled[:, 0])
     if filled.shape != bank.shape[:2]:

@@ -31,9 +31,10 @@ def multi_kernel_mmd(source: Tensor, target: Tensor, multiples: Sequence[float] 
     Raises:
         ValueError: the shapes do not fit, or a sample has fewer than two rows.
 
-    >>> apart = multi_kernel_mmd(torch.zeros(2, 1), torch.ones(2, 1), multiples=[1.0])  # d = 0.5: 2 - 2 exp(-1)
-    >>> round(apart.item(), 4)
-    1.2642
+    Examples:
+        >>> apart = multi_kernel_mmd(torch.zeros(2, 1), torch.ones(2, 1), multiples=[1.0])  # d = 0.5: 2 - 2 exp(-1)
+        >>> round(apart.item(), 4)
+        1.2642
     """
     if source.ndim != 2 or target.ndim != 2 or source.shape[1] != target.shape[1]:
         raise ValueError(

@@ -10,8 +10,9 @@ from scale_ray.losses.term import full_precision
 def prediction_entropy(logits: Tensor) -> Tensor:
     """Shannon entropy in nats of the predictions softmax(logits), for logits (N, K); a scalar, mean over the N rows.
 
-    >>> prediction_entropy(torch.zeros(3, 4)).item() == torch.tensor(4.0).log().item()
-    True
+    Examples:
+        >>> prediction_entropy(torch.zeros(3, 4)).item() == torch.tensor(4.0).log().item()
+        True
     """
     return -(logits.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
@@ -33,9 +34,10 @@ def prompt_divergence(source: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes do not fit.
 
-    >>> one, other = torch.tensor([[[0.0], [0.0]]]), torch.tensor([[[0.0], [3.0]]]).log1p()
-    >>> round(prompt_divergence(one, other).item(), 4)  # 0.2 log(0.2 / 0.5) + 0.8 log(0.8 / 0.5)
-    0.1927
+    Examples:
+        >>> one, other = torch.tensor([[[0.0], [0.0]]]), torch.tensor([[[0.0], [3.0]]]).log1p()
+        >>> round(prompt_divergence(one, other).item(), 4)  # 0.2 log(0.2 / 0.5) + 0.8 log(0.8 / 0.5)
+        0.1927
     """
     if source.ndim != 3 or source.shape != target.shape:
         raise ValueError(
@@ -59,8 +61,9 @@ def mapping_error(mapped: Tensor, tokens: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes do not fit.
 
-    >>> mapping_error(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 3.0]]]))
-    tensor([5.])
+    Examples:
+        >>> mapping_error(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 3.0]]]))
+        tensor([5.])
     """
     if mapped.ndim != 3 or mapped.shape != tokens.shape:
         raise ValueError(

@@ -30,8 +30,9 @@ def prototype_uniformity(mean_feature: Tensor, mean: Tensor, temperature: float,
     Raises:
         ValueError: the temperature is not positive, or the shapes do not fit.
 
-    >>> prototype_uniformity(torch.tensor([1.0, 1.0]), torch.eye(2), 0.1).item() == torch.tensor(2.0).log().item()
-    True
+    Examples:
+        >>> prototype_uniformity(torch.tensor([1.0, 1.0]), torch.eye(2), 0.1).item() == torch.tensor(2.0).log().item()
+        True
     """
     check_classes(mean, temperature, seen)
     if mean_feature.ndim not in (1, 2) or mean_feature.shape[-1] != mean.shape[1]:

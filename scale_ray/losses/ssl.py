@@ -27,9 +27,10 @@ def self_training(student_logits: Tensor, pseudo_labels: Tensor, confidence: Ten
     Raises:
         ValueError: the shapes do not fit.
 
-    >>> logits = torch.zeros(2, 4)
-    >>> round(self_training(logits, torch.tensor([0, 1]), torch.tensor([0.9, 0.5]), 0.8).item(), 4)  # log(4) / 2
-    0.6931
+    Examples:
+        >>> logits = torch.zeros(2, 4)
+        >>> round(self_training(logits, torch.tensor([0, 1]), torch.tensor([0.9, 0.5]), 0.8).item(), 4)  # log(4) / 2
+        0.6931
     """
     _check(student_logits, confidence)
     losses = F.cross_entropy(student_logits, pseudo_labels, reduction="none")
