@@ -28,9 +28,10 @@ class Study(BaseModel):
     Raises:
         ConfigError: a name that cannot be a file's, an unknown field, or a field that two axes set.
 
-    >>> study = Study("try", TrialConfig(), {"seed": [0, 1], "losses": combinations("ce", "ce+ssl")})
-    >>> [f"{config.combination} seed {config.seed}" for config in study.cells()]
-    ['ce seed 0', 'ce+ssl seed 0', 'ce seed 1', 'ce+ssl seed 1']
+    Examples:
+        >>> study = Study("try", TrialConfig(), {"seed": [0, 1], "losses": combinations("ce", "ce+ssl")})
+        >>> [f"{config.combination} seed {config.seed}" for config in study.cells()]
+        ['ce seed 0', 'ce+ssl seed 0', 'ce seed 1', 'ce+ssl seed 1']
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -143,7 +144,7 @@ def combinations(*texts: str) -> list[Change]:
 
 
 def approaches(*texts: str) -> list[Change]:
-    """An axis of methods, each written METHOD[:TERMS][/FIELD=VALUE…][@BACKBONE[=WEIGHTS]].
+    """An axis of methods, each written `METHOD[:TERMS][/FIELD=VALUE…][@BACKBONE[=WEIGHTS]]`.
 
     `scale:ce+ssl`, `scale/losses.contrast=bank`, `cdan/baseline.entropy_conditioning=true`,
     `clip_zero_shot@clip_rn50=openai`. A method without terms trains with ce, and scale with all of its terms.
