@@ -44,7 +44,8 @@ class Study(BaseModel):
         try:
             super().__init__(name=name, base=base, axes=axes)
         except ValidationError as error:
-            raise ConfigError(f"study {name!r}: {describe_problems(error)}") from None
+            problems = describe_problems(error).removeprefix("name: ").removeprefix("axes: ")
+            raise ConfigError(f"study {name!r}: {problems}") from None
 
     @field_validator("axes", mode="before")
     @classmethod

@@ -1,6 +1,5 @@
 """The command as people use it: what it prints, what it leaves, and how it says no."""
 
-import inspect
 import json
 import logging
 import os
@@ -18,10 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from s3_server import S3Server
 
-from scale_ray import __version__, cli
+from scale_ray import Study, __version__, base_config, cli, combinations, main, pairs
 from scale_ray.cell import Cell
 from scale_ray.data.manifest import read_about
 from scale_ray.identity import identity
@@ -380,8 +380,8 @@ def test_dry_run_shows_cells_and_runs_none(images: Path, tmp_path: Path) -> None
         (["--pairs", "Art:Moon"], ["no folder for domain 'Moon'", "it holds: Art, Real World"]),
         (["--seeds", ""], ["--seeds ''", "write how many (3)"]),
         (["--seeds", "one"], ["--seeds 'one'", "write how many (3)"]),
-        (["--seeds", "0"], ["axis 'seed' has no values"]),
-        (["--name", "my study"], ["study name 'my study' names a file", "write letters"]),
+        (["--seeds", "0"], ["--seeds 0: write 1 or more"]),
+        (["--name", "my study"], ["study 'my study': the name is a file's: write only letters"]),
         (["--set", "seed=3"], ["--set seed: the grid decides it", "--seeds"]),
         (["--set", "losses.terms=ce"], ["--set losses.terms: the grid decides it", "--losses"]),
         (["--set", "model.backbone=lenet"], ["--set model.backbone: the grid decides it", "--backbones"]),
@@ -407,17 +407,84 @@ def test_two_spellings_of_a_domain_are_one() -> None:
     refused(outcome, "plans one cell twice (Art>Real_World ce resnet50 seed 0)")
 
 
-def test_an_experiment_is_ablate_with_other_defaults(images: Path, tmp_path: Path) -> None:
-    defaults = {"benchmark": "image_folder", "pairs": "Art:Real World", "losses": "ce", "seeds": "2"}
-    defaults |= {"backbones": "lenet", "weights": "none", "root": str(images), "storage": str(tmp_path), "name": "mine"}
-    outcome = command("--dry-run", "--seeds", "1", program=lambda: cli.experiment(**defaults))
-    assert outcome.status == 0
-    assert "mine: 1 cells, 0 done, 1 to do" in outcome.out
+# A study of one's own
 
 
-def test_an_experiment_refuses_an_option_that_is_not_there() -> None:
+def own_study() -> Study:
+    """batch_norm x threshold x loss combinations, without thresholds where nothing reads them."""
+    base = base_config("image_folder", {"model.backbone": "lenet", "model.weights": "none"}, steps=50)
+    axes = {
+        "seed": [0, 1],
+        "pair": pairs("Art:Real World"),
+        "losses": combinations("ce", "ce+ssl"),
+        "model.batch_norm": ["joint", "domain"],
+        "losses.threshold": [0.7, 0.8],
+    }
+    return Study("mine", base, axes)
+
+
+def script(study: Study, images: Path, store: Path, *arguments: str, **defaults: object) -> Outcome:
+    given = {"root": str(images), "storage": str(store)} | defaults
+    return command("--dry-run", *arguments, program=lambda: main(study, **given))
+
+
+def ids_of(outcome: Outcome) -> list[str]:
+    assert outcome.status == 0, outcome.err
+    return [line.partition("  ")[0] for line in outcome.out.splitlines() if line.endswith("to do")]
+
+
+def test_a_study_of_ones_own_has_the_command_line(images: Path, tmp_path: Path) -> None:
+    everything = script(own_study(), images, tmp_path)
+    assert "mine: 16 cells, 0 done, 16 to do" in everything.out
+    narrowed = script(own_study(), images, tmp_path, "--seeds", "1", "--losses", "ce+ssl", "--name", "less")
+    assert "less: 4 cells, 0 done, 4 to do" in narrowed.out
+    assert set(ids_of(narrowed)) < set(ids_of(everything))
+
+
+def test_the_same_study_by_axis_options(images: Path, tmp_path: Path) -> None:
+    grid = ["--pairs", "Art:Real World", "--losses", "ce,ce+ssl", "--seeds", "2", "--dry-run"]
+    trial = ["--benchmark", "image_folder", "--root", str(images), "--weights", "none", "--backbones", "lenet"]
+    axes = ["--axis", "model.batch_norm=joint,domain", "--axis", "losses.threshold=0.7,0.8"]
+    outcome = command("ablate", *grid, *trial, *axes, "--steps", "50", "--store", str(tmp_path))
+    assert sorted(ids_of(outcome)) == sorted(ids_of(script(own_study(), images, tmp_path)))
+
+
+def test_a_filtered_study_of_ones_own(images: Path, tmp_path: Path) -> None:
+    filtered = own_study().where(lambda config: config.combination != "ce" or config.losses.threshold == 0.8)
+    assert "mine: 12 cells" in script(filtered, images, tmp_path).out
+    outcome = script(filtered, images, tmp_path, "--pairs", "Art:Real World")
+    refused(outcome, "axes 'cell' and 'pair' both set data.source: keep one of them")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--axis", "losses.threshold"], ["--axis 'losses.threshold': write PATH=VALUE,VALUE"]),
+        (["--axis", "losses.thresold=1,2"], ["axis 'losses.thresold'", "did you mean 'losses.threshold'"]),
+        (["--axis", "optim.momentum=0.9,2"], ["optim.momentum: Input should be less than 1"]),
+        (["--axis", "optim.momentum=0.9", "--axis", "optim.momentum=0.8"], ["--axis optim.momentum: given twice"]),
+        (["--axis", "seed=1,2", "--set", "seed=3"], ["--set seed: the grid decides it: use --seeds"]),
+        (["--set", "losses.threshold=0.9"], ["--set losses.threshold: the grid decides it: use --axis losses.thres"]),
+        (["--losses", "ce", "--methods", "dann"], ["--losses, --methods: both set the method"]),
+    ],
+)
+def test_axes_that_cannot_be_are_refused(images: Path, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    refused(script(own_study(), images, tmp_path, *arguments), *words)
+
+
+def test_another_benchmark_brings_its_own_pairs_and_backbones(tmp_path: Path) -> None:
+    base = base_config("office_home")
+    axes = {"pair": pairs("Art:Clipart"), "model.backbone": ["resnet50"], "losses": combinations("ce+ssl")}
+    study = Study("grid-office_home", base, axes)
+    outcome = command("--dry-run", "--benchmark", "digits", program=lambda: main(study, storage=str(tmp_path)))
+    assert outcome.status == 0, outcome.err
+    assert "grid-digits: 4 cells" in outcome.out
+    assert "mnist>mnistm ce+ssl lenet seed 0" in outcome.out
+
+
+def test_a_default_for_an_option_that_is_not_there_is_refused() -> None:
     with pytest.raises(TypeError, match="benchmrk"):
-        cli.experiment(benchmrk="digits")
+        main(own_study(), benchmrk="digits")
 
 
 # compare
@@ -493,16 +560,19 @@ def test_a_setting_of_the_baselines_goes_to_those_that_read_it(images: Path, tmp
         (["--methods", "dann:ce+ssl"], ["method 'dann' trains with ce alone"]),
         (["--methods", "dann@lenett"], ["unknown model.backbone 'lenett'"]),
         (["--methods", "dann@lenet=weights.pth"], ["no file 'weights.pth'"]),
-        (["--methods", "scale/losses.contrast"], ["--methods 'losses.contrast': write PATH=VALUE"]),
+        (
+            ["--methods", "scale/losses.contrast"],
+            ["--methods: method 'scale/losses.contrast'", "sets nothing: write FIELD=VALUE"],
+        ),
         (["--methods", "scale/losses.contrst=bank"], ["unknown field 'losses.contrst'", "'losses.contrast'"]),
         (["--methods", "scale/losses.contrast=banks"], ["losses.contrast: Input should be", "'banks'"]),
         (
             ["--methods", "scale/losses.threshold=0.9"],
-            ["losses.threshold makes no variant of a method", "losses.contrast", "with --set"],
+            ["losses.threshold is no variant of a method", "losses.contrast", "with --set"],
         ),
         (
             ["--methods", "dann/baseline.entropy_conditioning=true"],
-            ["method 'dann' does not read baseline.entropy_conditioning"],
+            ["baseline.entropy_conditioning is True, which method 'dann' does not read (cdan do)"],
         ),
         (
             ["--methods", "scale:ce+ssl/losses.contrast=bank"],
@@ -510,7 +580,7 @@ def test_a_setting_of_the_baselines_goes_to_those_that_read_it(images: Path, tmp
         ),
         (["--methods", "scale,scale/losses.contrast=dist"], ["plans one cell twice"]),
         (["--methods", "dann,dann"], ["plans one cell twice (Art>Real World dann lenet seed 0)"]),
-        (["--methods", ""], ["axis 'approach' has no values"]),
+        (["--methods", ""], ["axis 'method' has no values"]),
         (["--set", "method=dann"], ["--set method: the grid decides it", "--methods"]),
         (["--set", "seed=1"], ["--set seed: the grid decides it", "--seeds"]),
     ],
@@ -571,9 +641,9 @@ def test_many_fields_at_once_warn(images: Path) -> None:
         (["--early-stop", "asah"], ["unknown early stop 'asah'"]),
         (["--early-stop", "asha"], ["no point of the curve", "lower evaluate_every"]),
         (["--space", "losses.threshold=float:0.5"], ["--space", "float:LOW:HIGH"]),
-        (["--name", "my search"], ["--name 'my search' names a folder"]),
-        (["--seeds", "0"], ["no repeat"]),
-        (["--seeds", "1,1"], ["given twice"]),
+        (["--name", "my search"], ["study 'my search': the name is a file's"]),
+        (["--seeds", "0"], ["--seeds 0: write 1 or more"]),
+        (["--seeds", "1,1"], ["plans one cell twice", "give each once"]),
         (["--space", "losses.threshold=0.7|0.8", "--trials", "3"], ["the space has 2 settings"]),
     ],
 )
@@ -829,23 +899,15 @@ def test_version() -> None:
     assert command("--version") == (0, f"scale-ray {__version__}\n", "")
 
 
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("train", cli.train.train),
-        ("ablate", cli.ablate.ablate),
-        ("compare", cli.compare.compare),
-        ("tune", cli.tune.tune),
-    ],
-    ids=["train", "ablate", "compare", "tune"],
-)
-def test_help_names_every_option(name: str, function: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["train", "ablate", "compare", "tune"])
+def test_help_names_every_option(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     outcome = command(name, "--help")
     assert outcome.status == 0
     options = {line.split()[1] for line in outcome.out.splitlines() if line.startswith("│ --")}
     assert options >= {"--help", "--set", "--root", "--keep-model"}
-    assert len(options) == len(inspect.signature(function).parameters) + 1
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    assert len(options) == len(commands[name].params) + 1
 
 
 def test_brackets_and_colons_in_a_path_are_printed_as_they_are(tmp_path: Path) -> None:
@@ -854,14 +916,28 @@ def test_brackets_and_colons_in_a_path_are_printed_as_they_are(tmp_path: Path) -
     assert command("status", store).out == f"{store}: no study, 0 records\n"
 
 
-def test_an_error_that_is_no_users_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("raised", [RuntimeError, ValueError, KeyError])
+def test_a_fault_of_the_program_keeps_its_traceback_and_says_so(
+    raised: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> None:
-        raise RuntimeError("not a user's")
+        raise raised("not a user's")
 
     monkeypatch.setattr(Store, "plans", broken)
     monkeypatch.setattr(sys, "argv", ["scale-ray", "status", "/"])
-    with pytest.raises(RuntimeError, match="not a user's"):
+    with pytest.raises(raised, match="not a user's") as error:
         cli.main()
+    (note,) = error.value.__notes__
+    assert note.startswith(f"This is a fault of scale-ray {__version__}, not of your input. Please report")
+
+
+def test_a_fault_of_the_program_ends_a_process_with_status_1() -> None:
+    code = "from scale_ray.store import Store; Store.plans = None; import sys; from scale_ray import cli; "
+    code += "sys.argv = ['scale-ray', 'status', '/']; cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert "TypeError: 'NoneType' object is not callable\nThis is a fault of scale-ray" in done.stderr
 
 
 def test_a_config_file_cannot_set_what_the_grid_decides(images: Path, tmp_path: Path) -> None:
@@ -875,4 +951,4 @@ def test_a_config_file_cannot_set_what_the_grid_decides(images: Path, tmp_path: 
 def test_keep_model_needs_a_store() -> None:
     outcome = command("train", "--keep-model")
     assert outcome.status == 2
-    assert "--keep-model needs a place: add --store" in outcome.err
+    assert "--keep-model needs a store to keep the model in: add --store FOLDER" in outcome.err
