@@ -5,10 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
+import pytest
 from tiny_trial import TINY
 
+from scale_ray.cli import main
 from scale_ray.store import Store
 
 # Seconds after which a command, or the wait for something in it, is given up. It ends a test that hangs and is no
@@ -40,6 +44,17 @@ def command(root: Path, store: Path | str, *more: str, address: str | None = "lo
 
 def run(root: Path, store: Path | str, *more: str) -> subprocess.CompletedProcess[str]:
     return finish(command(root, store, *more))
+
+
+def run_here(line: list[str]) -> str:
+    """What a command line prints that needs no process of its own, because it starts no Ray. It must succeed."""
+    printed = StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr(sys, "argv", line[2:])  # without `python -m`
+        with pytest.raises(SystemExit) as exit_:
+            main()
+    assert not exit_.value.code, printed.getvalue()
+    return printed.getvalue()
 
 
 SPACE = ("losses.threshold=0.3|0.4|0.5", "losses.temperature=float:0.03:1:log")

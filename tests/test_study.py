@@ -1,34 +1,14 @@
-"""Studies: which cells they plan, in which order, and what these will cost."""
+"""Studies: which cells they plan, and in which order."""
 
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from scale_ray.config import ConfigError, TrialConfig
-from scale_ray.identity import identity
-from scale_ray.records import Provenance, Record, Result
-from scale_ray.study import Study, ablation, cost_key, describe, estimate_seconds, seconds_per_step
+from scale_ray.study import Study, approaches, combinations, describe, pairs
 
 BASE = TrialConfig().replace({"model.backbone": "lenet", "optim.steps": 100, "optim.warmup_steps": 10})
-
-
-def record(seconds: float, steps: int, **changes: Any) -> Record:
-    """A finished record of `steps` steps in `seconds`."""
-    config = BASE.replace({"optim.steps": steps, **changes})
-    result = Result(
-        target_accuracy=50.0, teacher_accuracy=None, source_val_accuracy=50.0, steps=steps, curve=[], skipped={}
-    )
-    origin = Provenance(
-        started="2026-03-01T00:00:00+00:00",
-        wall_seconds=seconds,
-        host="laptop",
-        device="cpu",
-        threads=1,
-        git_commit=None,
-        git_dirty=None,
-        versions={},
-    )
-    return Record(id=identity(config, {}), status="done", config=config, inputs={}, result=result, provenance=origin)
 
 
 # Cells
@@ -41,8 +21,8 @@ def test_the_first_axis_varies_slowest() -> None:
 
 
 def test_an_axis_of_mappings_sets_several_fields() -> None:
-    pairs = [{"data.source": "Art", "data.target": "Product"}, {"data.source": "Product", "data.target": "Art"}]
-    cells = Study("s", BASE, {"pair": pairs, "seed": [0, 1]}).cells()
+    both = [{"data.source": "Art", "data.target": "Product"}, {"data.source": "Product", "data.target": "Art"}]
+    cells = Study("s", BASE, {"pair": both, "seed": [0, 1]}).cells()
     assert [(cell.pair, cell.seed) for cell in cells] == [
         ("Art>Product", 0),
         ("Art>Product", 1),
@@ -66,7 +46,10 @@ def test_no_axes_are_one_cell() -> None:
         ({"seed": []}, "axis 'seed' has no values"),
         ({"seed": [0, 1, 0]}, r"plans one cell twice \(Art>Clipart ce\+ssl\+dist\+reg lenet seed 0\)"),
         ({"losses.terms": ["ce+ssl", "ssl+ce"]}, r"plans one cell twice \(Art>Clipart ce\+ssl lenet seed 0\)"),
-        ({"losses.temprature": [0.1]}, "did you mean 'losses.temperature'"),
+        ({"losses.temprature": [0.1]}, "axis 'losses.temprature': .+ did you mean 'losses.temperature'"),
+        ({"pair": [("Art", "Product")]}, "axis 'pair': 'pair' is no config field: .+ give dicts of dotted paths"),
+        ({"pair": [{"data.sorce": "Art"}]}, "axis 'pair': 'data.sorce' is no config field: did you mean 'data.source'"),
+        ({"seed": [0], "both": [{"seed": 1}]}, "axes 'seed' and 'both' both set seed: keep one of them"),
         ({"losses.temperature": [0.1, 0]}, "losses.temperature: Input should be greater than 0"),
     ],
 )
@@ -77,20 +60,18 @@ def test_axes_that_make_no_grid_are_refused(axes: dict[str, list[Any]], words: s
 
 @pytest.mark.parametrize("name", ["", "a b", "../other", "a/b", "a\n"])
 def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="write letters, digits"):
+    with pytest.raises(ConfigError, match="write only letters, digits"):
         Study(name, BASE, {})
 
 
 def test_the_ablation_maps_ce_to_source_only_and_puts_seeds_first() -> None:
-    study = ablation(
-        "a",
-        BASE,
-        pairs=[("Art", "Product"), ("Product", "Art")],
-        combinations=["ce", "ce+ssl"],
-        backbones=["lenet", "resnet18"],
-        seeds=[3, 4],
-    )
-    cells = study.cells()
+    axes = {
+        "seed": [3, 4],
+        "pair": pairs("Art:Product", "Product>Art"),
+        "model.backbone": ["lenet", "resnet18"],
+        "losses": combinations("ce", "ce+ssl"),
+    }
+    cells = Study("a", BASE, axes).cells()
     assert len(cells) == 16
     assert [cell.seed for cell in cells] == [3] * 8 + [4] * 8
     assert {(cell.method, cell.combination) for cell in cells} == {("source_only", "ce"), ("scale", "ce+ssl")}
@@ -103,42 +84,52 @@ def test_the_ablation_maps_ce_to_source_only_and_puts_seeds_first() -> None:
     ]
 
 
-# Cost
+def test_a_study_is_plain_data() -> None:
+    axes = {"seed": range(2), "losses": combinations("ce", "ce+0.5*ssl"), "views.crop_scale": [(0.5, 1.0), (0.8, 1.0)]}
+    study = Study("plain", BASE, axes)
+    again = Study.model_validate_json(study.model_dump_json())
+    assert again.cells() == study.cells()
+    assert len(study.cells()) == 8
+    with pytest.raises(ValidationError, match="is no config field"):
+        Study.model_validate_json(study.model_dump_json().replace("views.crop_scale", "losses.temprature"))
 
-LENET = "lenet 224 px x 32"
 
-
-def test_seconds_per_step_is_the_mean_over_all_steps() -> None:
-    failed = record(1000, 10).model_copy(update={"status": "failed", "result": None})
-    records = [
-        record(10, 100),
-        record(80, 200, seed=1),
-        record(3, 30, **{"losses.terms": "ce", "method": "source_only"}),
-        failed,
+def test_a_filter_keeps_cells_in_their_order() -> None:
+    axes = {"seed": [0, 1], "model.batch_norm": ["joint", "domain"], "losses.threshold": [0.7, 0.8]}
+    study = Study("filtered", BASE, axes)
+    kept = study.where(lambda config: config.model.batch_norm == "joint" or config.losses.threshold == 0.7)
+    assert kept.cells() == [
+        config for config in study.cells() if config.model.batch_norm == "joint" or config.losses.threshold == 0.7
     ]
-    unmoved = record(5, 20, **{"losses.terms": "ce", "method": "clip_zero_shot"})
-    assert unmoved.result is not None
-    no_step = unmoved.result.model_copy(update={"steps": 0})
-    records.append(unmoved.model_copy(update={"result": no_step}))  # what took no step has no cost of one
-    # (10 + 80) / (100 + 200), not the mean of 0.1 and 0.4.
-    assert seconds_per_step(records) == {("ce+ssl+dist+reg", LENET): 0.3, ("ce", LENET): 0.1}
-    assert seconds_per_step([]) == {}
+    assert len(kept.cells()) == 6
+    assert list(kept.axes) == ["cell"]
+    with pytest.raises(ConfigError, match="the filter keeps no cell"):
+        study.where(lambda config: False)
 
 
-def test_estimate_of_known_and_unknown_combinations() -> None:
-    measured = {("ce", LENET): 0.1, ("ce+ssl", LENET): 0.25, ("ce", "resnet18 224 px x 32"): 9.0}
-    work = [
-        (BASE.replace({"losses.terms": "ce"}), 100),  # x 0.1
-        (BASE.replace({"losses.terms": "ce+ssl"}), 200),  # x 0.25
-        (BASE.replace({"losses.terms": "ce+dist"}), 100),  # never measured: x the dearest of lenet's
-    ]
-    assert estimate_seconds(work, measured) == pytest.approx(10 + 50 + 25)
-    assert estimate_seconds([], {}) == 0
-    assert estimate_seconds([(BASE.replace({"model.backbone": "clip_rn50"}), 0), *work[:1]], measured) == 10
-    assert estimate_seconds([(BASE.replace({"model.backbone": "resnet50"}), 1)], measured) is None
+def test_other_values_of_an_axis_keep_its_position() -> None:
+    study = Study("s", BASE, {"seed": [0, 1], "losses.threshold": [0.7, 0.8]})
+    changed = study.with_axes({"seed": [5], "losses.temperature": [0.1, 0.2]})
+    assert list(changed.axes) == ["seed", "losses.threshold", "losses.temperature"]
+    assert [config.seed for config in changed.cells()] == [5] * 4
 
 
-def test_cost_key_tells_combination_backbone_and_sizes_apart() -> None:
-    assert cost_key(BASE) == ("ce+ssl+dist+reg", LENET)
-    assert cost_key(BASE.replace({"optim.batch_size": 64})) != cost_key(BASE)
-    assert cost_key(BASE.replace({"seed": 9, "losses.threshold": 0.5})) == cost_key(BASE)
+def test_approaches_set_method_terms_variant_and_network() -> None:
+    found = approaches("scale", "dann", "scale:ce+ssl", "cdan/baseline.entropy_conditioning=true@clip_rn50=openai")
+    configs = Study("s", BASE, {"method": found}).cells()
+    assert [config.approach for config in configs] == ["ce+ssl+dist+reg", "dann", "ce+ssl", "cdan+E"]
+    assert (configs[3].model.backbone, configs[3].model.weights) == ("clip_rn50", "openai")
+    assert configs[3].baseline.entropy_conditioning is True
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("scale/losses.contrast", "'losses.contrast' sets nothing: write FIELD=VALUE"),
+        ("scale/losses.threshold=0.9", "losses.threshold is no variant of a method: .+ with --set"),
+        ("scale:ce+ssl/losses.contrast=bank", "a setting of loss term 'dist', and ce[+]ssl is trained"),
+    ],
+)
+def test_approaches_that_cannot_be_are_refused(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        approaches(text)

@@ -18,7 +18,8 @@ from jsonschema import ValidationError
 from moto import mock_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from scale_ray.cli.ablate import ablate
+from scale_ray.cli import presets
+from scale_ray.cli.study import study_command
 
 REPOSITORY = Path(__file__).parents[2]
 CLOUDS = ["gpu.yaml", "gcp.yaml"]
@@ -243,7 +244,7 @@ def test_kuberay_starts_a_script_of_the_image_with_options_that_exist() -> None:
     (folder,) = (words[0] for name, words in instructions() if name == "WORKDIR" and words != ["/opt/scale_ray"])
     assert (REPOSITORY / Path(script).relative_to(folder)).is_file()
     app = typer.Typer()
-    app.command()(ablate)
+    app.command()(study_command(presets.ablation, presets.ABLATE))
     chosen = typer.main.get_command(app).make_context(script, options).params
     assert str(chosen["storage"]).startswith("s3:/")
 

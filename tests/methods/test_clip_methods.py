@@ -11,15 +11,13 @@ from tiny_clip import TINY_TRANSFORMER
 from tiny_steps import build, source_batch, target_batch
 from torch import Tensor
 
-from scale_ray.cell import Cell
 from scale_ray.config import ConfigError, Execution, TrialConfig
-from scale_ray.identity import identity
 from scale_ray.methods import Method
 from scale_ray.models.clip import CLIP_BACKBONES
 from scale_ray.store import Store
 from scale_ray.training.checkpoint import from_bytes
 from scale_ray.training.loop import Point, Progress
-from scale_ray.training.resolve import check_trial, open_data, trial_inputs
+from scale_ray.training.resolve import check_trial, open_data, resolve
 from scale_ray.training.setup import configure_torch
 from scale_ray.training.stages import alone, stage_tree
 from scale_ray.training.trial import Training, run_stage, run_trial
@@ -107,7 +105,7 @@ def test_zero_shot_measures_the_targets_of_a_source_at_once(
     cells = []
     for target in ("inverted", "dark"):
         config = clip_config.replace({"method": "clip_zero_shot", "data.target": target})
-        cells.append(Cell(id=identity(config, trial_inputs(config, tiny_root)), config=config))
+        cells.append(resolve(config, tiny_root))
     (stage,) = stage_tree(cells, tiny_root)
     assert stage.steps == alone(cells[0]).steps == 0
     shared = run_stage(stage, execution, None)

@@ -16,7 +16,8 @@ from scale_ray.methods import METHODS, Passes
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.training.checkpoint import from_bytes, to_bytes
 from scale_ray.training.features import open_inputs
-from scale_ray.training.resolve import check_trial, open_data
+from scale_ray.training.resolve import check_trial, open_data, resolve
+from scale_ray.training.stages import alone
 from scale_ray.training.trial import Training
 
 CPU = torch.device("cpu")
@@ -248,7 +249,7 @@ def test_every_method_on_images_trains_on_a_frozen_encoders_features(
     """Beats chance, resumes bit for bit, and its gradient reaches the bottleneck through both heads."""
     config = of_method(frozen_config, name).replace({"optim.steps": 80, "evaluate_every": 40})
     check_trial(config)
-    source, targets = open_inputs(config, ["inverted"], Execution(root=tiny_root, device="cpu"), None)
+    source, targets = open_inputs(alone(resolve(config, tiny_root)), Execution(root=tiny_root, device="cpu"), None)
     whole, first, second = (Training(config, source, targets, CPU) for _ in range(3))
     expected = whole.run()
     half = first.run(last=40)

@@ -3,13 +3,13 @@
 from itertools import permutations
 
 import pytest
+from grids import comparison
 from tiny_clip import train_on_digits
 
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.report import grids, load
 from scale_ray.store import Store
-from scale_ray.study import comparison
 from scale_ray.sweep.plan import plan_study
 from scale_ray.training.trial import run_stage
 
@@ -23,13 +23,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     train_on_digits(folder / "tiny.pth")
     changes = {"data.benchmark": "digits", "data.source": "mnist", "data.target": "mnistm", **DIGITS.defaults}
     on_clip = {"losses.terms": "ce", "model.backbone": "clip_tiny", "model.weights": str(folder / "tiny.pth")}
-    study = comparison(
-        "zero-shot",
-        TrialConfig().replace(changes | on_clip),
-        pairs=list(permutations(DIGITS.domains, 2)),
-        approaches=[{"method": "clip_zero_shot"}],
-        seeds=[0],
-    )
+    base = TrialConfig().replace(changes | on_clip)
+    study = comparison(base, list(permutations(DIGITS.domains, 2)), [{"method": "clip_zero_shot"}])
     made = Store(folder / "store", create=True)
     plan = plan_study(study, made, None)
     assert (len(plan.todo), len(plan.stages), plan.steps_to_do) == (12, 4, 0)  # a source's targets at once

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from scale_ray.cli.compare import METHODS as COMPARED
 from studies import SETTINGS, finish
 
 from scale_ray.methods import METHODS
@@ -20,12 +19,13 @@ SHORT = {"model.batch_norm": "frozen", "optim.learning_rate": 1e-4, "optim.steps
 
 # A comparison's default names no method on CLIP; a small random one is enough here.
 ON_CLIP = [f"{name}@clip_tiny=none" for name, method in METHODS.items() if issubclass(method, ClipMethod)]
+COMPARED = [name for name, method in METHODS.items() if not issubclass(method, ClipMethod)]
 
 
 def compare(root: Path, store: Path, *more: str) -> subprocess.CompletedProcess[str]:
     short = [text for path, value in SHORT.items() for text in ("--set", f"{path}={value}")]
     arguments = ["--benchmark", "image_folder", "--root", str(root), "--pairs", "plain:inverted", "--seeds", "1"]
-    arguments += ["--methods", ",".join([COMPARED, *ON_CLIP])]
+    arguments += ["--methods", ",".join([*COMPARED, *ON_CLIP])]
     arguments += ["--address", "local", "--store", str(store), *SETTINGS, *short, *more]
     return finish([sys.executable, "-m", "scale_ray.cli", "compare", *arguments])
 

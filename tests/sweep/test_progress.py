@@ -3,7 +3,6 @@
 import io
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -13,6 +12,7 @@ from scale_ray.config import TrialConfig
 from scale_ray.sweep.progress import StudyProgress, duration
 from scale_ray.training.stages import Stage, alone
 
+INPUTS = {"source": "a", "target": "b"}
 CONFIG = TrialConfig().replace({"optim.steps": 100, "optim.warmup_steps": 10, "evaluate_every": 20})
 
 
@@ -25,12 +25,8 @@ def test_duration(seconds: float, text: str) -> None:
 
 def progress(*configs: TrialConfig) -> tuple[StudyProgress, list[Stage], io.StringIO]:
     out = io.StringIO()
-    stages = [alone(Cell(id=str(config.seed), config=config)) for config in configs]
-    return StudyProgress({stage.key: stage for stage in stages}, 1, Console(file=out, width=200)), stages, out
-
-
-def trial(stage: Stage) -> SimpleNamespace:
-    return SimpleNamespace(config={"stage": stage.key})
+    stages = [alone(Cell(id=str(config.seed), config=config, inputs=INPUTS)) for config in configs]
+    return StudyProgress(stages, 1, Console(file=out, width=200)), stages, out
 
 
 def result(step: int) -> dict[str, float]:
@@ -40,12 +36,12 @@ def result(step: int) -> dict[str, float]:
 def test_lines_count_done_running_and_failed() -> None:
     shown, (first, second), out = progress(CONFIG, CONFIG.replace({"seed": 1}))
     for stage in (first, second):
-        shown.on_trial_start(0, [], trial(stage))
-        shown.on_trial_result(0, [], trial(stage), {"step": 0})
-    shown.on_trial_result(0, [], trial(first), result(20))
+        shown.begun(stage)
+        shown.reported(stage, {"step": 0})
+    shown.reported(first, result(20))
     shown.failed(second, again=True)
     shown.failed(second, again=False)
-    shown.on_trial_result(0, [], trial(first), result(100))
+    shown.reported(first, result(100))
     shown.ended(first)
     lines = out.getvalue().splitlines()
     assert "seed 0: step 20 of 100, target 50.0 %, source_val 60.0 %" in lines[0]
@@ -56,9 +52,9 @@ def test_lines_count_done_running_and_failed() -> None:
 
 def test_a_stage_without_a_step_shows_what_it_measured() -> None:
     shown, (stage,), out = progress(CONFIG.replace({"method": "clip_zero_shot", "losses.terms": "ce"}))
-    shown.on_trial_start(0, [], trial(stage))
-    shown.on_trial_result(0, [], trial(stage), {"step": 0})
-    shown.on_trial_result(0, [], trial(stage), result(0))
+    shown.begun(stage)
+    shown.reported(stage, {"step": 0})
+    shown.reported(stage, result(0))
     shown.ended(stage)
     (line,) = out.getvalue().splitlines()
     assert "clip_zero_shot resnet50 seed 0: done, target 50.0 %, source_val 60.0 % [2 of 2 done" in line
@@ -66,7 +62,7 @@ def test_a_stage_without_a_step_shows_what_it_measured() -> None:
 
 def test_a_shared_stage_counts_every_cell_that_ends_or_waits() -> None:
     shown, (stage,), out = progress(CONFIG)
-    cells = tuple(Cell(id=f"{number}", config=CONFIG) for number in range(3))
+    cells = tuple(Cell(id=f"{number}", config=CONFIG, inputs=INPUTS) for number in range(3))
     trunk = replace(stage, last=11, ends=(), waiting=cells)
     shown.ended(replace(stage, ends=cells, waiting=cells))
     shown.failed(trunk, again=False)
@@ -78,8 +74,8 @@ def test_a_shared_stage_counts_every_cell_that_ends_or_waits() -> None:
 def test_time_left_counts_only_what_this_session_worked(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, (stage,), _ = progress(CONFIG)
     began = shown._began
-    shown.on_trial_start(0, [], trial(stage))
+    shown.begun(stage)
     assert shown._seconds_left() is None
-    shown.on_trial_result(0, [], trial(stage), result(80))  # from its checkpoint after step 60 at the earliest
+    shown.reported(stage, result(80))  # from its checkpoint after step 60 at the earliest
     monkeypatch.setattr(time, "monotonic", lambda: began + 10)
     assert shown._seconds_left() == pytest.approx(10)  # 20 steps took 10 s, 20 are left

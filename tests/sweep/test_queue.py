@@ -6,17 +6,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from scale_ray.sweep.search import METRIC, StageSearch
 
 from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
 from scale_ray.records import Failure, Provenance, Record, Result
 from scale_ray.store import Store
 from scale_ray.store.leases import Driver
+from scale_ray.sweep.fixed import METRIC, FixedStages
 from scale_ray.sweep.queue import _LOOK_AGAIN, ATTEMPTS, StageQueue
 from scale_ray.training.stages import Stage, alone
 
 CONFIG = TrialConfig()
+INPUTS = {"source": "a", "target": "b"}
+DIGESTS = {"Art": "a", "Clipart": "b"}
 FACTS = Provenance(
     started="", wall_seconds=1, host="", device="", threads=1, git_commit=None, git_dirty=None, versions={}
 )
@@ -24,7 +26,7 @@ RESULT = Result(target_accuracy=1, teacher_accuracy=None, source_val_accuracy=1,
 
 
 def cell(name: str) -> Cell:
-    return Cell(id=name, config=CONFIG)
+    return Cell(id=name, config=CONFIG, inputs=INPUTS)
 
 
 def done(store: Store, name: str) -> None:
@@ -39,8 +41,8 @@ def failure(store: Store, name: str, message: str = "") -> None:
 def family(*names: str) -> list[Stage]:
     """A shared beginning and the cells that go on from it."""
     cells = tuple(map(cell, names))
-    trunk = Stage("trunk", CONFIG, 0, 5, None, ("Clipart",), (), cells)
-    return [trunk, *(Stage(each.id, CONFIG, 5, 20, "trunk", ("Clipart",), (each,), (each,)) for each in cells)]
+    trunk = Stage("trunk", CONFIG, 0, 5, None, DIGESTS, (), cells)
+    return [trunk, *(Stage(each.id, CONFIG, 5, 20, "trunk", DIGESTS, (each,), (each,)) for each in cells)]
 
 
 @pytest.fixture
@@ -175,7 +177,7 @@ def test_cells_of_one_training_are_left_to_whoever_has_one_of_them(
     """Another study may plan one of three targets only: its stage has another key, its cell has not."""
     monkeypatch.setattr("scale_ray.sweep.queue._LOOK_AGAIN", 0.0)
     cells = (cell("x"), cell("y"), cell("z"))
-    three = Stage("three", CONFIG, 0, 20, None, ("Clipart",), cells, cells)
+    three = Stage("three", CONFIG, 0, 20, None, DIGESTS, cells, cells)
     with another(store) as second:
         theirs = StageQueue([alone(cell("y"))], store, second)
         assert keys(theirs) == ["y"]
@@ -190,28 +192,22 @@ def test_cells_of_one_training_are_left_to_whoever_has_one_of_them(
 
 
 def test_optuna_is_told_of_every_stage_once(store: Store, driver: Driver) -> None:
-    names = [f"{number}" for number in range(12)]
-    queue = StageQueue([alone(cell(name)) for name in names], store, driver)
-    search = StageSearch(queue, places=lambda: 3)
+    stages = [alone(cell(f"{number}")) for number in range(12)]
+    source = FixedStages(stages, StageQueue(stages, store, driver))
     handed_out = []
-    for number in range(4):
-        trials = [f"{number}-{place}" for place in range(4)]
-        suggestions = [search.suggest(trial) for trial in trials]
-        assert suggestions[3] is None  # three places
-        for trial, suggestion in zip(trials[:3], suggestions[:3], strict=True):
-            assert isinstance(suggestion, dict)
-            handed_out.append(suggestion["stage"])
-            if int(suggestion["stage"]) % 5:
-                search.on_trial_complete(trial, {METRIC: 50.0})
-                queue.finished(suggestion["stage"])
-            else:
-                failure(store, suggestion["stage"])
-                search.on_trial_complete(trial, error=True)
-                queue.failed(suggestion["stage"])
-    assert handed_out == names
-    assert search.suggest("after") == StageSearch.FINISHED
-    assert [trial.state.name for trial in search._study.trials].count("FAIL") == 3
-    assert [trial.params["stage"] for trial in search._study.trials] == list(range(12))
+    while (stage := source.next()) is not None:
+        assert source.assignment(stage) == {"stage": stage.key}
+        handed_out.append(stage.key)
+        if int(stage.key) % 5:
+            source.ended(source.queue.finished(stage.key), {METRIC: 50.0})
+        else:
+            failure(store, stage.key)
+            source.ended(source.queue.failed(stage.key)[0], None)
+    assert source.over
+    assert handed_out == [stage.key for stage in stages]
+    trials = source._optuna_study.trials
+    assert [trial.state.name for trial in trials].count("FAIL") == 3
+    assert [trial.params["stage"] for trial in trials] == list(range(12))
 
 
 def test_the_metric_is_label_free() -> None:
@@ -242,7 +238,7 @@ def test_stages_that_come_later_join_the_parent_that_runs(store: Store, driver: 
 def test_a_parent_that_failed_leaves_those_that_came_later_to_themselves(store: Store, driver: Driver) -> None:
     """Its failure is in the records of the cells that it was begun for, and of no others."""
     trunk, a, b = family("a", "b")
-    first = Stage("trunk", CONFIG, 0, 5, None, ("Clipart",), (), a.waiting)
+    first = Stage("trunk", CONFIG, 0, 5, None, DIGESTS, (), a.waiting)
     queue = StageQueue([], store, driver)
     queue.add([first, a])
     queue.next()

@@ -10,50 +10,94 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from s3_server import S3Server
-from studies import LIMIT, SETTINGS, STEPS, command, descendants, finish, results, run, wait_for_end, wait_until
+from studies import (
+    COMBINATIONS,
+    LIMIT,
+    SETTINGS,
+    STEPS,
+    command,
+    descendants,
+    results,
+    run,
+    run_here,
+    wait_for_end,
+    wait_until,
+)
 
 from scale_ray.config import Execution
 from scale_ray.report import load
 from scale_ray.store import Store
 from scale_ray.training.trial import run_trial
 
+DIVERGES = "ce+1e30*ssl"  # its weight is absurd
+
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A finished study of four cells, and what it printed."""
-    store = tmp_path_factory.mktemp("undisturbed")
-    finished = run(tiny_root, store)
-    assert finished.returncode == 0, finished.stderr
+def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A study of six cells, two of which fail: its store, and what it printed."""
+    store = tmp_path_factory.mktemp("study")
+    finished = run(tiny_root, store, "--losses", f"{COMBINATIONS},{DIVERGES}")
+    assert finished.returncode == 1, finished.stderr
     return store, finished.stdout
 
 
-def test_every_cell_leaves_one_record_and_the_run_ends_with_grid_and_page(undisturbed: tuple[Path, str]) -> None:
-    store, printed = undisturbed
+@pytest.fixture(scope="module")
+def undisturbed(study: tuple[Path, str], tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the four cells that were done, and the report of a study of these four."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    shutil.copytree(study[0], store)
+    for record in Store(store).records():
+        if record.status == "failed":
+            Path(Store(store).record_location(record.id)).unlink()
+    run_here(command(tiny_root, store))
+    return store
+
+
+def test_every_cell_leaves_one_record_and_the_run_ends_with_grid_and_page(study: tuple[Path, str]) -> None:
+    store, printed = study
     frame = load(store)
-    assert len(frame) == 4
-    assert set(frame["status"]) == {"done"}
-    assert frame.groupby("losses").size().to_dict() == {"ce": 2, "ce+ssl+dist+reg": 2}
-    assert set(frame[frame["losses"] == "ce"]["method"]) == {"source_only"}
-    assert "[4 of 4 done, 0 running, 0 failed]" in printed
+    assert len(frame) == 6
+    done = frame[frame["status"] == "done"]
+    assert done.groupby("losses").size().to_dict() == {"ce": 2, "ce+ssl+dist+reg": 2}
+    assert set(done[done["losses"] == "ce"]["method"]) == {"source_only"}
+    assert "[4 of 6 done, 0 running, 2 failed]" in printed
     assert "scale (ce+ssl+dist+reg)" in printed
     assert str(store / "report" / "report.html") in printed
-    assert not list((store / "checkpoints").iterdir())
+    assert not list((store / "stages").iterdir())
 
 
-def test_a_finished_study_is_not_run_again(undisturbed: tuple[Path, str], tiny_root: Path) -> None:
-    store, _ = undisturbed
-    before = {path: path.stat().st_mtime_ns for path in (store / "records").iterdir()}
-    again = run(tiny_root, store)
-    assert again.returncode == 0
-    assert "4 cells, 4 done, 0 to do" in again.stdout
-    assert {path: path.stat().st_mtime_ns for path in (store / "records").iterdir()} == before
+def test_a_crashing_cell_leaves_a_hole_and_a_reason(study: tuple[Path, str]) -> None:
+    """One combination diverges; the others go on."""
+    store, _ = study
+    frame = load(store).groupby("losses")
+    assert frame["status"].unique().map(list).to_dict() == {
+        "ce": ["done"],
+        "ce+ssl+dist+reg": ["done"],
+        DIVERGES: ["failed"],
+    }
+    crashed = frame.get_group(DIVERGES)
+    assert frame["target_accuracy"].count().to_dict() == {"ce": 2, "ce+ssl+dist+reg": 2, DIVERGES: 0}
+    assert crashed["error"].str.contains("TrainingDiverged: loss").all()
+    table = (store / "report" / "losses_by_backbone.md").read_text()
+    row = next(line for line in table.splitlines() if "1e30" in line)
+    assert "failed" in row
+    page = (store / "report" / "report.html").read_text()
+    assert "TrainingDiverged" in page
+    assert "lower optim.learning_rate" in page
 
 
-def test_train_leaves_the_record_that_the_study_left(
-    undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path
-) -> None:
+def test_a_finished_study_is_not_run_again(study: tuple[Path, str], undisturbed: Path, tiny_root: Path) -> None:
+    """The fixture `undisturbed` has asked for it again."""
+    written = {path.name: path.stat().st_mtime_ns for path in (undisturbed / "records").iterdir()}
+    assert len(written) == 4
+    assert written.items() <= {path.name: path.stat().st_mtime_ns for path in (study[0] / "records").iterdir()}.items()
+    assert "4 cells, 4 done, 0 to do" in run_here(command(tiny_root, undisturbed, "--dry-run"))
+    assert not list((undisturbed / "checkpoints").iterdir())
+
+
+def test_train_leaves_the_record_that_the_study_left(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
     """The same trial without Ray: the same id and the same result, bit for bit."""
-    alone = finish(
+    run_here(
         [
             *(sys.executable, "-m", "scale_ray.cli", "train", "--benchmark", "image_folder", "--root", str(tiny_root)),
             *("--source", "plain", "--target", "inverted", "--losses", "ce+ssl+dist+reg", "--seed", "1"),
@@ -61,9 +105,8 @@ def test_train_leaves_the_record_that_the_study_left(
             *(*SETTINGS, "--set", f"optim.steps={STEPS}", "--set", "evaluate_every=40"),
         ]
     )
-    assert alone.returncode == 0, alone.stderr
     ((trial_id, result),) = results(tmp_path).items()
-    assert results(undisturbed[0])[trial_id] == result
+    assert results(undisturbed)[trial_id] == result
 
 
 def test_two_workers_under_ray_train_give_one_workers_curve(tiny_root: Path, tmp_path: Path) -> None:
@@ -89,20 +132,20 @@ def test_two_workers_under_ray_train_give_one_workers_curve(tiny_root: Path, tmp
 
 @pytest.mark.slow
 def test_a_store_on_s3_holds_the_same_records(
-    undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    undisturbed: Path, tiny_root: Path, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the report of a remote store goes to the folder in which one is
     store = s3.new_url()
     finished = run(tiny_root, store, "--seeds", "1")
     assert finished.returncode == 0, finished.stderr
-    assert results(store).items() <= results(undisturbed[0]).items()
+    assert results(store).items() <= results(undisturbed).items()
     assert len(results(store)) == 2
     assert Store(store).checkpoint_keys() == []
     assert (tmp_path / "report" / "report.html").exists()
 
 
 def test_killed_with_sigkill_and_run_again_gives_the_same_table(
-    undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path
+    undisturbed: Path, tiny_root: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
     driver = subprocess.Popen(
@@ -128,16 +171,16 @@ def test_killed_with_sigkill_and_run_again_gives_the_same_table(
     assert again.returncode == 0, again.stderr
     assert f"4 cells, {len(records)} done, {4 - len(records)} to do" in again.stdout
     assert {path: path.read_bytes() for path in records} == records  # finished cells were not run again
-    assert results(store) == results(undisturbed[0])
+    assert results(store) == results(undisturbed)
     columns = ["cell", "losses", "seed", "status", "target_accuracy", "teacher_accuracy", "source_val_accuracy"]
-    pd.testing.assert_frame_equal(load(store)[columns], load(undisturbed[0])[columns])
+    pd.testing.assert_frame_equal(load(store)[columns], load(undisturbed)[columns])
     for table in ("losses_by_backbone", "pairs_by_method"):
         name = f"report/{table}.md"
-        assert (store / name).read_text() == (undisturbed[0] / name).read_text()
+        assert (store / name).read_text() == (undisturbed / name).read_text()
 
 
 @pytest.mark.slow
-def test_interrupted_with_ctrl_c_goes_on(undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path) -> None:
+def test_interrupted_with_ctrl_c_goes_on(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     driver = subprocess.Popen(command(tiny_root, store), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_until(lambda: bool(list(store.glob("records/*.json"))), driver)
@@ -148,30 +191,11 @@ def test_interrupted_with_ctrl_c_goes_on(undisturbed: tuple[Path, str], tiny_roo
     assert "Traceback" not in printed
     again = run(tiny_root, store)
     assert again.returncode == 0, again.stderr
-    assert results(store) == results(undisturbed[0])
-
-
-def test_a_crashing_cell_leaves_a_hole_and_a_reason(tiny_root: Path, tmp_path: Path) -> None:
-    """One combination diverges, its weight is absurd; the other goes on."""
-    narrow = ("--losses", "ce,ce+1e30*ssl", "--seeds", "1", "--set", "optim.steps=40")
-    finished = run(tiny_root, tmp_path, *narrow, "--set", "losses.threshold=0.0")
-    assert finished.returncode == 1
-    frame = load(tmp_path).set_index("losses")
-    assert frame["status"].to_dict() == {"ce": "done", "ce+1e30*ssl": "failed"}
-    assert frame["target_accuracy"].isna().to_dict() == {"ce": False, "ce+1e30*ssl": True}
-    assert "TrainingDiverged: loss" in frame.loc["ce+1e30*ssl", "error"]
-    table = (tmp_path / "report" / "losses_by_backbone.md").read_text()
-    row = next(line for line in table.splitlines() if "1e30" in line)
-    assert "failed" in row
-    page = (tmp_path / "report" / "report.html").read_text()
-    assert "TrainingDiverged" in page
-    assert "lower optim.learning_rate" in page
+    assert results(store) == results(undisturbed)
 
 
 @pytest.mark.slow
-def test_a_killed_trial_process_is_replaced_and_goes_on(
-    undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path
-) -> None:
+def test_a_killed_trial_process_is_replaced_and_goes_on(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     driver = subprocess.Popen(command(tiny_root, store), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_until(lambda: bool(list(store.glob("checkpoints/*.pt"))), driver)
@@ -181,15 +205,15 @@ def test_a_killed_trial_process_is_replaced_and_goes_on(
     assert driver.returncode == 0, printed
     assert "its process was lost, it will go on from its checkpoint" in printed
     assert "[4 of 4 done, 0 running, 0 failed]" in printed
-    assert results(store) == results(undisturbed[0])
+    assert results(store) == results(undisturbed)
 
 
 @pytest.mark.slow
 def test_models_asked_for_later_and_interrupted_are_said_to_be_missing(
-    undisturbed: tuple[Path, str], tiny_root: Path, tmp_path: Path
+    undisturbed: Path, tiny_root: Path, tmp_path: Path
 ) -> None:
     """The records are there already, the models are not: Ctrl-C must not look like success."""
-    store = Path(shutil.copytree(undisturbed[0], tmp_path / "store"))
+    store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
     driver = subprocess.Popen(
         command(tiny_root, store, "--keep-model"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -198,19 +222,17 @@ def test_models_asked_for_later_and_interrupted_are_said_to_be_missing(
     printed, _ = driver.communicate(timeout=LIMIT)
     assert driver.returncode == 130, printed
     assert "run the same command again" in printed
-    assert results(store) == results(undisturbed[0])
+    assert results(store) == results(undisturbed)
 
 
-def test_dry_run_shows_cells_and_cost_and_runs_nothing(undisturbed: tuple[Path, str], tiny_root: Path) -> None:
-    store, _ = undisturbed
-    wider = run(tiny_root, store, "--dry-run", "--seeds", "3")
-    assert wider.returncode == 0, wider.stderr
-    assert "6 cells, 4 done, 2 to do" in wider.stdout
-    assert f"{2 * STEPS:,} steps, about" in wider.stdout
-    lines = wider.stdout.splitlines()
+def test_dry_run_shows_cells_and_cost_and_runs_nothing(undisturbed: Path, tiny_root: Path) -> None:
+    wider = run_here(command(tiny_root, undisturbed, "--dry-run", "--seeds", "3"))
+    assert "6 cells, 4 done, 2 to do" in wider
+    assert f"{2 * STEPS:,} steps, about" in wider
+    lines = wider.splitlines()
     assert sum(line.endswith(" done") for line in lines) == 4
     assert sum(line.endswith(" to do") for line in lines) == 2
-    assert len(list((store / "records").iterdir())) == 4
+    assert len(list((undisturbed / "records").iterdir())) == 4
 
 
 @pytest.mark.slow

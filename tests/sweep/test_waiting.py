@@ -20,7 +20,7 @@ class Plain:
     def __init__(self) -> None:
         self.waiting: list[Stage] = []
         self.running: dict[str, Stage] = {}
-        self.put_off: set[str] = set()
+        self.postpone: set[str] = set()
 
     def names(self) -> list[str]:
         return [each.key for each in self.waiting]
@@ -29,13 +29,13 @@ class Plain:
         return [each for each in self.waiting if each.parent not in self.names() and each.parent not in self.running]
 
     def first(self) -> Stage | None:
-        return next((each for each in self.ready() if each.key not in self.put_off), None)
+        return next((each for each in self.ready() if each.key not in self.postpone), None)
 
 
 # A stage's parent is another of four, so that chains, siblings and orphans all come up.
 PARENTS = {"a": None, "b": "a", "c": "a", "d": "b", "e": None, "f": "x", "x": None}
 ACTIONS = st.tuples(
-    st.sampled_from(["append", "front", "take", "end", "put_off", "recall", "drop", "orphan"]),
+    st.sampled_from(["append", "front", "take", "end", "postpone", "recall", "drop", "orphan"]),
     st.sampled_from(sorted(PARENTS)),
 )
 
@@ -58,20 +58,20 @@ def test_as_a_plain_list(actions: list[tuple[str, str]]) -> None:
         elif action == "end" and is_running:
             del plain.running[key]
             line.ended(key)
-        elif action == "put_off" and key in [each.key for each in plain.ready()]:
-            line.put_off(key)
-            plain.put_off.add(key)
+        elif action == "postpone" and key in [each.key for each in plain.ready()]:
+            line.postpone(key)
+            plain.postpone.add(key)
         elif action == "recall":
             line.recall(key)
-            plain.put_off.discard(key)
+            plain.postpone.discard(key)
         elif action == "drop" and is_waiting:
             line.drop(key)
             del plain.waiting[plain.names().index(key)]
-            plain.put_off.discard(key)
+            plain.postpone.discard(key)
         elif action == "orphan" and is_waiting:
             line.replace(stage(key))
             plain.waiting[plain.names().index(key)] = stage(key)
-            plain.put_off.discard(key)
+            plain.postpone.discard(key)
         assert line.first() == plain.first()
         assert line.ready == len(plain.ready())
         assert len(line) == len(plain.waiting)

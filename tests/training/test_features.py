@@ -19,10 +19,15 @@ from scale_ray.models import build_encoder
 from scale_ray.store import Store, StoreError
 from scale_ray.training import features as module
 from scale_ray.training.features import features_key, open_inputs
-from scale_ray.training.resolve import check_trial, open_data
+from scale_ray.training.resolve import check_trial, open_data, resolve
+from scale_ray.training.stages import Stage, alone
 from scale_ray.training.trial import run_trial
 
 TARGETS = ["inverted"]
+
+
+def stage_of(config: TrialConfig, root: Path | None) -> Stage:
+    return alone(resolve(config, root))
 
 
 @pytest.fixture
@@ -61,7 +66,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_they_are_the_encoders_pooled_outputs_of_views_of_each_image(config: TrialConfig, execution: Execution) -> None:
-    source, targets = open_inputs(config, TARGETS, execution, None)
+    source, targets = open_inputs(stage_of(config, execution.root), execution, None)
     pixels, _ = open_data(config, TARGETS, execution.root)
     assert source.images.shape == (len(pixels.images), 5, 96)
     assert source.images.dtype == np.float16
@@ -82,21 +87,23 @@ def test_threads_change_no_bit(config: TrialConfig, execution: Execution, cache:
     for threads in (1, 2):
         shutil.rmtree(cache / "features", ignore_errors=True)
         several = execution.model_copy(update={"threads": threads})
-        found.append(np.array(open_inputs(config, TARGETS, several, None)[0].images))
+        found.append(np.array(open_inputs(stage_of(config, execution.root), several, None)[0].images))
     assert np.array_equal(*found)
 
 
 def test_they_are_computed_once_for_every_cell_and_machine(
     config: TrialConfig, execution: Execution, store: Store, cache: Path, computed: list[str]
 ) -> None:
-    first, _ = open_inputs(config, TARGETS, execution, store)
+    first, _ = open_inputs(stage_of(config, execution.root), execution, store)
     assert computed == ["plain", "inverted"]
     kept = np.array(first.images)
     open_inputs(
-        config.replace({"seed": 3, "losses.terms": "ce", "optim.learning_rate": 0.1}), TARGETS, execution, store
+        stage_of(config.replace({"seed": 3, "losses.terms": "ce", "optim.learning_rate": 0.1}), execution.root),
+        execution,
+        store,
     )
     shutil.rmtree(cache / "features")  # another machine, with the same store
-    again, _ = open_inputs(config, TARGETS, execution, store)
+    again, _ = open_inputs(stage_of(config, execution.root), execution, store)
     assert computed == ["plain", "inverted"]
     assert np.array_equal(again.images, kept)
 
@@ -107,31 +114,32 @@ def test_they_are_computed_once_for_every_cell_and_machine(
     ids=str,
 )
 def test_what_determines_them_names_them(config: TrialConfig, execution: Execution, changes: dict) -> None:
-    assert features_key(config.replace(changes), "plain", execution.root) != features_key(
-        config, "plain", execution.root
-    )
-    assert features_key(config, "plain", execution.root) != features_key(config, "inverted", execution.root)
+    changed, usual = stage_of(config.replace(changes), execution.root), stage_of(config, execution.root)
+    assert features_key(changed, "plain") != features_key(usual, "plain")
+    assert features_key(usual, "plain") != features_key(usual, "inverted")
 
 
 @pytest.mark.parametrize("version", ["FEATURES_VERSION", "DECODER_VERSION", "RECIPE_VERSION"])
 def test_another_version_of_what_makes_them_names_others(
     config: TrialConfig, execution: Execution, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = features_key(config, "plain", execution.root)
+    before = features_key(stage_of(config, execution.root), "plain")
     monkeypatch.setattr(module, version, 99)
-    assert features_key(config, "plain", execution.root) != before
+    assert features_key(stage_of(config, execution.root), "plain") != before
 
 
 def test_a_warm_up_without_target_reads_those_of_its_cell(config: TrialConfig, execution: Execution) -> None:
     cell = config.replace({"losses.terms": "ce+dist", "views.randaugment_magnitude": 5})
     warm_up = METHODS["scale"].warm_up(cell)
     assert warm_up is not None
-    assert features_key(warm_up, "plain", execution.root) == features_key(cell, "plain", execution.root)
+    assert features_key(stage_of(warm_up, execution.root), "plain") == features_key(
+        stage_of(cell, execution.root), "plain"
+    )
 
 
 def test_missing_weights_are_named(config: TrialConfig, execution: Execution) -> None:
     with pytest.raises(ConfigError, match=r"model\.weights: no file '/nowhere/lenet.pth'"):
-        open_inputs(config.replace({"model.weights": "/nowhere/lenet.pth"}), TARGETS, execution, None)
+        open_inputs(stage_of(config.replace({"model.weights": "/nowhere/lenet.pth"}), execution.root), execution, None)
 
 
 def test_other_weights_of_the_same_name_are_other_features(
@@ -143,7 +151,7 @@ def test_other_weights_of_the_same_name_are_other_features(
         path = tmp_path / f"{seed}" / "lenet.pth"
         path.parent.mkdir()
         torch.save(build_encoder("lenet", "none").state_dict(), path)
-        keys.append(features_key(config.replace({"model.weights": str(path)}), "plain", execution.root))
+        keys.append(features_key(stage_of(config.replace({"model.weights": str(path)}), execution.root), "plain"))
     assert keys[0] != keys[1]
 
 
@@ -155,14 +163,14 @@ def test_damage_is_seen_and_mended(
     computed: list[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    kept = np.array(open_inputs(config, TARGETS, execution, store)[0].images)
-    key = features_key(config, "plain", execution.root)
+    kept = np.array(open_inputs(stage_of(config, execution.root), execution, store)[0].images)
+    key = features_key(stage_of(config, execution.root), "plain")
     # On this machine, a file cut short and a bit: the store has them whole.
     path = cache / "features" / key / "features.npy"
     content = path.read_bytes()
     for broken in (b"half", content[:-1] + bytes([content[-1] ^ 1])):
         path.write_bytes(broken)
-        assert np.array_equal(open_inputs(config, TARGETS, execution, store)[0].images, kept)
+        assert np.array_equal(open_inputs(stage_of(config, execution.root), execution, store)[0].images, kept)
     assert len(computed) == 2
     # In the store: one bit, while the machine has none.
     assert store.folder is not None
@@ -171,13 +179,13 @@ def test_damage_is_seen_and_mended(
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     shutil.rmtree(cache / "features")
     with caplog.at_level(logging.WARNING):
-        assert np.array_equal(open_inputs(config, TARGETS, execution, store)[0].images, kept)
+        assert np.array_equal(open_inputs(stage_of(config, execution.root), execution, store)[0].images, kept)
     assert computed[2:] == ["plain"]
     assert f"{key}.npy is damaged: features are computed anew" in caplog.text
 
 
 def test_the_cache_lists_them(config: TrialConfig, execution: Execution) -> None:
-    open_inputs(config, TARGETS, execution, None)
+    open_inputs(stage_of(config, execution.root), execution, None)
     listed = {entry.about for entry in cache_entries() if entry.kind == "features of a frozen encoder"}
     assert listed == {"image_folder plain, lenet", "image_folder inverted, lenet"}
 
@@ -191,11 +199,11 @@ def test_a_store_that_comes_later_gets_them_and_one_that_fails_loses_none(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write_features", full)
         with pytest.raises(StoreError, match="no space left"):
-            open_inputs(config, TARGETS, execution, store)
+            open_inputs(stage_of(config, execution.root), execution, store)
     assert computed == ["plain"]
-    open_inputs(config, TARGETS, execution, store)
+    open_inputs(stage_of(config, execution.root), execution, store)
     assert computed == ["plain", "inverted"]
-    found = store.read_features(features_key(config, "plain", execution.root))
+    found = store.read_features(features_key(stage_of(config, execution.root), "plain"))
     assert found is not None
     assert hashlib.sha256(found[0]).hexdigest() == found[1]
 
@@ -203,17 +211,17 @@ def test_a_store_that_comes_later_gets_them_and_one_that_fails_loses_none(
 def test_a_cache_in_which_nothing_can_be_written_is_read_and_named(
     config: TrialConfig, execution: Execution, cache: Path
 ) -> None:
-    kept = np.array(open_inputs(config, TARGETS, execution, None)[0].images)
+    kept = np.array(open_inputs(stage_of(config, execution.root), execution, None)[0].images)
     shutil.rmtree(cache / "locks")
     (cache / "locks").write_text("")  # root may write anywhere else
-    assert np.array_equal(open_inputs(config, TARGETS, execution, None)[0].images, kept)
+    assert np.array_equal(open_inputs(stage_of(config, execution.root), execution, None)[0].images, kept)
     shutil.rmtree(cache / "features")
     with pytest.raises(DataError, match=r"locks: cannot be written .* name another folder in SCALE_RAY_CACHE"):
-        open_inputs(config, TARGETS, execution, None)
+        open_inputs(stage_of(config, execution.root), execution, None)
     (cache / "locks").unlink()
-    (cache / "locks" / features_key(config, "plain", execution.root)).mkdir(parents=True)
+    (cache / "locks" / features_key(stage_of(config, execution.root), "plain")).mkdir(parents=True)
     with pytest.raises(DataError, match="cannot be written"):
-        open_inputs(config, TARGETS, execution, None)
+        open_inputs(stage_of(config, execution.root), execution, None)
 
 
 def _open(config: TrialConfig, execution: Execution, store: str, log: Path) -> None:
@@ -225,7 +233,7 @@ def _open(config: TrialConfig, execution: Execution, store: str, log: Path) -> N
         compute(*arguments)  # type: ignore[arg-type]
 
     module._compute = counting  # type: ignore[assignment]
-    open_inputs(config, TARGETS, execution, Store(store))
+    open_inputs(stage_of(config, execution.root), execution, Store(store))
 
 
 def test_of_processes_that_start_together_one_computes(

@@ -4,20 +4,18 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
+from grids import ablation, comparison
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scale_ray.cell import Cell
 from scale_ray.config import Execution, TrialConfig
-from scale_ray.identity import identity
 from scale_ray.methods import METHODS
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.records import Result
 from scale_ray.store import Store
-from scale_ray.study import ablation, comparison
-from scale_ray.training import stages
 from scale_ray.training.loop import Progress
-from scale_ray.training.resolve import check_trial, trial_inputs
+from scale_ray.training.resolve import resolve
 from scale_ray.training.stages import Stage, alone, branch, stage_tree, stages_to_do
 from scale_ray.training.trial import leaving_failures, run_stage
 
@@ -25,28 +23,22 @@ COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg"
 
 
 def planned(configs: list[TrialConfig], root: Path | None) -> list[Cell]:
-    checked = [check_trial(config) for config in configs]
-    return [Cell(id=identity(config, trial_inputs(config, root)), config=config) for config in checked]
+    return [resolve(config, root) for config in configs]
 
 
-def grid(base: TrialConfig, root: Path | None, pairs: list[tuple[str, str]], **axes: list) -> list[Cell]:
-    axes = {"combinations": COMBINATIONS, "backbones": ["lenet"], "seeds": [0]} | axes
-    return planned(ablation("grid", base, pairs=pairs, **axes).cells(), root)
+def grid(base: TrialConfig, root: Path | None, pairs: list[tuple[str, str]], losses: list[str]) -> list[Cell]:
+    return planned(ablation(base, pairs, losses).cells(), root)
 
 
-@pytest.fixture
-def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shape of a tree needs no images: a domain's digest is its name."""
-    monkeypatch.setattr(
-        stages, "trial_inputs", lambda config, root: {"source": config.data.source, "target": config.data.target}
-    )
+def unread(name: str, config: TrialConfig) -> Cell:
+    """A cell whose images do not matter: a domain's digest is its name."""
+    return Cell(id=name, config=config, inputs={"source": config.data.source, "target": config.data.target})
 
 
 def steps(tree: list[Stage]) -> int:
     return sum(stage.steps for stage in tree)
 
 
-@pytest.mark.usefixtures("no_files")
 class TestTree:
     """Office-Home's grid: 12 pairs x 8 combinations, a warm-up of a quarter."""
 
@@ -54,23 +46,22 @@ class TestTree:
     PAIRS = tuple(permutations(["mnist", "optdigits", "mnistm", "fonts"], 2))
 
     def cells(self, **axes: list) -> list[Cell]:
-        values = {"combinations": COMBINATIONS, "backbones": ["lenet"], "seeds": [0]} | axes
-        configs = ablation("grid", self.BASE, pairs=self.PAIRS, **values).cells()
-        return [Cell(id=f"cell {number}", config=config) for number, config in enumerate(configs)]
+        configs = ablation(self.BASE, self.PAIRS, **{"losses": COMBINATIONS} | axes).cells()
+        return [unread(f"cell {number}", config) for number, config in enumerate(configs)]
 
     def test_steps_of_the_papers_grid(self) -> None:
         """Naive 96 T. Shared: a source's ce to its end (4 T), a pair's ce+ssl warm-up (12 T/4), and 7 x 12 rests."""
-        tree = stage_tree(self.cells(), None)
+        tree = stage_tree(self.cells())
         assert steps([alone(cell) for cell in self.cells()]) == 96 * 400
         assert steps(tree) == 4 * 400 + 12 * 100 + 7 * 12 * 300 == 70 * 400
         assert len(tree) == 4 + 4 + 12 + 7 * 12
 
     def test_seeds_and_backbones_share_nothing(self) -> None:
-        two = stage_tree(self.cells(seeds=[0, 1], backbones=["lenet", "resnet18"]), None)
-        assert steps(two) == 4 * steps(stage_tree(self.cells(), None))
+        two = stage_tree(self.cells(seeds=[0, 1], backbones=["lenet", "resnet18"]))
+        assert steps(two) == 4 * steps(stage_tree(self.cells()))
 
     def test_every_cell_ends_once_and_waits_for_its_parents(self) -> None:
-        tree = stage_tree(self.cells(seeds=[0, 1]), None)
+        tree = stage_tree(self.cells(seeds=[0, 1]))
         ends = [cell.id for stage in tree for cell in stage.ends]
         assert sorted(ends) == sorted(cell.id for cell in self.cells(seeds=[0, 1]))
         places = {stage.key: place for place, stage in enumerate(tree)}
@@ -83,22 +74,22 @@ class TestTree:
                 assert {cell.id for cell in stage.waiting} <= {cell.id for cell in parent.waiting}
 
     def test_ce_waits_for_every_target_of_its_source(self) -> None:
-        (trained,) = [stage for stage in stage_tree(self.cells(), None) if len(stage.ends) > 1][:1]
+        (trained,) = [stage for stage in stage_tree(self.cells()) if len(stage.ends) > 1][:1]
         assert trained.config.data.source == "mnist"
         assert trained.targets == ("optdigits", "mnistm", "fonts")
 
     def test_temperature_is_not_read_before_the_warm_up_ends_and_the_threshold_is(self) -> None:
-        base = self.cells(combinations=["ce+ssl+dist"])[0].config
+        base = self.cells(losses=["ce+ssl+dist"])[0].config
         for path, values, trunks in (("losses.temperature", (0.1, 0.2), 1), ("losses.threshold", (0.8, 0.9), 0)):
-            cells = [Cell(id=str(value), config=base.replace({path: value})) for value in values]
-            assert len([stage for stage in stage_tree(cells, None) if not stage.ends]) == trunks
+            cells = [unread(str(value), base.replace({path: value})) for value in values]
+            assert len([stage for stage in stage_tree(cells) if not stage.ends]) == trunks
 
     @given(st.data())
     @settings(deadline=None, max_examples=30)
     def test_what_is_left_to_do_answers_exactly_what_is_missing(self, data: st.DataObject) -> None:
         cells = self.cells()
         todo = data.draw(st.lists(st.sampled_from(cells), unique_by=lambda cell: cell.id))
-        tree = stage_tree(cells, None)
+        tree = stage_tree(cells)
         trunks = [stage.key for stage in tree if not stage.ends]
         stored = frozenset(data.draw(st.lists(st.sampled_from(trunks), unique=True)))
         left = stages_to_do(tree, todo, stored)
@@ -132,12 +123,12 @@ def test_shared_and_unshared_records_are_equal_bit_for_bit(
     base = tiny_config.replace(changes)
     execution = Execution(root=tiny_root, checkpoint_every=5)
     some = COMBINATIONS if not changes else ["ce", "ce+ssl", "ce+dist", "ce+ssl+dist+reg"]
-    cells = grid(base, tiny_root, [("plain", "inverted"), ("plain", "dark")], combinations=some)
+    cells = grid(base, tiny_root, [("plain", "inverted"), ("plain", "dark")], losses=some)
     unshared, shared = Store(tmp_path / "unshared", create=True), Store(tmp_path / "shared", create=True)
     for cell in cells:
         run_stage(alone(cell), execution, unshared)
     worked: list[int] = []
-    tree = stage_tree(cells, tiny_root)
+    tree = stage_tree(cells)
     for stage in tree:
         run_stage(stage, execution, shared, Progress(on_step=worked.append))
     assert results(shared) == results(unshared)
@@ -163,11 +154,11 @@ def test_a_study_done_in_parts_gives_the_same_records(
     base = tiny_config.replace({"evaluate_every": 1})  # points of the curve in the warm-up too
     execution = Execution(root=tiny_root, checkpoint_every=2)
     some = ["ce", "ce+dist", "ce+ssl", "ce+ssl+reg"]
-    cells = grid(base, tiny_root, [("plain", "inverted"), ("plain", "dark")], combinations=some)
+    cells = grid(base, tiny_root, [("plain", "inverted"), ("plain", "dark")], losses=some)
     unshared, parts = Store(tmp_path / "unshared", create=True), Store(tmp_path / "parts", create=True)
     for cell in cells:
         run_stage(alone(cell), execution, unshared)
-    tree = stage_tree(cells, tiny_root)
+    tree = stage_tree(cells)
     todo = cells[first]
     for stage in stages_to_do(tree, todo, frozenset()):
         run_stage(stage, execution, parts)
@@ -194,16 +185,16 @@ def test_cells_that_come_one_by_one_share_their_warm_up_bit_for_bit(
     trunks = []
     for cell in cells:
         run_stage(alone(cell), execution, unshared)
-        trunk, rest = branch(cell, tiny_root)
+        trunk, rest = branch(cell)
         trunks.append(trunk.key)
         if not shared.has_stage(trunk.key):
             run_stage(trunk, execution, shared)
         run_stage(rest, execution, shared)
     assert results(shared) == results(unshared)
     assert trunks[0] == trunks[1] != trunks[2]
-    assert branch(planned([tiny_config.replace({"optim.warmup_steps": 0})], tiny_root)[0], tiny_root)[0].last == 1
+    assert branch(planned([tiny_config.replace({"optim.warmup_steps": 0})], tiny_root)[0])[0].last == 1
     (whole,) = branch(
-        planned([tiny_config.replace({"losses.terms": "ce+ssl", "optim.warmup_steps": 12})], tiny_root)[0], tiny_root
+        planned([tiny_config.replace({"losses.terms": "ce+ssl", "optim.warmup_steps": 12})], tiny_root)[0]
     )
     assert (whole.first, whole.last, whole.parent) == (0, 12, None)
 
@@ -219,9 +210,9 @@ def test_baselines_share_nothing_and_change_nothing_for_the_others(
         for name in ["source_only", *names]
     ]
     approaches.append({"method": "scale", "losses.terms": "ce+dist"})
-    study = comparison("c", tiny_config, pairs=[("plain", "inverted")], approaches=approaches, seeds=[0])
+    study = comparison(tiny_config, [("plain", "inverted")], approaches)
     cells = planned(study.cells(), tiny_root)
-    tree = stage_tree(cells, tiny_root)
+    tree = stage_tree(cells)
     (trunk,) = [stage for stage in tree if not stage.ends]
     assert {cell.config.method for cell in trunk.waiting} == {"scale", "source_only"}
     assert len(tree) == len(approaches) + 1
@@ -240,8 +231,8 @@ def test_one_of_several_targets_is_interrupted_and_all_of_them_go_on(
 ) -> None:
     store, other = Store(tmp_path / "one", create=True), Store(tmp_path / "other", create=True)
     execution = Execution(root=tiny_root, checkpoint_every=4)
-    cells = grid(tiny_config, tiny_root, [("plain", "inverted"), ("plain", "dark")], combinations=["ce"])
-    tree = stage_tree(cells, tiny_root)
+    cells = grid(tiny_config, tiny_root, [("plain", "inverted"), ("plain", "dark")], losses=["ce"])
+    tree = stage_tree(cells)
 
     def interrupt(done: int) -> None:
         if done == 9:
@@ -262,7 +253,7 @@ def test_one_of_several_targets_is_interrupted_and_all_of_them_go_on(
 def test_studies_with_other_targets_have_states_of_their_own(tiny_config: TrialConfig, tiny_root: Path) -> None:
     """A state holds accuracies on the targets of its study, and no others."""
     trees = [
-        stage_tree(grid(tiny_config, tiny_root, pairs, combinations=["ce", "ce+dist"]), tiny_root)
+        stage_tree(grid(tiny_config, tiny_root, pairs, losses=["ce", "ce+dist"]))
         for pairs in ([("plain", "inverted")], [("plain", "dark")], [("plain", "inverted"), ("plain", "dark")])
     ]
     assert len({tree[0].key for tree in trees}) == 3
@@ -270,8 +261,8 @@ def test_studies_with_other_targets_have_states_of_their_own(tiny_config: TrialC
 
 def test_a_damaged_state_is_trained_again(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
     store, other = Store(tmp_path / "one", create=True), Store(tmp_path / "other", create=True)
-    cells = grid(tiny_config, tiny_root, [("plain", "inverted")], combinations=["ce+ssl", "ce+ssl+dist"])
-    trunk, child, _ = stage_tree(cells, tiny_root)
+    cells = grid(tiny_config, tiny_root, [("plain", "inverted")], losses=["ce+ssl", "ce+ssl+dist"])
+    trunk, child, _ = stage_tree(cells)
     store.write_stage(trunk.key, b"half a state")
     run_stage(child, Execution(root=tiny_root), store)
     run_stage(alone(child.ends[0]), Execution(root=tiny_root), other)
@@ -280,8 +271,8 @@ def test_a_damaged_state_is_trained_again(tiny_config: TrialConfig, tiny_root: P
 
 def test_time_is_charged_to_the_cells_that_shared_it(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
     store = Store(tmp_path, create=True)
-    cells = grid(tiny_config, tiny_root, [("plain", "inverted"), ("plain", "dark")], combinations=["ce", "ce+dist"])
-    tree = stage_tree(cells, tiny_root)
+    cells = grid(tiny_config, tiny_root, [("plain", "inverted"), ("plain", "dark")], losses=["ce", "ce+dist"])
+    tree = stage_tree(cells)
     for stage in tree:
         run_stage(stage, Execution(root=tiny_root), store)
     facts = [record.provenance for record in store.records()]
@@ -293,8 +284,8 @@ def test_time_is_charged_to_the_cells_that_shared_it(tiny_config: TrialConfig, t
 
 def test_a_stage_that_is_gone_is_trained_again(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
     one, other = Store(tmp_path / "one", create=True), Store(tmp_path / "other", create=True)
-    cells = grid(tiny_config, tiny_root, [("plain", "inverted")], combinations=["ce+ssl", "ce+ssl+dist"])
-    trunk, *rest = stage_tree(cells, tiny_root)
+    cells = grid(tiny_config, tiny_root, [("plain", "inverted")], losses=["ce+ssl", "ce+ssl+dist"])
+    trunk, *rest = stage_tree(cells)
     assert trunk.ends == ()
     worked: list[int] = []
     for stage in rest:  # the trunk never ran
@@ -309,8 +300,8 @@ def test_a_shared_stage_that_fails_leaves_a_reason_for_every_cell_that_waited(
 ) -> None:
     store = Store(tmp_path, create=True)
     base = tiny_config.replace({"optim.learning_rate": 1e20, "evaluate_every": 1})
-    cells = grid(base, tiny_root, [("plain", "inverted")], combinations=["ce", "ce+dist"])
-    trunk, *_ = stage_tree(cells, tiny_root)
+    cells = grid(base, tiny_root, [("plain", "inverted")], losses=["ce", "ce+dist"])
+    trunk, *_ = stage_tree(cells)
     execution = Execution(root=tiny_root)
     with pytest.raises(ValueError, match="not finite"), leaving_failures(trunk, execution, store):
         run_stage(trunk, execution, store)
@@ -323,9 +314,7 @@ def test_an_interrupted_stage_goes_on_and_forgets_its_checkpoint(
     store = Store(tmp_path, create=True)
     base = tiny_config.replace({"optim.warmup_steps": 8})
     execution = Execution(root=tiny_root, checkpoint_every=3)
-    trunk, first, _ = stage_tree(
-        grid(base, tiny_root, [("plain", "inverted")], combinations=["ce+ssl", "ce+ssl+reg"]), tiny_root
-    )
+    trunk, first, _ = stage_tree(grid(base, tiny_root, [("plain", "inverted")], losses=["ce+ssl", "ce+ssl+reg"]))
 
     def interrupt(done: int) -> None:
         if done == 7:

@@ -13,13 +13,12 @@ from safetensors.torch import load_file
 from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.data.batches import Batches
 from scale_ray.data.decoded import Domain
-from scale_ray.identity import identity
 from scale_ray.models import BACKBONES, Network
 from scale_ray.store import Store
 from scale_ray.training.checkpoint import CheckpointError
 from scale_ray.training.evaluation import TrainingDiverged
 from scale_ray.training.loop import Progress
-from scale_ray.training.resolve import check_trial, open_data, trial_inputs
+from scale_ray.training.resolve import check_trial, open_data, resolve
 from scale_ray.training.trial import Training, run_trial
 from scale_ray.training.validators import VALIDATORS
 
@@ -39,7 +38,7 @@ def interrupt_at(step: int) -> Progress:
 
 
 def trial_id(config: TrialConfig, root: Path) -> str:
-    return identity(config, trial_inputs(config, root))
+    return resolve(config, root).id
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,9 @@ from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
 from scale_ray.records import Provenance, Record, Result
 from scale_ray.store import Store
-from scale_ray.training.resolve import trial_inputs
-from scale_ray.tuning.optuna_study import open_study
+from scale_ray.tuning.optuna_study import open_optuna_study
 from scale_ray.tuning.search import Repeat, Search
-from scale_ray.tuning.settings import Settings
+from scale_ray.tuning.settings import SettingQueue
 from scale_ray.tuning.space import read_space
 
 FACTS = Provenance(
@@ -38,14 +37,13 @@ def quality(config: TrialConfig) -> float:
     return 1 - distance + 0.001 * config.seed
 
 
-def write_done(store: Store, cell: Cell, root: Path, score: float) -> None:
+def write_done(store: Store, cell: Cell, score: float) -> None:
     result = Result(
         target_accuracy=50 * score, teacher_accuracy=None, source_val_accuracy=1, steps=cell.config.optim.steps,
         curve=[], validators={"im": score}, skipped={},
     )  # fmt: skip
-    inputs = trial_inputs(cell.config, root)
     store.write_record(
-        Record(id=cell.id, status="done", config=cell.config, inputs=inputs, result=result, provenance=FACTS)
+        Record(id=cell.id, status="done", config=cell.config, inputs=cell.inputs, result=result, provenance=FACTS)
     )
 
 
@@ -55,8 +53,8 @@ class Driver:
     def __init__(self, wanted: Search, store: Store, score: Callable[[TrialConfig], float] = quality):
         store.files.make_folders([f"tuning/{wanted.name}"])
         self.search, self.store, self.score = wanted, store, score
-        self.study: optuna.Study = open_study(store, wanted.name, None, wanted.spec())
-        self.settings = Settings(wanted, self.study, store)
+        self.optuna_study: optuna.Study = open_optuna_study(store, wanted.name, None, wanted.spec())
+        self.settings = SettingQueue(wanted, self.optuna_study, store)
         self.trained: list[Cell] = []
 
     def work(self, cells: int = 1000) -> "Driver":
@@ -69,11 +67,10 @@ class Driver:
         return self
 
     def train(self, cell: Cell) -> None:
-        assert self.search.root is not None
         self.trained.append(cell)
-        write_done(self.store, cell, self.search.root, self.score(cell.config))
+        write_done(self.store, cell, self.score(cell.config))
 
     def values(self) -> list[tuple[Any, ...]]:
         """Of every setting that was run, in order."""
-        trials = [trial for trial in self.study.get_trials() if "duplicate_of" not in trial.user_attrs]
+        trials = [trial for trial in self.optuna_study.get_trials() if "duplicate_of" not in trial.user_attrs]
         return [tuple(trial.params[path] for path in self.search.space) for trial in trials]

@@ -12,7 +12,6 @@ from scale_ray.config import TrialConfig, TuningBudget
 from scale_ray.report import grids, load
 from scale_ray.report.figures.style import render
 from scale_ray.store import Store
-from scale_ray.study import Setting
 from scale_ray.tuning.choice import (
     ORACLE_COLUMN,
     chosen,
@@ -23,6 +22,7 @@ from scale_ray.tuning.choice import (
     validators_frame,
 )
 from scale_ray.tuning.contour import contour
+from scale_ray.tuning.setting import Setting
 
 USUAL = TrialConfig().replace({"data.benchmark": "digits", "data.source": "mnist", "data.target": "mnistm"})
 BUDGET = TuningBudget(

@@ -10,7 +10,7 @@ from searches import FACTS, FEW, Driver, quality, search, write_done
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.records import Failure, Record
 from scale_ray.store import Store
-from scale_ray.tuning.optuna_study import open_study
+from scale_ray.tuning.optuna_study import open_optuna_study
 from scale_ray.tuning.results import settings_of
 from scale_ray.tuning.space import size
 
@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def states(driver: Driver) -> list[str]:
-    return [trial.state.name for trial in driver.study.get_trials()]
+    return [trial.state.name for trial in driver.optuna_study.get_trials()]
 
 
 def test_every_setting_is_trained_on_every_repeat_and_its_score_is_their_mean(tiny_root: Path, store: Store) -> None:
@@ -29,10 +29,10 @@ def test_every_setting_is_trained_on_every_repeat_and_its_score_is_their_mean(ti
     assert driver.settings.over
     assert states(driver) == ["COMPLETE"] * 6
     assert len({cell.id for cell in driver.trained}) == len(driver.trained) == 12
-    for trial in driver.study.get_trials():
+    for trial in driver.optuna_study.get_trials():
         scores = [quality(cell.config) for cell in driver.trained if cell.id in trial.user_attrs["cells"].values()]
         assert trial.value == pytest.approx(sum(scores) / 2)
-    found = settings_of(driver.search, driver.study, store)
+    found = settings_of(driver.search, driver.optuna_study, store)
     assert [(each.state, each.repeats, each.steps) for each in found] == [("done", 2, 24)] * 6
     assert found[0].validators["oracle"] == pytest.approx(50 * found[0].validators["im"])
 
@@ -63,16 +63,16 @@ def test_a_record_that_was_written_before_the_kill_is_not_trained_again(tiny_roo
     again = Driver(search(tiny_root), store).work()
     assert cell.id not in {each.id for each in again.trained}
     assert len(again.trained) == 11
-    assert again.study.get_trials()[0].intermediate_values[0] == quality(cell.config)
+    assert again.optuna_study.get_trials()[0].intermediate_values[0] == quality(cell.config)
 
 
 def test_killed_before_all_values_were_sampled(tiny_root: Path, store: Store) -> None:
     first = Driver(search(tiny_root), store)
-    trial = first.study.ask()
+    trial = first.optuna_study.ask()
     trial.suggest_float("losses.threshold", 0.5, 0.95)
     again = Driver(search(tiny_root), store).work()
     assert states(again) == ["COMPLETE"] * 6
-    assert again.study.get_trials()[0].params["losses.threshold"] == trial.params["losses.threshold"]
+    assert again.optuna_study.get_trials()[0].params["losses.threshold"] == trial.params["losses.threshold"]
 
 
 def test_a_torn_line_of_the_journal_is_dropped(tiny_root: Path, store: Store) -> None:
@@ -110,15 +110,15 @@ def test_repeats_of_open_settings_come_before_new_settings_and_one_at_a_time(tin
     a, b = driver.settings.next(), driver.settings.next()
     assert a is not None
     assert b is not None
-    assert (driver.settings.place(a.id), driver.settings.place(b.id)) == ((0, 0), (1, 0))
+    assert (driver.settings.position(a.id), driver.settings.position(b.id)) == ((0, 0), (1, 0))
     driver.train(a)
     driver.settings.ended(a.id)
     second = driver.settings.next()
     assert second is not None
-    assert driver.settings.place(second.id) == (0, 1)
+    assert driver.settings.position(second.id) == (0, 1)
     # No setting is left to begin: what is open may run at once.
     rest = [driver.settings.next() for _ in range(3)]
-    assert [driver.settings.place(cell.id) for cell in rest if cell] == [(0, 2), (1, 1), (1, 2)]
+    assert [driver.settings.position(cell.id) for cell in rest if cell] == [(0, 2), (1, 1), (1, 2)]
     assert driver.settings.next() is None
     assert not driver.settings.over
 
@@ -135,7 +135,7 @@ def test_later_repeats_wait_for_the_first_under_early_stopping(tiny_root: Path, 
     driver.train(b)
     driver.settings.ended(b.id)
     driver.work()
-    stopped, done = settings_of(driver.search, driver.study, store)
+    stopped, done = settings_of(driver.search, driver.optuna_study, store)
     assert (stopped.state, stopped.steps, stopped.repeats) == ("stopped", 8, 0)
     assert "step 8 of plain>inverted seed 0" in stopped.reason
     assert (done.state, done.steps, done.repeats) == ("done", 24, 2)
@@ -154,7 +154,7 @@ def test_a_hopeless_setting_is_not_run_on_all_repeats(tiny_root: Path, store: St
         return (best["first"] if key == seen[0] else best["other"]) + 0.01 * config.seed
 
     driver = Driver(search(tiny_root, repeats=12, settings=3), store, score).work()
-    found = settings_of(driver.search, driver.study, store)
+    found = settings_of(driver.search, driver.optuna_study, store)
     assert [(each.state, each.repeats) for each in found] == [("done", 12), ("pruned", 4), ("pruned", 4)]
     assert found[1].reason == "below the best setting on 4 of 12 repeats"
     whole = Driver(
@@ -190,7 +190,7 @@ def test_a_failed_cell_fails_its_setting_and_the_rest_goes_on(tiny_root: Path, s
     driver.settings.ended(cell.id)
     driver.work()
     assert states(driver) == ["FAIL", "COMPLETE", "COMPLETE"]
-    failed = settings_of(driver.search, driver.study, store)[0]
+    failed = settings_of(driver.search, driver.optuna_study, store)[0]
     assert failed.state == "failed"
     assert failed.reason == "plain>inverted seed 0: TrainingDiverged: loss ce is not finite"
 
@@ -199,13 +199,13 @@ def test_values_that_do_not_go_together_fail_their_setting(tiny_root: Path, stor
     wanted = search(tiny_root, ("optim.warmup_steps=2|6", "optim.steps=7|12"), repeats=1, settings=4, sampler="grid")
     driver = Driver(wanted, store).work()
     assert states(driver) == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
-    assert "never act" in settings_of(wanted, driver.study, store)[2].reason
+    assert "never act" in settings_of(wanted, driver.optuna_study, store)[2].reason
 
 
 def test_a_shared_warm_up_counts_once(tiny_root: Path, store: Store) -> None:
     wanted = search(tiny_root, ("losses.temperature=0.1|0.2|0.5",), repeats=1, settings=3, sampler="grid")
     driver = Driver(wanted, store).work()
-    assert [each.steps for each in settings_of(wanted, driver.study, store)] == [12, 9, 9]
+    assert [each.steps for each in settings_of(wanted, driver.optuna_study, store)] == [12, 9, 9]
 
 
 def test_a_search_goes_on_only_as_it_was_begun(tiny_root: Path, store: Store) -> None:
@@ -222,12 +222,12 @@ def test_a_search_goes_on_only_as_it_was_begun(tiny_root: Path, store: Store) ->
 
 def test_the_study_in_a_data_base(tiny_root: Path, tmp_path: Path, store: Store) -> None:
     wanted, url = search(tiny_root), f"sqlite:///{tmp_path}/study.db"
-    open_study(store, "try", url, wanted.spec()).ask()
-    assert states_of(open_study(store, "try", url, wanted.spec())) == [TrialState.RUNNING]
+    open_optuna_study(store, "try", url, wanted.spec()).ask()
+    assert states_of(open_optuna_study(store, "try", url, wanted.spec())) == [TrialState.RUNNING]
     with pytest.raises(ConfigError, match="cannot be used"):
-        open_study(store, "try", f"sqlite:///{tmp_path}/missing/study.db", wanted.spec())
-    with pytest.raises(ConfigError, match="no URL"):
-        open_study(store, "try", "nonsense", wanted.spec())
+        open_optuna_study(store, "try", f"sqlite:///{tmp_path}/missing/study.db", wanted.spec())
+    with pytest.raises(ConfigError, match="no database URL"):
+        open_optuna_study(store, "try", "nonsense", wanted.spec())
 
 
 def states_of(study: optuna.Study) -> list[TrialState]:
@@ -237,7 +237,7 @@ def states_of(study: optuna.Study) -> list[TrialState]:
 def test_a_store_that_is_no_folder_needs_a_data_base(tiny_root: Path) -> None:
     remote = Store("memory://searches", create=True)
     with pytest.raises(ConfigError, match="--study-url"):
-        open_study(remote, "try", None, search(tiny_root).spec())
+        open_optuna_study(remote, "try", None, search(tiny_root).spec())
 
 
 @pytest.mark.parametrize(
@@ -260,10 +260,10 @@ def test_a_search_that_cannot_be_run_is_refused(options: dict, said: str, tiny_r
 def test_a_record_without_the_score_fails_its_setting(tiny_root: Path, store: Store) -> None:
     driver = Driver(search(tiny_root, settings=1, validator="snd"), store).work()
     assert states(driver) == ["FAIL"]
-    assert "older than this validator" in settings_of(driver.search, driver.study, store)[0].reason
+    assert "older than this validator" in settings_of(driver.search, driver.optuna_study, store)[0].reason
 
 
 def test_write_done_is_what_the_store_answers(tiny_root: Path, store: Store) -> None:
     cell = search(tiny_root).cell({}, search(tiny_root).repeats[0])
-    write_done(store, cell, tiny_root, 1.0)
+    write_done(store, cell, 1.0)
     assert store.answers(cell.id)
