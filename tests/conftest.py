@@ -20,14 +20,15 @@ from scale_ray.training.trial import run_trial
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")
 
-USES_RAY = {"sweep", "tuning", "cluster", "test_cli.py"}  # starts Ray, or asks whether the machine has a cluster
+# Folders whose tests start Ray, or ask whether the machine belongs to a cluster.
+USES_RAY = {"sweep", "tuning", "cluster"}
 
 
 class ByFile(LoadScopeScheduling):
-    """Of several processes (`-n`), a file's tests in one, for their fixtures, and Ray's all in one.
+    """With several processes (`-n`): the tests of a file in one, for their fixtures, and all that use Ray in one.
 
-    A study joins the Ray cluster that it finds on its machine, so two of them at once would meet.
-    Not `--dist loadgroup`, which pytest 9.2 has silently ignore its marks: pytest-xdist#1386.
+    A study joins the Ray cluster that it finds on its machine, so two studies at once would meet.
+    Not `--dist loadgroup`, whose marks pytest 9.2 silently ignores: pytest-xdist#1386.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -37,7 +38,14 @@ class ByFile(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)  # nobody calls it under `-p no:xdist`
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    config.option.loadscopereorder = False  # files are handed out as collected, not by their number of tests
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several processes, Ray's tests begin first, since they take longest, and the others fill the rest."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (item.path.parent.name not in USES_RAY, not item.path.stem.endswith("_on_ray")))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from s3_server import S3Server
@@ -14,13 +15,14 @@ from s3_server import S3Server
 from scale_ray.store import files as files_module
 from scale_ray.store.files import Files, StoreError, replacing
 
-# Prints whether it could create the file. All processes start at the same moment.
+# Says that it is ready, waits for a line, and prints whether it could create the file.
 CREATOR = """
-import sys, time
+import sys
 from scale_ray.store.files import Files
 files = Files({location!r})
 files.exists("x")
-time.sleep(max(0, {start} - time.time()))
+print("ready", flush=True)
+sys.stdin.readline()
 print(files.create("folder/one", sys.argv[1].encode() * 1000))
 """
 
@@ -109,11 +111,18 @@ def test_of_eight_threads_one_creates(files: Files) -> None:
 
 
 def test_of_eight_processes_one_creates(files: Files) -> None:
-    code = CREATOR.format(location=files.location, start=time.time() + 4)
+    code = CREATOR.format(location=files.location)
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, letter], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", code, letter], stdin=PIPE, stdout=PIPE, text=True)
         for letter in "abcdefgh"
     ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
     answers = [process.communicate()[0].strip() for process in processes]
     assert sorted(answers) == ["False"] * 7 + ["True"]
     assert files.read("folder/one") == "abcdefgh"[answers.index("True")].encode() * 1000
@@ -293,18 +302,18 @@ def test_a_server_that_is_away_and_comes_back(s3: S3Server, monkeypatch: pytest.
     server.stop()
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(files.write, "x", b"content")
-        time.sleep(2)
+        time.sleep(1)
         assert not writing.done()
         server = S3Server(port)
         try:
-            writing.result(timeout=60)
+            writing.result()
             assert files.read("x") == b"content"
         finally:
             server.stop()
 
 
 def test_retries_end_with_an_error(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_module, "RETRY_SECONDS", 1.0)
+    monkeypatch.setattr(files_module, "RETRY_SECONDS", 0.2)
     files = Files(s3.new_url(), create=True)
     with s3.failing(), pytest.raises(StoreError, match=rf"^{files.location}/x: cannot be written \(Please reduce"):
         files.write("x", b"")
@@ -335,7 +344,7 @@ def test_a_server_without_conditional_writes_is_refused(s3: S3Server, monkeypatc
         Files(s3.new_url(), create=True)
 
 
-def test_one_request_a_call(s3: S3Server) -> None:
+def test_one_request_a_call(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second GET of the same file could return another content, and every request takes time."""
     files = Files(s3.new_url(), create=True)
     for call in (
@@ -349,12 +358,13 @@ def test_one_request_a_call(s3: S3Server) -> None:
         before = s3.requests
         call()
         assert s3.requests == before + 1
-    names = [f"folder/{number}" for number in range(300)]
+    monkeypatch.setattr(files_module, "_READ_BATCH", 16)
+    names = [f"folder/{number}" for number in range(40)]
     for name in names:
         files.write(name, b"1")
     before = s3.requests
-    assert len(list(files.read_many(names))) == 300
-    assert s3.requests == before + 300
+    assert len(list(files.read_many(names))) == 40
+    assert s3.requests == before + 40
 
 
 # Import cost

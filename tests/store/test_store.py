@@ -8,24 +8,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow.fs
 import pytest
 import ray
+from made_records import record
 from s3_server import S3Server
 
 from scale_ray.cell import Cell
-from scale_ray.config import RECIPE_VERSION, TrialConfig
-from scale_ray.identity import identity
-from scale_ray.records import Failure, Provenance, Record, Result
+from scale_ray.config import RECIPE_VERSION
 from scale_ray.store import Store, StoreError, StudyPlan, is_current
 
 # Writes the records of three trials again and again. Each is large enough to be caught half-written.
 WRITER = """
 import sys
-sys.path[:0] = {paths!r}
-from test_store import record
+sys.path.insert(0, {folder!r})
+from made_records import record
 from scale_ray.store import Store
 store = Store({location!r}, create=True)
 records = [record(seed, padding={padding!r} * {size}) for seed in range(3)]
@@ -34,34 +32,6 @@ for number in range({count}):
     if number == 0:
         print("writing", flush=True)
 """
-
-
-def record(seed: int, *, done: bool = False, padding: str = "", **changes: Any) -> Record:
-    config = TrialConfig().replace({"seed": seed})
-    result = Result(
-        target_accuracy=1 / 3, teacher_accuracy=None, source_val_accuracy=99.0, steps=10, curve=[], skipped={}
-    )
-    origin = Provenance(
-        started="2026-03-01T00:00:00+00:00",
-        wall_seconds=1.5,
-        host="laptop",
-        device="cpu",
-        threads=1,
-        git_commit=None,
-        git_dirty=None,
-        versions={"python": "3.11.2"},
-    )
-    outcome: dict[str, Any] = (
-        {"result": result} if done else {"failure": Failure(kind="E", message="", traceback=padding)}
-    )
-    values = {
-        "id": identity(config, {}),
-        "status": "done" if done else "failed",
-        "config": config,
-        "inputs": {"source": "a" * 64, "target": "b" * 64},
-        "provenance": origin,
-    }
-    return Record(**(values | outcome | changes))
 
 
 @pytest.fixture
@@ -74,11 +44,8 @@ def local_store(tmp_path: Path) -> Store:
     return Store(tmp_path / "local", create=True)
 
 
-TESTS = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # this module's folder, and s3_server's
-
-
 def writer(location: str, *, count: int, size: int, padding: str = "x") -> "subprocess.Popen[bytes]":
-    code = WRITER.format(paths=TESTS, location=location, count=count, size=size, padding=padding)
+    code = WRITER.format(folder=str(Path(__file__).parent), location=location, count=count, size=size, padding=padding)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
 
