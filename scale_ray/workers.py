@@ -1,8 +1,8 @@
-"""The processes that train one trial together, each on its rows of the same global batch.
+"""The processes that train one trial together, each on its rows of the global batch.
 
-Every worker runs the network on its own rows and gathers the outputs of all, so that all compute the one loss of the
-global batch, with the same class statistics and pseudo-labels, bit for bit. What a worker does alone is the identity
-here and costs nothing: code that is written for many needs no branch for one.
+Every worker runs the network on its own rows and gathers the outputs of all workers. All workers then compute the same
+loss of the global batch, with the same class statistics and pseudo-labels, bit for bit. With a single worker all these
+operations are the identity and cost nothing, so callers need no special case.
 """
 
 import warnings
@@ -18,11 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Workers:
-    """This process's place among those of torch.distributed's default group.
+    """The default process group of torch.distributed, as this process sees it.
 
     Attributes:
-        rank: from 0.
-        size: how many there are.
+        rank: index of this process, from 0.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -30,23 +30,23 @@ class Workers:
 
     @classmethod
     def current(cls) -> Self:
-        """Of the process group that has been initialised; one worker where none has been."""
+        """The initialised process group; a single worker if none has been initialised."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
     def is_first(self) -> bool:
-        """Whether this worker is the one that writes and tells."""
+        """Whether this worker is the one that writes files and reports."""
         return self.rank == 0
 
     @property
     def backend(self) -> str | None:
-        """What joins them, nccl or gloo; None for one worker."""
+        """Backend of the process group, nccl or gloo; None for a single worker."""
         return None if self.size == 1 else str(dist.get_backend())
 
     def rows(self, batch: int) -> slice:
-        """This worker's rows of `batch`: contiguous, and as many as every other's.
+        """This worker's rows of a batch of size `batch`: a contiguous part, equally long for every worker.
 
         Raises:
             ValueError: the batch cannot be split evenly.
@@ -57,10 +57,11 @@ class Workers:
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def gather(self, part: Tensor) -> Tensor:
-        """All workers' rows, (B / size, ...) -> (B, ...), in the order of the global batch.
+        """Gather the rows of all workers, (B / size, ...) -> (B, ...), in the order of the global batch.
 
-        Differentiable for a loss that every worker computes alike from what it has gathered: the average of the
-        workers' gradients, which `wrap` takes, is then exactly the gradient of that loss. Nothing is sent backwards.
+        It is differentiable for a loss that all workers compute in the same way from gathered tensors. The average of
+        the workers' gradients, which `wrap` takes, is then exactly the gradient of that loss. The backward pass needs
+        no communication.
         """
         if self.size == 1:
             return part
@@ -68,7 +69,7 @@ class Workers:
         return whole
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum of the workers' values."""
+        """Sum of the values of all workers, with the shape of `value`, which is not changed."""
         if self.size == 1:
             return value
         value = value.clone()
@@ -76,13 +77,13 @@ class Workers:
         return value
 
     def average_(self, tensors: Iterable[Tensor]) -> None:
-        """Replace floating-point tensors by their means over the workers, in place: one all-reduce a dtype."""
+        """Replace floating-point tensors in place by their means over the workers, with one all-reduce per dtype."""
         if self.size == 1:
             return
-        of_dtype: dict[torch.dtype, list[Tensor]] = {}
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for tensor in tensors:
-            of_dtype.setdefault(tensor.dtype, []).append(tensor.detach())
-        for members in of_dtype.values():
+            by_dtype.setdefault(tensor.dtype, []).append(tensor.detach())
+        for members in by_dtype.values():
             flat = torch.cat([member.flatten() for member in members])
             dist.all_reduce(flat)
             flat /= self.size
@@ -90,16 +91,17 @@ class Workers:
             torch._foreach_copy_(members, [mean.view_as(member) for mean, member in zip(means, members, strict=True)])
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """`module`, whose gradients `backward` averages over the workers; itself for one worker, or with none to learn.
+        """Wrap a module so that a backward pass averages the gradients over the workers (DistributedDataParallel).
 
-        The wrapped module shares its parameters with `module`, which goes on to be what is optimised, saved and
-        measured. All workers must hold the same state here. A parameter that a forward pass does not use keeps no
-        gradient, so that weight decay does not touch it.
+        With a single worker, or if no parameter requires a gradient, `module` itself is returned. The wrapped module
+        shares its parameters with `module`, which is still the one to optimise, save and evaluate. All workers must
+        have the same state when they call this. A parameter that a forward pass does not use gets no gradient, so
+        weight decay does not change it.
         """
         if self.size == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
             return module
-        # Which parameters are used depends on the step (warm-up). Where all are, torch logs once that none is not.
-        with warnings.catch_warnings():  # torch 2.14 has another name for broadcast_buffers, which 2.12 does not know
+        # The parameters that are used depend on the step (warm-up). If all are, torch logs once that none is unused.
+        with warnings.catch_warnings():  # torch 2.14 has another name for broadcast_buffers, unknown to torch 2.12
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
 
@@ -108,8 +110,8 @@ ALONE = Workers()
 
 
 class _Gather(torch.autograd.Function):
-    # torch.distributed.nn.functional.all_gather sums the workers' gradients, and is deprecated in torch 2.14. Here
-    # they are all the same, so that the sum is a product.
+    # torch.distributed.nn.functional.all_gather sums the workers' gradients and is deprecated in torch 2.14. Here the
+    # gradients of all workers are equal, so their sum is `size` times this worker's.
 
     @staticmethod
     def forward(ctx: Any, part: Tensor, workers: Workers) -> Tensor:

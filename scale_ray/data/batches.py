@@ -1,7 +1,7 @@
-"""What a training step is given. A source batch has labels; a target batch has no field that could hold any.
+"""The batches of a training step. A source batch has labels; a target batch has no field for labels.
 
-A batch is the same for any number of workers. B of its images are drawn; every worker gets the views of its own rows
-(B / workers) and, since small numbers cost nothing to draw everywhere, the labels or places of all B.
+A batch of B images is the same for any number of workers. Each worker gets the views of its own B / workers rows, and
+the labels or indices of all B rows, which are cheap to compute on every worker.
 """
 
 from collections.abc import Callable
@@ -17,62 +17,106 @@ from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import views_of
 from scale_ray.workers import ALONE, Workers
 
-# (stream, step) -> the generator of that step's randomness in that stream; the trial's seed is already in it.
+# (stream, step) -> the generator for that stream at that step; it also depends on the trial's seed.
 Generators = Callable[[str, int], torch.Generator]
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Some images of a domain with their labels; read from the memory-mapped array only when fetched."""
+    """A subset of a domain's images with their labels. Images are read from the memory-mapped array when fetched.
 
-    images: np.ndarray  # (M, 3, R, R) uint8, the whole domain; features (M, 1 + 2V, D) where the encoder is frozen
-    places: np.ndarray  # (N,) rows of `images` that belong here
-    labels: np.ndarray  # (N,) int64
+    Attributes:
+        images: (M, 3, R, R) uint8, the whole domain; with a frozen encoder, its features (M, 1 + 2V, D).
+        indices: (N,) rows of `images` that belong to the subset.
+        labels: (N,) int64, their classes.
+    """
+
+    images: np.ndarray
+    indices: np.ndarray
+    labels: np.ndarray
 
 
 @dataclass(frozen=True)
 class UnlabelledImages:
-    """Decoded images (N, 3, R, R) uint8, or features (N, 1 + 2V, D): all that training gets of the target domain."""
+    """All that training gets of the target domain.
+
+    Attributes:
+        images: (N, 3, R, R) uint8; with a frozen encoder, its features (N, 1 + 2V, D).
+    """
 
     images: np.ndarray
 
 
 @dataclass(frozen=True)
 class SourceBatch:
-    images: Tensor  # (B / workers, 3, S, S) float32, weak view; its features (B / workers, D) of a frozen encoder
-    labels: Tensor  # (B,) int64, of all workers' images
+    """One step's source images.
+
+    Attributes:
+        images: (B / workers, 3, S, S) float32, weak view of this worker's rows; with a frozen encoder, its features
+            (B / workers, D).
+        labels: (B,) int64, labels of all rows.
+    """
+
+    images: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)
 class TargetBatch:
-    weak: Tensor  # (B / workers, 3, S, S) float32, or features (B / workers, D)
-    strong: Tensor  # as weak, of the same images
-    indices: Tensor  # (B,) int64 on the CPU: places of all in the target domain, for the running pseudo-labels
+    """One step's target images.
+
+    Attributes:
+        weak: (B / workers, 3, S, S) float32, weak view of this worker's rows; with a frozen encoder, its features
+            (B / workers, D).
+        strong: strong view of the same images, with the shape of `weak`.
+        indices: (B,) int64 on the CPU, indices of all rows in the target domain, for the running pseudo-labels.
+    """
+
+    weak: Tensor
+    strong: Tensor
+    indices: Tensor
 
 
 def hold_out(domain: Domain, share: float, generator: torch.Generator) -> tuple[LabelledImages, LabelledImages]:
-    """Split a source domain into training and validation images, class by class.
+    """Split a source domain into training and validation images, stratified by class.
 
-    Every class with two images or more gives at least one to each side; a class with one image keeps it for training.
+    Every class with at least two images has at least one in each part. A class with one image has it in training.
+
+    Args:
+        domain: the source.
+        share: share of each class's images to hold out, rounded.
+        generator: draws the images.
+
+    Returns:
+        Training images and validation images.
     """
     held_out = np.zeros(len(domain.labels), dtype=bool)
     for label in range(len(domain.classes)):
-        places = np.flatnonzero(domain.labels == label)
-        number = min(max(1, round(share * len(places))), len(places) - 1)
-        held_out[places[torch.randperm(len(places), generator=generator)[:number].numpy()]] = True
+        members = np.flatnonzero(domain.labels == label)
+        number = min(max(1, round(share * len(members))), len(members) - 1)
+        held_out[members[torch.randperm(len(members), generator=generator)[:number].numpy()]] = True
     return _subset(domain, ~held_out), _subset(domain, held_out)
 
 
 def _subset(domain: Domain, chosen: np.ndarray) -> LabelledImages:
-    places = np.flatnonzero(chosen)
-    return LabelledImages(domain.images, places, domain.labels[places])
+    indices = np.flatnonzero(chosen)
+    return LabelledImages(domain.images, indices, domain.labels[indices])
 
 
 class Batches:
-    """This worker's part of source and target batches, each a function of (seed, step).
+    """Makes this worker's part of the source and target batches, each a function of (seed, step).
 
-    With `class_balance = both` the target's also depends on the pseudo-labels observed so far; they are this object's
-    only state, and `state` saves them.
+    With `class_balance=both` the target batch also depends on the pseudo-labels observed so far. These are the only
+    state of this object; `state` returns them.
+
+    Args:
+        config: the trial.
+        source: the source images to train on.
+        target: the target images.
+        num_classes: K.
+        generators: (stream, step) -> generator.
+        device: where batches are put.
+        workers: the processes that share the batches.
     """
 
     def __init__(
@@ -103,21 +147,21 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which as many source images are drawn as there are, rounded up."""
+        """Number of source images over the batch size, rounded up."""
         return -(-len(self._source.labels) // self._config.optim.batch_size)
 
     def source(self, step: int) -> SourceBatch:
-        """Step's source images, weak view, with labels."""
+        """The source batch of a step: weak views with labels."""
         indices = self._draw("source", step, len(self._source.labels), self._source_weights)
-        images = self._fetch(self._source.images, self._source.places[indices.numpy()])
+        images = self._fetch(self._source.images, self._source.indices[indices.numpy()])
         view = self._view(self._views.weak, images, "source_weak", step)
         labels = torch.from_numpy(self._source.labels[indices.numpy()])
-        # Out of pageable memory the copy would wait for all work queued on the GPU.
+        # A copy from pageable memory would wait for all work queued on the GPU.
         labels = labels.pin_memory() if self._device.type == "cuda" else labels
         return SourceBatch(view, labels.to(self._device, non_blocking=True))
 
     def target(self, step: int) -> TargetBatch:
-        """Step's target images, weak and strong view."""
+        """The target batch of a step: weak and strong views."""
         weights = None
         if self._pseudo_labels is not None:
             weights = balanced_weights(self._pseudo_labels, self._num_classes, self._config.data.gamma)
@@ -130,26 +174,27 @@ class Batches:
         )
 
     def observe(self, indices: Tensor, pseudo_labels: Tensor) -> None:
-        """Remember the teacher's labels of a target batch; free unless `class_balance = both`."""
+        """Store the pseudo-labels (B,) of the target images `indices` (B,); no effect unless `class_balance=both`."""
         if self._pseudo_labels is not None:
             self._pseudo_labels[indices] = pseudo_labels.cpu()
 
     def state(self) -> dict[str, Tensor]:
+        """The state for a checkpoint."""
         return {} if self._pseudo_labels is None else {"pseudo_labels": self._pseudo_labels}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        # A training that goes on from one that read no target starts with none of its labels known.
+        """Restore a state. One of a training that read no target has no pseudo-labels: then none are known."""
         if self._pseudo_labels is not None and "pseudo_labels" in state:
             self._pseudo_labels.copy_(state["pseudo_labels"])
 
-    def _fetch(self, images: np.ndarray, places: np.ndarray) -> Tensor:
-        """This worker's images of those at `places`."""
-        rows = places[self._workers.rows(len(places))]
+    def _fetch(self, images: np.ndarray, indices: np.ndarray) -> Tensor:
+        """This worker's part of `images[indices]`, on the device."""
+        rows = indices[self._workers.rows(len(indices))]
         if self._device.type != "cuda":
             return torch.from_numpy(images[rows]).to(self._device)
-        # Nobody waits for a copy out of pinned memory; each batch has its own, which torch uses again only once the
-        # copy is done. Read straight into it: `take` with its default mode would copy once more.
-        dtype = torch.from_numpy(np.empty(0, images.dtype)).dtype  # bytes of images, or halves of features
+        # A copy from pinned memory is asynchronous. Every batch allocates its own, which torch reuses after the copy is
+        # done. `take` with mode="clip" writes into it directly; the default mode would buffer the result.
+        dtype = torch.from_numpy(np.empty(0, images.dtype)).dtype  # uint8 for images, float16 for features
         pinned = torch.empty((len(rows), *images.shape[1:]), dtype=dtype, pin_memory=True)
         np.take(images, rows, axis=0, out=pinned.numpy(), mode="clip")
         return pinned.to(self._device, non_blocking=True)
@@ -164,7 +209,7 @@ class Batches:
         )
 
     def _draw(self, stream: str, step: int, images: int, weights: Tensor | None) -> Tensor:
-        """Indices (B,) of step's images: by weight with replacement, else epoch by epoch without."""
+        """Indices (B,) of a step's images: with replacement by weight, or without replacement within each epoch."""
         batch = self._config.optim.batch_size
         if weights is not None:
             sampler = WeightedRandomSampler(
@@ -174,13 +219,13 @@ class Batches:
                 generator=self._generators(f"{stream}_order", step),
             )
             return torch.tensor(list(sampler))
-        places = torch.arange(step * batch, (step + 1) * batch)
-        epochs = places // images
+        positions = torch.arange(step * batch, (step + 1) * batch)
+        epochs = positions // images
         order = torch.cat([self._epoch_order(stream, int(epoch), images) for epoch in epochs.unique()])
-        return order[places - int(epochs[0]) * images]
+        return order[positions - int(epochs[0]) * images]
 
     def _epoch_order(self, stream: str, epoch: int, images: int) -> Tensor:
-        """The epoch's permutation, kept until another is asked for."""
+        """The permutation of an epoch; the last one of each stream is kept."""
         if self._epoch_orders.get(stream, (-1,))[0] != epoch:
             order = torch.randperm(images, generator=self._generators(f"{stream}_order", epoch))
             self._epoch_orders[stream] = (epoch, order)
@@ -188,9 +233,15 @@ class Batches:
 
 
 def balanced_weights(labels: Tensor, num_classes: int, gamma: float) -> Tensor:
-    """Sampling weights (N,): (class frequency) ** -gamma (METHOD 5).
+    """Sampling weights of images for class-balanced sampling (docs/method.md, section 5).
 
-    An image whose label is not known yet (-1) gets the mean weight of the others, 1 where none is known.
+    Args:
+        labels: (N,) int64; -1 where the label is not known yet.
+        num_classes: K.
+        gamma: an image has the weight (frequency of its class) ** -gamma.
+
+    Returns:
+        (N,) float64. An image with an unknown label has the mean weight of the others, or 1 if no label is known.
     """
     known = labels >= 0
     if not known.any():

@@ -1,6 +1,6 @@
-"""What exists: every benchmark with its domains, classes, published counts and usual domain pairs.
+"""The benchmarks: domains, classes, published image counts and usual domain pairs.
 
-A new data set is one entry in BENCHMARKS; one that nobody has named yet is `image_folder`, any root/domain/class/image.
+To add a data set, add one entry to BENCHMARKS. Without an entry, `image_folder` takes any root/domain/class/image.
 """
 
 import json
@@ -23,16 +23,16 @@ class Benchmark:
     """A data set with domains.
 
     Attributes:
-        title: how it is written in text.
-        domains: canonical names; empty where the folders decide.
-        classes: ASCII-sorted, so that a label is the rank of its class's name; None where the folders decide.
-        images: domain -> published number of images; empty where unknown.
-        aliases: other spelling -> domain, accepted in configs and as names of folders.
-        pairs: the (source, target) pairs that a study runs when it names none.
-        defaults: dotted path of a TrialConfig field -> the value that suits this benchmark.
-        source: where it comes from, and its licence.
-        backbones: the encoders that a study runs when it names none; empty where that is the default one.
-        class_counts: domain -> class -> published number of images; empty where unknown.
+        title: its name in text.
+        domains: canonical names; empty if the folders determine them.
+        classes: names in ASCII order, as a label is the rank of its class's name; None if the folders determine them.
+        images: domain -> published number of images; empty if unknown.
+        aliases: other spelling -> domain; accepted in configs and as folder names.
+        pairs: (source, target) pairs of a study that names none.
+        defaults: dotted path of a TrialConfig field -> default value for this benchmark.
+        source: origin and licence.
+        backbones: encoders of a study that names none; empty for the default encoder alone.
+        class_counts: domain -> class -> published number of images; empty if unknown.
     """
 
     title: str
@@ -65,7 +65,7 @@ def _digits() -> Benchmark:
             "model.weights": "none",
             "model.hidden_dim": 128,
             "model.projection_dim": 64,
-            # 0.99 suits 20,000 steps. On mnist>mnistm, 500 steps with 0.99 reached 90 %, 450 with 0.98 reached 95 %.
+            # 0.99 is meant for 20,000 steps. On mnist>mnistm 500 steps with 0.99 reached 90 %, 450 with 0.98 95 %.
             "model.teacher_momentum": 0.98,
             "optim.steps": 450,
             "optim.warmup_steps": 75,
@@ -93,7 +93,7 @@ def _office_home() -> Benchmark:
         aliases=dict.fromkeys(("Real World", "RealWorld", "real_world", "realworld", "real"), "Real_World"),
         pairs=tuple(permutations(counts, 2)),
         backbones=("resnet50", "resnet101", "resnet152"),  # the paper's
-        defaults={"optim.precision": "bf16"},  # else TrialConfig's own are this benchmark's (METHOD 6)
+        defaults={"optim.precision": "bf16"},  # otherwise TrialConfig's defaults: docs/method.md, section 6
         source="https://www.hemanthdv.org/officeHomeDataset.html; research use only: bring your own copy",
         class_counts={domain: dict(zip(classes, row, strict=True)) for domain, row in counts.items()},
     )
@@ -142,8 +142,8 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-# What suits training on a frozen encoder's features, over the benchmark's own defaults. Chosen on PACS with MobileNetV2
-# by what needs no target label: benchmarks/results/frozen_pacs.md.
+# Defaults for training on the features of a frozen encoder; they override those of the benchmark. Chosen on PACS with
+# MobileNetV2 by criteria that need no target labels: benchmarks/results/frozen_pacs.md.
 FROZEN_DEFAULTS: Mapping[str, object] = {
     "model.encoder": "frozen",
     "model.hidden_dim": 256,
@@ -155,25 +155,25 @@ FROZEN_DEFAULTS: Mapping[str, object] = {
 
 
 def check_benchmark(name: str) -> Benchmark:
-    """The benchmark of that name.
+    """Return the benchmark of that name.
 
     Raises:
-        ConfigError: there is none, with the nearest that there is.
+        ConfigError: there is none; the message names the most similar one.
     """
     check_name("benchmark", name, BENCHMARKS)
     return BENCHMARKS[name]
 
 
 def canonical_domain(benchmark: str, name: str) -> str:
-    """The one spelling of a domain: `Real World`, `real` ... are all Office-Home's `Real_World`.
+    """The canonical name of a domain: `Real World`, `real` and other spellings are Office-Home's `Real_World`.
 
     Raises:
-        ConfigError: the benchmark has no such domain, or (image_folder) the name cannot be a folder's.
+        ConfigError: the benchmark has no such domain, or (image_folder) the name is not a valid folder name.
     """
     entry = check_benchmark(benchmark)
     if not entry.domains:
         if not name or name.startswith(".") or PurePath(name).name != name:
-            raise ConfigError(f"{benchmark}: {name!r} is no domain: write the name of a folder that lies in the root")
+            raise ConfigError(f"{benchmark}: {name!r} is no domain: write the name of a folder in the root folder")
         return name
     domain = entry.aliases.get(name, name)
     if domain not in entry.domains:

@@ -1,4 +1,4 @@
-"""The cache folder: what is costly to make is made once, whole or not at all, and read by every later run.
+"""The cache folder: results that are expensive to compute are stored there once, atomically, and read by later runs.
 
 Deleting the folder, or any part of it, is always safe.
 """
@@ -35,7 +35,7 @@ _PLAIN_LINE_SECONDS = 10
 
 
 def cache_folder() -> Path:
-    """The folder named by $SCALE_RAY_CACHE, or the user's cache folder."""
+    """The folder in $SCALE_RAY_CACHE or, if that is not set, `scale_ray` in the user's cache folder."""
     named = os.environ.get("SCALE_RAY_CACHE")
     return Path(named).expanduser().absolute() if named else Path(platformdirs.user_cache_dir("scale_ray"))
 
@@ -43,20 +43,24 @@ def cache_folder() -> Path:
 def open_or_build(
     folder: Path, load: Callable[[Path], R], build: Callable[[Path], None], *, one_builds: bool = False
 ) -> R:
-    """`load(folder)`, after `build` has filled it where it is missing or damaged.
+    """Return `load(folder)`; if the folder is missing or damaged, `build` fills it first.
 
-    Processes may race: each builds apart, the first one's folder stays, the others' work is dropped.
+    Several processes may build at the same time, each in a folder of its own. The first to finish publishes its folder;
+    the results of the others are discarded.
 
     Args:
         folder: a folder of the cache.
-        load: reads it, and returns anything but None; raises OSError, ValueError, EOFError or KeyError where it is
-            damaged.
-        build: fills the empty folder that it is given.
-        one_builds: of several processes on a machine one builds and the others wait.
+        load: reads the folder and returns anything but None. It raises OSError, ValueError, EOFError or KeyError if the
+            folder is damaged.
+        build: fills the empty folder that is passed to it.
+        one_builds: if several processes of this machine need the folder, one builds it and the others wait.
+
+    Raises:
+        DataError: the cache folder cannot be written, or a damaged folder cannot be deleted.
     """
     if (loaded := _open(folder, load)) is not None:
         return loaded
-    with _alone(folder) if one_builds else nullcontext():
+    with _lock(folder) if one_builds else nullcontext():
         if one_builds and (loaded := _open(folder, load)) is not None:
             return loaded
         with _publishing(folder) as unfinished:
@@ -65,26 +69,26 @@ def open_or_build(
 
 
 def _open(folder: Path, load: Callable[[Path], R]) -> R | None:
-    """None where it is missing, or damaged and now gone."""
+    """`load(folder)`; None if the folder is missing, or if it was damaged and has been deleted."""
     if not folder.is_dir():
         return None
     try:
         loaded = load(folder)
     except (OSError, ValueError, EOFError, KeyError) as error:
-        logger.warning("cache %s is damaged (%s): it is made anew", folder, error)
+        logger.warning("cache %s is damaged (%s): building it again", folder, error)
         discard(folder)
         return None
-    with suppress(OSError):  # its time says when it was last used; in a cache of others it stays
+    with suppress(OSError):  # the modification time is the time of last use; it cannot be set in other users' caches
         os.utime(folder)
     return loaded
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process of this machine is making the folder."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold this machine's lock on building the folder."""
     lock = FileLock(make_folder(cache_folder() / "locks") / folder.name)
     try:
-        with suppress(NotImplementedError):  # a file system without locks: each builds apart
+        with suppress(NotImplementedError):  # on a file system without locks every process builds
             lock.acquire()
     except OSError as error:
         raise _not_written(Path(lock.lock_file), error) from error
@@ -96,18 +100,18 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _publishing(folder: Path) -> Iterator[Path]:
-    """A new folder that becomes `folder`, in one move, when the block ends without an error."""
+    """Yield a new folder, which is renamed to `folder` if the block ends without an error, and deleted otherwise."""
     make_folder(folder.parent)
     try:
         _remove_abandoned(folder)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             yield unfinished
-            unfinished.chmod(0o755)  # mkdtemp's 0700 would lock colleagues out of a shared cache
+            unfinished.chmod(0o755)  # with mkdtemp's 0700 other users of a shared cache could not read it
             try:
                 unfinished.rename(folder)
             except OSError:
-                if not folder.is_dir():  # else another process was first, and its folder holds the same
+                if not folder.is_dir():  # otherwise another process was faster, and its folder has the same content
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -116,7 +120,11 @@ def _publishing(folder: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder of the cache, made where it is missing; DataError where that cannot be."""
+    """Create a folder of the cache if it is missing, and return it.
+
+    Raises:
+        DataError: it cannot be created.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -131,7 +139,7 @@ def _not_written(folder: Path, error: OSError) -> DataError:
 
 
 def discard(path: Path) -> None:
-    """Move a folder or file of the cache out of the way in one step, so that nobody opens half of it, and delete it.
+    """Delete a folder or file of the cache. It is renamed first, so that no process opens a partly deleted folder.
 
     Raises:
         DataError: it cannot be deleted.
@@ -143,61 +151,66 @@ def discard(path: Path) -> None:
         finally:
             shutil.rmtree(away, ignore_errors=True)
     except FileNotFoundError:
-        pass  # another process was quicker
+        pass  # another process has deleted it
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be deleted ({error.strerror}): check whose it is, or name another folder in "
-            "SCALE_RAY_CACHE"
+            f"{path}: cannot be deleted ({error.strerror}): check its owner, or name another folder in SCALE_RAY_CACHE"
         ) from error
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Delete what killed processes left unfinished: it can be gigabytes."""
+    """Delete old unfinished folders of killed processes, which can be gigabytes."""
     for path in folder.parent.glob(f".{folder.name}.*"):
-        with suppress(FileNotFoundError):  # its process has just finished
+        with suppress(FileNotFoundError):  # its process has finished in the meantime
             if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def file_digests(folder: Path, names: Sequence[str]) -> list[str]:
-    """sha256 (hex) of the bytes of each named file, in order.
+    """sha256 (hex) of the content of each named file, in order.
 
-    Digests are kept in the cache, one file a folder: what has the same size and time of change is not read again.
+    Digests are stored in the cache, in one file per folder. A file with unchanged size and modification time is not
+    read again.
 
     Raises:
         DataError: a file cannot be read.
     """
     folder = folder.resolve()
-    kept_at = cache_folder() / "file_digests" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
-    make_folder(kept_at.parent)
-    kept = _read_kept(kept_at)
+    path = cache_folder() / "file_digests" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
+    make_folder(path.parent)
+    known = _read_digests(path)
     stats = {name: (folder / name).stat() for name in names}
     states = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
-    changed = [name for name in names if kept.get(name, [])[:2] != states[name]]
+    changed = [name for name in names if known.get(name, [])[:2] != states[name]]
     if changed:
 
         def digest(name: str) -> str:
             return hashlib.sha256(read_bytes(folder / name)).hexdigest()
 
         fresh = dict(zip(changed, in_threads(digest, changed, f"hashing {folder.name}"), strict=True))
-        kept = {name: [*states[name], fresh.get(name) or kept[name][2]] for name in names}
-        with replacing(kept_at) as file:
-            file.write(json.dumps(kept).encode())
-    return [kept[name][2] for name in names]
+        known = {name: [*states[name], fresh.get(name) or known[name][2]] for name in names}
+        with replacing(path) as file:
+            file.write(json.dumps(known).encode())
+    return [known[name][2] for name in names]
 
 
-def _read_kept(path: Path) -> dict[str, list]:
+def _read_digests(path: Path) -> dict[str, list]:
+    """File name -> [size, modification time in ns, sha256]; empty if there is no readable file."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        logger.warning("cache %s is damaged (%s): it is made anew", path, error)
+        logger.warning("cache %s is damaged (%s): building it again", path, error)
         return {}
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content; DataError where the file system does not give it."""
+    """The content of a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
@@ -207,11 +220,14 @@ def read_bytes(path: Path) -> bytes:
 def in_threads(
     work: Callable[[T], R], items: Sequence[T], what: str, *, threads: int | None = None, together: int = 256
 ) -> Iterator[R]:
-    """`work(item)` for each item, in order; progress is shown on stderr.
+    """Yield `work(item)` for each item, in order, computed by threads; progress is shown on stderr.
 
     Args:
-        threads: how many work; None is one for every CPU that this process may use.
-        together: how many results may wait in memory.
+        work: called once per item.
+        items: its arguments.
+        what: describes the work in the progress display.
+        threads: number of threads; None means one per CPU that this process may use.
+        together: number of items that are processed as one block; at most so many results wait in memory.
     """
 
     def results() -> Iterator[R]:
@@ -226,14 +242,14 @@ def in_threads(
 
 
 def cpus() -> int:
-    """How many this process may use."""
+    """Number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """The items, with a bar on stderr where it is a terminal, and a plain line now and then where it is not."""
+    """Yield the items and show progress on stderr: a bar on a terminal, otherwise a line every 10 seconds."""
     console = Console(stderr=True)
     if console.is_terminal:
         yield from track(items, description=what, total=total, console=console, transient=True)

@@ -1,4 +1,4 @@
-"""What lies in the cache folder, and its deletion. Only folders that scale_ray made are ever touched."""
+"""Listing and deletion of the cache. Only entries that scale_ray has written are listed or deleted."""
 
 import time
 from contextlib import suppress
@@ -8,21 +8,21 @@ from pathlib import Path
 from scale_ray.data.cache import ABANDONED_SECONDS, cache_folder, discard
 from scale_ray.data.manifest import read_about
 
-# Folders of the cache -> what each of their folders holds.
+# Glob pattern of folders in the cache -> what the folders in them contain.
 KINDS = {"decoded": "decoded images", "digits-v*": "drawn digits", "features": "features of a frozen encoder"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something in the cache.
+    """An entry of the cache.
 
     Attributes:
-        kind: what it is, for people.
-        about: what it holds, for people.
-        paths: the folder, or the files, that it is made of.
+        kind: kind of its content, as text.
+        about: description of its content, as text.
+        paths: the folder or the files that it consists of.
         size: in bytes.
-        used: when it was last opened or made, in seconds since 1970.
-        busy: a running process may be filling it.
+        used: when it was last opened or written, in seconds since 1970.
+        busy: whether a running process may still be writing it.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Entry:
 
 
 def cache_entries() -> list[Entry]:
-    """All that scale_ray keeps in the cache folder, ordered by kind and name."""
+    """All entries of the cache, ordered by kind and name."""
     entries = []
     for pattern, kind in KINDS.items():
         for path in sorted(cache_folder().glob(f"{pattern}/*")):
@@ -49,10 +49,10 @@ def cache_entries() -> list[Entry]:
 
 
 def clear_cache(entries: list[Entry]) -> None:
-    """Delete entries. Trials that have opened them read on: their arrays stay mapped until the last one ends.
+    """Delete entries. Running trials are not affected: the arrays that they have mapped stay readable until they end.
 
     Raises:
-        DataError: something cannot be deleted.
+        DataError: an entry cannot be deleted.
     """
     for entry in entries:
         for path in entry.paths:
@@ -62,7 +62,7 @@ def clear_cache(entries: list[Entry]) -> None:
 def _entry(kind: str, about: str, *paths: Path) -> Entry:
     size, used = 0, 0.0
     for path in paths:
-        with suppress(FileNotFoundError, PermissionError):  # someone is deleting it, or it is another's
+        with suppress(FileNotFoundError, PermissionError):  # it is being deleted, or belongs to another user
             used = max(used, path.stat().st_mtime)
             size += sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
     return Entry(kind, about, paths, size, used)

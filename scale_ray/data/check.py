@@ -1,4 +1,4 @@
-"""What `scale-ray data check` finds: everything that is wrong with a benchmark's images, not only the first thing."""
+"""`scale-ray data check`: a complete list of the problems of a benchmark's images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from scale_ray.data.image_folder import (
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong. A `count` that is not the published one and an `ignored` file stop no training."""
+    """One problem. A `count` that differs from the published one and an `ignored` file do not prevent training."""
 
     kind: Literal["missing", "classes", "empty", "unreadable", "count", "ignored"]
     message: str
@@ -34,7 +34,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class DataReport:
-    """A benchmark's state: images found per domain, and all problems, the grave ones first."""
+    """Result of a check.
+
+    Attributes:
+        benchmark: its name.
+        images: domain -> number of images found.
+        problems: all problems, those that prevent training first.
+    """
 
     benchmark: str
     images: dict[str, int]
@@ -42,10 +48,14 @@ class DataReport:
 
 
 def check_data(benchmark: str, *, root: Path | None) -> DataReport:
-    """Read every image of every domain, and list all that is wrong. Nothing is written to the cache (but `digits`).
+    """Read every image of every domain and list all problems. Nothing is written to the cache, except for `digits`.
+
+    Args:
+        benchmark: a name in BENCHMARKS.
+        root: the folder that contains the domains' folders; not used by `digits`.
 
     Raises:
-        ConfigError: unknown benchmark, or no root to look into.
+        ConfigError: the benchmark is unknown, or `root` is missing.
     """
     entry = check_benchmark(benchmark)
     if benchmark == "digits":
@@ -58,7 +68,7 @@ def check_data(benchmark: str, *, root: Path | None) -> DataReport:
         if domain not in folders
     ]
     if not folders and not entry.domains:
-        problems.append(Problem("missing", f"{root}: no domain folders in it: images must lie in DOMAIN/CLASS/"))
+        problems.append(Problem("missing", f"{root}: no domain folders in it: images must be in DOMAIN/CLASS/"))
     problems += [Problem("classes", line) for line in differing_classes(benchmark, listings)]
     for domain, folder in folders.items():
         problems += [Problem("empty", line) for line in empty_classes(folder, listings[domain])]
@@ -67,7 +77,8 @@ def check_data(benchmark: str, *, root: Path | None) -> DataReport:
     for domain, folder in folders.items():
         problems += [Problem("count", line) for line in differing_counts(benchmark, domain, listings[domain])]
         problems += [
-            Problem("ignored", f"{folder / name}: not used: no image where images are") for name in list_ignored(folder)
+            Problem("ignored", f"{folder / name}: not used: not an image in a class folder")
+            for name in list_ignored(folder)
         ]
     found = {domain: sum(map(len, listing.values())) for domain, listing in listings.items()}
     return DataReport(benchmark, found, problems)

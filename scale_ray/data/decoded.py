@@ -1,4 +1,4 @@
-"""Domains as arrays: every image is decoded and resized once, ever; later runs map the result into memory."""
+"""Domains as arrays: each image is decoded and resized once; later runs map the result from the cache into memory."""
 
 import io
 import json
@@ -32,15 +32,15 @@ from scale_ray.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Raise it, and RECIPE_VERSION with it, whenever the same file would be decoded to other pixels.
+# Raise it, and RECIPE_VERSION with it, whenever the same file would be decoded to different pixels.
 DECODER_VERSION = 1
 
-# Libraries that switch this on get grey pixels in place of an error, in the whole process.
+# Some libraries switch this on for the whole process; truncated images then get grey pixels instead of an error.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 class UnreadableImage(UserError):
-    """Bytes that are no whole image; the message is the reason."""
+    """Bytes that are not a complete image; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Domain:
     Attributes:
         name: canonical name.
         images: (N, 3, S, S) uint8 RGB; memory-mapped and read-only, or in memory.
-        labels: (N,) int64, index into classes.
-        classes: ASCII-sorted names.
-        skipped: `class/file` of the images left out because they are unreadable.
+        labels: (N,) int64, indices into `classes`.
+        classes: names in ASCII order.
+        skipped: `class/file` of the images that were left out as unreadable.
     """
 
     name: str
@@ -65,18 +65,18 @@ class Domain:
 def open_domains(
     benchmark: str, domains: Sequence[str], *, root: Path | None, resize: int, corrupt: Literal["error", "skip"]
 ) -> list[Domain]:
-    """Open domains that are used together, in the order asked for; what is not in the cache yet is made first.
+    """Open domains that are used together, in the given order. Images that are not in the cache are decoded first.
 
     Args:
         benchmark: a name in BENCHMARKS.
-        domains: in any accepted spelling.
-        root: the folder that holds the domains' folders; not used by `digits`.
-        resize: side in pixels to which every image is resized; its aspect ratio is not kept.
+        domains: names in any accepted spelling.
+        root: the folder that contains the domains' folders; not used by `digits`.
+        resize: side in pixels to which every image is resized; the aspect ratio is not kept.
         corrupt: `error` stops at an unreadable image, `skip` leaves it out and lists it in `Domain.skipped`.
 
     Raises:
-        ConfigError: unknown benchmark or domain, missing root or folder.
-        DataError: class sets that differ, a class without images, an unreadable image.
+        ConfigError: the benchmark or a domain is unknown, or the root or a folder is missing.
+        DataError: the domains' classes differ, a class has no images, or an image is unreadable.
     """
     check_benchmark(benchmark)
     names = [canonical_domain(benchmark, domain) for domain in domains]
@@ -90,7 +90,7 @@ def open_domains(
 
 
 def domain_names(benchmark: str, *, root: Path | None) -> list[str]:
-    """Every domain that can be opened: the embedded ones, or those whose folders are in `root`."""
+    """Names of the domains that can be opened: the embedded ones of `digits`, else those with a folder in `root`."""
     check_benchmark(benchmark)
     return list(BENCHMARKS["digits"].domains) if benchmark == "digits" else list(domain_folders(benchmark, root))
 
@@ -98,16 +98,16 @@ def domain_names(benchmark: str, *, root: Path | None) -> list[str]:
 def prepare(
     benchmark: str, *, root: Path | None = None, resize: int | None = None, corrupt: Literal["error", "skip"] = "error"
 ) -> list[Domain]:
-    """Fill the cache with every domain of a benchmark; `resize` is the benchmark's default where None."""
+    """Decode all domains of a benchmark into the cache. With `resize=None` the size is the benchmark's default."""
     size = resize or TrialConfig().replace(check_benchmark(benchmark).defaults).data.resize
     return open_domains(benchmark, domain_names(benchmark, root=root), root=root, resize=size, corrupt=corrupt)
 
 
 def domain_digest(benchmark: str, domain: str, *, root: Path | None) -> str:
-    """sha256 (hex) of a domain's content and labels: the same on every host, in every folder, in any file order.
+    """sha256 (hex) of a domain's content and labels; it does not depend on host, folder or order of files.
 
     Raises:
-        ConfigError: unknown benchmark or domain, missing root or folder.
+        ConfigError: the benchmark or the domain is unknown, or the root or the folder is missing.
     """
     name = canonical_domain(benchmark, domain)
     if benchmark == "digits":
@@ -117,21 +117,22 @@ def domain_digest(benchmark: str, domain: str, *, root: Path | None) -> str:
 
 
 def decode_image(data: bytes, size: int) -> np.ndarray:
-    """An image file's content as (3, size, size) uint8 RGB: upright, transparency on white, squeezed to a square.
+    """Decode an image file to (3, size, size) uint8 RGB.
 
-    Bilinear with antialiasing and no regard for the aspect ratio, as Transfer-Learning-Library's ResizeImage does
+    The EXIF orientation is applied and transparent images are put on white. Resizing is bilinear with antialiasing and
+    does not keep the aspect ratio, like ResizeImage of Transfer-Learning-Library
     (https://github.com/thuml/Transfer-Learning-Library, tllib/vision/transforms).
 
     Raises:
-        UnreadableImage: the bytes are not a whole image.
+        UnreadableImage: the bytes are not a complete image.
     """
     if not data:
         raise UnreadableImage("the file is empty")
     try:
         with Image.open(io.BytesIO(data)) as image:
-            # JPEG only: the decoder may halve the image while both sides stay at least twice what is wanted.
+            # JPEG only: the decoder may scale by 1/2, 1/4 or 1/8 while both sides are at least twice the final size.
             image.draft(None, (2 * size, 2 * size))
-            squeezed = _to_rgb(ImageOps.exif_transpose(image)).resize((size, size), Image.Resampling.BILINEAR)
+            resized = _to_rgb(ImageOps.exif_transpose(image)).resize((size, size), Image.Resampling.BILINEAR)
     except UnidentifiedImageError:
         raise UnreadableImage("not an image of any known format") from None
     except (
@@ -144,12 +145,12 @@ def decode_image(data: bytes, size: int) -> np.ndarray:
         Image.DecompressionBombError,
     ) as error:
         raise UnreadableImage(str(error) or type(error).__name__) from error
-    return np.asarray(squeezed).transpose(2, 0, 1)
+    return np.asarray(resized).transpose(2, 0, 1)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")  # convert() alone would clip
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")  # convert() alone clips
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, "white")
         canvas.alpha_composite(image.convert("RGBA"))
@@ -172,7 +173,7 @@ def _warn_of_counts(benchmark: str, domain: str, listing: Listing) -> None:
     if lines := differing_counts(benchmark, domain, listing):
         more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
         logger.warning(
-            "%s is not as published: %s%s: `scale-ray data check %s` lists all",
+            "%s differs from what is published: %s%s: `scale-ray data check %s` lists all differences",
             benchmark,
             "; ".join(lines[:3]),
             more,
@@ -219,7 +220,7 @@ def _decode_all(folder: Path, listing: Listing, size: int, corrupt: Literal["err
     skipped: dict[str, str] = {}
     names = image_names(listing)
     classes = [label for label, images in enumerate(listing.values()) for _ in images]
-    # Written as a stream: through a memory map, a full disk would kill the process instead of raising an error.
+    # Written as a stream, because a full disk kills a process that writes through a memory map.
     with (unfinished / "images.npy").open("wb") as file:
         _write_header(file, 0, size)
         results = in_threads(decode, names, f"decoding {folder.name} to {size} px")
@@ -236,7 +237,7 @@ def _decode_all(folder: Path, listing: Listing, size: int, corrupt: Literal["err
 
 
 def _write_header(file: BinaryIO, count: int, size: int) -> None:
-    """The .npy header. NumPy pads it so that its length does not depend on the count (GROWTH_AXIS_MAX_DIGITS)."""
+    """Write the .npy header. NumPy pads it so that its length does not depend on `count` (GROWTH_AXIS_MAX_DIGITS)."""
     shape = (count, 3, size, size)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 

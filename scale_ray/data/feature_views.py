@@ -1,8 +1,8 @@
-"""Views where the encoder is frozen: its features of views that were made once, in place of images.
+"""Views for a frozen encoder: stored features of views that were made once, instead of images.
 
-Of every image, V weak and V strong views are kept beside the evaluation view, as one row (1 + 2V, D): the evaluation
-view's features first, then the weak ones', then the strong ones'. A step draws for every image which of its views it
-sees. The functions stand for those of `views`, with the same arguments, where B images are such rows (B, 1 + 2V, D).
+The stored row of an image, (1 + 2V, D), contains the features of its evaluation view, then those of V weak views, then
+those of V strong views. Each step draws one view per image. The functions replace those of `scale_ray.data.views`: they
+have the same arguments, but a batch consists of such rows, (B, 1 + 2V, D), instead of images.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from scale_ray.workers import ALONE, Workers
 
 
 class Views(NamedTuple):
-    """How what is stored of a batch of images becomes what the student is given."""
+    """The functions that turn a stored batch (images or feature rows) into the student's input."""
 
     weak: Callable[..., Tensor]
     strong: Callable[..., Tensor]
@@ -25,26 +25,26 @@ class Views(NamedTuple):
 
 
 def evaluation_features(rows: Tensor, *, size: int) -> Tensor:
-    """Features (B, D) of the evaluation view, float32; `size` is not read: the views were made at theirs."""
+    """Features (B, D) of the evaluation view, float32. `size` is not used: stored views have a fixed size."""
     return rows[:, 0].float()
 
 
 def weak_features(
     rows: Tensor, views: ViewsConfig, *, size: int, generator: Generator, workers: Workers = ALONE
 ) -> Tensor:
-    """Features (B, D) of one of each image's weak views, float32."""
-    return _drawn(rows[:, 1 : 1 + _kept(rows)], generator, workers)
+    """Features (B, D) of one random weak view of each image, float32. `views` and `size` are not used."""
+    return _draw_one(rows[:, 1 : 1 + _view_count(rows)], generator, workers)
 
 
 def strong_features(
     rows: Tensor, views: ViewsConfig, *, size: int, generator: Generator, workers: Workers = ALONE
 ) -> Tensor:
-    """Features (B, D) of one of each image's strong views, float32."""
-    return _drawn(rows[:, 1 + _kept(rows) :], generator, workers)
+    """Features (B, D) of one random strong view of each image, float32. `views` and `size` are not used."""
+    return _draw_one(rows[:, 1 + _view_count(rows) :], generator, workers)
 
 
 def views_of(model: ModelConfig) -> Views:
-    """The views that a trial with this model trains on and is measured on."""
+    """The views for training and evaluating a trial with this model."""
     return VIEWS[model.encoder]
 
 
@@ -54,13 +54,14 @@ VIEWS: dict[str, Views] = {
 }
 
 
-def _kept(rows: Tensor) -> int:
+def _view_count(rows: Tensor) -> int:
+    """V."""
     return (rows.shape[1] - 1) // 2
 
 
-def _drawn(features: Tensor, generator: Generator, workers: Workers) -> Tensor:
-    """One of V for each image, (B, V, D) -> (B, D); drawn for the whole batch of all workers."""
+def _draw_one(features: Tensor, generator: Generator, workers: Workers) -> Tensor:
+    """(B, V, D) -> (B, D): one random view per image. Every worker draws for the global batch and uses its rows."""
     batch = workers.size * len(features)
     drawn = torch.randint(features.shape[1], (batch,), generator=generator)[workers.rows(batch)]
-    place = drawn.to(features.device, non_blocking=features.is_cuda)[:, None, None]
-    return features.gather(1, place.expand(-1, 1, features.shape[2])).squeeze(1).float()
+    index = drawn.to(features.device, non_blocking=features.is_cuda)[:, None, None]
+    return features.gather(1, index.expand(-1, 1, features.shape[2])).squeeze(1).float()

@@ -1,6 +1,7 @@
-"""Images as they lie on a disk: root/domain/class/*.{jpg,jpeg,png,webp}.
+"""Image folders: root/domain/class/*.{jpg,jpeg,png,webp}.
 
-A listing is one domain's images, class -> file names, both ASCII-sorted: no label depends on the file system.
+A listing maps the classes of one domain to their file names. Both are sorted in ASCII order, so that labels do not
+depend on the file system.
 """
 
 import hashlib
@@ -19,17 +20,17 @@ Listing = dict[str, list[str]]
 
 
 def domain_folders(benchmark: str, root: Path | None) -> dict[str, Path]:
-    """The benchmark's domains that are in `root`: canonical name -> folder, ordered by name.
+    """The benchmark's domains with a folder in `root`: canonical name -> folder, ordered by folder name.
 
     Raises:
-        ConfigError: no root was given, it is no folder, or two folders are the same domain.
+        ConfigError: `root` is None or not a folder, or two folders are the same domain.
     """
     if root is None:
         raise ConfigError(f"{benchmark}: where are the images? name the folder that holds its domains: --root FOLDER")
     if not root.is_dir():
         parent = next(parent for parent in root.absolute().parents if parent.is_dir())
         hint = suggest(root.name, (path.name for path in parent.iterdir() if path.is_dir()))
-        raise ConfigError(f"--root {root}: no such folder: {hint}{parent} is the last part of that path that exists")
+        raise ConfigError(f"--root {root}: no such folder: {hint}the part of the path that exists is {parent}")
     known = BENCHMARKS[benchmark].domains
     found: dict[str, Path] = {}
     for folder in _folders(root):
@@ -45,10 +46,11 @@ def domain_folders(benchmark: str, root: Path | None) -> dict[str, Path]:
 
 
 def domain_folder(benchmark: str, domain: str, root: Path | None) -> Path:
-    """The folder of one domain, by any of its spellings.
+    """The folder of one domain, whose name may have any accepted spelling.
 
     Raises:
-        ConfigError: as `domain_folders`; or the benchmark or the root has no such domain (with what it holds instead).
+        ConfigError: as for `domain_folders`; or the benchmark or the root has no such domain. The message lists the
+            folders in the root.
     """
     name = canonical_domain(benchmark, domain)
     found = domain_folders(benchmark, root)
@@ -62,7 +64,11 @@ def domain_folder(benchmark: str, domain: str, root: Path | None) -> Path:
 
 
 def list_images(folder: Path) -> Listing:
-    """One domain's images. A class whose folder holds none is there with an empty list; hidden entries are not."""
+    """The listing of one domain. A class without images has an empty list; hidden files and folders are left out.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
     try:
         return {
             path.name: sorted(entry.name for entry in os.scandir(path) if _is_image(entry)) for path in _folders(folder)
@@ -74,7 +80,7 @@ def list_images(folder: Path) -> Listing:
 
 
 def list_ignored(folder: Path) -> list[str]:
-    """What lies in a domain's folder and is neither image nor hidden: relative paths, sorted."""
+    """Relative paths, sorted, of files in a domain's folder that are not used: not hidden, and no images of a class."""
     ignored = [entry.name for entry in os.scandir(folder) if not entry.is_dir() and not _is_hidden(entry.name)]
     for path in _folders(folder):
         ignored += [
@@ -86,9 +92,9 @@ def list_ignored(folder: Path) -> list[str]:
 
 
 def empty_classes(folder: Path, listing: Listing) -> list[str]:
-    """One line a class folder without images, or one for a domain without class folders."""
+    """One line for each class folder without images, or one line for a domain without class folders."""
     if not listing:
-        return [f"{folder}: no class folders in it: images must lie in {folder.name}/CLASS/"]
+        return [f"{folder}: no class folders in it: images must be in {folder.name}/CLASS/"]
     return [
         f"{folder / name}: no {', '.join(SUFFIXES)} of class {name!r}: add some, or remove the class from every domain"
         for name, images in listing.items()
@@ -97,20 +103,20 @@ def empty_classes(folder: Path, listing: Listing) -> list[str]:
 
 
 def differing_classes(benchmark: str, listings: Mapping[str, Listing]) -> list[str]:
-    """One line a domain whose classes are not the benchmark's, or (image_folder) not those of the other domains."""
+    """One line for each domain with classes other than the benchmark's, or (image_folder) than the other domains'."""
     published = BENCHMARKS[benchmark].classes
     wanted = set(published) if published else {name for listing in listings.values() for name in listing}
     lines = []
     for domain, listing in listings.items():
         lacks, more = sorted(wanted - set(listing)), sorted(set(listing) - wanted)
-        differences = [f"lacks {', '.join(lacks)}"] * bool(lacks) + [f"has also {', '.join(more)}"] * bool(more)
+        differences = [f"lacks {', '.join(lacks)}"] * bool(lacks) + [f"also has {', '.join(more)}"] * bool(more)
         if differences:
             lines.append(f"{domain} {' and '.join(differences)}")
     return lines
 
 
 def differing_counts(benchmark: str, domain: str, listing: Listing) -> list[str]:
-    """One line a published number of images (a class's where known, else the domain's) that is not what was found."""
+    """One line for each published image count, of a class or else of the domain, that differs from what was found."""
     entry = BENCHMARKS[benchmark]
     if domain in entry.class_counts:
         published = entry.class_counts[domain]
@@ -125,10 +131,10 @@ def differing_counts(benchmark: str, domain: str, listing: Listing) -> list[str]
 
 
 def checked_listings(benchmark: str, folders: Mapping[str, Path]) -> dict[str, Listing]:
-    """The listings of domains that are used together.
+    """The listings of domains that are used together, by canonical name.
 
     Raises:
-        DataError: a class without images, or class sets that differ: every difference is in the message.
+        DataError: a class has no images, or the domains' classes differ; the message lists all differences.
     """
     listings = {domain: list_images(folder) for domain, folder in folders.items()}
     for domain, folder in folders.items():
@@ -141,12 +147,12 @@ def checked_listings(benchmark: str, folders: Mapping[str, Path]) -> dict[str, L
 
 
 def image_names(listing: Listing) -> list[str]:
-    """`class/file` of every image, in the order in which a domain's images are numbered."""
+    """`class/file` of every image, in the order of the domain's images."""
     return [f"{name}/{file}" for name, images in listing.items() for file in images]
 
 
 def listing_digest(folder: Path, listing: Listing) -> str:
-    """sha256 (hex) over (class, file name, sha256 of its bytes) in order: no host, path or time of change matters."""
+    """sha256 (hex) over (class, file name, sha256 of the content) in order, without paths or modification times."""
     names = image_names(listing)
     total = hashlib.sha256()
     for name, digest in zip(names, file_digests(folder, names), strict=True):

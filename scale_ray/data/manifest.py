@@ -1,4 +1,4 @@
-"""What a folder of the cache held when it was made: each file's sha256, so that damage is found before it is used."""
+"""Manifests of cache folders: the sha256 of every file, so that a damaged file is detected before it is used."""
 
 import hashlib
 import json
@@ -15,46 +15,46 @@ NAME = "manifest.json"
 
 
 def write_manifest(folder: Path, about: str) -> None:
-    """Note every file of a finished folder: sha256, size, time of change.
+    """Write the manifest of a finished folder: sha256, size and modification time of every file.
 
     Args:
-        folder: holds files alone.
-        about: what they are, for people.
+        folder: contains files only.
+        about: description of the content, as text.
     """
     files = {path.name: {"sha256": _sha256(path), **_state(path)} for path in sorted(folder.iterdir())}
     (folder / NAME).write_text(json.dumps({"about": about, "files": files}))
 
 
 def check_manifest(folder: Path) -> None:
-    """Find out whether the files are as they were written.
+    """Check that the files are those that were written.
 
-    One of the noted size and time of change is not read: gigabytes are hashed when they are written, and again only
-    where something touched them.
+    A file with the recorded size and modification time is not read. A file with another modification time is hashed
+    and, if its content is unchanged, recorded with that time.
 
     Raises:
-        ValueError, KeyError: a file has other bytes, or the manifest is damaged or missing.
+        ValueError, KeyError: the content of a file has changed, or the manifest is damaged or missing.
         OSError: a file is missing or cannot be read.
     """
     manifest = _read(folder)
-    touched = False
-    for name, noted in manifest["files"].items():
+    outdated = False
+    for name, recorded in manifest["files"].items():
         path = folder / name
         state = _state(path)
-        if noted["bytes"] != state["bytes"]:
-            raise ValueError(f"{name} has {state['bytes']:,} bytes, not the {noted['bytes']:,} that were written")
-        if noted["changed_ns"] != state["changed_ns"]:
-            logger.info("%s: touched since it was written: hashing it", path)
-            if _sha256(path) != noted["sha256"]:
+        if recorded["bytes"] != state["bytes"]:
+            raise ValueError(f"{name} has {state['bytes']:,} bytes, not the {recorded['bytes']:,} that were written")
+        if recorded["changed_ns"] != state["changed_ns"]:
+            logger.info("%s: its modification time has changed: hashing it", path)
+            if _sha256(path) != recorded["sha256"]:
                 raise ValueError(f"the bytes of {name} are not those that were written")
-            noted |= state
-            touched = True
-    if touched:
-        with suppress(StoreError), replacing(folder / NAME) as file:  # in a cache of others it is hashed every time
+            recorded |= state
+            outdated = True
+    if outdated:
+        with suppress(StoreError), replacing(folder / NAME) as file:  # not writable in other users' caches
             file.write(json.dumps(manifest).encode())
 
 
 def read_about(folder: Path) -> str:
-    """What the folder holds, for people; empty where that is not known."""
+    """The description of the folder's content; empty if there is no readable manifest."""
     try:
         return str(_read(folder)["about"])
     except (OSError, ValueError, KeyError):
@@ -65,9 +65,9 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / NAME).read_bytes())
     except FileNotFoundError:
-        raise ValueError(f"it has no {NAME}, as those of older versions") from None
+        raise ValueError(f"it has no {NAME}; an older version has written it") from None
     if not isinstance(manifest, dict):
-        raise ValueError(f"{NAME} is none")
+        raise ValueError(f"{NAME} is not a manifest")
     return manifest
 
 

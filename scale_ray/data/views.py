@@ -1,10 +1,10 @@
-"""Weak, strong and evaluation views: uint8 batches (B, 3, R, R) in, normalised float32 batches (B, 3, S, S) out.
+"""Weak, strong and evaluation views: from uint8 batches (B, 3, R, R) to normalised float32 batches (B, 3, S, S).
 
-Every image draws its own parameters, RandAugment's operations included (torchvision.transforms.v2 and kornia's
-RandAugment draw operations once a batch). All draws come from the CPU generator that is passed in and take one call per
-view, so what image i draws depends on the generator and on i alone, not on the batch's size or device. Every worker
-draws the parameters of the whole batch and uses those of its rows: an image looks the same whoever makes its view.
-Parameters are small CPU tensors; nothing is ever read back from the images' device.
+Parameters are drawn for each image, those of RandAugment included (the RandAugment of torchvision.transforms.v2 and of
+kornia draws its operations once per batch). All random numbers of a view come from one call with the CPU generator that
+is passed in, so the parameters of image i depend on the generator and on i, not on the size or the device of the batch.
+Every worker draws the parameters of the global batch and uses those of its rows, so a view does not depend on the
+worker that makes it. Parameters are small CPU tensors; nothing is read back from the images' device.
 """
 
 import math
@@ -26,7 +26,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _ASPECT = (3 / 4, 4 / 3)
 _MAGNITUDE_BINS = 30
 
-# The ranges of `colour_affine`: degrees for angles, shares of the side for translation.
+# Ranges of `colour_affine`: angles in degrees, translation as a share of the side.
 _GAIN = (0.5, 1.5)
 _BIAS = (-0.2, 0.2)
 _ROTATION = (-20.0, 20.0)
@@ -36,11 +36,11 @@ _TRANSLATION = (-0.1, 0.1)
 
 
 def evaluation_view(images: Tensor, *, size: int) -> Tensor:
-    """Centre crop and normalise: no randomness.
+    """Centre crop and normalisation, without randomness.
 
     Args:
         images: uint8, (B, 3, R, R) with R >= size.
-        size: S, the side in pixels of what the network sees.
+        size: S, side of the network's input in pixels.
 
     Returns:
         float32, (B, 3, S, S).
@@ -52,14 +52,14 @@ def evaluation_view(images: Tensor, *, size: int) -> Tensor:
 def weak_view(
     images: Tensor, views: ViewsConfig, *, size: int, generator: Generator, workers: Workers = ALONE
 ) -> Tensor:
-    """Random resized crop, horizontal flip with probability 0.5 where `views.flip`, normalise.
+    """Random resized crop, horizontal flip with probability 0.5 if `views.flip`, and normalisation.
 
     Args:
-        images: uint8, (B, 3, R, R): this worker's rows of the global batch.
-        views: `crop_scale` is the range of the share of the area that a crop keeps.
-        size: S, the side in pixels of what the network sees.
+        images: uint8, (B, 3, R, R), this worker's rows of the global batch.
+        views: `crop_scale` is the range of a crop's share of the image's area.
+        size: S, side of the network's input in pixels.
         generator: the CPU generator of this step and stream, in the same state on every worker.
-        workers: who shares the global batch.
+        workers: the processes that share the global batch.
 
     Returns:
         float32, (B, 3, S, S).
@@ -70,29 +70,30 @@ def weak_view(
 def strong_view(
     images: Tensor, views: ViewsConfig, *, size: int, generator: Generator, workers: Workers = ALONE
 ) -> Tensor:
-    """A crop and flip like `weak_view`'s, drawn anew, then `STRONG_VIEWS[views.strong]`, normalise.
+    """Random crop and flip as in `weak_view`, then `STRONG_VIEWS[views.strong]`, and normalisation.
 
-    Arguments and result are those of `weak_view`.
+    Arguments and result are those of `weak_view`. Crop and flip are drawn independently of the weak view's.
 
     Raises:
-        ConfigError: `views.strong` is no name in STRONG_VIEWS.
+        ConfigError: `views.strong` is not a name in STRONG_VIEWS.
     """
     check_name("strong view", views.strong, STRONG_VIEWS)
-    # A generator of its own, seeded before the crops draw: so its state does not depend on the size of the batch.
+    # The strong view has its own generator. It is seeded before the crops are drawn, so that its state does not depend
+    # on the size of the batch.
     seed = int(torch.randint(2**62, (), generator=generator))
     crops = _random_crop(images, views, size, generator, workers)
     return _normalise(STRONG_VIEWS[views.strong](crops, views, torch.Generator().manual_seed(seed), workers))
 
 
 def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor, *, size: int) -> Tensor:
-    """Cut a box out of every image, mirror it where asked, and resize it to (size, size): one bilinear warp.
+    """Crop a box from every image, flip it horizontally if requested, and resize it to (size, size), in one warp.
 
-    There is no antialiasing: fine at the usual 256 -> 224, where a crop shrinks by 1.15 at most. Decode images to a
-    `data.resize` not far above `data.image_size`.
+    Interpolation is bilinear without antialiasing. With the usual 256 -> 224 pixels a crop shrinks by a factor of 1.15
+    at most. `data.resize` should therefore not be much larger than `data.image_size`.
 
     Args:
         images: uint8, (B, 3, R, R).
-        boxes: (B, 4) on the CPU: left, top, width, height as shares of the side.
+        boxes: (B, 4) on the CPU: left, top, width and height as shares of the side.
         flips: bool, (B,) on the CPU.
         size: side of the result in pixels.
 
@@ -101,25 +102,25 @@ def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor, *, size: int) ->
     """
     assert images.dtype == torch.uint8
     left, top, width, height = boxes.unbind(1)
-    mirrored = torch.where(flips, -width, width)
-    matrices = _matrices(mirrored, 0, 2 * left + width - 1, 0, height, 2 * top + height - 1)
+    signed_width = torch.where(flips, -width, width)
+    matrices = _matrices(signed_width, 0, 2 * left + width - 1, 0, height, 2 * top + height - 1)
     return _warp(images.float(), matrices, size=size, padding="border").div_(255)
 
 
 def randaugment(images: Tensor, views: ViewsConfig, generator: Generator, workers: Workers = ALONE) -> Tensor:
-    """RandAugment with operations and signs drawn for every image.
+    """RandAugment with operations and signs drawn for each image.
 
-    Operations and magnitude ranges are those of torchvision's RandAugment; warps are bilinear (its default is nearest)
-    and fill with black.
+    Operations and ranges of magnitudes are those of torchvision's RandAugment. Warps are bilinear (by default
+    torchvision's are nearest) and fill with black.
 
     Cubuk et al., RandAugment, https://arxiv.org/abs/1909.13719;
     https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.v2.RandAugment.html
 
     Args:
-        images: float in [0, 1], (B, 3, H, W): this worker's rows of the global batch.
-        views: `randaugment_operations` rounds at `randaugment_magnitude` of 30.
+        images: float in [0, 1], (B, 3, H, W), this worker's rows of the global batch.
+        views: `randaugment_operations` operations per image, at magnitude `randaugment_magnitude` of 30.
         generator: the CPU generator to draw from.
-        workers: who shares the global batch.
+        workers: the processes that share the global batch.
 
     Returns:
         float in [0, 1], (B, 3, H, W).
@@ -128,28 +129,28 @@ def randaugment(images: Tensor, views: ViewsConfig, generator: Generator, worker
     draws = torch.rand(batch, views.randaugment_operations, 2, generator=generator)[workers.rows(batch)]
     drawn = (draws[..., 0] * len(OPERATIONS)).long()
     strengths = torch.where(draws[..., 1] < 0.5, -1.0, 1.0) * (views.randaugment_magnitude / _MAGNITUDE_BINS)
-    places = torch.arange(len(images))
+    indices = torch.arange(len(images))
     for number in range(views.randaugment_operations):
-        # Images of one operation stand side by side: few large pieces of work, which a GPU is told of in little time.
-        order = drawn[places, number].argsort(stable=True)
-        places = places[order]
+        # Sorting by operation gives few large calls, which a GPU launches faster than many small ones.
+        order = drawn[indices, number].argsort(stable=True)
+        indices = indices[order]
         images = images[_like(order, images)]
         counts = drawn[:, number].bincount(minlength=len(OPERATIONS)).tolist()
-        parts = zip(OPERATIONS.values(), images.split(counts), strengths[places, number].split(counts), strict=True)
+        parts = zip(OPERATIONS.values(), images.split(counts), strengths[indices, number].split(counts), strict=True)
         for operation, members, strength in parts:
             if len(members) > 0 and operation is not identity:
                 members.copy_(operation(members, strength))
-    return images[_like(places.argsort(), images)]
+    return images[_like(indices.argsort(), images)]
 
 
 def colour_affine(images: Tensor, views: ViewsConfig, generator: Generator, workers: Workers = ALONE) -> Tensor:
-    """Colour inversion (p = 0.5), gain and bias of each channel, and a small affine warp: for drawn digits.
+    """Colour inversion (p = 0.5), gain and bias per channel, and a small affine warp; made for images of digits.
 
     Args:
-        images: float in [0, 1], (B, 3, S, S): this worker's rows of the global batch.
-        views: not read; every strong view has this signature.
+        images: float in [0, 1], (B, 3, S, S), this worker's rows of the global batch.
+        views: not used; it is part of the signature of every strong view.
         generator: the CPU generator to draw from.
-        workers: who shares the global batch.
+        workers: the processes that share the global batch.
 
     Returns:
         float in [0, 1], (B, 3, S, S).
@@ -159,7 +160,7 @@ def colour_affine(images: Tensor, views: ViewsConfig, generator: Generator, work
     sign = torch.where(draws[rows, :1] < 0.5, -1.0, 1.0)
     gain, bias = _between(draws[rows, 1:4], _GAIN), _between(draws[rows, 4:7], _BIAS)
     scale, sign, bias = (_like(part, images)[..., None, None] for part in (gain * sign, sign, bias))
-    # With x' = x or 1 - x and m' the mean of x', this is gain (x' - m') + m' + bias in one pass over the image.
+    # This is gain (x' - m') + m' + bias in one pass, where x' is x or 1 - x and m' is the mean of x'.
     mean = images.mean(dim=(2, 3), keepdim=True)
     inverted_mean = sign * mean + (1 - sign) / 2
     coloured = torch.addcmul(inverted_mean + bias - scale * mean, scale, images).clamp_(0, 1)
@@ -177,8 +178,8 @@ StrongView = Callable[[Tensor, ViewsConfig, Generator, Workers], Tensor]
 STRONG_VIEWS: dict[str, StrongView] = {"randaugment": randaugment, "colour_affine": colour_affine}
 
 
-# RandAugment's operations. Each takes images in [0, 1], (B, 3, H, W), and strengths in [-1, 1], (B,) on the CPU;
-# operations without a sign take the strength's absolute value. New images are returned.
+# RandAugment's operations. Each maps images in [0, 1], (B, 3, H, W), and strengths in [-1, 1], (B,) on the CPU, to new
+# images. Operations without a direction use the absolute value of the strength.
 
 
 def identity(images: Tensor, strength: Tensor) -> Tensor:
@@ -186,7 +187,7 @@ def identity(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def shear_x(images: Tensor, strength: Tensor) -> Tensor:
-    # About the upper left corner, as in torchvision: hence the shift beside the slope.
+    # The origin is the upper left corner, as in torchvision; therefore there is a shift besides the slope.
     return _warp(images, _matrices(1, 0.3 * strength, 0.3 * strength, 0, 1, 0))
 
 
@@ -216,7 +217,8 @@ def color(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor, strength: Tensor) -> Tensor:
-    # Line by line first: torch splits a sum to a single number among its threads, and their count would show.
+    # Averaged by line first. Torch splits a reduction to one number among its threads, so that the last bits of a
+    # direct mean would depend on their number.
     mean = torchvision_functional.rgb_to_grayscale(images).mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
     return _blend(mean, images, strength)
 
@@ -260,7 +262,10 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _random_crop(images: Tensor, views: ViewsConfig, size: int, generator: Generator, workers: Workers) -> Tensor:
-    """Ranges of torchvision's RandomResizedCrop; the aspect is narrowed to what fits, not drawn again until it does."""
+    """Random crops with the ranges of torchvision's RandomResizedCrop.
+
+    The range of aspect ratios is limited to those that fit; torchvision draws again until one fits.
+    """
     batch = workers.size * len(images)
     area, aspect, left, top, flip = torch.rand(batch, 5, generator=generator).unbind(1)
     area = _between(area, views.crop_scale)
@@ -268,17 +273,20 @@ def _random_crop(images: Tensor, views: ViewsConfig, size: int, generator: Gener
     ratio = torch.lerp(narrowest, widest, aspect).exp()
     width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
     boxes = torch.stack([left * (1 - width), top * (1 - height), width, height], dim=1)
-    # Sliced as late as here: log and exp of a batch may round other than those of its parts.
+    # Sliced only here, because log and exp of the whole batch may round differently from those of a part.
     rows = workers.rows(batch)
     return crop_and_flip(images, boxes[rows], (flip[rows] < 0.5) & views.flip, size=size)
 
 
 def _matrices(*entries: Tensor | float) -> Tensor:
-    """Six entries, (B,) or the same for all, row by row -> (B, 2, 3) maps from a place in the result to one in the
-    input, where both images run from -1 to 1."""
-    given = next(entry for entry in entries if isinstance(entry, Tensor))
+    """Affine maps (B, 2, 3) from coordinates in the result to coordinates in the input, both from -1 to 1.
+
+    Args:
+        entries: the six entries, row by row; each is (B,) or the same number for all.
+    """
+    tensor = next(entry for entry in entries if isinstance(entry, Tensor))
     return torch.stack(
-        [entry if isinstance(entry, Tensor) else torch.full_like(given, entry) for entry in entries], dim=1
+        [entry if isinstance(entry, Tensor) else torch.full_like(tensor, entry) for entry in entries], dim=1
     ).view(-1, 2, 3)
 
 
@@ -291,10 +299,10 @@ def _warp(
 
 
 def _grid(matrices: Tensor, shape: list[int]) -> Tensor:
-    """Torch's affine_grid (B, H, W, 2); on a CPU some ten times faster where rows and columns stay what they are.
+    """Torch's affine_grid, (B, H, W, 2). Without rotation and shear it is about ten times as fast on a CPU.
 
-    Torch multiplies a matrix of three columns for every pixel. Without rotation and shear each row and each column
-    needs one product and one sum, in the same order: the bits are the same, too.
+    Torch multiplies a matrix with three columns for every pixel. Without rotation and shear, one product and one sum
+    per row and column are enough. They are done in the same order, so the bits are the same.
     """
     if matrices.device.type != "cpu" or matrices[:, 0, 1].any() or matrices[:, 1, 0].any():
         return nn_functional.affine_grid(matrices, shape, align_corners=False)
@@ -306,12 +314,12 @@ def _grid(matrices: Tensor, shape: list[int]) -> Tensor:
 
 
 def _centres(side: int) -> Tensor:
-    """Where the pixels' centres lie on a side that runs from -1 to 1."""
+    """(side,) coordinates of the pixels' centres on a side from -1 to 1."""
     return torch.linspace(-1, 1, side) * (side - 1) / side
 
 
 def _whole_pixels(strength: Tensor, side: int) -> Tensor:
-    """Torchvision's largest translation, 150 / 331 of the side, cut to whole pixels; a side is 2 long."""
+    """(B,) translations by whole pixels, at most torchvision's 150 / 331 of the side; the side has length 2."""
     return (strength * (150 / 331 * side)).trunc() * (2 / side)
 
 
@@ -329,11 +337,11 @@ def _between(uniform: Tensor, bounds: tuple[float, float]) -> Tensor:
 
 
 def _like(parameters: Tensor, images: Tensor) -> Tensor:
-    # Not blocking on CUDA: a plain `.to` would wait for all work queued there.
+    # Non-blocking on CUDA, because a plain `.to` would wait for all work queued there.
     return parameters.to(images.device, non_blocking=images.is_cuda)
 
 
 def _normalise(images: Tensor) -> Tensor:
-    """In place: every caller hands over a tensor of its own."""
+    """Normalise with ImageNet's mean and deviation, in place: every caller passes a tensor that it owns."""
     mean, std = (_like(torch.tensor(values).view(3, 1, 1), images) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return images.sub_(mean).div_(std)

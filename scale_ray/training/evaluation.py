@@ -1,4 +1,7 @@
-"""The evaluator: the only code that reads target labels, and it only counts. What it tells validators has none."""
+"""The evaluator: the only code that reads target labels.
+
+It only counts correct predictions with them, and passes no target labels to the validators.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,13 +16,12 @@ from scale_ray.data.views import evaluation_view
 from scale_ray.errors import UserError
 from scale_ray.models import Student, Teacher
 from scale_ray.models.student import DomainRole
-from scale_ray.training.validators import Evidence, Predictions, sample_places, scores
+from scale_ray.training.validators import Evidence, Predictions, sample_indices, scores
 from scale_ray.workers import ALONE, Workers
 
 _BATCH = 256
 
-
-Confusion = list[list[int]]  # images by true class (rows) and prediction (columns)
+Confusion = list[list[int]]  # number of images by true class (rows) and predicted class (columns)
 
 
 class TrainingDiverged(UserError):
@@ -28,29 +30,36 @@ class TrainingDiverged(UserError):
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Percent of images classified right, and what the validators make of the same predictions."""
+    """Accuracies in percent, and the validators' scores of the same predictions.
 
-    target: dict[str, float]  # target domain -> student, over the whole domain
-    teacher: dict[str, float] | None  # target domain -> teacher; None where the method keeps none
-    source_val: float  # student, held-out source images
-    confusion: dict[str, Confusion]  # target domain -> student, over the whole domain
-    # Target domain -> validator -> the student's score; empty in states that older versions left.
+    Attributes:
+        target: target domain -> accuracy of the student on the whole domain.
+        teacher: target domain -> accuracy of the teacher; None if the method has none.
+        source_val: accuracy of the student on the held-out source images.
+        confusion: target domain -> confusion matrix of the student on the whole domain.
+        validators: target domain -> validator -> score of the student; empty in states written by older versions.
+    """
+
+    target: dict[str, float]
+    teacher: dict[str, float] | None
+    source_val: float
+    confusion: dict[str, Confusion]
     validators: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class Evaluator:
-    """Measures a student and its teacher on images that it alone holds.
+    """Evaluates a student and its teacher on labelled images that training has no access to.
 
     Args:
-        targets: target domain -> the whole domain with labels. More than one where a training that reads no target
-            answers several cells at once.
+        targets: target domain -> the whole domain with labels. A training that reads no target may be evaluated on
+            several targets, one for each cell that it answers.
         source_val: the held-out source images.
-        source_train: the source images that are trained on; a sample of them is shown to the validators.
+        source_train: the source images for training, a sample of which the validators use.
         num_classes: K.
         size: side of the evaluation view in pixels.
-        view: what the models are given of a batch of images.
-        device: where the models are.
-        workers: who measures; each image is one worker's, and all learn all predictions.
+        view: the evaluation view, which makes the models' input from a stored batch.
+        device: the device of the models.
+        workers: the processes that evaluate together. Each image is predicted by one of them; all get all predictions.
     """
 
     def __init__(
@@ -66,14 +75,18 @@ class Evaluator:
         workers: Workers = ALONE,
     ):
         self._targets, self._source_val, self._num_classes = targets, source_val, num_classes
-        sample = sample_places(len(source_train.places)).numpy()
+        sample = sample_indices(len(source_train.indices)).numpy()
         self._source_train = LabelledImages(
-            source_train.images, source_train.places[sample], source_train.labels[sample]
+            source_train.images, source_train.indices[sample], source_train.labels[sample]
         )
         self._view, self._device, self._workers = partial(view, size=size), device, workers
 
     def measure(self, student: Student, teacher: Teacher | None) -> Accuracies:
-        """Accuracies and scores with running BatchNorm statistics; the models come back in the mode in which they were.
+        """Compute accuracies and scores, with running statistics in BatchNorm. The models' modes are restored.
+
+        Args:
+            student: evaluated on source and targets.
+            teacher: evaluated on the targets; None if there is none.
 
         Raises:
             TrainingDiverged: a prediction of the student is not finite.
@@ -94,20 +107,20 @@ class Evaluator:
             validators=validators,
         )
 
-    def accuracy_of_labels(self, places: Tensor, labels: Tensor) -> float | None:
-        """Percent right of pseudo-labels that training used; None of none.
+    def accuracy_of_labels(self, indices: Tensor, labels: Tensor) -> float | None:
+        """Percent of the given pseudo-labels that are correct; None if there are no pseudo-labels.
 
         Args:
-            places: (N,) images of the only target domain, repeated ones too.
-            labels: (N,) what they were taken for.
+            indices: (N,) indices of images in the only target domain; an index may occur repeatedly.
+            labels: (N,) their pseudo-labels.
         """
-        if len(places) == 0:
+        if len(indices) == 0:
             return None
         (images,) = self._targets.values()
-        return 100 * float(np.mean(images.labels[places.cpu().numpy()] == labels.cpu().numpy()))
+        return 100 * float(np.mean(images.labels[indices.cpu().numpy()] == labels.cpu().numpy()))
 
     def _on_targets(self, network: Student) -> dict[str, float]:
-        """Accuracies alone."""
+        """Accuracy in percent by target domain, without scores."""
         none = torch.empty(0, dtype=torch.long)
         return {
             domain: _accuracy(self._confusion(self._outputs(network, images, none, "target")[0], images.labels))
@@ -115,42 +128,42 @@ class Evaluator:
         }
 
     def _predict(self, network: Student, images: LabelledImages, domain: DomainRole) -> Predictions:
-        sample = sample_places(len(images.places))
+        sample = sample_indices(len(images.indices))
         logits, features = self._outputs(network, images, sample, domain)
         if not (logits.isfinite().all() and features.isfinite().all()):
-            raise TrainingDiverged("a prediction is not finite: lower optim.learning_rate or weights")
+            raise TrainingDiverged("a prediction is not finite: lower optim.learning_rate or the loss weights")
         return Predictions(logits, sample, features)
 
     @torch.inference_mode()
     def _outputs(
         self, network: Student, images: LabelledImages, sample: Tensor, domain: DomainRole
     ) -> tuple[Tensor, Tensor]:
-        """Logits (N, K) of all images, features (n, D) of those in `sample`: float64 on the CPU.
+        """Logits (N, K) of all images and features (n, D) of the images in `sample`, float64 on the CPU.
 
-        Every worker forwards its own images; rows of the others are zero until all are added up.
+        Every worker predicts its own images and leaves the rows of the others zero; the workers' results are summed.
         """
         modes = {module: module.training for module in network.modules()}
         network.eval()
-        places = images.places
-        mine = torch.arange(len(places))[self._workers.rank :: self._workers.size]
-        row = torch.full((len(places),), -1)
-        row[sample] = torch.arange(len(sample))
-        logits = torch.zeros(len(places), self._num_classes, dtype=torch.float64, device=self._device)
+        count = len(images.indices)
+        mine = torch.arange(count)[self._workers.rank :: self._workers.size]
+        feature_row = torch.full((count,), -1)
+        feature_row[sample] = torch.arange(len(sample))
+        logits = torch.zeros(count, self._num_classes, dtype=torch.float64, device=self._device)
         features = torch.zeros(len(sample), network.feature_dim, dtype=torch.float64, device=self._device)
-        # Compiled encoders run as they were written here: each size of batch would be compiled by itself.
+        # Compiled encoders run eagerly here, as every batch size would be compiled separately.
         with torch.compiler.set_stance("force_eager"):
             for start in range(0, len(mine), _BATCH):
                 batch = mine[start : start + _BATCH]
-                stored = torch.from_numpy(images.images[places[batch.numpy()]]).to(self._device)
+                stored = torch.from_numpy(images.images[images.indices[batch.numpy()]]).to(self._device)
                 predicted, pooled = network.predict_with_features(self._view(stored), domain)
                 logits[batch] = predicted.double()
-                sampled = row[batch] >= 0
-                features[row[batch][sampled]] = pooled[sampled].double()
+                sampled = feature_row[batch] >= 0
+                features[feature_row[batch][sampled]] = pooled[sampled].double()
         _restore(modes)
         return self._workers.total(logits).cpu(), self._workers.total(features).cpu()
 
     def _confusion(self, logits: Tensor, labels: np.ndarray) -> Tensor:
-        """(K, K) images by true class and prediction."""
+        """(K, K) number of images by true class and predicted class."""
         pairs = torch.from_numpy(labels) * self._num_classes + logits.argmax(dim=1)
         return torch.bincount(pairs, minlength=self._num_classes**2).reshape(self._num_classes, -1)
 
@@ -160,6 +173,6 @@ def _accuracy(counts: Tensor) -> float:
 
 
 def _restore(modes: dict[nn.Module, bool]) -> None:
-    """Put every module back by itself: `train()` would also switch its children."""
+    """Restore the mode of every module. `train()` is not used, as it also switches a module's children."""
     for module, training in modes.items():
         module.training = training

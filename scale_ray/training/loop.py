@@ -1,4 +1,4 @@
-"""The only training loop. It knows no Ray, no file layout but its checkpoint's, and no target label."""
+"""The training loop of all methods. It depends on neither Ray nor a file layout, and it sees no target labels."""
 
 import math
 import time
@@ -21,16 +21,25 @@ from scale_ray.training.seeding import step_seed
 
 @dataclass(frozen=True)
 class Point:
-    """A training after `step` steps, measured on every target domain that it answers for."""
+    """A point of the curve: a training after `step` steps, evaluated on all its target domains.
+
+    Attributes:
+        step: number of steps done.
+        accuracies: accuracies and scores.
+        losses: loss term -> mean since the previous point, before its weight.
+        kept_fraction: share of the pseudo-labels since the previous point that passed the threshold; None if there is
+            no threshold.
+        kept_accuracy: percent of these that are correct; None if there are none.
+    """
 
     step: int
     accuracies: Accuracies
-    losses: dict[str, float]  # means since the last point
+    losses: dict[str, float]
     kept_fraction: float | None
     kept_accuracy: float | None
 
     def on(self, target: str) -> CurvePoint:
-        """The point of the curve of the cell with this target."""
+        """This point in the curve of the cell with the given target."""
         of_teacher = self.accuracies.teacher
         return CurvePoint(
             step=self.step,
@@ -40,15 +49,17 @@ class Point:
             losses=self.losses,
             kept_fraction=self.kept_fraction,
             kept_accuracy=self.kept_accuracy,
-            validators=self.accuracies.validators.get(target, {}),  # a stage of an older version left none
+            validators=self.accuracies.validators.get(target, {}),  # states of older versions have none
         )
 
 
 @dataclass
 class Progress:
-    """Whom to tell how far a training is.
+    """Callbacks that report the progress of a training.
 
-    `on_step` is called after every step with the number of steps done, `on_point` with every new point of the curve.
+    Attributes:
+        on_step: called after every step with the number of steps done.
+        on_point: called with every new point of the curve.
     """
 
     on_step: Callable[[int], None] = lambda step: None
@@ -57,20 +68,34 @@ class Progress:
 
 @dataclass
 class Trained:
-    """What the loop gives back."""
+    """The result of the loop.
 
-    points: list[Point]  # since step 0, those of earlier sessions and stages too
-    spent: list[tuple[float, int]]  # a stage: seconds of training and evaluation, and the cells that shared them
-    state: State  # where another training may go on
+    Attributes:
+        points: the curve since step 0, including earlier sessions and stages.
+        spent: for each stage, the seconds of training and evaluation, and the number of cells that shared them.
+        state: the final state, from which another training may go on.
+    """
+
+    points: list[Point]
+    spent: list[tuple[float, int]]
+    state: State
 
 
 @dataclass
 class _Meter:
-    """What happened since the last point of the curve, on the device: reading it would make every step wait."""
+    """Losses and pseudo-labels since the last point of the curve.
+
+    They stay on the device: reading them would make every step wait.
+
+    Attributes:
+        sums: name -> sum of the losses, or of the shares of kept pseudo-labels ("kept").
+        counts: name -> number of steps in the sum.
+        labelled: for every step with pseudo-labels, (B,) indices of target images, (B,) labels, and (B,) bool, which of
+            them passed the threshold.
+    """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    # Of every step with pseudo-labels: (B,) images, (B,) labels, (B,) which of them passed the threshold.
     labelled: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, output: StepOutput, images: Tensor | None) -> None:
@@ -84,15 +109,15 @@ class _Meter:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        """Means by name; starts anew."""
+        """Return the means by name, and clear the sums."""
         means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
         self.sums.clear()
         self.counts.clear()
         return means
 
     def take_kept_labels(self) -> tuple[Tensor, Tensor]:
-        """Images and labels of all pseudo-labels that passed the threshold, on the CPU; starts anew."""
-        # A state that was loaded has all of them on the device of the training.
+        """Return image indices and labels of all kept pseudo-labels, on the CPU, and clear the list."""
+        # `from_bytes` puts all tensors of a state on the device of the training, the indices included.
         labelled = [(images.cpu(), labels.cpu(), kept.cpu()) for images, labels, kept in self.labelled]
         passed = [(images[kept], labels[kept]) for images, labels, kept in labelled]
         self.labelled.clear()
@@ -112,19 +137,27 @@ def train(
     start: State | None = None,
     cells: int = 1,
 ) -> Trained:
-    """Train `method` until `last` steps are done, from the checkpoint if there is one, else from `start`.
+    """Train `method` until `last` steps are done. It starts from the checkpoint if there is one, else from `start`.
 
-    Every step's randomness is a function of (seed, stream, step), so an interrupted and resumed training, and one that
-    goes on from what another has begun, end bit-equal to an uninterrupted one. All of `method.workers` call it, and
-    all hold the same state after every step: one's checkpoint is everyone's, for any number of workers.
+    The random numbers of a step are a function of (seed, stream, step). A training that was interrupted and resumed, or
+    that goes on from another training's state, therefore ends with the same bits as an uninterrupted one. All workers
+    of the method call this function and have the same state after every step, so one checkpoint serves all of them, and
+    any number of workers.
 
     Args:
-        last: where to stop; None is the end: config.optim.steps, or 0 where the method does not learn.
-        start: the state of a training that was the same so far; None starts at step 0.
-        cells: how many cells this training is for.
+        config: the trial.
+        method: changed in place.
+        batches: makes the batches of every step.
+        evaluator: evaluates the student at every point of the curve.
+        checkpoints: where unfinished states are saved and found.
+        progress: is told of every step and every point.
+        last: number of steps after which to stop; None means the end, which is config.optim.steps, or 0 if the method
+            does not learn.
+        start: the state of a training that was the same up to that step; None starts at step 0.
+        cells: number of cells that share this training.
 
     Raises:
-        TrainingDiverged: a mean loss between two points of the curve, or a prediction at one, is not finite.
+        TrainingDiverged: a mean loss between two points of the curve, or a prediction at a point, is not finite.
         CheckpointError: the checkpoint is damaged.
     """
     optimiser = _optimiser(method, config.optim)
@@ -140,14 +173,14 @@ def train(
     saved = resumed or start
     if saved is not None:
         first, spent = saved["step"], list(saved["spent"])
-        seconds = spent.pop()[0] if resumed else 0.0  # of this stage, in earlier sessions
+        seconds = spent.pop()[0] if resumed else 0.0  # seconds of this stage in earlier sessions
         method.load_state_dict(saved["method"])
         optimiser.load_state_dict(saved["optimiser"])
         batches.load_state(saved["batches"])
         meter = _Meter(dict(saved["meter_sums"]), dict(saved["meter_counts"]), list(saved["meter_labelled"]))
         points = [_read_point(point) for point in saved["points"]]
 
-    shared = method.workers.wrap(method)
+    wrapped = method.workers.wrap(method)
 
     def state(step: int) -> State:
         return {
@@ -166,10 +199,10 @@ def train(
         points.append(_point(done, meter, evaluator, method, whole=done == end))
         progress.on_point(points[-1])
 
-    if end == 0 and not points:  # no step would change it: its first point is its last
+    if end == 0 and not points:  # the method does not learn, so its only point is at step 0
         measure(0)
     for step in range(first, last):
-        meter.add(*_train_step(config, method, shared, batches, optimiser, step))
+        meter.add(*_train_step(config, method, wrapped, batches, optimiser, step))
         done = step + 1
         if done == end or done % config.evaluate_every == 0:
             measure(done)
@@ -183,20 +216,24 @@ def train(
 def _train_step(
     config: TrialConfig,
     method: Method,
-    shared: nn.Module,  # the method, with gradients averaged over its workers
+    wrapped: nn.Module,
     batches: Batches,
     optimiser: torch.optim.Optimizer,
     step: int,
 ) -> tuple[StepOutput, Tensor | None]:
-    """What the method gave, and which target images it saw."""
-    # Dropout and the like draw from the global generator: it too is a function of the step. Workers have other images.
+    """Do one step; return the method's output and the indices (B,) of its target images, None if it read none.
+
+    `wrapped` is the method, wrapped so that a backward pass averages the gradients over the workers.
+    """
+    # Dropout draws from the global generator, which is therefore seeded by step. Workers have different images, so
+    # each has a stream of its own.
     stream = "forward" if method.workers.is_first else f"forward_{method.workers.rank}"
     torch.manual_seed(step_seed(config.seed, stream, step))
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * learning_rate_factor(config.optim, step)
     source = batches.source(step)
     target = batches.target(step) if method.needs_target(step) else None
-    output: StepOutput = shared(step, source, target)
+    output: StepOutput = wrapped(step, source, target)
     weights = config.losses.terms | output.weights
     total = torch.stack([weights[name] * loss for name, loss in output.losses.items()]).sum()
     optimiser.zero_grad(set_to_none=True)
@@ -210,13 +247,13 @@ def _train_step(
 
 
 def _point(step: int, meter: _Meter, evaluator: Evaluator, method: Method, *, whole: bool) -> Point:
-    """The curve's next point; `whole` keeps the confusion matrix, which only the last one needs."""
+    """Make the next point of the curve. With `whole` it keeps the confusion matrices, which only the last one needs."""
     means = meter.take()
     kept_fraction = means.pop("kept", None)
     broken = [name for name, mean in means.items() if not math.isfinite(mean)]
     if broken:
         raise TrainingDiverged(
-            f"loss {', '.join(broken)} is not finite before step {step}: lower optim.learning_rate or weights"
+            f"loss {', '.join(broken)} is not finite before step {step}: lower optim.learning_rate or the loss weights"
         )
     kept_accuracy = evaluator.accuracy_of_labels(*meter.take_kept_labels())
     accuracies = evaluator.measure(method.student, method.teacher)
@@ -228,11 +265,11 @@ def _read_point(values: dict[str, Any]) -> Point:
 
 
 def _optimiser(method: Method, optim: OptimConfig) -> torch.optim.SGD:
-    """SGD over all that asks for a gradient; `base_lr` is what the schedule multiplies."""
+    """SGD over all parameters that require a gradient; the schedule multiplies a group's `base_lr`."""
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     encoder = [parameter for parameter in method.student.encoder.parameters() if parameter.requires_grad]
-    of_encoder = {id(parameter) for parameter in encoder}
-    heads = [parameter for parameter in trained if id(parameter) not in of_encoder]
+    in_encoder = {id(parameter) for parameter in encoder}
+    heads = [parameter for parameter in trained if id(parameter) not in in_encoder]
     rates = {"encoder": optim.learning_rate * optim.encoder_factor, "heads": optim.learning_rate}
     groups = [
         {"params": encoder, "lr": rates["encoder"], "base_lr": rates["encoder"]},

@@ -1,7 +1,7 @@
-"""Randomness of step t is a function of (seed, stream, t), never of history.
+"""Random numbers of step t as a function of (seed, stream, t), without history.
 
-That makes resume, sharing of stages and worker counts exact: whoever computes step t, in whatever process and after
-whatever came before, draws the same numbers.
+Step t therefore draws the same numbers in any process and after any previous steps. Resumed trainings, shared stages
+and any number of workers give exactly the results of an uninterrupted training in one process.
 """
 
 import hashlib
@@ -11,20 +11,20 @@ import torch
 
 
 def step_seed(seed: int, stream: str, step: int) -> int:
-    """The 63-bit seed of one step of one stream: a hash of (seed, stream, step), the same on every machine and run.
+    """The 63-bit seed of one step in one stream: a hash of (seed, stream, step), the same on all machines.
 
     Args:
         seed: the trial's seed.
-        stream: what the numbers are for, such as "source" or "target_strong"; streams are independent.
-        step: t, counted from the start of training, not from a resume.
+        stream: purpose of the numbers, such as "source" or "target_strong"; streams are independent.
+        step: t, counted from the start of the training, also after a resume.
     """
     key = json.dumps([seed, stream, step]).encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
 
 
 def generator(seed: int, stream: str, step: int) -> torch.Generator:
-    """A fresh CPU generator seeded with `step_seed(seed, stream, step)`; no global generator is touched.
+    """A new CPU generator with the seed `step_seed(seed, stream, step)`. Global generators are not changed.
 
-    Torch's CPU generator keeps the low 32 bits of a seed.
+    Torch's CPU generator uses the low 32 bits of a seed.
     """
     return torch.Generator().manual_seed(step_seed(seed, stream, step))

@@ -35,8 +35,8 @@ def batches(config: TrialConfig, labels: list[int], target_images: int = 20, wor
 def test_hold_out_is_a_stratified_partition(labels: list[int], share: float) -> None:
     whole = domain(labels, 5)
     training, validation = hold_out(whole, share, generator(0, "hold_out", 0))
-    assert sorted([*training.places, *validation.places]) == list(range(len(labels)))
-    assert all(part.labels.tolist() == whole.labels[part.places].tolist() for part in (training, validation))
+    assert sorted([*training.indices, *validation.indices]) == list(range(len(labels)))
+    assert all(part.labels.tolist() == whole.labels[part.indices].tolist() for part in (training, validation))
     for label in set(labels):
         total, held = labels.count(label), int((validation.labels == label).sum())
         assert total - held >= 1

@@ -265,7 +265,7 @@ def test_classes_other_than_the_published_ones(tmp_path: Path) -> None:
     changed = {**classes, "zebra": 1}
     del changed["dog"], changed["horse"]
     root = write_tree(tmp_path / "root", {"photo": classes, "sketch": changed})
-    with pytest.raises(DataError, match="not pacs's: sketch lacks dog, horse and has also zebra"):
+    with pytest.raises(DataError, match="not pacs's: sketch lacks dog, horse and also has zebra"):
         open_all(root, benchmark="pacs")
 
 
@@ -307,7 +307,7 @@ def test_check_lists_everything(tmp_path: Path) -> None:
     ]  # fmt: skip
     messages = [message for _, message in found]
     assert "'art_painting'" in messages[0]
-    assert messages[2] == "sketch has also yak"
+    assert messages[2] == "sketch also has yak"
     assert str(root / "sketch" / "dog") in messages[3]
     assert str(root / "photo" / "dog" / "0.jpg") in messages[4]
     assert "truncated" in messages[4]

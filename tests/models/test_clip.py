@@ -200,7 +200,7 @@ def test_offline_the_error_says_what_to_fetch_and_where_it_goes(
         pytest.raises(
             WeightsError,
             match=r"cannot download https://huggingface.co/timm/resnet50_clip.openai/resolve/main/"
-            r"open_clip_model.safetensors \(.*\): download that file on another machine and set ",
+            r"open_clip_model.safetensors \(.*\): download that file on another machine and set model.weights to its ",
         ),
     ):
         FrozenClip("clip_rn50", "openai")

@@ -10,7 +10,7 @@ from scale_ray.data.batches import LabelledImages
 from scale_ray.models import Network, Teacher
 from scale_ray.training import evaluation, validators
 from scale_ray.training.evaluation import Evaluator, TrainingDiverged
-from scale_ray.training.validators import VALIDATORS, Evidence, Predictions, sample_places, scores
+from scale_ray.training.validators import VALIDATORS, Evidence, Predictions, sample_indices, scores
 
 CONFIG = ModelConfig(hidden_dim=4, projection_dim=4)
 
@@ -103,8 +103,8 @@ def shades(count: int, seed: int) -> LabelledImages:
 
 def seen(student: Network, images: LabelledImages) -> Predictions:
     """What the evaluator should tell validators of a split: all images forwarded at once, features by hand."""
-    pixels = evaluation.evaluation_view(torch.from_numpy(images.images[images.places]), size=4)
-    sample = sample_places(len(images.places))
+    pixels = evaluation.evaluation_view(torch.from_numpy(images.images[images.indices]), size=4)
+    sample = sample_indices(len(images.indices))
     with torch.no_grad():
         return Predictions(student.predict(pixels).double(), sample, pixels.mean(dim=(2, 3))[sample].double())
 
@@ -116,13 +116,13 @@ def test_validators_are_told_of_every_image_in_order_and_of_the_samples_features
     monkeypatch.setattr(validators, "SAMPLE_SIZE", 40)
     targets = {"here": shades(300, 0), "there": shades(290, 1)}
     source = shades(120, 2)
-    source_train = LabelledImages(source.images, source.places[::2], source.labels[::2])
-    source_val = LabelledImages(source.images, source.places[1::2], source.labels[1::2])
+    source_train = LabelledImages(source.images, source.indices[::2], source.labels[::2])
+    source_val = LabelledImages(source.images, source.indices[1::2], source.labels[1::2])
     student = network()
     evaluator = Evaluator(targets, source_val, source_train, num_classes=2, size=4, device=torch.device("cpu"))
     measured = evaluator.measure(student, Teacher(student, 0.99))
-    sampled = sample_places(60).numpy()
-    of_train = LabelledImages(source.images, source_train.places[sampled], source_train.labels[sampled])
+    sampled = sample_indices(60).numpy()
+    of_train = LabelledImages(source.images, source_train.indices[sampled], source_train.labels[sampled])
     for domain, images in targets.items():
         labels = torch.from_numpy(source_val.labels)
         expected = scores(Evidence(seen(student, of_train), seen(student, source_val), labels, seen(student, images)))

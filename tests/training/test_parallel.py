@@ -76,7 +76,7 @@ def accuracies(made: Training, config: TrialConfig, root: Path, workers: Workers
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validators, "SAMPLE_SIZE", 20)
         shown = images[config.data.target]
-        one = LabelledImages(shown.images, shown.places[:1], shown.labels[:1])
+        one = LabelledImages(shown.images, shown.indices[:1], shown.labels[:1])
         evaluator = Evaluator(images, shown, one, num_classes=3, size=16, device=CPU, workers=workers)
         return asdict(evaluator.measure(made.method.student, made.method.teacher))
 

@@ -21,7 +21,7 @@ from scale_ray.training.validators import (
     Predictions,
     controlled_risk,
     density_ratio,
-    sample_places,
+    sample_indices,
     scores,
 )
 
@@ -340,9 +340,9 @@ def test_the_registry_has_the_names_that_records_know_and_no_oracle() -> None:
 
 
 def test_large_splits_are_sampled_alike_every_time() -> None:
-    assert torch.equal(sample_places(3), torch.arange(3))
+    assert torch.equal(sample_indices(3), torch.arange(3))
     state = torch.get_rng_state()
-    first, again, other = sample_places(5000), sample_places(5000), sample_places(5001)
+    first, again, other = sample_indices(5000), sample_indices(5000), sample_indices(5001)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
