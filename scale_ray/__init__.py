@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from scale_ray.config import Execution, Resources, TrialConfig
     from scale_ray.data.benchmarks import BENCHMARKS
     from scale_ray.data.defaults import base_config
+    from scale_ray.data.views import STRONG_VIEWS
     from scale_ray.errors import UserError
     from scale_ray.losses import LOSSES
-    from scale_ray.methods import METHODS
+    from scale_ray.losses.term import LossTerm
+    from scale_ray.methods import METHODS, Method, training_function
     from scale_ray.models import BACKBONES
     from scale_ray.study import Study, approaches, combinations, pairs
 
@@ -25,8 +27,11 @@ _HOMES = {
     "BENCHMARKS": "scale_ray.data.benchmarks",
     "Execution": "scale_ray.config",
     "LOSSES": "scale_ray.losses",
+    "LossTerm": "scale_ray.losses",
     "METHODS": "scale_ray.methods",
+    "Method": "scale_ray.methods",
     "Resources": "scale_ray.config",
+    "STRONG_VIEWS": "scale_ray.data.views",
     "Study": "scale_ray.study",
     "TrialConfig": "scale_ray.config",
     "UserError": "scale_ray.errors",
@@ -39,12 +44,14 @@ _HOMES = {
     "plan": "scale_ray.api",
     "run": "scale_ray.api",
     "train": "scale_ray.api",
+    "training_function": "scale_ray.methods",
     "tune": "scale_ray.api",
 }
 
 __all__ = [
-    "BACKBONES", "BENCHMARKS", "LOSSES", "METHODS", "Execution", "Resources", "Study", "TrialConfig", "UserError",
-    "approaches", "base_config", "combinations", "load", "main", "pairs", "plan", "run", "train", "tune",
+    "BACKBONES", "BENCHMARKS", "LOSSES", "METHODS", "STRONG_VIEWS", "Execution", "LossTerm", "Method", "Resources",
+    "Study", "TrialConfig", "UserError", "approaches", "base_config", "combinations", "load", "main", "pairs", "plan",
+    "run", "train", "training_function", "tune",
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Studies and searches as a person runs them: through the command, in a process of their own."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -78,8 +79,9 @@ def run_search(
     return finish(search_command(root, store, *more, trials=trials, steps=steps))
 
 
-def finish(line: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(line, capture_output=True, text=True, timeout=LIMIT, check=False)
+def finish(line: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    whole = os.environ | environment
+    return subprocess.run(line, capture_output=True, text=True, timeout=LIMIT, check=False, env=whole)
 
 
 def results(store: Path | str) -> dict[str, str]:

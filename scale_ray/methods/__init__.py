@@ -10,6 +10,7 @@ from scale_ray.methods.clip_zero_shot import ClipZeroShot
 from scale_ray.methods.dan import Dan
 from scale_ray.methods.dann import Dann
 from scale_ray.methods.daprompt import DaPrompt
+from scale_ray.methods.function import TrainingData, training_function
 from scale_ray.methods.mcc import Mcc
 from scale_ray.methods.mean_teacher import MeanTeacher
 from scale_ray.methods.scale import Scale
@@ -28,4 +29,4 @@ METHODS: dict[str, type[Method]] = {
     "ad_clip": AdClip,
 }
 
-__all__ = ["METHODS", "Method", "MethodContext", "Passes", "StepOutput"]
+__all__ = ["METHODS", "Method", "MethodContext", "Passes", "StepOutput", "TrainingData", "training_function"]

@@ -25,6 +25,7 @@ from scale_ray.store import Store, StoreError
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.cluster import DRIVER_RESOURCES, Footprint, Slots, footprint, leave_ray, start_ray
 from scale_ray.sweep.leftovers import SCRATCH
+from scale_ray.sweep.pickling import pickle_entries
 from scale_ray.sweep.plan import prepare_data, prepare_features
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
@@ -140,7 +141,12 @@ def ending_like_ctrl_c() -> Iterator[None]:
 
 def _trainable(known: Mapping[str, Stage], execution: Execution, store: Store, needs: Footprint) -> Any:
     """What Ray Tune calls with each assignment."""
-    common: dict[str, Any] = {"known": dict(known), "execution": execution, "store": store.location}
+    common: dict[str, Any] = {
+        "known": dict(known),
+        "execution": execution,
+        "store": store.location,
+        "entries": pickle_entries(),
+    }
     if not needs.through_train:
         return tune.with_resources(tune.with_parameters(train_stage, **common), dict(needs.bundle))
     from scale_ray.sweep.train_worker import drive_stage

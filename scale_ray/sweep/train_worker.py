@@ -24,6 +24,7 @@ from scale_ray.errors import UserError
 from scale_ray.store import Store
 from scale_ray.sweep.cluster import Footprint
 from scale_ray.sweep.leftovers import TRAIN_RUNS
+from scale_ray.sweep.pickling import unpickle_entries
 from scale_ray.sweep.trainable import metrics, stage_of
 from scale_ray.training.checkpoint import State, from_bytes, to_bytes
 from scale_ray.training.evaluation import TrainingDiverged
@@ -56,25 +57,33 @@ class Task:
     execution: Execution
     store: str
     ran: Ran
+    entries: bytes
 
 
 def drive_stage(
-    assignment: dict[str, Any], *, known: dict[str, Stage], execution: Execution, store: str, needs: Footprint
+    assignment: dict[str, Any],
+    *,
+    known: dict[str, Stage],
+    execution: Execution,
+    store: str,
+    entries: bytes,
+    needs: Footprint,
 ) -> None:
     """Train the stage that was assigned on workers of Ray Train; runs in a Tune actor that holds no CPU or GPU.
 
     Args:
-        assignment, known, execution, store: as in `trainable.train_stage`.
+        assignment, known, execution, store, entries: as in `trainable.train_stage`.
         needs: the resources of the workers.
 
     Raises:
         Exception: whatever ended the training; the records already name it.
     """
+    unpickle_entries(entries)
     stage, opened = stage_of(assignment, known), Store(store)
     ran = needs.ran
     # A process or node that Ray lost is no failure of the training: the driver of the study tries it again.
     with leaving_failures(stage, execution, opened, ran, lambda error: not isinstance(error, _LOST)):
-        _fit(Task(stage, execution, store, ran), needs, opened)
+        _fit(Task(stage, execution, store, ran, entries), needs, opened)
     if not _is_left(stage, execution, opened):
         raise StageFailed(f"{stage.title}: failed, its records name the reason")
     opened.files.delete_folder(f"{TRAIN_RUNS}/{stage.key}")
@@ -116,6 +125,7 @@ def _fit(task: Task, needs: Footprint, store: Store) -> None:
 def _work(config: dict[str, Any]) -> None:
     """One worker: trains as a Tune trial does, on its rows of every batch."""
     task: Task = config["task"]
+    unpickle_entries(task.entries)
     first = ray.train.get_context().get_world_rank() == 0
     execution = task.execution
     if get_device().type == "cuda":

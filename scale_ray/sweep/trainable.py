@@ -7,13 +7,16 @@ from ray import tune
 
 from scale_ray.config import Execution
 from scale_ray.store import Store
+from scale_ray.sweep.pickling import unpickle_entries
 from scale_ray.training.loop import Point, Progress
 from scale_ray.training.stages import Stage
 from scale_ray.training.trial import Ran, leaving_failures, run_stage
 from scale_ray.training.validators import VALIDATORS
 
 
-def train_stage(assignment: dict[str, Any], *, known: dict[str, Stage], execution: Execution, store: str) -> None:
+def train_stage(
+    assignment: dict[str, Any], *, known: dict[str, Stage], execution: Execution, store: str, entries: bytes
+) -> None:
     """Train the stage that was assigned; its records go to the store, its curve to Tune.
 
     Args:
@@ -21,10 +24,12 @@ def train_stage(assignment: dict[str, Any], *, known: dict[str, Stage], executio
         known: stages by key, for assignments that bring only a key.
         execution: how to train.
         store: location of the store.
+        entries: from `pickle_entries`.
 
     Raises:
         Exception: whatever ended the training; the records already name it.
     """
+    unpickle_entries(entries)
     stage, opened = stage_of(assignment, known), Store(store)
     with leaving_failures(stage, execution, opened, Ran("ray tune")):
         tune.report({"step": stage.first})

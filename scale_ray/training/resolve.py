@@ -13,6 +13,7 @@ from scale_ray.identity import identity
 from scale_ray.losses import LOSSES
 from scale_ray.methods import METHODS
 from scale_ray.models.backbones import weights_digest
+from scale_ray.training.entries import code_digests
 
 
 def resolve(config: TrialConfig, root: Path | None) -> Cell:
@@ -72,7 +73,7 @@ def _inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:
         role: content_digest(config.data.benchmark, config.value(f"data.{role}"), root) for role in ("source", "target")
     }
     weights = weights_digest(config.model.weights)
-    return inputs if weights is None else {**inputs, "weights": weights}
+    return inputs | ({} if weights is None else {"weights": weights}) | code_digests(config)
 
 
 @cache

@@ -20,6 +20,7 @@ from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
 from scale_ray.identity import identity
 from scale_ray.methods import METHODS
+from scale_ray.training.entries import read_by
 
 _ANY_TARGET = "*"  # stands in a stage's key for a target that the training does not read
 
@@ -179,7 +180,8 @@ def _trunk(prefix: TrialConfig, children: Sequence[Stage]) -> Stage:
     config = prefix.replace({"losses.terms": terms})
     waiting = tuple(cell for child in children for cell in child.waiting)
     last = _warm_steps(prefix)
-    key = f"{_state_key(_training(config, waiting[0].inputs, prefix), waiting)}.{last}"
+    inputs = {role: digest for cell in waiting for role, digest in cell.inputs.items()}
+    key = f"{_state_key(_training(config, inputs, prefix), waiting)}.{last}"
     return Stage(key, config, 0, last, None, _digests(waiting), (), waiting)
 
 
@@ -190,6 +192,7 @@ def _warm_steps(config: TrialConfig) -> int:
 
 def _training(config: TrialConfig, inputs: Mapping[str, str], prefix: TrialConfig | None = None) -> str:
     """Names a training by its identity, without the target where it (or its part `prefix`) does not read one."""
+    inputs = read_by(config, inputs)
     if _reads_target(prefix or config):
         return identity(config, inputs)
     others = {role: digest for role, digest in inputs.items() if role != "target"}

@@ -20,6 +20,7 @@ from scale_ray.data.benchmarks import DataError
 from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import views_of
 from scale_ray.methods import Method
+from scale_ray.methods.function import FunctionMethod, TrainingData
 from scale_ray.records import Failure, Provenance, Record, Result, Runner, now, provenance
 from scale_ray.store import Store
 from scale_ray.training.checkpoint import (
@@ -35,7 +36,7 @@ from scale_ray.training.evaluation import Evaluator, TrainingDiverged
 from scale_ray.training.features import open_inputs
 from scale_ray.training.loop import Progress, Trained, train
 from scale_ray.training.resolve import resolve
-from scale_ray.training.seeding import generator
+from scale_ray.training.seeding import generator, step_seed
 from scale_ray.training.setup import (
     build_method,
     check_workers,
@@ -211,6 +212,7 @@ class Training:
         unlabelled = UnlabelledImages(targets[config.data.target].images)
         labelled = {name: _labelled(domain) for name, domain in targets.items()}
         self._config = config
+        self._data = TrainingData(config, tuple(source.classes), training, unlabelled, device)
         self._batches = Batches(config, training, unlabelled, num_classes, generators, device, workers)
         self._evaluator = Evaluator(
             labelled,
@@ -235,6 +237,9 @@ class Training:
         cells: int = 1,
     ) -> Trained:
         """Train; the arguments are those of `loop.train`."""
+        if isinstance(self.method, FunctionMethod):
+            torch.manual_seed(step_seed(self._config.seed, "function", 0))
+            self.method.fit(self._data)
         return train(
             self._config,
             self.method,
