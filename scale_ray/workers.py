@@ -100,7 +100,7 @@ class Workers:
         """
         if self.size == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
             return module
-        # The parameters that are used depend on the step (warm-up). If all are, torch logs once that none is unused.
+        # The parameters that are used depend on the step (warm-up). If all are used, torch logs that once.
         with warnings.catch_warnings():  # torch 2.14 has another name for broadcast_buffers, unknown to torch 2.12
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)

@@ -173,7 +173,7 @@ def canonical_domain(benchmark: str, name: str) -> str:
     entry = check_benchmark(benchmark)
     if not entry.domains:
         if not name or name.startswith(".") or PurePath(name).name != name:
-            raise ConfigError(f"{benchmark}: {name!r} is no domain: write the name of a folder in the root folder")
+            raise ConfigError(f"{benchmark}: {name!r} is not a domain: write the name of a folder in the root folder")
         return name
     domain = entry.aliases.get(name, name)
     if domain not in entry.domains:

@@ -30,7 +30,7 @@ def domain_folders(benchmark: str, root: Path | None) -> dict[str, Path]:
     if not root.is_dir():
         parent = next(parent for parent in root.absolute().parents if parent.is_dir())
         hint = suggest(root.name, (path.name for path in parent.iterdir() if path.is_dir()))
-        raise ConfigError(f"--root {root}: no such folder: {hint}the part of the path that exists is {parent}")
+        raise ConfigError(f"--root {root}: no such folder: {hint}{parent} is the last part of that path that exists")
     known = BENCHMARKS[benchmark].domains
     found: dict[str, Path] = {}
     for folder in _folders(root):

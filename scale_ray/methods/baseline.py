@@ -20,7 +20,7 @@ class Baseline(Method):
         context: config, sizes and workers.
 
     Attributes:
-        term: name of the loss beside ce.
+        term: name of the loss that is added to ce.
         labels_target: whether the method makes pseudo-labels.
     """
 
@@ -71,7 +71,7 @@ class Transfer(Baseline):
 
     @abstractmethod
     def transfer(self, step: int, source: Outputs, target: Outputs) -> Tensor:
-        """The loss beside ce, a scalar.
+        """The loss that is added to ce, a scalar.
 
         Args:
             step: t, from 0.

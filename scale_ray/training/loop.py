@@ -150,7 +150,7 @@ def train(
         batches: makes the batches of every step.
         evaluator: evaluates the student at every point of the curve.
         checkpoints: where unfinished states are saved and found.
-        progress: is told of every step and every point.
+        progress: called after every step and with every new point.
         last: number of steps after which to stop; None means the end, which is config.optim.steps, or 0 if the method
             does not learn.
         start: the state of a training that was the same up to that step; None starts at step 0.

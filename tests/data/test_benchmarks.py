@@ -65,7 +65,7 @@ def test_unknown_domain_names_the_nearest() -> None:
 def test_image_folder_takes_any_folder_name_but_no_path() -> None:
     assert canonical_domain("image_folder", "my photos") == "my photos"
     for name in ("a/b", "..", "", ".git", "/"):
-        with pytest.raises(ConfigError, match="is no domain"):
+        with pytest.raises(ConfigError, match="is not a domain"):
             canonical_domain("image_folder", name)
 
 

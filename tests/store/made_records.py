@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from scale_ray.config import TrialConfig, identity
+from scale_ray.config import TrialConfig
+from scale_ray.identity import identity
 from scale_ray.records import Failure, Provenance, Record, Result
 
 
