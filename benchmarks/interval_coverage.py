@@ -4,7 +4,8 @@
 
 A simulated study consists of pairs x seeds differences of mean 0. Each is the sum of an effect of its pair, with
 standard deviation 0, 1 or 3, and an effect of its seed, with standard deviation 1. Effects of pairs are normal;
-exponential, so that a few pairs have far larger effects; or sums over 4 domains that 12 ordered pairs share.
+exponential, so that a few pairs have far larger effects; or, for the 12 ordered pairs of 4 domains, the effect of the
+source plus that of the target.
 """
 
 import argparse
