@@ -1,4 +1,4 @@
-"""A whole study on real photographs, paintings, cartoons and sketches in minutes: PACS on a frozen encoder's features.
+"""A whole study on photos, paintings, cartoons and sketches in minutes: PACS on features of a frozen encoder.
 
     python benchmarks/frozen_pacs.py --root PACS --weights mobilenet_v2.pth [--storage runs/frozen_pacs] [--seeds 3]
 
@@ -41,7 +41,9 @@ TABLES = ("losses_by_backbone.md", "pairs_by_method.md", "effects.md", "records.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--root", type=Path, required=True, help="FOLDER/domain/class/image")
-    parser.add_argument("--weights", required=True, help="of MobileNetV2: imagenet, or a state dict's path")
+    parser.add_argument(
+        "--weights", required=True, help="weights of MobileNetV2: imagenet, or the path of a state dict"
+    )
     parser.add_argument("--storage", type=Path, default=Path("runs/frozen_pacs"))
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
@@ -82,10 +84,10 @@ def _grid(base: TrialConfig, losses: list[str], seeds: int) -> Study:
 
 
 def _time_features(base: TrialConfig, storage: Path, execution: Execution) -> tuple[float, int]:
-    """Seconds and bytes of all features; those that are there already take none."""
+    """Seconds and bytes of all features. Features that the store already has take no time."""
     store = Store(storage / "grid", create=True)
     plan = plan_study(_grid(base, ["ce+ssl"], 1), store, execution.root)
-    prepare_data(plan.stages, execution.root)  # decoding is measured elsewhere
+    prepare_data(plan.stages, execution.root)  # input.py measures decoding
     began = time.monotonic()
     prepare_features(plan.stages, execution, store)
     seconds = time.monotonic() - began
@@ -120,7 +122,7 @@ def _is_decisive(row: dict[str, Any], way: str) -> bool:
 
 
 def _run(study: Study, folder: Path, execution: Execution) -> tuple[float, Plan]:
-    """Seconds of the whole study, Ray's start included, and what was to do."""
+    """Seconds of the whole study, including the start of Ray, and its plan."""
     store = Store(folder, create=True)
     plan = plan_study(study, store, execution.root)
     began = time.monotonic()
@@ -130,7 +132,7 @@ def _run(study: Study, folder: Path, execution: Execution) -> tuple[float, Plan]
 
 
 def _keep(report: Path) -> None:
-    """Copy the study's tables to where results are kept."""
+    """Copy the study's tables to the folder of results."""
     kept = RESULTS / "frozen_pacs"
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)

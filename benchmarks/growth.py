@@ -1,19 +1,19 @@
-"""How planning, asking the store and scheduling grow with a study: seconds and memory for 1,000 to 100,000 cells.
+"""How planning, queries of the store and scheduling scale: seconds and memory for studies of 1,000 to 100,000 cells.
 
     python benchmarks/growth.py [--sizes 1000,10000,100000] [--works plan,schedule] [--folder /dev/shm]
 
-The study is the paper's grid on digits (12 pairs x 8 combinations x 2 backbones) with as many seeds as it takes; no
-image is read but to name the four domains' content. What is measured are the package's own calls, each in a process
-of its own:
+The study is the paper's grid on digits (12 pairs x 8 combinations x 2 backbones) with as many seeds as needed. Images
+are read only to compute the digests of the four domains. The benchmark measures the package's own calls, each in its
+own process:
 
-- plan: `plan_study` into an empty store: every cell expanded, checked and named, the stage tree, what is to do;
-- plan again: the same where the store holds a record of every cell;
-- ask: `Store.statuses`, every record read and checked, without any planning;
+- plan: `plan_study` into an empty store: expand, check and identify every cell, build the stage tree, list what to do;
+- plan again: the same with a store that holds a record of every cell;
+- ask: `Store.statuses`, which reads and checks every record, without planning;
 - schedule: a run of the whole plan without training and without Ray: the search object hands out every stage, 16 at
-  once, and takes it back as done, as Ray Tune would, with leases, progress lines and the sweep at the end. The results
-  that trainings would leave are made up, and the time that takes is not counted.
+  once, and takes it back as done, as Ray Tune would, with leases, progress lines and the
+  removal of leftovers at the end. The results of trainings are invented, and the time for that is not counted.
 
-The store lies in `--folder`: in memory the figures are the package's; on a disk each lease is flushed to it, once a
+The store is in `--folder`. In memory the figures are those of the package; on a disk each lease is flushed, once per
 stage.
 """
 
@@ -54,9 +54,9 @@ CLASSES = 10
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--sizes", default="1000,10000,100000", help="cells, at least, with commas between them")
-    parser.add_argument("--works", default=",".join(WORKS), help="what to measure, with commas between them")
-    parser.add_argument("--folder", help="where to make the stores; the system's temporary folder by default")
+    parser.add_argument("--sizes", default="1000,10000,100000", help="minimal numbers of cells, separated by commas")
+    parser.add_argument("--works", default=",".join(WORKS), help="what to measure, separated by commas")
+    parser.add_argument("--folder", help="where to create the stores; default: the system's temporary folder")
     parser.add_argument("--measure", nargs=3, metavar=("WORK", "SEEDS", "STORE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _rows(work: str, sizes: list[int], folder: str | None) -> list[dict[str, Any]]:
-    """One row a size; each says how it compares with the one before it."""
+    """One row per size, with the ratio to the row before it."""
     rows: list[dict[str, Any]] = []
     for seeds in sizes:
         with tempfile.TemporaryDirectory(dir=folder) as store:
@@ -84,7 +84,7 @@ def _rows(work: str, sizes: list[int], folder: str | None) -> list[dict[str, Any
 
 
 def _tenfold(before: dict[str, Any], now: dict[str, Any]) -> float:
-    """How many times the processor's time ten times the cells take, at the rate between these two sizes."""
+    """Growth of CPU time for ten times the cells, extrapolated from these two sizes."""
     exponent = math.log(now["processor s"] / before["processor s"]) / math.log(now["cells"] / before["cells"])
     return round(10**exponent, 1)
 
@@ -99,7 +99,7 @@ def _notes(folder: str | None) -> list[str]:
 
 
 def _measure(work: str, seeds: int, location: str) -> dict[str, Any]:
-    """Do one thing at one size, in this process."""
+    """Measure one kind of work at one size, in this process."""
     study, store = _study(seeds), Store(location, create=True)
     for config in study.base, study.base.replace({"data.source": "optdigits", "data.target": "fonts"}):
         resolve(config, None)  # digits are drawn once on a machine, and digested once in a process
@@ -127,7 +127,7 @@ def _study(seeds: int) -> Study:
 
 class _Clocks(NamedTuple):
     seconds: float
-    processor: float  # of this process: other programs on the machine change it little
+    processor: float  # CPU time of this process, which other programs hardly change
 
     @classmethod
     def now(cls) -> "_Clocks":
@@ -143,7 +143,7 @@ class _Clocks(NamedTuple):
 def _timed(work: Callable[[], object]) -> dict[str, Any]:
     reset_peak()
     before, began = resident_mib(), _Clocks.now()
-    kept = work()  # until the peak is read: what it returns is part of it
+    kept = work()  # keep the result until the peak is read: it is part of the memory
     spent = _Clocks.now() - began
     peak = peak_mib()
     del kept
@@ -151,7 +151,7 @@ def _timed(work: Callable[[], object]) -> dict[str, Any]:
 
 
 def _schedule(plan: Plan, store: Store) -> dict[str, Any]:
-    """What `run_study` does besides Ray and the trainings."""
+    """Do what `run_study` does apart from Ray and the trainings."""
     making_up: list[_Clocks] = []
     found = _timed(lambda: _work_off(plan, store, making_up))
     spent = _Clocks(found["seconds"], found["processor s"]) - _Clocks(*map(sum, zip(*making_up, strict=True)))
@@ -159,7 +159,7 @@ def _schedule(plan: Plan, store: Store) -> dict[str, Any]:
 
 
 def _work_off(plan: Plan, store: Store, making_up: list[_Clocks]) -> None:
-    """Hand out every stage and take it back as done; notes the time that goes into making results up."""
+    """Hand out every stage and take it back as done; add the time for invented results to `making_up`."""
     figures = {METRIC: 90.0, "target_accuracy": 80.0}
     store.write_plan(plan.study)
     with Driver(store.files) as driver, open("/dev/null", "w") as nowhere:

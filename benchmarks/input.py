@@ -1,18 +1,18 @@
-"""Input of a training step: images/s of our decoded cache and batched views against torchvision's ImageFolder pipeline.
+"""Input of a training step: images/s of the decoded cache with batched views, against torchvision's ImageFolder.
 
     python benchmarks/input.py --root PACS [--device cuda]
 
-A step wants 32 source images (weak view) and 32 target images (weak and strong view): 64 images, 96 views. Ours are
-`Batches.source` and `Batches.target`, with one process of one thread a trial, 1 and 2 trials at a time. Theirs is
+A step needs 32 source images (weak view) and 32 target images (weak and strong view): 64 images, 96 views. Ours are
+`Batches.source` and `Batches.target`, with one single-threaded process per trial, 1 and 2 trials at a time. Theirs is
 ImageFolder behind a DataLoader with 1 and 2 workers: the JPEG is decoded and resized each time, then come
 RandomResizedCrop, flip, RandAugment(2, 10), normalisation, image by image, all of torchvision.transforms.v2; once on
 tensors (uint8, decoded by torchvision.io) and once on PIL images. With `--device cuda` our views are computed there,
 and their batches are copied there from pinned memory.
 
-All pipelines take turns, round after round; every figure is the median of the rounds. A core's figure is images a
-second of CPU time, of all processes of the pipeline: it is hardly moved by what else the machine does. Images are
-those of the root, and the same enlarged to 500 pixels and stored as JPEG again: the size of a photo in Office-Home,
-where decoding is most of the work. Everything is made in a temporary folder, the cache too.
+All pipelines take turns in every round, and every figure is the median over the rounds. Images per second and core
+are per second of CPU time, summed over all processes of the pipeline, so that other load on the machine hardly affects
+them. The images are those of the root, and the same enlarged to 500 pixels and stored as JPEG again: the size of a
+photo in Office-Home, where decoding is most of the work. Everything is created in a temporary folder, the cache too.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from scale_ray.training.seeding import generator
 from scale_ray.training.setup import configure_torch, find_device
 from scale_ray.training.trial import Training
 
-BENCHMARK = "image_folder"  # any folder of domains will do; settings are PACS's
+BENCHMARK = "image_folder"  # any folder of domains works; the config is that of PACS
 STEP = 64  # images
 WARM_UP = 4  # steps
 ENLARGED = 500  # pixels
@@ -57,7 +57,7 @@ PIPELINES = ("ours", "theirs, tensors", "theirs, PIL")
 
 @dataclass(frozen=True)
 class Case:
-    """What is read and how large; a process gets it whole."""
+    """What is read, and at which size. It is passed to each process."""
 
     images: str  # for people
     root: Path
@@ -82,7 +82,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Speed:
-    """Images a second by the wall clock, and a second of CPU time."""
+    """Images per second of wall-clock time, and per second of CPU time."""
 
     wall: float
     core: float
@@ -92,7 +92,7 @@ class Speed:
 
 
 def our_steps(case: Case) -> Iterator[object]:
-    """What one trial asks for, step after step."""
+    """The input that one trial reads, step after step."""
     config, device = case.config(), find_device(case.device)
     source, target = case.domains()
     generators = partial(generator, config.seed)
@@ -106,7 +106,7 @@ def our_steps(case: Case) -> Iterator[object]:
 
 
 def run_ours(case: Case, start: Any, results: Any) -> None:
-    """One process: tell wall and CPU seconds of `case.steps` steps, all processes at the same time."""
+    """One process: report wall and CPU seconds of `case.steps` steps, run by all processes at the same time."""
     configure_torch(1)
     steps = our_steps(case)
     for _ in islice(steps, WARM_UP):
@@ -170,7 +170,7 @@ def open_rgb(path: str) -> Image.Image:
 
 
 def transform(case: Case, *, strong: bool, tensors: bool) -> v2.Compose:
-    """Our views' ranges; a tensor needs no conversion at the end."""
+    """The same ranges as our views. A tensor needs no conversion at the end."""
     views = case.config().views
     augment = v2.RandAugment(
         views.randaugment_operations, views.randaugment_magnitude, interpolation=InterpolationMode.BILINEAR
@@ -200,7 +200,7 @@ def run_theirs(case: Case, workers: int, tensors: bool, results: Any) -> None:
     take(steps, case.steps, case.device)
     results.put((time.perf_counter() - wall, cpu_seconds(pids) - cpu))
     for _ in steps:
-        pass  # to the end: workers stopped in the middle of a batch abort now and then, which looks like an error
+        pass  # read to the end: a worker that is stopped in a batch sometimes aborts, which looks like an error
 
 
 def take(steps: Iterator[Any], count: int, device: str) -> None:
@@ -222,7 +222,7 @@ def theirs(case: Case, processes: int, *, tensors: bool) -> Speed:
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """User and system time of processes that still run (proc(5), stat: fields 14 and 15)."""
+    """User and system time of running processes (proc(5), stat: fields 14 and 15)."""
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
     return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
@@ -236,7 +236,7 @@ def synchronise(device: str) -> None:
 
 
 def build_seconds(case: Case) -> float:
-    """Seconds an image that a core needs to make our cache (all cores work on it): hashing, decoding, writing."""
+    """Core seconds per image for building the cache on all cores: hashing, decoding, writing."""
     cpu = time.process_time()
     images = sum(len(domain.images) for domain in case.domains())
     return (time.process_time() - cpu) / images
@@ -259,7 +259,7 @@ def step_seconds(case: Case, backbone: str, steps: int) -> float:
 
 
 def enlarge(root: Path, domains: list[str], into: Path, per_class: int) -> Path:
-    """Some of the images with 500 pixels on a side, as JPEG: what decoding costs depends on the side, not on detail."""
+    """Some of the images at 500 x 500 pixels, as JPEG. The cost of decoding depends on the size, not on the detail."""
     for domain in domains:
         for folder in sorted(domain_folder("image_folder", domain, root).iterdir()):
             (into / domain / folder.name).mkdir(parents=True)
@@ -274,13 +274,13 @@ def enlarge(root: Path, domains: list[str], into: Path, per_class: int) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--root", type=Path, required=True, help="PACS: the folder that holds photo, sketch ...")
+    parser.add_argument("--root", type=Path, required=True, help="PACS: the folder with photo, sketch ...")
     parser.add_argument("--source", default="photo")
     parser.add_argument("--target", default="sketch")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=40, help="of a pipeline in a round")
-    parser.add_argument("--train-steps", type=int, default=3, help="to time a training step by")
+    parser.add_argument("--steps", type=int, default=40, help="steps of a pipeline in one round")
+    parser.add_argument("--train-steps", type=int, default=3, help="training steps to time")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SCALE_RAY_CACHE"] = str(Path(folder) / "cache")
@@ -297,7 +297,9 @@ def main() -> None:
             made = build_seconds(case)
             speeds = measure(case, arguments.rounds)
             rows += table(case, speeds)
-            print(*rows[-len(speeds) :], sep="\n", flush=True)  # it takes a while, and may be ended before the last
+            print(
+                *rows[-len(speeds) :], sep="\n", flush=True
+            )  # printed at once: the benchmark takes long and may be stopped early
             notes.append(cost_of_cache(case, made, speeds))
         notes += [share_of_step(case, arguments.train_steps) for case in cases[:2]]
         counts = " and ".join(f"{len(domain.images):,} of {domain.name}" for domain in cases[0].domains())
@@ -363,7 +365,7 @@ def cost_of_cache(case: Case, made: float, speeds: dict[tuple[str, int], Speed])
 
 
 def share_of_step(case: Case, train_steps: int) -> str:
-    """How much of a step its input takes, with one thread."""
+    """Share of a step's time that its input takes, with one thread."""
     configure_torch(1)
     steps = our_steps(case)
     next(steps)

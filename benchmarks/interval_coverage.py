@@ -1,10 +1,11 @@
-"""How often 95 % intervals hold the truth where pairs and seeds vary: why the report uses the ones it does.
+"""Coverage of 95 % intervals where pairs and seeds vary, which decided the intervals that the report uses.
 
     python benchmarks/interval_coverage.py [--studies 4000]
 
-A study is drawn as pairs x seeds differences of mean 0: a pair's own effect of standard deviation 0, 1 or 3 (normal, or
-exponential: a few pairs with far larger effects; or of 4 domains, which 12 ordered pairs share), plus seeds of standard
-deviation 1.
+A simulated study consists of pairs x seeds differences of mean 0. Each is the sum of an effect of its pair, with
+standard deviation 0, 1 or 3, and an effect of its seed, with standard deviation 1. Effects of pairs are normal;
+exponential, so that a few pairs have far larger effects; or, for the 12 ordered pairs of 4 domains, the effect of the
+source plus that of the target.
 """
 
 import argparse
@@ -45,7 +46,7 @@ SHAPES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--studies", type=int, default=4000, help="simulated studies a row")
+    parser.add_argument("--studies", type=int, default=4000, help="simulated studies per row")
     studies = parser.parse_args().studies
     rows = []
     for (pairs, seeds), (between, shape) in itertools.product(SIZES, BETWEEN):
@@ -61,7 +62,7 @@ def main() -> None:
 
 
 def _coverages(data: NDArray[np.float64], of_these: NDArray[np.float64]) -> dict[str, Any]:
-    """Percent of the studies (last axis) whose interval holds the truth: 0, or `of_these` for these very pairs."""
+    """Percentage of the studies (last axis) whose interval contains the truth: 0, or `of_these` for the pairs drawn."""
     pairs, seeds, studies = data.shape
     index = pd.MultiIndex.from_product([range(pairs), range(seeds)], names=["pair", "seed"])
     values = pd.DataFrame(data.reshape(pairs * seeds, studies), index=index)

@@ -1,11 +1,12 @@
-"""The losses that read class distributions, and the statistics themselves, against loops over the classes.
+"""Losses that read class distributions, and the class statistics, against loops over the classes.
 
     python benchmarks/losses.py [--device cuda] [--quick]
 
-Each is timed forward and backward, float32 features of A = 128, in one process and in alternated rounds; a ratio is the
-median over the rounds of the loop's time by the package's. The loops are what one writes straight down: a class (for
-the statistics a class of the batch, for the bank its own positives and each class's negatives) at a time, on tensors.
-`difference` is the largest one between both losses and gradients, or both statistics, relative to the largest value.
+Each is timed forward and backward on float32 features with A = 128, in one process and in alternating rounds. A ratio
+is the median over the rounds of the loop's time divided by the package's. The loops are straightforward tensor code
+that handles one class at a time (for the statistics a class of the batch, for the bank its own positives and the
+negatives of each class).
+`difference` is the largest difference between the two losses, gradients or statistics, relative to the largest value.
 """
 
 import argparse
@@ -26,12 +27,12 @@ from scale_ray.models import ClassStatistics
 from scale_ray.training.setup import configure_torch, describe_device, find_device
 
 CLASSES, QUERIES, A, TAU = (10, 65, 345), (64, 1024), 128, 0.1
-BANK = 20  # features kept of a class
+BANK = 20  # features kept per class
 
 
 @dataclass(frozen=True)
 class Inputs:
-    queries: Tensor  # (N, A), L2-normalised, asks for a gradient
+    queries: Tensor  # (N, A), L2-normalised, requires a gradient
     labels: Tensor  # (N,)
     mean: Tensor  # (K, A)
     variance: Tensor  # (K, A)
@@ -120,7 +121,7 @@ LOSSES: dict[str, tuple[Callable[[Inputs], Tensor], Callable[[Inputs], Tensor]]]
 
 
 class StatisticsInLoop:
-    """Count, mean and covariance of every class, in float64 as the package's."""
+    """Count, mean and covariance of every class, in float64 as in the package."""
 
     def __init__(self, classes: int, full: bool, device: torch.device):
         self.full, self.count = full, [0] * classes
@@ -146,7 +147,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--quick", action="store_true", help="few rounds of the smaller sizes; leaves no results")
+    parser.add_argument("--quick", action="store_true", help="few rounds of the smaller sizes; writes no results")
     options = parser.parse_args()
     device = find_device(options.device)
     configure_torch(options.threads)

@@ -1,4 +1,4 @@
-"""Made-up records, as many as wanted: numbers that no training gave, for cells of Office-Home's grid or any others."""
+"""Invented records, in any number: no training gave their figures. For Office-Home's grid or any other cells."""
 
 import itertools
 import random
@@ -13,11 +13,11 @@ from scale_ray.store import Store
 DOMAINS = ["Art", "Clipart", "Product", "Real_World"]
 COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg", "ce+dist+reg", "ce+ssl+dist+reg"]
 BACKBONES = ["resnet50", "resnet101", "resnet152"]
-SEEDS, IMAGES = 5, 60  # images a class
+SEEDS, IMAGES = 5, 60  # images per class
 
 
 def configs() -> Iterator[TrialConfig]:
-    """Office-Home's 12 pairs x 8 combinations x 3 backbones x 5 seeds, of one threshold after another, without end."""
+    """Office-Home's 12 pairs x 8 combinations x 3 backbones x 5 seeds, for one threshold after another, without end."""
     for threshold in itertools.count():
         base = TrialConfig().replace({"losses.threshold": round(0.5 + threshold / 1000, 3)})
         pairs = itertools.permutations(DOMAINS, 2)
@@ -28,18 +28,18 @@ def configs() -> Iterator[TrialConfig]:
 
 
 def fill(store: Store, cells: Iterable[Cell], classes: int) -> int:
-    """Write a record of each of these cells; returns their bytes."""
+    """Write a record of each of these cells; return their total size in bytes."""
     size = 0
     for cell in cells:
         content = record(cell, classes).to_json().encode()
-        # Not Store.write_record, which flushes each to the disk.
+        # Not Store.write_record, which flushes each record to the disk.
         Path(store.record_location(cell.id)).write_bytes(content)
         size += len(content)
     return size
 
 
 def record(cell: Cell, classes: int) -> Record:
-    """A record with a curve of 21 points and a confusion matrix; its numbers are drawn by the cell's id."""
+    """A record with a curve of 21 points and a confusion matrix, drawn with the cell's id as the seed."""
     draw = random.Random(cell.id)
     right = [min(IMAGES, max(0, round(draw.gauss(40, 5)))) for _ in range(classes)]
     confusion = [[0] * classes for _ in range(classes)]

@@ -1,17 +1,17 @@
-"""Peak memory of a trial by classes, projection and batch; and that class statistics need none for more data.
+"""Peak memory of a trial by classes, projection and batch; class statistics, whose memory does not grow with the data.
 
     python benchmarks/memory.py [--network lenet|resnet18|resnet50] [--device cuda] [--features 10000,100000,1000000]
 
-Trials: a real training of a few steps (`training.trial.Training`) on made-up images, one process a point. Around a
-middle (65 classes, projections of 128, 32 images a domain) one thing changes at a time, with diagonal and with full
-covariances; beside it stand the same training with `ce` alone (no teacher, no target, no contrast) and with `ce+ssl`
-(no contrast). Measured are the steps, and apart from them the evaluation that ends the training.
+Trials: a real training of a few steps (`training.trial.Training`) on invented images, one process per point. Starting
+from a middle (65 classes, projections of 128, 32 images per domain), one quantity changes at a time, with diagonal and
+with full covariances. The same training with `ce` alone (no teacher, no target, no contrast) and with `ce+ssl` (no
+contrast) is measured for comparison. The steps and the final evaluation are measured separately.
 
-Statistics: N projections of 65 classes go through `models.ClassStatistics` in batches of 256. The paper's way
-("requires the entire source dataset") is beside it: all N x A projections are kept, and each class's mean and
-covariance are computed at the end. Both ways see the same numbers, each in a process of its own.
+Statistics: N projections of 65 classes go through `models.ClassStatistics` in batches of 256. For comparison,
+the paper's way ("requires the entire source dataset") keeps all N x A projections and computes the mean and covariance
+of each class at the end. Both get the same numbers, each in its own process.
 
-On a CPU the memory is what the process has resident (RSS); on a GPU what torch has allocated there. Needs no ray.
+Memory is the resident set size of the process on a CPU, and what torch has allocated on a GPU. Ray is not needed.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--network", choices=NETWORKS, default="lenet")
     parser.add_argument("--device", default="cpu", help="'cpu', 'cuda'")
-    parser.add_argument("--features", default="10000,100000,1000000", help="sizes, with commas between them")
+    parser.add_argument("--features", default="10000,100000,1000000", help="sizes, separated by commas")
     parser.add_argument("--only", choices=["trials", "statistics"], help="one of the two parts; both by default")
     parser.add_argument("--measure", metavar="POINT", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -77,7 +77,7 @@ def _ask(**point: Any) -> dict[str, Any]:
 
 def _rows_of_trials(network: str, device: str) -> Iterator[dict[str, Any]]:
     alike = {"network": network, "device": device}
-    without: dict[str, dict[str, Any]] = {}  # by shape: covariances do not matter to it
+    without: dict[str, dict[str, Any]] = {}  # by shape; independent of the kind of covariances
     for shape, covariance in _points():
         key = json.dumps(shape)
         if key not in without:
@@ -95,7 +95,7 @@ def _rows_of_trials(network: str, device: str) -> Iterator[dict[str, Any]]:
 
 
 def _points() -> Iterator[tuple[dict[str, int], str]]:
-    """Shapes around the middle, which comes once."""
+    """The middle once, and the shapes around it."""
     for covariance in ("diagonal", "full"):
         shapes = [MIDDLE | {name: value} for name, values in AROUND.items() for value in values]
         for number, shape in enumerate(shapes):
@@ -115,13 +115,13 @@ def _notes_of_trials(network: str, device: str) -> list[str]:
 def _trial(
     *, network: str, device: str, classes: int, projection: int, batch: int, losses: str, covariance: str
 ) -> dict[str, float]:
-    """Train a few steps; MiB on top of what the process has before."""
+    """Train a few steps; return the MiB beyond what the process had before."""
     configure_torch(1)
     changes = {
         "method": "source_only" if losses == "ce" else "scale",
         "losses.terms": losses,
         "losses.covariance": covariance,
-        "losses.threshold": 0.0,  # an untrained network is sure of nothing, and every target image is to be used
+        "losses.threshold": 0.0,  # an untrained network is not confident, and every target image must count
         "data.image_size": NETWORKS[network],
         "data.resize": NETWORKS[network],
         "model.backbone": network,
@@ -156,7 +156,7 @@ def _domain(name: str, classes: int, size: int) -> Domain:
 
 
 class _Meter:
-    """Peak memory of this process beyond what it had at first: allocated on the GPU, or else resident."""
+    """Peak memory of this process beyond its initial memory: allocated on the GPU, or else resident."""
 
     def __init__(self, device: str):
         self._cuda = device == "cuda"
@@ -164,14 +164,14 @@ class _Meter:
         self._before = self._now()
 
     def reset(self) -> None:
-        """Let the peak begin anew."""
+        """Reset the peak."""
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
         else:
             reset_peak()
 
     def more(self) -> float:
-        """MiB, to a tenth."""
+        """MiB, rounded to a tenth."""
         peak = torch.cuda.max_memory_allocated() / 2**20 if self._cuda else peak_mib()
         return round(peak - self._before, 1)
 
@@ -213,7 +213,7 @@ def _ratio(above: float, below: float) -> float | str:
 
 
 def _difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """Of means and covariances: the largest difference, relative to the largest number."""
+    """Largest difference of any mean or covariance, relative to the largest number."""
     return max(float((one[name] - other[name]).abs().max() / other[name].abs().max()) for name in other)
 
 
@@ -227,11 +227,11 @@ def _notes_of_statistics(device: str) -> list[str]:
 
 
 def _statistics(*, way: str, device: str, covariance: str, size: int, out: str) -> dict[str, float]:
-    """Statistics of `size` made-up projections, one way; writes them to `out`."""
+    """Compute statistics of `size` invented projections in one way, and write them to `out`."""
     torch.set_num_threads(1)
     full = covariance == "full"
     compute = _streamed if way == "streamed" else _whole
-    compute(STREAM_BATCH, device, full)  # so that what torch loads at first is there before
+    compute(STREAM_BATCH, device, full)  # loads what torch loads on its first calls
     meter = _Meter(device)
     found, seconds = compute(size, device, full)
     memory = meter.more()
@@ -267,18 +267,18 @@ def _whole(size: int, device: str, full: bool) -> tuple[dict[str, Tensor], float
 
 
 def _projections(size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of normalised features around a centre a class, and their labels; the same ones every time."""
+    """Batches of normalised features around one centre per class, and their labels; always the same ones."""
     numbers = torch.Generator(device).manual_seed(0)
     centres = torch.randn(MIDDLE["classes"], MIDDLE["projection"], generator=numbers, device=device)
     for start in range(0, size, STREAM_BATCH):
-        # The first batches hold every class, so that none is without a mean.
+        # The first batches contain every class, so that every class has a mean.
         labels = (torch.arange(start, min(start + STREAM_BATCH, size), device=device) * 7919) % MIDDLE["classes"]
         noise = torch.randn(len(labels), MIDDLE["projection"], generator=numbers, device=device)
         yield torch.nn.functional.normalize(centres[labels] + noise, dim=1), labels
 
 
 class _Stopwatch:
-    """Seconds spent in its `with` blocks, the GPU's work included."""
+    """Seconds spent in its `with` blocks, including the GPU's work."""
 
     def __init__(self, device: str):
         self.seconds, self._cuda, self._began = 0.0, device == "cuda", 0.0

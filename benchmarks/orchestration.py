@@ -1,10 +1,10 @@
-"""What a cell costs besides its training: this package's studies against a plain Ray Tune function trainable.
+"""Overhead of a cell beyond its training: this package's studies against a plain function trainable of Ray Tune.
 
     python benchmarks/orchestration.py [--steps 20]
 
 48 cells of digits (`ce+ssl`, 48 seeds), the same trainings on the same number of slots, one way after the other. The
-plain way is what Ray's documentation shows: a function that trains one config, a grid search over the seeds. It keeps
-no record, no checkpoint and no lease; it is also run with reused actors, which its documentation does not show.
+plain way follows Ray's documentation: a function that trains one config, and a grid search over the seeds. It writes
+no record, no checkpoint and no lease. It is also run with reused actors, which the documentation does not show.
 """
 
 import argparse
@@ -32,7 +32,9 @@ CELLS = 48
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=20, help="of a cell: the fewer, the more the overhead shows")
+    parser.add_argument(
+        "--steps", type=int, default=20, help="steps of a cell; with fewer steps the overhead weighs more"
+    )
     steps = parser.parse_args().steps
     study = _study(steps)
     configs = study.cells()
@@ -63,7 +65,7 @@ def _ours(study: Study) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder, create=True)
         plan = plan_study(study, store, None)
-        prepare_data(plan.stages, None)  # drawing the digits is not what is measured
+        prepare_data(plan.stages, None)  # drawing the digits is not part of the measurement
         began = time.monotonic()
         run_study(plan, store, Execution(), Resources(address="local"), Console(stderr=True))
         wall = time.monotonic() - began

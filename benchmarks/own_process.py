@@ -1,4 +1,4 @@
-"""Measure in a process of its own, so that what one measurement leaves behind is no part of the next one's peak."""
+"""Measure in a separate process, so that the memory of one measurement does not count in the peak of the next."""
 
 import json
 import subprocess
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def measure(script: str, *arguments: str) -> dict[str, Any]:
-    """Run that script in a new process; what it prints last is JSON, which is returned.
+    """Run a script in a new process, and return the JSON that it prints last.
 
     Raises:
-        RuntimeError: it failed; the message is all that it said.
+        RuntimeError: the script failed. The message contains its output.
     """
     done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -21,17 +21,17 @@ def measure(script: str, *arguments: str) -> dict[str, Any]:
 
 
 def peak_mib() -> float:
-    """MiB resident at most since this program began; getrusage counts the parent's too, before exec. Linux only."""
+    """Peak resident MiB since this program began. Not by getrusage, which counts the parent before exec. Linux only."""
     return _status("VmHWM")
 
 
 def reset_peak() -> None:
-    """Let the peak begin anew at what is resident now (man 5 proc_pid_clear_refs)."""
+    """Reset the peak to what is resident now (man 5 proc_pid_clear_refs)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident_mib() -> float:
-    """MiB resident now. Linux only."""
+    """Resident MiB now. Linux only."""
     return _status("VmRSS")
 
 

@@ -1,11 +1,11 @@
-"""Memory of N concurrent trials on one node: the decoded cache mapped by each, against the same array loaded by each.
+"""Memory of N concurrent trials on one node: each maps the decoded cache, or each loads the same array.
 
     python benchmarks/pages.py --root PACS
 
-1, 2 and 4 processes open the same decoded domain and read every byte of it; then, while all still hold it, the kernel
-is asked in /proc/PID/smaps (Linux only) what the array takes. Rss counts a page in every process that has it, Pss
-divides it among them, so that Pss summed over processes is what the node really gives; shared pages are those that
-several processes have. Beside it as many processes that each load the array into memory of their own.
+1, 2 and 4 processes open the same decoded domain and read every byte of it. While all of them hold it, /proc/PID/smaps
+(Linux only) tells the memory of the array. Rss counts a page in every process that has it. Pss divides a page among
+these processes, so that the sum of Pss over all processes is the memory of the node. Shared pages are those that
+several processes have. For comparison, as many processes each load the array into their own memory.
 """
 
 import argparse
@@ -26,7 +26,7 @@ FIELDS = ("Rss", "Pss", "Shared_Clean", "Shared_Dirty")
 
 
 def hold(arguments: dict[str, Any], loads: bool, parent: Connection) -> None:
-    """A trial's part: open the domain, read all of it, say where it lies, and hold it until told to end."""
+    """One trial: open the domain, read all of it, report its address, and hold it until told to end."""
     (domain,) = open_domains("image_folder", **arguments)
     images = np.array(domain.images) if loads else domain.images
     total = int(images.sum(dtype=np.int64))  # reads every byte
@@ -35,7 +35,7 @@ def hold(arguments: dict[str, Any], loads: bool, parent: Connection) -> None:
 
 
 def measure(arguments: dict[str, Any], processes: int, *, loads: bool) -> dict[str, float]:
-    """Each field of smaps, summed over the processes, of what holds the images."""
+    """Each field of smaps for the mappings of the images, summed over the processes."""
     context = multiprocessing.get_context("spawn")
     held = []
     for _ in range(processes):
@@ -53,7 +53,7 @@ def measure(arguments: dict[str, Any], processes: int, *, loads: bool) -> dict[s
 
 
 def mappings(pid: int | None, address: int, length: int) -> dict[str, float]:
-    """The fields of the mappings in which an array lies (proc(5), smaps), in MiB."""
+    """The fields of the mappings that contain an array (proc(5), smaps), in MiB."""
     fields = dict.fromkeys(FIELDS, 0.0)
     inside = False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
@@ -68,7 +68,7 @@ def mappings(pid: int | None, address: int, length: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--root", type=Path, required=True, help="the folder that holds the domain's folder")
+    parser.add_argument("--root", type=Path, required=True, help="the folder that contains the domain's folder")
     parser.add_argument("--domain", default="sketch")
     parser.add_argument("--resize", type=int, default=144, help="pixels")
     options = parser.parse_args()

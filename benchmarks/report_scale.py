@@ -3,9 +3,9 @@
     python benchmarks/report_scale.py [--records 1000,10000,100000] [--classes 10,65]
 
 A record has a curve of 21 points with four losses, and the confusion matrix of 10 classes (as of the digits) or of 65
-(as of Office-Home), which is most of what must be read. They are 12 pairs x 8 combinations x 3 backbones x 5 seeds, of
-one threshold after another. Each store is read in a process of its own; its files were written just before, so that
-they come from memory and not from a disk.
+(as of Office-Home), which is most of the data to read. The cells are 12 pairs x 8 combinations x 3 backbones x 5 seeds,
+for one threshold after another. Each store is read in its own process. Its files were written just before, so that
+they are read from the page cache and not from a disk.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from scale_ray.store import Store, StudyPlan
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--records", default="1000,10000,100000", help="sizes, with commas between them")
-    parser.add_argument("--classes", default="10,65", help="of the confusion matrix, with commas between them")
+    parser.add_argument("--records", default="1000,10000,100000", help="sizes, separated by commas")
+    parser.add_argument("--classes", default="10,65", help="classes of the confusion matrix, separated by commas")
     parser.add_argument("--measure", metavar="STORE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _fill(store: Store, records: int, classes: int) -> int:
-    """Write that many records and the study that planned them; returns the records' bytes."""
+    """Write that many records and a plan of their cells; return the size of the records in bytes."""
     cells = []
     for config in itertools.islice(configs(), records):
         inputs = {"source": config.data.source, "target": config.data.target}

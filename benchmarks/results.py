@@ -1,4 +1,4 @@
-"""What every benchmark leaves: its figures as JSON, and as a Markdown table with machine, versions and date."""
+"""Results of a benchmark: figures as JSON, and as a Markdown table with machine, versions and date."""
 
 import json
 import os
@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Where and with what a benchmark ran."""
+    """The machine and the software versions of a benchmark."""
     model = "unknown"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
 
 
 def _gpu() -> dict[str, str]:
-    """Its model, where torch sees one."""
+    """The model of the GPU, if torch sees one."""
     try:
         import torch
     except ImportError:
@@ -45,10 +45,10 @@ def _version(package: str) -> str:
 
 
 def leave(name: str, title: str, rows: list[dict[str, Any]], notes: list[str]) -> str:
-    """Write results/<name>.json and .md; returns the Markdown.
+    """Write results/<name>.json and .md; return the Markdown.
 
     Args:
-        rows: all with the same keys, which are the columns.
+        rows: dicts with the same keys, which are the columns.
         notes: sentences below the table.
     """
     facts = machine()

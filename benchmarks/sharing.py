@@ -1,9 +1,9 @@
-"""Shared stages against every cell trained alone: steps, wall time, and whether the records are equal.
+"""Shared stages against cells trained alone: steps, wall time, and whether the records are equal.
 
     python benchmarks/sharing.py [--steps 120]
 
-Three pairs of digit domains, two of them from one source, times the paper's eight combinations, with a warm-up of a
-quarter; both ways run one after the other through Ray on this machine, each into an empty store.
+The grid has three pairs of digit domains, two of them with the same source, and the paper's eight combinations. The
+warm-up is a quarter of the steps. Both ways run one after the other on a local Ray, each into an empty store.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PAIRS = ["mnist:mnistm", "mnist:optdigits", "optdigits:mnist"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=120, help="of a cell; a quarter of them is the warm-up")
+    parser.add_argument("--steps", type=int, default=120, help="steps of a cell; a quarter of them is the warm-up")
     steps = parser.parse_args().steps
     study = _study(steps, PAIRS)
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +65,7 @@ def _study(steps: int, of: list[str]) -> Study:
 def _run(study: Study, folder: Path, *, share: bool) -> tuple[dict[str, Any], dict[str, Result | None]]:
     store = Store(folder, create=True)
     plan: Plan = plan_study(study, store, None, share=share)
-    prepare_data(plan.stages, None)  # drawing the digits is not what is measured
+    prepare_data(plan.stages, None)  # drawing the digits is not part of the measurement
     began = time.monotonic()
     run_study(plan, store, Execution(), Resources(address="local"), Console(stderr=True))
     wall = time.monotonic() - began

@@ -1,18 +1,18 @@
-"""One training step against the passes it must make, a step written by hand, and pytorch-adapt's nearest method.
+"""One training step against its forward and backward passes, a step written by hand, and a method of pytorch-adapt.
 
     python benchmarks/step.py [--quick | --profile] [--compile]
     python benchmarks/step.py --device cuda --backbones resnet50 --sides 224 --precision bf16,float32
 
-Timed in one process, in alternated rounds; a time is the median, a ratio the median over the rounds. Batches of 32 + 32
-noise images of 65 classes, random weights; every contender is given the same batches, made before.
+All contenders run in one process in alternating rounds. A time is the median over the rounds, and so is a ratio.
+Batches are 32 + 32 noise images of 65 classes, and weights are random. Every contender gets the same prepared batches.
 
 - floor: the forward and backward passes that a step of this combination must make, of encoder, pooling and heads (the
   student's on source and strong target, the teacher's on weak target and source); no loss, statistics, optimiser or
-  moving average. `separate` runs the student once a domain, `joint` once on both. The goal is 1.15 times the floor.
-- scale: the training loop's own step on the built and placed method: losses, backward, optimiser, teacher, metrics.
+  moving average. `separate` runs the student once per domain, `joint` once on both. The goal is 1.15 times the floor.
+- scale: the step of the training loop on the built method on its device: losses, backward, optimiser, teacher, metrics.
 - by hand: the same algorithm in Python loops (steps/by_hand.py), checked in float64 to give the same losses.
-- pytorch-adapt: ATDOC of that package (steps/adapt.py), over its own two passes.
-- combinations: what a loss term costs where it is on. Variants: precision, memory layout, --compile.
+- pytorch-adapt: ATDOC of that package (steps/adapt.py), relative to its own two passes.
+- combinations: the cost of each loss term. Variants: precision, memory layout, --compile.
 
 On a GPU (torch and torchvision of at least 2.11 and 0.26, kornia, pydantic, platformdirs, safetensors; neither ray nor
 optuna) it also counts the places where a step makes the host wait for it: the goal is none.
@@ -48,13 +48,13 @@ def main() -> None:
     parser.add_argument("--backbones", default="resnet18,resnet50")
     parser.add_argument("--sides", default="64,128", help="pixels")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="float32,bf16", help="the first everywhere, the other as a variant")
-    parser.add_argument("--compile", action="store_true", help="also with compiled encoders, floor too")
-    parser.add_argument("--rounds", type=int, default=3, help="of a case, at least")
+    parser.add_argument("--precision", default="float32,bf16", help="the first one everywhere, the second as a variant")
+    parser.add_argument("--compile", action="store_true", help="also with compiled encoders, for the floor too")
+    parser.add_argument("--rounds", type=int, default=3, help="minimal rounds of a case")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     either = parser.add_mutually_exclusive_group()
-    either.add_argument("--quick", action="store_true", help="the smallest case alone; leaves no results")
-    either.add_argument("--profile", action="store_true", help="where the time of a step goes, in place of all this")
+    either.add_argument("--quick", action="store_true", help="the smallest case only; writes no results")
+    either.add_argument("--profile", action="store_true", help="profile one step instead of the comparison")
     options = parser.parse_args()
     device = find_device(options.device)
     configure_torch(options.threads)
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def _whole(case: Case) -> list[Contender]:
-    """Every way to do the whole of scale's step, and what there is of another package."""
+    """All implementations of the full step of scale, and the method of the other package."""
     contenders = []
     for mode in ("separate", "joint"):
         contenders += [
@@ -135,7 +135,7 @@ def _rows(
     times = measure(contenders, case.device, rounds, seconds)
     rows = [_row(case, contender, times, baseline) for contender in contenders]
     contenders.clear()
-    gc.collect()  # the next case's networks take their place
+    gc.collect()  # makes room for the next case's networks
     return rows
 
 
@@ -154,9 +154,10 @@ def _row(case: Case, contender: Contender, times: Times, baseline: str) -> dict[
 
 
 def _same_losses(case: Case) -> str:
-    """Three steps of the loop's and of the one by hand: both must train the same.
+    """Compare three steps of the loop with three steps by hand: both must train the same.
 
-    In float64: a deep network of random weights makes per cents of float32's last digits within three steps.
+    In float64, because within three steps a deep network with random weights amplifies the rounding errors of float32
+    to per cents.
     """
     exact = replace(case, dtype=torch.float64)
     mine = ours(exact, "scale", "", exact.config(), exact.prepared)
@@ -170,7 +171,7 @@ def _same_losses(case: Case) -> str:
 
 
 def _waits(case: Case) -> list[str]:
-    """Host synchronisations of a step, with and without its input, and of the other kinds of contrast."""
+    """Host synchronisations of a step with and without its input, and with the other kinds of contrast."""
     config = case.config()
     ways: dict[str, tuple[TrialConfig, Batches | Prepared]] = {
         "step": (config, case.prepared),

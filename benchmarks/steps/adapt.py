@@ -1,6 +1,7 @@
-"""pytorch-adapt's nearest method: ATDOC, which trains on pseudo-labels of the target by its nearest neighbours.
+"""The most similar method of pytorch-adapt: ATDOC, which trains on target pseudo-labels by nearest neighbours.
 
-It has no teacher and no second view, so a step makes two passes of the encoder forward and back. Its floor is those.
+It has no teacher and no second view, so a step needs two forward and backward passes of the encoder. These are its
+floor.
 """
 
 import warnings
@@ -20,7 +21,7 @@ def installed() -> bool:
 
 
 def models(case: Case) -> tuple[nn.Module, nn.Module, int]:
-    """Encoder with pooling, and classifier head: the same as of ours."""
+    """Encoder with pooling, and classifier head, as in our method."""
     student = case.method(case.config("ce")).student
     assert isinstance(student, Network)
     encoder = nn.Sequential(student.encoder, nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -29,7 +30,7 @@ def models(case: Case) -> tuple[nn.Module, nn.Module, int]:
 
 def atdoc(case: Case, name: str, floor: str) -> Contender:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its dependencies' age
+        warnings.simplefilter("ignore")  # caused by its old dependencies
         from pytorch_adapt.hooks import ATDOCHook, ClassifierHook
     encoder, classifier, feature_dim = models(case)
     optimisers = [

@@ -20,8 +20,8 @@ def _project(network: Network, hidden: Tensor) -> Tensor:
 def floor(case: Case, name: str, *, terms: str = "ce+ssl+dist+reg", batch_norm: str = "separate") -> Contender:
     """Encoder, pooling and those heads whose outputs the loss terms read, called one after the other.
 
-    The student's passes start backwards from fixed gradients; the teacher's are without gradient. No loss, no class
-    statistics, no optimiser, no moving average, no metric, no new batch: what a step does of these is its overhead.
+    The backward passes of the student start from fixed gradients. The teacher runs without gradients. There is no loss,
+    optimiser, metric or new batch, and no class statistics or moving average: these are the overhead of a step.
     """
     config = case.config(terms, batch_norm)
     method = case.method(config)

@@ -1,7 +1,7 @@
-"""A step of the same algorithm, written straight down, as in many released training scripts.
+"""A step of the same algorithm, written out as in many released training scripts.
 
-Parameter by parameter and class by class in Python loops, boolean masks, metrics by `.item()`. It reads nothing of the
-package's code but the names of the case that is timed; it computes the same loss.
+It has Python loops over parameters and classes, boolean masks, and metrics by `.item()`. It computes the same loss and
+uses none of the package's code except for the names of the timed case.
 """
 
 import copy
@@ -119,7 +119,7 @@ class Trainer:
 
 
 def by_hand(case: Case, name: str, floor: str) -> Contender:
-    """From the same weights as ours, on the same batches, in the same memory layout."""
+    """A contender with the weights, the batches and the memory layout of `ours`."""
     config = case.config()
     hidden, dim = config.model.hidden_dim, config.model.projection_dim
     net = Net(case.backbone, CLASSES, hidden, dim)

@@ -1,4 +1,4 @@
-"""What is timed: a backbone at a size, in a precision and a layout, on noise that every contender is given."""
+"""The timed case: a backbone at an image size, in a precision and a memory layout, on noise images."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from scale_ray.training.seeding import generator
 from scale_ray.training.setup import build_method, move_to_device
 
 CLASSES, IMAGES, BATCH = 65, 520, 32  # Office-Home's classes; images of a domain; images per domain and step
-PREPARED = 4  # batches that contenders go round
+PREPARED = 4  # batches that every contender cycles through
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Case:
     dtype: torch.dtype = torch.float32  # of weights and images; float64 to compare two ways beyond rounding
 
     def config(self, terms: str = "ce+ssl+dist+reg", batch_norm: str = "separate") -> TrialConfig:
-        """Past its warm-up from step 1; the threshold is one that a random network's teacher passes."""
+        """A config without warm-up, with a threshold that the teacher of a random network passes."""
         return TrialConfig().replace(
             {
                 "data.image_size": self.side,
@@ -52,14 +52,14 @@ class Case:
         return Execution(channels_last=self.channels_last, compile=self.compile)
 
     def method(self, config: TrialConfig) -> Method:
-        """The same numbers for the same config, in the place and layout where a trial would have it."""
+        """The method of a trial, on its device and in its memory layout. Equal configs get equal weights."""
         method = build_method(config, CLASSES, IMAGES // BATCH)
         move_to_device(method, self.device, self.execution)
         return method.to(self.dtype)
 
     @cached_property
     def batches(self) -> Batches:
-        """The package's own, of images in memory."""
+        """Batches of the package, from images in memory."""
         numbers = np.random.default_rng(0)
         side = self.side * 8 // 7
         source, target = (numbers.integers(0, 256, (IMAGES, 3, side, side), dtype=np.uint8) for _ in range(2))
@@ -78,7 +78,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Prepared:
-    """In the place of Batches: batches that are there already, so that a step is timed without its input."""
+    """Replaces Batches by prepared batches, so that a step is timed without its input."""
 
     sources: list[SourceBatch]
     targets: list[TargetBatch]
@@ -90,7 +90,7 @@ class Prepared:
         return self.targets[step % PREPARED]
 
     def observe(self, indices: Tensor, pseudo_labels: Tensor) -> None:
-        """Nothing is balanced by pseudo-labels."""
+        """Do nothing: no class is balanced by pseudo-labels."""
 
 
 @dataclass
@@ -98,8 +98,8 @@ class Contender:
     """One way to do a step.
 
     Attributes:
-        step: does the next one; what it leaves undone is work that is queued on the device.
-        floor: the name of the contender that makes the passes alone that this one must make.
+        step: runs the next step. Work may still be queued on the device when it returns.
+        floor: the name of the contender that runs only the passes of this one.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Contender:
 
 
 def ours(case: Case, name: str, floor: str, config: TrialConfig, batches: Batches | Prepared) -> Contender:
-    """The step of the training loop itself, with its meter."""
+    """The step of the training loop, including its meter."""
     method = case.method(config)
     optimiser, meter, steps = _optimiser(method, config.optim), _Meter(), itertools.count(1)
 
@@ -121,7 +121,7 @@ def ours(case: Case, name: str, floor: str, config: TrialConfig, batches: Batche
 
 
 def views(case: Case) -> Contender:
-    """The input alone: both batches with their three views."""
+    """Only the input: both batches with their three views."""
     steps = itertools.count(1)
 
     def step() -> None:
@@ -133,6 +133,6 @@ def views(case: Case) -> Contender:
 
 
 def endless(case: Case) -> Iterator[tuple[SourceBatch, TargetBatch]]:
-    """The batches that `ours` is given, from step 1."""
+    """The batches that `ours` gets, from step 1."""
     for step in itertools.count(1):
         yield case.prepared.source(step), case.prepared.target(step)

@@ -1,4 +1,4 @@
-"""Contenders against each other in one process: alternated rounds, and medians."""
+"""Comparison of contenders in one process, by alternating rounds and medians."""
 
 import time
 import warnings
@@ -15,7 +15,7 @@ MOST_ROUNDS = 30
 
 
 class Times:
-    """Seconds a step, round by round."""
+    """Seconds per step, round by round."""
 
     def __init__(self, rounds: dict[str, list[float]]):
         self._rounds = rounds
@@ -24,15 +24,15 @@ class Times:
         return 1000 * median(self._rounds[name])
 
     def ratio(self, name: str, other: str) -> float:
-        """Median over the rounds of this one's time by the other's in the same round."""
+        """Median over the rounds of this contender's time divided by the other's in the same round."""
         return median(mine / its for mine, its in zip(self._rounds[name], self._rounds[other], strict=True))
 
 
 def measure(contenders: Sequence[Contender], device: torch.device, rounds: int, seconds: float) -> Times:
-    """At least so many rounds, and more while the seconds last; every second one in the opposite order.
+    """Run at least `rounds` rounds, and more until the seconds are over; every second round in reverse order.
 
-    A round times one step of each on a CPU. On a GPU it times ten, between two synchronisations: the steps of a
-    training follow each other without any.
+    A round times one step of each contender on a CPU. On a GPU it times ten steps between two synchronisations, because
+    the steps of a training follow each other without synchronisation.
     """
     steps = 10 if device.type == "cuda" else 1
     for contender in contenders:
@@ -59,7 +59,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def host_syncs(contender: Contender) -> list[str]:
-    """Where one step, after a warm-up, made the host wait for the GPU: `file.py:line`, as torch finds them."""
+    """Places (`file.py:line`) where one step after a warm-up made the host wait for the GPU, as torch reports them."""
     for _ in range(WARM_UP):
         contender.step()
     torch.cuda.synchronize()

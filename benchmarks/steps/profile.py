@@ -1,4 +1,4 @@
-"""Where the time of one step goes."""
+"""Profile of one step."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +19,9 @@ OPERATIONS = 12  # lines of the profiler's table
 
 
 def profile(case: Case) -> tuple[str, list[dict[str, Any]], list[str]]:
-    """Title, rows and notes: the parts of a step with its input, and torch's operations that took longest.
+    """Title, rows and notes: the parts of a step including its input, and the longest operations of torch.
 
-    A part is timed between synchronisations, which a GPU's step has none of: their sum is somewhat longer than a step.
+    Every part is timed between synchronisations. A step on a GPU has none, so the sum is somewhat longer than a step.
     """
     config = case.config()
     method = case.method(config)
@@ -58,7 +58,7 @@ def profile(case: Case) -> tuple[str, list[dict[str, Any]], list[str]]:
 
 
 def _parts(method: Scale, optimiser: torch.optim.Optimizer, case: Case) -> list[tuple[str, Any, str]]:
-    """What a step is made of: its name, and the object and attribute that do it. None lies within another."""
+    """Parts of a step: name, and the object and attribute that do the work. Parts do not overlap."""
     return [
         ("input views", case.batches, "source"),
         ("input views", case.batches, "target"),
@@ -74,7 +74,7 @@ def _parts(method: Scale, optimiser: torch.optim.Optimizer, case: Case) -> list[
 
 @contextmanager
 def _timed(spent: dict[str, float], device: torch.device, parts: list[tuple[str, Any, str]]) -> Iterator[None]:
-    """Within the block every part adds its seconds to `spent`, and is named to the profiler."""
+    """Within the block, every part adds its seconds to `spent` and is labelled for the profiler."""
 
     def watched(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*given: Any, **named: Any) -> Any:

@@ -29,12 +29,23 @@ def make_store(tmp_path: Path) -> Callable[..., Store]:
 
 @pytest.fixture
 def study_store(tmp_path: Path) -> Store:
+    """The study of `write_study`, for one test."""
+    return write_study(tmp_path / "study")
+
+
+@pytest.fixture(scope="session")
+def shared_study(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The study of `write_study`, for tests that only read it."""
+    return write_study(tmp_path_factory.mktemp("shared") / "study")
+
+
+def write_study(folder: Path) -> Store:
     """A study of 2 pairs x 4 combinations x 2 backbones x 3 seeds, and 3 cells of `dann` without a record.
 
     45 of the 48 cells are done, one failed and two are missing; one of the missing has an old record that no study
     plans any more.
     """
-    store = Store(tmp_path / "study", create=True)
+    store = Store(folder, create=True)
     planned = []
     for pair_index, (source, target) in enumerate(PAIRS):
         for losses, gain in GAIN.items():

@@ -10,7 +10,7 @@ import pytest
 from report_stores import config_of, record_of
 
 from scale_ray.report import ReportError, load, write_report
-from scale_ray.report.build import Asked
+from scale_ray.report.build import Asked, ReportPaths
 from scale_ray.report.figures.curves import accuracy_curves
 from scale_ray.report.figures.heat_map import heat_map
 from scale_ray.report.figures.style import render
@@ -21,14 +21,18 @@ from scale_ray.store import Store
 MAKE = Callable[..., Store]
 
 
-def test_a_report_is_whole_and_the_same_each_time(study_store: Store, tmp_path: Path) -> None:
-    first, second = (
-        write_report(study_store.location, tmp_path / "a"),
-        write_report(study_store.location, tmp_path / "b"),
-    )
-    names = {path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()}
+@pytest.fixture(scope="module")
+def whole(shared_study: Store, tmp_path_factory: pytest.TempPathFactory) -> ReportPaths:
+    """The report of the study with everything in it."""
+    return write_report(shared_study.location, tmp_path_factory.mktemp("whole"))
+
+
+def test_a_report_is_whole_and_the_same_each_time(whole: ReportPaths, shared_study: Store, tmp_path: Path) -> None:
+    first, second = whole, write_report(shared_study.location, tmp_path)
+    folder = first.page.parent
+    names = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     told = {
-        path.relative_to(tmp_path / "a")
+        path.relative_to(folder)
         for path in (first.page, first.records, first.holes, *first.tables, *first.effects, *first.figures)
     }
     assert names == told
@@ -37,12 +41,12 @@ def test_a_report_is_whole_and_the_same_each_time(study_store: Store, tmp_path: 
     }
     assert first.figures[0].name == "losses_by_backbone-digits.png"
     for name in names:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
     assert second.page.exists()
 
 
-def test_records_csv_is_the_frame_without_tracebacks(study_store: Store, tmp_path: Path) -> None:
-    paths = write_report(study_store.location, tmp_path / "out", Asked(most_drawn=0))
+def test_records_csv_is_the_frame_without_tracebacks(shared_study: Store, tmp_path: Path) -> None:
+    paths = write_report(shared_study.location, tmp_path / "out", Asked(most_drawn=0))
     assert len(paths.records.read_text().splitlines()) == 53  # a head, 51 cells and an old record, one line each
     frame = pd.read_csv(paths.records)
     assert frame["target_accuracy"].notna().sum() == 46  # the done ones and the stale one
@@ -73,8 +77,8 @@ class _Page(HTMLParser):
         self.words += data
 
 
-def test_the_page_holds_everything_and_fetches_nothing(study_store: Store, tmp_path: Path) -> None:
-    text = write_report(study_store.location, tmp_path / "out").page.read_text(encoding="utf-8")
+def test_the_page_holds_everything_and_fetches_nothing(whole: ReportPaths) -> None:
+    text = whole.page.read_text(encoding="utf-8")
     page = _Page(text)
     assert not page.open
     assert len(page.fetched) == 4  # methods on pairs, and curves, of two backbones
@@ -106,8 +110,8 @@ def test_an_empty_store_and_an_impossible_folder_are_refused(make_store: MAKE, t
         write_report(store.location, tmp_path / "file")
 
 
-def test_curves_draw_the_mean_over_seeds(study_store: Store) -> None:
-    cells, curves = load_contents(study_store.location)
+def test_curves_draw_the_mean_over_seeds(shared_study: Store) -> None:
+    cells, curves = load_contents(shared_study.location)
     figure = accuracy_curves(cells, curves, "lenet", "digits")
     fonts, mnist = figure.axes
     assert (fonts.get_title(), mnist.get_title()) == ("fonts>mnistm (2 seeds)", "mnist>mnistm (3 seeds)")
@@ -118,8 +122,8 @@ def test_curves_draw_the_mean_over_seeds(study_store: Store) -> None:
     assert min(line.get_ydata()[-1] for line in fonts.lines if len(line.get_ydata())) == 42.5
 
 
-def test_a_figure_does_not_depend_on_the_users_settings(study_store: Store) -> None:
-    grid = grids(load_contents(study_store.location).cells)[0]
+def test_a_figure_does_not_depend_on_the_users_settings(shared_study: Store) -> None:
+    grid = grids(load_contents(shared_study.location).cells)[0]
     plain = render(heat_map(grid), "svg")
     settings: dict[Any, Any] = {"font.size": 20, "svg.fonttype": "none", "savefig.dpi": 10}
     with mpl.rc_context(settings):
@@ -127,24 +131,24 @@ def test_a_figure_does_not_depend_on_the_users_settings(study_store: Store) -> N
     assert b"<dc:date>" not in plain
 
 
-def test_what_else_can_be_asked_for(study_store: Store, tmp_path: Path) -> None:
+def test_what_else_can_be_asked_for(shared_study: Store, tmp_path: Path) -> None:
     asked = Asked(rows="seed", columns="losses", facet="backbone", parquet=True, oracle=True, most_drawn=0)
-    paths = write_report(study_store.location, tmp_path / "out", asked)
+    paths = write_report(shared_study.location, tmp_path / "out", asked)
     assert {path.name for path in paths.tables if path.name.startswith("seed")} == {
         f"seed_by_losses.{kind}" for kind in ("md", "csv", "tex", "html")
     }
     cells, curves = map(pd.read_parquet, paths.parquet)
     assert len(cells) == 52
     assert len(curves) == 45 * 4
-    pd.testing.assert_frame_equal(cells, load(study_store.location, oracle=True))
+    pd.testing.assert_frame_equal(cells, load(shared_study.location, oracle=True))
     assert "oracle_accuracy" in pd.read_csv(paths.records).columns
     assert paths.missing == len(paths.holes.read_text().splitlines()) - 1 == 6
 
 
-def test_half_a_table_is_refused(study_store: Store, tmp_path: Path) -> None:
+def test_half_a_table_is_refused(shared_study: Store, tmp_path: Path) -> None:
     for half in (Asked(rows="seed"), Asked(columns="seed"), Asked(facet="pair")):
         with pytest.raises(ReportError, match="name the two"):
-            write_report(study_store.location, tmp_path / "out", half)
+            write_report(shared_study.location, tmp_path / "out", half)
 
 
 def test_a_mixed_store_has_no_report_until_it_is_allowed(make_store: MAKE, tmp_path: Path) -> None:
@@ -158,14 +162,15 @@ def test_a_mixed_store_has_no_report_until_it_is_allowed(make_store: MAKE, tmp_p
         assert ("Accepted (--allow code)" in table.read_text()) == (table.suffix != ".csv")
 
 
-def test_figures_are_limited_by_kind_and_tables_are_not(study_store: Store, tmp_path: Path) -> None:
-    few = write_report(study_store.location, tmp_path / "few", Asked(most_drawn=1))
-    many = write_report(study_store.location, tmp_path / "many")
-    kinds = {path.name.partition("-")[0] for path in many.figures}
+def test_figures_are_limited_by_kind_and_tables_are_not(
+    whole: ReportPaths, shared_study: Store, tmp_path: Path
+) -> None:
+    few = write_report(shared_study.location, tmp_path / "few", Asked(most_drawn=1))
+    kinds = {path.name.partition("-")[0] for path in whole.figures}
     assert kinds == {"losses_by_backbone", "pairs_by_method", "pairs", "curves"}
-    assert len(few.figures) == len(kinds) * 3 < len(many.figures)
-    assert [path.read_bytes() for path in few.tables] == [path.read_bytes() for path in many.tables]
-    assert not write_report(study_store.location, tmp_path / "none", Asked(most_drawn=0)).figures
+    assert len(few.figures) == len(kinds) * 3 < len(whole.figures)
+    assert [path.read_bytes() for path in few.tables] == [path.read_bytes() for path in whole.tables]
+    assert not write_report(shared_study.location, tmp_path / "none", Asked(most_drawn=0)).figures
 
 
 def test_a_trials_confusion_matrix_on_request(make_store: MAKE, tmp_path: Path) -> None:
@@ -187,8 +192,8 @@ def test_a_trials_confusion_matrix_on_request(make_store: MAKE, tmp_path: Path) 
     assert not (tmp_path / "no").exists()
 
 
-def test_the_baseline_is_chosen_by_its_label(study_store: Store, tmp_path: Path) -> None:
-    write_report(study_store.location, tmp_path / "out", Asked(baseline="ce+ssl"))
+def test_the_baseline_is_chosen_by_its_label(shared_study: Store, tmp_path: Path) -> None:
+    write_report(shared_study.location, tmp_path / "out", Asked(baseline="ce+ssl", most_drawn=1))
     assert set(pd.read_csv(tmp_path / "out" / "differences.csv")["baseline"]) == {"ce+ssl"}
     with pytest.raises(ReportError, match="baseline 'dann': nothing is done of it: choose from ce, ce\\+ssl"):
-        write_report(study_store.location, tmp_path / "out", Asked(baseline="dann"))
+        write_report(shared_study.location, tmp_path / "out", Asked(baseline="dann"))
