@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from scale_ray.config import VARIANTS, ConfigError, LossesConfig, TrialConfig, describe_problems, field_paths, suggest
 
@@ -39,6 +47,7 @@ class Study(BaseModel):
     name: str
     base: TrialConfig
     axes: dict[str, list[Any]]
+    _keep: Callable[[TrialConfig], bool] | None = PrivateAttr(None)
 
     def __init__(self, name: str, base: TrialConfig, axes: Mapping[str, Sequence[Any]]):
         try:
@@ -80,21 +89,31 @@ class Study(BaseModel):
                 setters[path] = axis
         return axes
 
+    @model_serializer(mode="wrap")
+    def _write_filter(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As plain data, a filtered study has one axis, with the fields that each cell sets."""
+        values: dict[str, Any] = write(self)
+        return values if self._keep is None else {**values, "axes": {"cell": list(self.changes())}}
+
     def changes(self) -> Iterator[Change]:
         """What each cell changes in the base config, by dotted path."""
         for values in itertools.product(*self.axes.values()):
             change: Change = {}
             for axis, value in zip(self.axes, values, strict=True):
                 change |= change_of(axis, value)
-            yield change
+            if self._keep is None or self._keep(self.base.replace(change)):
+                yield change
 
     def cells(self) -> list[TrialConfig]:
         """One config a cell, in the order in which they are to run.
 
         Raises:
-            ConfigError: a value that its field does not take, or two cells with the same config.
+            ConfigError: a value that its field does not take, two cells with the same config, or a filter that keeps no
+                cell.
         """
         configs = [self.base.replace(change) for change in self.changes()]
+        if not configs:
+            raise ConfigError(f"study {self.name!r}: the filter keeps no cell")
         seen: set[str] = set()
         for config in configs:
             text = config.canonical_json()
@@ -106,22 +125,20 @@ class Study(BaseModel):
             seen.add(text)
         return configs
 
-    def where(self, keep: Callable[[TrialConfig], bool]) -> "Study":
-        """The study of those cells for which `keep` returns True, in the same order.
+    def where(self, keep: Callable[[TrialConfig], bool] | None) -> "Study":
+        """The study of those cells for which `keep` returns True, in the same order. None keeps all."""
+        filtered = Study(self.name, self.base, self.axes)
+        filtered._keep = keep
+        return filtered
 
-        The result has one axis, `cell`, with the fields that each cell sets.
-
-        Raises:
-            ConfigError: no cell is left.
-        """
-        kept = [change for change in self.changes() if keep(self.base.replace(change))]
-        if not kept:
-            raise ConfigError(f"study {self.name!r}: the filter keeps no cell")
-        return Study(self.name, self.base, {"cell": kept})
+    @property
+    def keep(self) -> Callable[[TrialConfig], bool] | None:
+        """The filter that `where` was given."""
+        return self._keep
 
     def with_axes(self, axes: Mapping[str, Sequence[Any]]) -> "Study":
         """The study with other values of these axes, each in the position that it has; new ones come last."""
-        return Study(self.name, self.base, {**self.axes, **axes})
+        return Study(self.name, self.base, {**self.axes, **axes}).where(self._keep)
 
 
 def pairs(*texts: str) -> list[Change]:

@@ -452,8 +452,7 @@ def test_the_same_study_by_axis_options(images: Path, tmp_path: Path) -> None:
 def test_a_filtered_study_of_ones_own(images: Path, tmp_path: Path) -> None:
     filtered = own_study().where(lambda config: config.combination != "ce" or config.losses.threshold == 0.8)
     assert "mine: 12 cells" in script(filtered, images, tmp_path).out
-    outcome = script(filtered, images, tmp_path, "--pairs", "Art:Real World")
-    refused(outcome, "axes 'cell' and 'pair' both set data.source: keep one of them")
+    assert "mine: 6 cells" in script(filtered, images, tmp_path, "--seeds", "7,").out
 
 
 @pytest.mark.parametrize(

@@ -102,9 +102,12 @@ def test_a_filter_keeps_cells_in_their_order() -> None:
         config for config in study.cells() if config.model.batch_norm == "joint" or config.losses.threshold == 0.7
     ]
     assert len(kept.cells()) == 6
-    assert list(kept.axes) == ["cell"]
+    assert kept.with_axes({"seed": [5]}).cells() == [config.replace({"seed": 5}) for config in kept.cells()[:3]]
+    as_data = Study.model_validate_json(kept.model_dump_json())
+    assert list(as_data.axes) == ["cell"]
+    assert as_data.cells() == kept.cells()
     with pytest.raises(ConfigError, match="the filter keeps no cell"):
-        study.where(lambda config: False)
+        study.where(lambda config: False).cells()
 
 
 def test_other_values_of_an_axis_keep_its_position() -> None:

@@ -106,7 +106,7 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
     base = config_from(trial, options, benchmark=before, own=own)
     if "method" in axes:
         base, axes["method"] = _share_out(base, axes["method"])
-    return Study(grid.name or _renamed(study.name, before, benchmark), base, axes)
+    return Study(grid.name or _renamed(study.name, before, benchmark), base, axes).where(study.keep)
 
 
 def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: RayOptions) -> None:

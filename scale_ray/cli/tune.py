@@ -140,12 +140,8 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
         """
         check_name("validator", options.validator, [*VALIDATOR_NAMES, ORACLE])
         begun = start()
-        named = begun.model_copy(
-            update={
-                "name": "tuning-" + begun.base.data.benchmark,
-                "axes": {axis: values for axis, values in begun.axes.items() if axis == "pair"},
-            }
-        )
+        repeated = {axis: values for axis, values in begun.axes.items() if axis == "pair"}
+        named = Study("tuning-" + begun.base.data.benchmark, begun.base, repeated)
         grid = GridOptions(pairs=repeats.pairs, seeds=repeats.seeds, name=options.name)
         study = with_options(named, trial, grid, {**repeats.fields, **ray.fields})
         search = _search(study, options, trial)
