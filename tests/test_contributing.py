@@ -65,7 +65,8 @@ ADDITIONS: dict[str, list[Edit]] = {
         Edit(
             "scale_ray/models/clip.py",
             '    "clip_tiny": ClipBackbone(\n',
-            '    "clip_small": ClipBackbone(\n        config={\n            "embed_dim": 16,\n            "quick_gelu": True,\n'
+            '    "clip_small": ClipBackbone(\n        config={\n            "embed_dim": 16,\n'
+            '            "quick_gelu": True,\n'
             '            "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32},\n'
             '            "text_cfg": {"width": 16, "heads": 2, "layers": 1},\n        }\n    ),\n'
             '    "clip_tiny": ClipBackbone(\n',
@@ -75,9 +76,9 @@ ADDITIONS: dict[str, list[Edit]] = {
         Edit(
             "scale_ray/data/benchmarks.py",
             '    "image_folder": _image_folder(),\n',
-            '    "image_folder": _image_folder(),\n    "mine": Benchmark(title="Mine", domains=("plain", "inverted"), '
-            'classes=("checks", "columns", "rows"), images={}, aliases={}, pairs=(("plain", "inverted"),), defaults={}, '
-            'source="made for this test"),\n',
+            '    "image_folder": _image_folder(),\n'
+            '    "mine": Benchmark(title="Mine", domains=("plain", "inverted"), classes=("checks", "columns", "rows"), '
+            'images={}, aliases={}, pairs=(("plain", "inverted"),), defaults={}, source="made for this test"),\n',
         )
     ],
     "a method": [
@@ -156,7 +157,8 @@ ADDITIONS: dict[str, list[Edit]] = {
             "TABLES = [\n",
             "def _spans(measured):\n"
             '    cells = measured.cells.groupby("backbone", as_index=False)["accuracy"]\n'
-            '    return cells.agg(lambda each: each.max() - each.min()).rename(columns={"accuracy": "points_of_cells"})\n'
+            "    spans = cells.agg(lambda each: each.max() - each.min())\n"
+            '    return spans.rename(columns={"accuracy": "points_of_cells"})\n'
             "\n\nTABLES = [\n"
             '    EffectTable(name="spans", title="How far cells are apart", explanation="Points.", function=_spans, '
             'in_paper=[_BACKBONE, Column("points", points, ("points_of_cells",))]),\n',
