@@ -1,0 +1,152 @@
+"""`scale-ray data`: check, prepare, list, cache and clear."""
+
+import os
+import re
+import sys
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import command, refused, truncate
+
+from scale_ray.data.manifest import read_about
+
+
+def test_data_check_of_a_clean_folder(images: Path) -> None:
+    outcome = command("data", "check", "image_folder", "--root", images)
+    assert outcome.status == 0
+    assert outcome.out.splitlines() == [
+        "image_folder: 32 images (Art 16, Real World 16)",
+        "0 problems, 0 of them stop training",
+    ]
+
+
+def test_data_check_lists_all_problems(own_images: Path) -> None:
+    broken = [truncate(own_images / "Art" / "cat" / "3.jpg"), truncate(own_images / "Real World" / "dog" / "7.jpg")]
+    (own_images / "Art" / "dog" / "notes.txt").write_text("")
+    outcome = command("data", "check", "image_folder", "--root", own_images)
+    assert outcome.status == 1
+    lines = outcome.out.splitlines()
+    assert [line.startswith(f"unreadable: {path}: ") for line, path in zip(lines, broken, strict=False)] == [True, True]
+    assert lines[2].startswith(f"ignored: {own_images}/Art/dog/notes.txt")
+    assert lines[3:] == [
+        "image_folder: 32 images (Art 16, Real World 16)",
+        "3 problems, 2 of them stop training",
+    ]
+
+
+def test_data_check_of_a_folder_without_domains(tmp_path: Path) -> None:
+    outcome = command("data", "check", "image_folder", "--root", tmp_path)
+    assert outcome.status == 1
+    assert outcome.out.startswith(f"missing: {tmp_path}: no domain folders in it")
+
+
+def test_data_prepare_says_where_and_how_much(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path))
+    outcome = command("data", "prepare", "image_folder", "--root", images, "--resize", "100")
+    assert outcome.status == 0
+    # 16 x 3 x 100 x 100 bytes a domain
+    assert outcome.out.splitlines() == [
+        "Art: 16 images of 100 x 100 px, 0.5 MiB",
+        "Real World: 16 images of 100 x 100 px, 0.5 MiB",
+        f"image_folder: 2 domains, 0.9 MiB, in {tmp_path}",
+    ]
+    assert "decoding Art to 100 px: 16" in outcome.err
+    again = command("data", "prepare", "image_folder", "--root", images, "--resize", "100")
+    assert again.out == outcome.out
+    assert "decoding" not in again.err
+
+
+def test_data_prepare_stops_at_an_unreadable_image(own_images: Path) -> None:
+    path = truncate(own_images / "Art" / "cat" / "3.jpg")
+    refused(command("data", "prepare", "image_folder", "--root", own_images), f"{path}: unreadable image")
+
+
+@pytest.mark.parametrize("name", ["check", "prepare"])
+def test_data_of_no_benchmark_or_no_root_is_refused(name: str) -> None:
+    refused(command("data", name, "pcas"), "unknown benchmark 'pcas'", "did you mean 'pacs'?")
+    refused(command("data", name, "pacs"), "pacs: where are the images?", "--root FOLDER")
+
+
+def test_data_list_names_every_benchmark() -> None:
+    outcome = command("data", "list")
+    assert outcome.status == 0
+    assert [line.split()[0] for line in outcome.out.splitlines()[1:]] == [
+        "digits",
+        "office_home",
+        "pacs",
+        "image_folder",
+    ]
+
+
+@pytest.fixture
+def filled_cache(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with two decoded domains of 16 x 3 x 100 x 100 bytes, and what someone else keeps in that folder."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(cache))
+    command("data", "prepare", "image_folder", "--root", images, "--resize", "100")
+    (cache / "mine").mkdir()
+    (cache / "mine" / "thesis.tex").write_text("all of it")
+    return cache
+
+
+def test_data_cache_shows_what_lies_there(filled_cache: Path) -> None:
+    (filled_cache / "decoded" / ".abc.unfinished").mkdir()
+    outcome = command("data", "cache")
+    assert outcome.status == 0
+    head, *rows, total = outcome.out.splitlines()
+    assert re.split("  +", head.strip()) == ["kind", "holds", "size", "last used"]
+    parts = [re.split("  +", row.strip()) for row in rows]
+    assert sorted(part[:3] for part in parts) == [
+        ["decoded images", "image_folder Art, 100 px", "0.5 MiB"],
+        ["decoded images", "image_folder Real World, 100 px", "0.5 MiB"],
+        ["file digests", "of 2 folders", "0.0 MiB"],
+        ["unfinished", "decoded images", "0.0 MiB"],
+    ]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", part[3]) for part in parts)
+    assert total.endswith(f" MiB in {filled_cache}")
+
+
+def test_data_cache_says_when_it_was_last_used(filled_cache: Path, images: Path) -> None:
+    for path in (filled_cache / "decoded").iterdir():
+        os.utime(path, (1e9, 1e9))  # 2001
+    assert command("data", "cache").out.count(" 2001-09-") == 2
+    command("data", "prepare", "image_folder", "--root", images, "--resize", "100")
+    assert " 2001-09-" not in command("data", "cache").out
+
+
+def test_data_clear_deletes_what_is_ours_and_idle(filled_cache: Path) -> None:
+    kept, old = (filled_cache / "decoded" / f".abc.{name}" for name in ("new", "old"))
+    kept.mkdir()
+    old.mkdir()
+    os.utime(old, (1e9, 1e9))
+    (images,) = (path for path in filled_cache.glob("decoded/*/images.npy") if "Art" in read_about(path.parent))
+    mapped = np.load(images, mmap_mode="r")
+    before = mapped.sum()
+    outcome = command("data", "clear", "--yes")
+    assert outcome.status == 0
+    assert outcome.out.splitlines() == [
+        f"deleted 0.9 MiB in {filled_cache}",
+        "left: 1 that a running process may be making",
+    ]
+    assert mapped.sum() == before  # a trial that runs reads on
+    assert [path.name for path in (filled_cache / "decoded").iterdir()] == [kept.name]
+    assert list((filled_cache / "file_digests").iterdir()) == []
+    assert (filled_cache / "mine" / "thesis.tex").read_text() == "all of it"
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
+def test_data_clear_asks_first(filled_cache: Path, monkeypatch: pytest.MonkeyPatch, answer: str, status: int) -> None:
+    monkeypatch.setattr(sys, "stdin", StringIO(answer))
+    outcome = command("data", "clear")
+    assert outcome.status == status
+    assert f"delete 0.9 MiB in {filled_cache}?" in outcome.out
+    assert (len(list((filled_cache / "decoded").iterdir())) == 0) == (status == 0)
+
+
+def test_data_cache_and_clear_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "none"))
+    assert command("data", "cache") == (0, f"0.0 MiB in {tmp_path}/none\n", "")
+    assert command("data", "clear") == (0, f"deleted 0.0 MiB in {tmp_path}/none\n", "")
+    assert not (tmp_path / "none").exists()

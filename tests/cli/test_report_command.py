@@ -1,0 +1,97 @@
+"""`scale-ray report` and `scale-ray status`."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import Outcome, command, refused
+from s3_server import S3Server
+
+from scale_ray.cell import Cell
+from scale_ray.identity import identity
+from scale_ray.records import Failure, Provenance, Record
+from scale_ray.store import Store, StudyPlan
+
+
+def test_report_writes_tables_and_says_where(trained: tuple[Outcome, Path], tmp_path: Path) -> None:
+    outcome = command("report", trained[1], "--out", tmp_path / "report")
+    assert outcome.status == 0
+    assert outcome.out.splitlines()[-1] == f"report: {tmp_path}/report/report.html"
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert "ce+ssl" in outcome.out
+    assert "Art>Real World" in outcome.out
+    assert len((tmp_path / "report" / "records.csv").read_text().splitlines()) == 2
+
+
+def test_report_of_two_axes_and_of_a_mixed_store(trained: tuple[Outcome, Path], tmp_path: Path) -> None:
+    store = Store(shutil.copytree(trained[1], tmp_path / "store"))
+    (done,) = store.records()
+    config = done.config.replace({"seed": 1, "losses.threshold": 0.5})
+    origin = done.provenance.model_copy(update={"git_commit": "fedcba", "git_dirty": False})
+    changes = {"id": identity(config, done.inputs), "config": config, "provenance": origin}
+    store.write_record(done.model_copy(update=changes))
+    outcome = command("report", store.location)
+    assert outcome.status == 2
+    assert "records of several versions of the code" in outcome.errors[0]
+    assert "--allow code" in outcome.errors[-1]
+    outcome = command("report", store.location, "--allow", "code", "--rows", "losses.threshold", "--columns", "seed")
+    assert outcome.status == 0
+    assert "0.5" in outcome.out
+    assert (tmp_path / "store" / "report" / "losses.threshold_by_seed.tex").is_file()
+    refused(command("report", store.location, "--allow", "code", "--rows", "seed"), "name the two")
+
+
+@pytest.mark.parametrize("name", ["report", "status"])
+def test_a_missing_store_is_refused(name: str, tmp_path: Path) -> None:
+    refused(command(name, tmp_path / "nowhere"), f"store {tmp_path}/nowhere: no such folder", "check the path")
+
+
+def test_status_counts_done_failed_and_unfinished(trained: tuple[Outcome, Path], tmp_path: Path) -> None:
+    store = Store(shutil.copytree(trained[1], tmp_path / "store"))
+    (done,) = store.records()
+    cells = [Cell(id=done.id, config=done.config)]
+    for seed in (1, 2, 3):
+        config = done.config.replace({"seed": seed})
+        cells.append(Cell(id=identity(config, done.inputs), config=config))
+    origin = Provenance.model_validate(done.provenance.model_dump())
+    failure = Failure(kind="RuntimeError", message="no", traceback="")
+    store.write_record(
+        Record(
+            id=cells[1].id,
+            status="failed",
+            config=cells[1].config,
+            inputs=done.inputs,
+            failure=failure,
+            provenance=origin,
+        )
+    )
+    store.write_checkpoint(cells[2].id, b"")
+    name = "a-study-with-a-name-" + "x" * 80
+    store.write_plan(StudyPlan(name=name, created="2026-03-01T00:00:00+00:00", cells=cells))
+    outcome = command("status", store.location)
+    assert outcome.status == 0
+    assert outcome.out.splitlines()[1].split() == [name, "4", "1", "1", "2", "1"]
+
+
+def test_status_of_a_store_without_studies(trained: tuple[Outcome, Path]) -> None:
+    assert command("status", trained[1]).out == f"{trained[1]}: no study, 1 records\n"
+
+
+def test_report_and_status_of_a_remote_store(
+    trained: tuple[Outcome, Path], s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    local, remote = Store(trained[1]), Store(s3.new_url(), create=True)
+    (record,) = local.records()
+    remote.write_record(record)
+    remote.write_plan(StudyPlan(name="s", created="2026-03-01T00:00:00+00:00", cells=[]))
+    outcome = command("report", remote.location, "--figures", "0")
+    assert outcome.out.splitlines()[-1] == f"report: {tmp_path}/report/report.html"
+    assert command("report", remote.location, "--out", "elsewhere", "--figures", "0").status == 0
+    local_report = command("report", local.location, "--out", "of_local", "--figures", "0")
+    assert outcome.out.splitlines()[:-1] == local_report.out.splitlines()[:-1]
+    for name in ("records.csv", "losses_by_backbone.md"):
+        texts = {(tmp_path / folder / name).read_text() for folder in ("report", "elsewhere", "of_local")}
+        assert len(texts) == 1
+    assert command("status", remote.location).out.splitlines()[1].split() == ["s", "0", "0", "0", "0", "0"]
+    refused(command("status", "s3://bucket/nothing"), "store s3://bucket/nothing: no such prefix", "check the path")
