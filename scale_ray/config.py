@@ -530,8 +530,8 @@ def describe_problems(error: ValidationError) -> str:
     """The problems that pydantic found, one a line, each with the dotted path of its field."""
     lines = []
     for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"])
+        path = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
-        lines.append(f"{place}: {message}{given}" if place else message)
+        lines.append(f"{path}: {message}{given}" if path else message)
     return "\n".join(lines)

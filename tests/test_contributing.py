@@ -185,7 +185,7 @@ ADDITIONS: dict[str, list[Edit]] = {
     ],
 }
 
-NO_FILE = "a grid axis"  # tests/test_cli.py has it by `axes` and by --axis
+NO_FILE = "a grid axis"  # tests/cli/test_own_study.py has it by `axes` and by --axis
 MOST_FILES = 3
 
 

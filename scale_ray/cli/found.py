@@ -84,9 +84,9 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
         )
         if figure is not None:
             files |= {f"contour.{kind}": render(figure, kind) for kind in KINDS}
-    place = folder(search.name)
+    results = folder(search.name)
     for file, content in files.items():
-        store.files.write(f"{place}/{file}", content.encode() if isinstance(content, str) else content)
+        store.files.write(f"{results}/{file}", content.encode() if isinstance(content, str) else content)
 
     _print_frame(settings_frame(found.settings, search.validator).head(_SHOWN))
     if best is not None:
@@ -99,8 +99,8 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
     if best is not None:
         by = "the oracle (target labels)" if search.validator == ORACLE else search.validator
         console.print(f"chosen by {by}: setting {best.number}, {describe_values(best.values)}")
-        console.print(f"config for ablate and train: {store.files.locate(f'{place}/chosen.json')}")
-    console.print(f"results: {store.files.locate(place)}")
+        console.print(f"config for ablate and train: {store.files.locate(f'{results}/chosen.json')}")
+    console.print(f"results: {store.files.locate(results)}")
     return best is not None
 
 

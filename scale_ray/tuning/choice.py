@@ -1,7 +1,7 @@
-"""What a search found: its settings, what each validator would have chosen, and the chosen config.
+"""The outcome of a search: its settings, what each validator would have chosen, and the chosen config.
 
-Accuracies and regrets are percent and points of the target domain's accuracy, of the last iterate. They are the
-oracle's: they need target labels, and stand beside the validator that chose without any.
+Accuracies are percent of the target domain at the last iterate, regrets are points of it. They need target labels (the
+oracle) and are shown beside the validator, which chose without any.
 """
 
 import json
@@ -18,15 +18,15 @@ from scale_ray.tuning.setting import Setting
 
 ORACLE_COLUMN = "oracle (target labels)"
 
-# Of fewer settings a rank correlation says nothing.
+# With fewer settings, a rank correlation means nothing.
 _FEWEST_RANKS = 3
 
-# What an ablation's own options decide, so that a config file for it may not: unless it was tuned.
+# Fields that the options of a study decide. A config file for one contains them only if they were tuned.
 _OF_THE_GRID = ("method", "seed", "data.source", "data.target", "losses.terms", "tuning")
 
 
 def chosen(settings: Sequence[Setting], validator: str) -> Setting | None:
-    """The setting whose mean score is highest, of those whose repeats are all done; of equal ones the first."""
+    """The setting with the highest mean score among those whose repeats are all done; the first of equal ones."""
     return max(_done(settings), key=lambda setting: setting.validators.get(validator, -math.inf), default=None)
 
 
@@ -35,7 +35,7 @@ def chosen_config(setting: Setting, base: TrialConfig, usual: TrialConfig, budge
 
     Args:
         base: what all settings of the search share.
-        usual: the benchmark's defaults; what `base` shares with them is not written.
+        usual: the benchmark's defaults; fields of `base` that equal them are not written.
         budget: what the search spent.
     """
     of_base = {
@@ -52,7 +52,7 @@ def chosen_config(setting: Setting, base: TrialConfig, usual: TrialConfig, budge
 
 
 def settings_frame(settings: Sequence[Setting], validator: str) -> pd.DataFrame:
-    """One row a setting, the best first, then those that did not end as done.
+    """One row per setting: the finished ones first, from best to worst, then the others.
 
     | column | unit, meaning |
     |---|---|
@@ -60,10 +60,10 @@ def settings_frame(settings: Sequence[Setting], validator: str) -> pd.DataFrame:
     | a dotted path | the value of that field |
     | state | done, stopped (on its first repeat's curve), pruned (over its repeats), failed, open |
     | the validator's name | mean score over the repeats that are done; higher is better |
-    | repeats | how many of them are done |
+    | repeats | number of finished repeats |
     | oracle (target labels) | percent, mean target accuracy over the same repeats |
-    | steps | of all trainings of the setting; a warm-up that settings share counts with the first of them |
-    | reason | why it ended early, or failed |
+    | steps | training steps of all repeats; a warm-up that settings share counts for the first of them |
+    | reason | why it ended early or failed |
     """
     name = ORACLE_COLUMN if validator == ORACLE else validator
     rows = [
@@ -83,16 +83,16 @@ def settings_frame(settings: Sequence[Setting], validator: str) -> pd.DataFrame:
 
 
 def validators_frame(settings: Sequence[Setting]) -> pd.DataFrame:
-    """What each validator would have chosen of the settings that are done, and what that costs.
+    """What each validator would have chosen among the finished settings, and its regret.
 
     | column | unit, meaning |
     |---|---|
     | validator | its name; the oracle chooses by the target labels |
     | choice | the setting's number |
     | oracle (target labels) | percent: the chosen setting's mean target accuracy |
-    | regret | points below the best setting's; of the oracle, 0 |
-    | spearman | rank correlation with the target accuracy; empty under 3 settings, or where one side is constant |
-    | settings | how many are compared |
+    | regret | points below the best setting's; 0 for the oracle |
+    | spearman | rank correlation with the target accuracy; empty with fewer than 3 settings or constant values |
+    | settings | number of settings that are compared |
     """
     done = _done(settings)
     best = chosen(settings, ORACLE)
@@ -120,7 +120,7 @@ def validators_frame(settings: Sequence[Setting]) -> pd.DataFrame:
 def search_files(
     settings: Sequence[Setting], validator: str, importance: Mapping[str, float], notes: Sequence[str]
 ) -> dict[str, str]:
-    """settings and validators as CSV and Markdown, importance as CSV, by file name."""
+    """File name -> content: settings and validators as CSV and Markdown, importance as CSV."""
     frames = {"settings": settings_frame(settings, validator), "validators": validators_frame(settings)}
     files = {f"{name}.csv": frame.to_csv(index=False, lineterminator="\n") for name, frame in frames.items()}
     below = "".join(f"- {note}\n" for note in notes)
@@ -134,10 +134,10 @@ def search_files(
 
 
 def search_notes(settings: Sequence[Setting], validator: str, steps_in_full: int) -> list[str]:
-    """What was compared, and what early ends and shared warm-ups saved.
+    """What was compared, and how many steps early ends and shared warm-ups saved.
 
     Args:
-        steps_in_full: of all settings trained to the end on every repeat, none sharing anything.
+        steps_in_full: steps of all settings, if each were trained to the end on every repeat and shared nothing.
     """
     states = pd.Series([setting.state for setting in settings]).value_counts()
     counts = ", ".join(f"{number} {state}" for state, number in states.items())
@@ -160,7 +160,7 @@ def search_notes(settings: Sequence[Setting], validator: str, steps_in_full: int
 
 
 def as_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """Numbers as people read them: scores to four digits, percent and points to two places."""
+    """Numbers as text: scores with four digits, percent and points with two decimals."""
     return pd.DataFrame({name: [_text(value, str(name)) for value in frame[name]] for name in frame})
 
 

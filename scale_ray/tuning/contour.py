@@ -1,4 +1,4 @@
-"""The picture of a search: the validator's score over two tuned fields."""
+"""The figure of a search: the validator's score over two tuned fields."""
 
 from collections.abc import Collection, Sequence
 
@@ -15,9 +15,9 @@ from scale_ray.report.figures.style import INK, SOFT, blank, style
 from scale_ray.tuning.setting import Setting
 
 _LEVELS = 9
-_MARGIN = 0.08  # of an axis, beyond its outermost marks
+_MARGIN = 0.08  # share of an axis beyond its outermost marks
 
-# Marks differ in shape, so that they are told apart in grey.
+# Marks differ in shape, so that they can be distinguished in grey.
 _MARKS = {
     "done": ("o", "done"),
     "stopped": ("x", "stopped on the curve"),
@@ -29,14 +29,14 @@ _MARKS = {
 def contour(
     settings: Sequence[Setting], fields: tuple[str, str], logarithmic: Collection[str], validator: str, title: str
 ) -> Figure | None:
-    """Score between the settings that are done, linear in the triangles that they span; nothing is shown beyond them.
+    """Draw the score, interpolated linearly on the triangles between finished settings; nothing is drawn outside.
 
-    Every setting is a mark, the chosen one a star. Where they span no triangle there are marks alone.
+    Every setting is a mark, the chosen one a star. Where the settings span no triangle, only marks are drawn.
 
     Args:
-        fields: the numbers across and up.
-        logarithmic: those that were searched on a logarithmic scale, drawn on one.
-        validator: whose score; `oracle` is the target accuracy.
+        fields: the fields on the horizontal and the vertical axis.
+        logarithmic: fields that were searched, and are drawn, on a logarithmic scale.
+        validator: the score that is drawn; `oracle` is the target accuracy.
 
     Returns:
         None where no setting is done.
@@ -51,19 +51,19 @@ def contour(
         axes = figure.subplots()
         axes.grid(False)
         axes.set(xlabel=fields[0], ylabel=fields[1])
-        surface = _surface(axes, _places(done, fields), scores, scales)
-        for which, column, log in zip("xy", _places(settings, fields).T, scales, strict=True):
+        surface = _surface(axes, _coordinates(done, fields), scores, scales)
+        for which, column, log in zip("xy", _coordinates(settings, fields).T, scales, strict=True):
             _scale(axes, which, column.min(), column.max(), log)
         if surface is not None:
             bar = figure.colorbar(surface, ax=axes, format="{x:.4g}")
             bar.set_label(f"{validator}, mean over repeats" + (" (target labels)" if validator == "oracle" else ""))
-        _mark(axes, settings, fields, _places(done, fields)[int(scores.argmax())])
+        _mark(axes, settings, fields, _coordinates(done, fields)[int(scores.argmax())])
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
 def _scale(axes: Axes, which: str, low: float, high: float, log: bool) -> None:
-    """From low to high, with room for the marks at the ends."""
+    """Set the limits from low to high, with a margin for the marks at the ends."""
     if log:
         room = (high / low) ** _MARGIN
         limits = (low / room, high * room)
@@ -80,21 +80,22 @@ def _scale(axes: Axes, which: str, low: float, high: float, log: bool) -> None:
         axis.set_minor_formatter("{x:g}")
 
 
-def _places(settings: Sequence[Setting], fields: tuple[str, str]) -> np.ndarray:
+def _coordinates(settings: Sequence[Setting], fields: tuple[str, str]) -> np.ndarray:
     return np.array([[float(setting.values[field]) for field in fields] for setting in settings])
 
 
-def _surface(axes: Axes, places: np.ndarray, scores: np.ndarray, logs: Sequence[bool]) -> ContourSet | None:
-    """Shades and lines between the places, as they are drawn: on a logarithmic scale, linear in the logarithm."""
-    drawn = np.column_stack([np.log(column) if log else column for column, log in zip(places.T, logs, strict=True)])
+def _surface(axes: Axes, coordinates: np.ndarray, scores: np.ndarray, logs: Sequence[bool]) -> ContourSet | None:
+    """Shades and lines between the settings; on a logarithmic scale, they are linear in the logarithm."""
+    columns = zip(coordinates.T, logs, strict=True)
+    drawn = np.column_stack([np.log(column) if log else column for column, log in columns])
     low, spans = drawn.min(axis=0), np.ptp(drawn, axis=0)
     if not spans.all() or scores.min() == scores.max():
         return None
-    unit = (drawn - low) / spans  # what is near must not depend on units
+    unit = (drawn - low) / spans  # which settings are neighbours must not depend on units
     if np.linalg.matrix_rank(unit - unit[0], tol=1e-6) < 2:
         return None  # all on one line
     levels = np.linspace(scores.min(), scores.max(), _LEVELS)
-    # The dark end of the map would swallow the marks.
+    # Marks could not be seen on the dark end of the colour map.
     colours = ListedColormap(mpl.colormaps["cividis"](np.linspace(0.3, 1, 256)))
     triangles = Triangulation(unit[:, 0], unit[:, 1])
     filled = axes.tricontourf(triangles, scores, levels=levels, cmap=colours)
@@ -118,5 +119,5 @@ def _mark(axes: Axes, settings: Sequence[Setting], fields: tuple[str, str], best
     for state, (marker, label) in _MARKS.items():
         some = [setting for setting in settings if setting.state == state]
         if some:
-            draw(_places(some, fields), label, marker, 24)
+            draw(_coordinates(some, fields), label, marker, 24)
     draw(best[None], "chosen", "*", 170)

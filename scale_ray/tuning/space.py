@@ -1,10 +1,10 @@
-"""What a search may choose: a typed range or a list of values for each tuned config field, as Optuna's distributions.
+"""The space of a search: a typed range or a list of values for each tuned config field, as Optuna distributions.
 
-losses.threshold=float:0.5:0.95          any number between
+losses.threshold=float:0.5:0.95          any number in the range
 losses.threshold=float:0.5:0.95:0.05     in steps
-losses.temperature=float:0.03:1:log      evenly on a logarithmic scale
+losses.temperature=float:0.03:1:log      uniform on a logarithmic scale
 optim.batch_size=int:16:64:16            integers
-views.strong=randaugment|colour_affine   one of these; a value that is JSON is read as such, as in --set
+views.strong=randaugment|colour_affine   one of these; values are read as JSON where they are JSON, as in --set
 """
 
 import itertools
@@ -28,10 +28,10 @@ Values = dict[str, Any]  # a setting: one value for each tuned field
 
 _FORMS = "float:LOW:HIGH[:STEP|:log], int:LOW:HIGH[:STEP|:log] or a|b|c"
 
-# More at once than a search of some dozen settings can tell apart.
+# A search of some dozen settings cannot separate the effects of more fields than this.
 MANY_FIELDS = 5
 
-# What a setting is measured on, or another option decides: no field of a search.
+# Fields that cannot be tuned: a setting is measured on them, or another option decides them.
 _NOT_TUNED = {
     "seed": "it is a repeat of every setting: use --seeds",
     "data.benchmark": "it is no hyperparameter: search on each",
@@ -43,10 +43,11 @@ _NOT_TUNED = {
 
 
 def read_space(texts: Sequence[str], base: TrialConfig) -> Space:
-    """`PATH=RANGE` texts as distributions, each end and value checked against the config that it would go into.
+    """`PATH=RANGE` texts as distributions. Both ends of a range, and all values of a list, must be valid in `base`.
 
     Raises:
-        ConfigError: no range, no such field, a value that the field does not take, or a field that cannot be tuned.
+        ConfigError: a text that is no range, an unknown field, a value that the field does not take, or a field that
+            cannot be tuned.
     """
     space: Space = {}
     for text in texts:
@@ -78,7 +79,7 @@ def describe_space(space: Space) -> str:
 
 
 def numeric(space: Space) -> list[str]:
-    """The fields that are numbers in a range."""
+    """The fields with a range of numbers."""
     return [path for path, each in space.items() if isinstance(each, FloatDistribution | IntDistribution)]
 
 
@@ -88,7 +89,7 @@ def logarithmic(space: Space) -> list[str]:
 
 
 def size(space: Space) -> int | None:
-    """How many settings there are; None where a field is a continuous range."""
+    """The number of settings; None where a field has a continuous range."""
     counts = [_count(distribution) for distribution in space.values()]
     total = 1
     for count in counts:
@@ -99,20 +100,20 @@ def size(space: Space) -> int | None:
 
 
 def settings(space: Space) -> Iterator[Values]:
-    """Every setting of a finite space, the last field varying fastest."""
+    """Every setting of a finite space; the last field varies fastest."""
     for values in itertools.product(*map(_all, space.values())):
         yield dict(zip(space, values, strict=True))
 
 
 def rounded(values: Mapping[str, Any]) -> Values:
-    """Without the last bits that steps leave: 0.65 and not 0.6500000000000001, which would be another identity."""
+    """Remove rounding errors of steps: 0.65 instead of 0.6500000000000001, which would be another identity."""
     return {path: float(f"{value:.12g}") if isinstance(value, float) else value for path, value in values.items()}
 
 
 def warm_ups_meet(space: Space, base: TrialConfig) -> bool:
-    """Whether two settings can have one warm-up (METHOD 9): few values act in it, and something else acts later.
+    """Whether settings can share a warm-up (docs/method.md, section 9): some fields act only after it.
 
-    Where a field that acts in the warm-up is a continuous range, no two settings have the same value.
+    Where a field that acts in the warm-up has a continuous range, no two settings have the same value of it.
     """
     acting = [path for path, distribution in space.items() if _acts_in_warm_up(path, distribution, base)]
     return len(acting) < len(space) and size({path: space[path] for path in acting}) is not None
