@@ -106,7 +106,7 @@ def test_zero_shot_measures_the_targets_of_a_source_at_once(
     for target in ("inverted", "dark"):
         config = clip_config.replace({"method": "clip_zero_shot", "data.target": target})
         cells.append(resolve(config, tiny_root))
-    (stage,) = stage_tree(cells, tiny_root)
+    (stage,) = stage_tree(cells)
     assert stage.steps == alone(cells[0]).steps == 0
     shared = run_stage(stage, execution, None)
     assert [record.result for record in shared] == [run_trial(cell.config, execution, None).result for cell in cells]

@@ -200,7 +200,8 @@ class TestEveryMethodThatLearns:
     def test_trains_in_bf16_with_losses_and_parameters_in_float32(
         self, name: str, tiny_config: TrialConfig, tiny_root: Path, clip_weights: Path
     ) -> None:
-        steps = 30 if name in ON_CLIP else 50
+        # After 50 steps at this rate accuracies still depend on a machine's rounding; after 100 they do not.
+        steps = 30 if name in ON_CLIP else 100
         config = of_method(tiny_config, name, clip_weights).replace(
             {"optim.steps": steps, "evaluate_every": steps, "optim.precision": "bf16"}
         )
