@@ -54,6 +54,15 @@ def test_light_modules_import_neither_torch_nor_ray(module: str, tmp_path: Path)
     assert heavy_modules_after(f"import {module}", tmp_path) == []
 
 
+def test_the_front_door_is_lazy(tmp_path: Path) -> None:
+    code = "import sys, scale_ray, scale_ray.report\n"
+    code += (
+        "assert not {'pydantic', 'pandas', 'numpy', 'matplotlib', 'typer'} & sys.modules.keys(), sys.modules.keys()\n"
+    )
+    code += "from scale_ray import Study, TrialConfig, base_config, load, main, pairs\n"
+    assert heavy_modules_after(code, tmp_path) == []
+
+
 def test_light_commands_import_neither_torch_nor_ray(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, tiny_root: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """`scale-ray report` and `scale-ray status`."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -95,3 +96,31 @@ def test_report_and_status_of_a_remote_store(
         assert len(texts) == 1
     assert command("status", remote.location).out.splitlines()[1].split() == ["s", "0", "0", "0", "0", "0"]
     refused(command("status", "s3://bucket/nothing"), "store s3://bucket/nothing: no such prefix", "check the path")
+
+
+# Ids outlive versions: a store that the first release's code has written.
+
+FIRST_STORE = Path(__file__).parents[1] / "fixtures" / "store_0_1_0"
+
+
+def test_every_cell_of_a_store_of_the_first_release_is_done(tmp_path: Path) -> None:
+    store = shutil.copytree(FIRST_STORE, tmp_path / "store")
+    lines = [line.split() for line in command("status", store).out.splitlines()]
+    assert {name: (cells, done) for name, cells, done, *_ in lines[1:]} == {
+        "ablation-digits": ("3", "3"),
+        "comparison-digits": ("3", "3"),
+        "frozen": ("1", "1"),
+        "tuning-digits": ("2", "2"),
+    }
+    assert command("report", store).status == 0
+
+
+@pytest.mark.parametrize("study", ["ablation-digits", "comparison-digits"])
+def test_the_commands_of_a_store_of_the_first_release_find_every_cell_done(study: str, tmp_path: Path) -> None:
+    store = shutil.copytree(FIRST_STORE, tmp_path / "store")
+    (plan,) = (plan for plan in Store(store).plans() if plan.name == study)
+    assert plan.command is not None
+    _, *arguments = shlex.split(plan.command)
+    arguments[arguments.index("--storage") + 1] = str(store)
+    outcome = command(*arguments, "--dry-run")
+    assert outcome.out.splitlines()[-1] == f"{study}: 3 cells, 3 done, 0 to do (0 failed before), 0 steps"

@@ -7,7 +7,19 @@ from own_helpers import soften
 from tiny_trial import TINY
 from torch import nn
 
-from scale_ray import LOSSES, METHODS, LossTerm, Study, TrialConfig, approaches, main, training_function
+from scale_ray import (
+    LOSSES,
+    METHODS,
+    Execution,
+    LossTerm,
+    Resources,
+    Study,
+    TrialConfig,
+    approaches,
+    main,
+    run,
+    training_function,
+)
 from scale_ray.losses import class_confusion
 from scale_ray.methods.mcc import Mcc
 
@@ -44,6 +56,9 @@ LOSSES["pull"] = LossTerm(pull, needs=frozenset({"target"}), after_warmup=True)
 study = Study("own", TrialConfig().replace(TINY), {"method": approaches("mine", "nearest", "scale:ce+0.1*pull")})
 
 if __name__ == "__main__":
-    root, storage = sys.argv[1:3]
-    del sys.argv[1:3]
-    main(study, root=root, storage=storage, local=True, device="cpu")
+    root, storage, *options = sys.argv[1:]
+    if options:
+        sys.argv[1:] = options
+        main(study, root=root, storage=storage, local=True, device="cpu")
+    else:
+        print(run(study, storage, root, execution=Execution(device="cpu"), resources=Resources(address="local")))
