@@ -1,6 +1,7 @@
 """A study on the command line: options change the study that a command or an experiment starts from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -61,51 +62,28 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
     Raises:
         ConfigError: an option cannot be read, or a field is set that an axis decides.
     """
-    from scale_ray.data.benchmarks import canonical_domain, check_benchmark
-
     file, settings = read_config(trial.config), read_settings(trial.settings)
     before = study.base.data.benchmark
     benchmark = str((file | trial.fields | settings).get("data.benchmark", before))
-    axes = dict(study.axes)
-    if benchmark != before:
-        entry = check_benchmark(benchmark)
-        if "pair" in axes:
-            axes["pair"] = pairs(*map(":".join, entry.pairs))
-        if "model.backbone" in axes:
-            usual = entry.defaults.get("model.backbone", TrialConfig().model.backbone)
-            axes["model.backbone"] = list(entry.backbones) or [usual]
-    if grid.pairs is not None:
-        with _named("--pairs"):
-            axes["pair"] = [
-                {path: canonical_domain(benchmark, domain) for path, domain in pair.items()}
-                for pair in pairs(*split_list(grid.pairs))
-            ]
-    if grid.seeds is not None:
-        axes["seed"] = read_seeds(grid.seeds)
-    if grid.losses is not None and grid.methods is not None:
-        raise ConfigError("--losses, --methods: both set the method of a cell: give one of them")
-    if grid.losses is not None:
-        axes = _put(axes, "losses", combinations(*split_list(grid.losses)), instead_of="method")
-    if grid.methods is not None:
-        with _named("--methods"):
-            axes = _put(axes, "method", approaches(*split_list(grid.methods)), instead_of="losses")
-    backbones = split_list(grid.backbones or "")
-    if "model.backbone" in file | settings and not backbones:
+    axes = study.axes if benchmark == before else _axes_of(study, benchmark)
+    axes = _changed_axes(axes, grid, benchmark)
+    if grid.backbones is None and "model.backbone" in file | settings:
         axes = _put(axes, "model.backbone", None)
-    elif len(backbones) == 1 and "model.backbone" not in axes:
-        options = {**options, "model.backbone": backbones[0]}
-    elif backbones:
-        axes = _put(axes, "model.backbone", backbones)
-    axes |= read_axes(grid.axes)
+    elif grid.backbones is not None:
+        backbones = split_list(grid.backbones)
+        if len(backbones) == 1 and "model.backbone" not in axes:
+            options = {**options, "model.backbone": backbones[0]}
+        else:
+            axes = _put(axes, "model.backbone", backbones)
     _refuse_decided(axes, {"--set": settings, f"--config {trial.config}": file})
 
-    first: Change = axes["pair"][0] if axes.get("pair") else {}
-    if not first and benchmark == before:
-        first = {path: study.base.value(path) for path in ("data.source", "data.target")}
-    own = own_fields(study.base) | first
-    base = config_from(trial, options, benchmark=before, own=own)
+    pair: Change = axes["pair"][0] if axes.get("pair") else {}
+    if not pair and benchmark == before:
+        pair = {path: study.base.value(path) for path in ("data.source", "data.target")}
+    base = config_from(trial, options, benchmark=before, own=own_fields(study.base) | pair)
     if "method" in axes:
-        base, axes["method"] = _share_out(base, axes["method"])
+        base, approached = _share_out(base, axes["method"])
+        axes = axes | {"method": approached}
     return Study(grid.name or _renamed(study.name, before, benchmark), base, axes).where(study.keep)
 
 
@@ -142,18 +120,47 @@ def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: R
         raise typer.Exit(1)
 
 
-class _named:
-    """Prefixes the message of a ConfigError with the option that was given."""
+def _axes_of(study: Study, benchmark: str) -> Axes:
+    """The study's axes with the usual domain pairs and backbones of another benchmark."""
+    from scale_ray.data.benchmarks import check_benchmark
 
-    def __init__(self, option: str):
-        self._option = option
+    entry, axes = check_benchmark(benchmark), dict(study.axes)
+    if "pair" in axes:
+        axes["pair"] = pairs(*map(":".join, entry.pairs))
+    if "model.backbone" in axes:
+        usual = entry.defaults.get("model.backbone", TrialConfig().model.backbone)
+        axes["model.backbone"] = list(entry.backbones) or [usual]
+    return axes
 
-    def __enter__(self) -> None:
-        pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, ConfigError):
-            raise ConfigError(f"{self._option}: {error}") from None
+def _changed_axes(axes: Axes, grid: GridOptions, benchmark: str) -> Axes:
+    """The axes with the values that options name, each in its position."""
+    from scale_ray.data.benchmarks import canonical_domain
+
+    axes = dict(axes)
+    if grid.pairs is not None:
+        with _named("--pairs"):
+            named = pairs(*split_list(grid.pairs))
+            axes["pair"] = [{path: canonical_domain(benchmark, name) for path, name in pair.items()} for pair in named]
+    if grid.seeds is not None:
+        axes["seed"] = read_seeds(grid.seeds)
+    if grid.losses is not None and grid.methods is not None:
+        raise ConfigError("--losses, --methods: both set the method of a cell: give one of them")
+    if grid.losses is not None:
+        axes = _put(axes, "losses", combinations(*split_list(grid.losses)), instead_of="method")
+    if grid.methods is not None:
+        with _named("--methods"):
+            axes = _put(axes, "method", approaches(*split_list(grid.methods)), instead_of="losses")
+    return axes | read_axes(grid.axes)
+
+
+@contextmanager
+def _named(option: str) -> Iterator[None]:
+    """Put the option that was given before the message of a ConfigError."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from None
 
 
 def _put(axes: Axes, name: str, values: list[Any] | None, instead_of: str | None = None) -> Axes:

@@ -9,6 +9,7 @@ from commands import Outcome, command, refused
 from s3_server import S3Server
 
 from scale_ray.cell import Cell
+from scale_ray.data.decoded import domain_digest
 from scale_ray.identity import identity
 from scale_ray.records import Failure, Provenance, Record
 from scale_ray.store import Store, StudyPlan
@@ -120,6 +121,9 @@ def test_the_commands_of_a_store_of_the_first_release_find_every_cell_done(study
     store = shutil.copytree(FIRST_STORE, tmp_path / "store")
     (plan,) = (plan for plan in Store(store).plans() if plan.name == study)
     assert plan.command is not None
+    (digest,) = {record.inputs["target"] for record in Store(store).records()}
+    if domain_digest("digits", "mnistm", root=None) != digest:
+        pytest.skip("other versions of the packages that carry digits and photos: other images, and so other cells")
     _, *arguments = shlex.split(plan.command)
     arguments[arguments.index("--storage") + 1] = str(store)
     outcome = command(*arguments, "--dry-run")
