@@ -12,6 +12,7 @@ from tiny_trial import TINY
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from scale_ray import BACKBONES, LOSSES, METHODS, STRONG_VIEWS
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.store import Store
 from scale_ray.training.trial import run_trial
@@ -19,6 +20,8 @@ from scale_ray.training.trial import run_trial
 # Hypothesis fails an example that takes longer than 200 ms, which any example does on a busy machine.
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")
+
+REGISTRIES: list[dict] = [BACKBONES, LOSSES, METHODS, STRONG_VIEWS]
 
 # Folders whose tests start Ray, or ask whether the machine belongs to a cluster.
 USES_RAY = {"sweep", "tuning", "cluster"}
@@ -46,6 +49,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """With several processes, Ray's tests begin first, since they take longest, and the others fill the rest."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: (item.path.parent.name not in USES_RAY, not item.path.stem.endswith("_on_ray")))
+
+
+@pytest.fixture(autouse=True)
+def _registries_as_they_were() -> Iterator[None]:
+    """What a test adds to a registry, as users do, is gone at its end."""
+    before = [dict(registry) for registry in REGISTRIES]
+    yield
+    for registry, entries in zip(REGISTRIES, before, strict=True):
+        registry.clear()
+        registry.update(entries)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from scale_ray import LOSSES, METHODS, STRONG_VIEWS, LossTerm, training_function
+from scale_ray import LOSSES, METHODS, LossTerm, training_function
 from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.methods.function import TrainingData
 from scale_ray.methods.mcc import Mcc
@@ -79,16 +79,6 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     yield load
     for name in names:
         sys.modules.pop(name, None)
-
-
-@pytest.fixture(autouse=True)
-def _registries_as_they_were() -> Iterator[None]:
-    registries: list[dict] = [METHODS, LOSSES, STRONG_VIEWS]
-    before = [dict(registry) for registry in registries]
-    yield
-    for registry, entries in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(entries)
 
 
 def digest(module: ModuleType) -> str:
