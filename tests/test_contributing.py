@@ -28,9 +28,12 @@ ADDITIONS: dict[str, list[Edit]] = {
             "scale_ray/losses/shrink.py",
             "",
             '"""`shrink`: logits of the target stay below a margin."""\n\n'
-            "from scale_ray.losses.term import LossTerm, given\n\n\n"
+            "from scale_ray.losses.term import LossTerm, full_precision, given\n\n\n"
+            "@full_precision\n"
+            "def excess(logits, margin):\n"
+            "    return (logits.abs() - margin).clamp(min=0).mean()\n\n\n"
             "def _compute(step, losses):\n"
-            "    return (given(step.target_logits).float().abs() - losses.shrink_margin).clamp(min=0).mean()\n\n\n"
+            "    return excess(given(step.target_logits), losses.shrink_margin)\n\n\n"
             'TERM = LossTerm(_compute, needs=frozenset({"target"}), after_warmup=True, '
             'reads=frozenset({"shrink_margin"}))\n',
         ),

@@ -299,7 +299,11 @@ def test_dist_gives_no_gradient_to_unconfident_target_images() -> None:
     assert torch.equal(reached, confident & known)
 
 
-@every_term
+@pytest.mark.parametrize(
+    "term",
+    [term for term in LOSSES.values() if not term.needs or term.needs & {"pseudo_labels", "statistics"}],
+    ids=[name for name, term in LOSSES.items() if not term.needs or term.needs & {"pseudo_labels", "statistics"}],
+)
 def test_tensors_of_another_size_are_refused(term: LossTerm) -> None:
     """One row of labels or confidence, and one dimension of the means, too few."""
     step = step_tensors(LossesConfig())
@@ -316,16 +320,12 @@ def test_tensors_of_another_size_are_refused(term: LossTerm) -> None:
 
 def test_the_terms_that_see_the_target_wait_for_the_statistics() -> None:
     """docs/method.md, section 2: ce and ssl act from step 0, dist and reg after the warm-up."""
-    assert {name: term.after_warmup for name, term in LOSSES.items()} == {
-        "ce": False,
-        "ssl": False,
-        "dist": True,
-        "reg": True,
-    }
+    paper = {"ce": False, "ssl": False, "dist": True, "reg": True}
+    assert {name: LOSSES[name].after_warmup for name in paper} == paper
 
 
 def test_every_term_of_the_default_config_exists() -> None:
-    assert list(LossesConfig().terms) == list(LOSSES)
+    assert LossesConfig().terms.keys() <= LOSSES.keys()
 
 
 @pytest.mark.parametrize("name", ["dist", "reg", "ssl"])
