@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from textwrap import dedent
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -41,9 +42,16 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
         function(**values)
 
+    run.__doc__ = _unwrapped(function.__doc__ or "")
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _unwrapped(text: str) -> str:
+    """Help with one line a paragraph, which the terminal's width then breaks; indented paragraphs stay as they are."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(dedent(each) if each.startswith(" ") else " ".join(each.split()) for each in paragraphs)
 
 
 @dataclasses.dataclass(frozen=True)
