@@ -42,7 +42,7 @@ def plan(
     return plan_study(
         study,
         Store(store, create=True),
-        None if root is None else Path(root).absolute(),
+        None if root is None else Path(root).expanduser().absolute(),
         limit=limit,
         with_models=keep_model,
         share=sharing,
@@ -77,7 +77,7 @@ def run(
 
     execution = execution or Execution()
     if root is not None:
-        execution = execution.model_copy(update={"root": Path(root).absolute()})
+        execution = execution.model_copy(update={"root": Path(root).expanduser().absolute()})
     wanted = plan(study, store, execution.root, limit=limit, sharing=sharing, keep_model=execution.keep_model)
     workers = study.base.parallel.workers
     resources = resources or Resources(workers=workers if workers > 1 else None)
@@ -106,7 +106,7 @@ def train(
 
     execution = execution or Execution()
     if root is not None:
-        execution = execution.model_copy(update={"root": Path(root).absolute()})
+        execution = execution.model_copy(update={"root": Path(root).expanduser().absolute()})
     return run_trial(config, execution, Store(store, create=True) if store is not None else None)
 
 

@@ -1,4 +1,4 @@
-"""A cell: one point of a study's grid, resolved."""
+"""A cell: one combination of a study's axes, resolved."""
 
 from pydantic import BaseModel, ConfigDict
 

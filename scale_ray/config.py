@@ -78,7 +78,7 @@ def _read_term(text: str, combination: str) -> tuple[str, float]:
     except ValueError:
         name = ""
     if not name:
-        raise ValueError(f"{combination!r} is no loss combination: write terms and weights as in 'ce+ssl+0.5*dist'")
+        raise ValueError(f"{combination!r} is not a loss combination: write terms and weights as in 'ce+ssl+0.5*dist'")
     return name, number
 
 
@@ -396,7 +396,7 @@ class TrialConfig(_Part):
         """Build a config from nested values.
 
         Raises:
-            ConfigError: one line a problem, each naming the field by its dotted path.
+            ConfigError: one line per problem, each naming the field by its dotted path.
         """
         try:
             return cls.model_validate(values)
@@ -520,6 +520,11 @@ def _field_paths(config: type[TrialConfig]) -> tuple[str, ...]:
     return tuple(walk(config, ""))
 
 
+def absolute_weights(weights: str) -> str:
+    """A weights file by its absolute path; names such as `imagenet` as they are."""
+    return weights if weights in NAMED_WEIGHTS else str(Path(weights).expanduser().absolute())
+
+
 def check_name(kind: str, name: str, known: Collection[str]) -> None:
     """Raise ConfigError, with the nearest known name, where `name` is not one of `known`."""
     if name not in known:
@@ -527,7 +532,7 @@ def check_name(kind: str, name: str, known: Collection[str]) -> None:
 
 
 def describe_problems(error: ValidationError) -> str:
-    """The problems that pydantic found, one a line, each with the dotted path of its field."""
+    """The problems that pydantic found, one per line, each with the dotted path of its field."""
     lines = []
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])

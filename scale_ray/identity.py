@@ -137,7 +137,7 @@ def identity(config: TrialConfig, inputs: Mapping[str, str]) -> str:
 
 
 def declaration_problems(config: type[TrialConfig] = TrialConfig) -> list[str]:
-    """What is wrong with the declared fields of a config class: one sentence a problem, each with its remedy."""
+    """What is wrong with the declared fields of a config class: one sentence per problem, each with its remedy."""
     problems = []
     fields = dict(_fields(config, ""))
     for path, field in fields.items():

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,10 @@ class Study(BaseModel):
         """Take any sequence of values, such as a range or a tuple."""
         if not isinstance(axes, Mapping):
             return axes
-        return {axis: values if isinstance(values, str) else list(values) for axis, values in axes.items()}
+        for axis, values in axes.items():
+            if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+                raise ValueError(f"axis {axis!r} is {values!r}: give a list of values")
+        return {axis: list(values) for axis, values in axes.items()}
 
     @field_validator("name")
     @classmethod
@@ -81,8 +84,8 @@ class Study(BaseModel):
             for path in dict.fromkeys(path for value in values for path in change_of(axis, value)):
                 if path not in known:
                     raise ValueError(
-                        f"axis {axis!r}: {path!r} is no config field: {suggest(path, known)}name a field by its dotted "
-                        "path, or give dicts of dotted paths where several fields move together"
+                        f"axis {axis!r}: {path!r} is not a config field: {suggest(path, known)}name a field by its "
+                        "dotted path, or give dicts of dotted paths where several fields move together"
                     )
                 if path in setters:
                     raise ValueError(f"axes {setters[path]!r} and {axis!r} both set {path}: keep one of them")
@@ -101,8 +104,18 @@ class Study(BaseModel):
             change: Change = {}
             for axis, value in zip(self.axes, values, strict=True):
                 change |= change_of(axis, value)
-            if self._keep is None or self._keep(self.base.replace(change)):
+            if self._keep is None or self._keeps(self.base.replace(change)):
                 yield change
+
+    def _keeps(self, config: TrialConfig) -> bool:
+        assert self._keep is not None
+        try:
+            return bool(self._keep(config))
+        except Exception as error:
+            raise ConfigError(
+                f"study {self.name!r}: its filter (`where`) fails on {describe(config)} "
+                f"({type(error).__name__}: {error}): mend the function"
+            ) from error
 
     def cells(self) -> list[TrialConfig]:
         """One config a cell, in the order in which they are to run.
@@ -126,9 +139,15 @@ class Study(BaseModel):
         return configs
 
     def where(self, keep: Callable[[TrialConfig], bool] | None) -> "Study":
-        """The study of those cells for which `keep` returns True, in the same order. None keeps all."""
-        filtered = Study(self.name, self.base, self.axes)
-        filtered._keep = keep
+        """The study of those cells for which `keep` returns True, in the same order; None keeps all.
+
+        A filter of a filtered study keeps the cells that both keep.
+        """
+        if keep is not None and not callable(keep):
+            raise ConfigError(f"study {self.name!r}: where({keep!r}): give a function of a config")
+        before, filtered = self._keep, Study(self.name, self.base, self.axes)
+        both = (lambda config: before(config) and keep(config)) if before and keep else keep or before
+        filtered._keep = both
         return filtered
 
     @property
@@ -151,7 +170,7 @@ def pairs(*texts: str) -> list[Change]:
     for text in texts:
         source, _, target = (name.strip() for name in text.replace(">", ":").partition(":"))
         if not (source and target):
-            raise ConfigError(f"{text!r} is no domain pair: write source:target, as in mnist:mnistm")
+            raise ConfigError(f"{text!r} is not a domain pair: write source:target, as in mnist:mnistm")
         found.append({"data.source": source, "data.target": target})
     return found
 
@@ -199,7 +218,7 @@ def _check_variant(text: str, path: str, config: TrialConfig) -> None:
     """Refuse a field that gives a method no row of its own, or that the loss combination does not read."""
     if path not in VARIANTS:
         raise ConfigError(
-            f"method {text!r}: {path} is no variant of a method: {suggest(path, VARIANTS)}choose from "
+            f"method {text!r}: {path} is not a variant of a method: {suggest(path, VARIANTS)}choose from "
             f"{', '.join(VARIANTS)}, or set it for all methods with --set"
         )
     term = VARIANTS[path].term
@@ -215,6 +234,34 @@ def change_of(axis: str, value: Any) -> Change:
     return dict(value) if isinstance(value, Mapping) and "." not in axis else {axis: value}
 
 
-def describe(config: TrialConfig) -> str:
-    """A cell in one line: `mnist>mnistm ce+ssl lenet seed 0`, `mnist>mnistm dann lenet seed 0`."""
-    return f"{config.pair} {config.approach} {config.model.label} seed {config.seed}"
+# Fields that `describe` names in any case.
+_DESCRIBED = {
+    *("seed", "data.source", "data.target", "method", "losses.terms", "model.backbone", "model.encoder"),
+    *VARIANTS,
+}
+
+
+def differing_fields(configs: Sequence[TrialConfig]) -> list[str]:
+    """The fields in which these configs differ, beside those that `describe` names in any case."""
+    # The configs of a study share most of their parts, so that only a few objects need to be compared.
+    parts = {
+        name: list({id(part): part for config in configs if (part := getattr(config, name)) is not None}.values())
+        for name in TrialConfig.model_fields
+    }
+
+    def values(path: str) -> set[str]:
+        name, _, leaf = path.partition(".")
+        return {repr(getattr(part, leaf) if leaf else part) for part in parts[name]}
+
+    return [path for path in field_paths() if path not in _DESCRIBED and len(values(path)) > 1]
+
+
+def describe(config: TrialConfig, fields: Iterable[str] = ()) -> str:
+    """A cell in one line: `mnist>mnistm ce+ssl lenet seed 0`, `mnist>mnistm dann lenet seed 0 model.batch_norm=joint`.
+
+    Args:
+        config: of the cell.
+        fields: further fields to name, by dotted path: see `differing_fields`.
+    """
+    values = "".join(f" {path}={config.value(path)}" for path in fields)
+    return f"{config.pair} {config.approach} {config.model.label} seed {config.seed}{values}"

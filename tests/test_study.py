@@ -47,8 +47,11 @@ def test_no_axes_are_one_cell() -> None:
         ({"seed": [0, 1, 0]}, r"plans one cell twice \(Art>Clipart ce\+ssl\+dist\+reg lenet seed 0\)"),
         ({"losses.terms": ["ce+ssl", "ssl+ce"]}, r"plans one cell twice \(Art>Clipart ce\+ssl lenet seed 0\)"),
         ({"losses.temprature": [0.1]}, "axis 'losses.temprature': .+ did you mean 'losses.temperature'"),
-        ({"pair": [("Art", "Product")]}, "axis 'pair': 'pair' is no config field: .+ give dicts of dotted paths"),
-        ({"pair": [{"data.sorce": "Art"}]}, "axis 'pair': 'data.sorce' is no config field: did you mean 'data.source'"),
+        ({"pair": [("Art", "Product")]}, "axis 'pair': 'pair' is not a config field: .+ give dicts of dotted paths"),
+        (
+            {"pair": [{"data.sorce": "Art"}]},
+            "'data.sorce' is not a config field: did you mean 'data.source'",
+        ),
         ({"seed": [0], "both": [{"seed": 1}]}, "axes 'seed' and 'both' both set seed: keep one of them"),
         ({"losses.temperature": [0.1, 0]}, "losses.temperature: Input should be greater than 0"),
     ],
@@ -90,7 +93,7 @@ def test_a_study_is_plain_data() -> None:
     again = Study.model_validate_json(study.model_dump_json())
     assert again.cells() == study.cells()
     assert len(study.cells()) == 8
-    with pytest.raises(ValidationError, match="is no config field"):
+    with pytest.raises(ValidationError, match="is not a config field"):
         Study.model_validate_json(study.model_dump_json().replace("views.crop_scale", "losses.temprature"))
 
 
@@ -129,7 +132,7 @@ def test_approaches_set_method_terms_variant_and_network() -> None:
     ("text", "words"),
     [
         ("scale/losses.contrast", "'losses.contrast' sets nothing: write FIELD=VALUE"),
-        ("scale/losses.threshold=0.9", "losses.threshold is no variant of a method: .+ with --set"),
+        ("scale/losses.threshold=0.9", "losses.threshold is not a variant of a method: .+ with --set"),
         ("scale:ce+ssl/losses.contrast=bank", "a setting of loss term 'dist', and ce[+]ssl is trained"),
     ],
 )

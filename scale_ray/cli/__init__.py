@@ -31,7 +31,7 @@ def _add(name: str, function: Callable[..., None], **defaults: Any) -> None:
 _add("train", train.train)
 _add("ablate", study_command(presets.ablation, presets.ABLATE), storage="runs/ablation")
 _add("compare", study_command(presets.comparison, presets.COMPARE), storage="runs/comparison")
-_add("tune", tune.tune_command(presets.ablation), storage="runs/tuning")
+_add("tune", tune.tune_command(presets.search), storage="runs/tuning")
 _add("report", report.report)
 _add("status", report.status)
 app.add_typer(data.app, name="data")

@@ -13,7 +13,7 @@ from scale_ray.data.defaults import config_of, default_fields, schedule_of
 def config_from(
     trial: TrialOptions, options: Mapping[str, Any], *, benchmark: str = "digits", own: Mapping[str, Any] | None = None
 ) -> TrialConfig:
-    """The benchmark's defaults, then `own`, the file's fields, the options and the settings: each goes over the last.
+    """The benchmark's defaults, then `own`, the file's fields, the options and the settings: each overrides the last.
 
     Args:
         trial: options that every training has.

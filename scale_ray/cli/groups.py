@@ -102,7 +102,7 @@ class TrialOptions:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="JSON of fields, nested or by dotted path; options go over it.",
+            help="JSON of fields, nested or by dotted path; options override it.",
             rich_help_panel=TRAINED,
         ),
     ] = None
@@ -111,7 +111,7 @@ class TrialOptions:
         typer.Option(
             "--set",
             metavar="PATH=VALUE",
-            help="Any config field by its dotted path: losses.threshold=0.9. Repeat it. Goes over everything else.",
+            help="Any config field by its dotted path: losses.threshold=0.9. Repeat it. Overrides everything else.",
             rich_help_panel=TRAINED,
         ),
     ] = None

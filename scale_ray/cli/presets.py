@@ -1,4 +1,4 @@
-"""The studies that `scale-ray ablate` and `scale-ray compare` start from."""
+"""The studies that `scale-ray ablate`, `scale-ray compare` and `scale-ray tune` start from."""
 
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.data.defaults import base_config
@@ -27,6 +27,11 @@ def ablation() -> Study:
             "losses": combinations("ce", "ce+ssl", "ce+ssl+dist", "ce+ssl+dist+reg"),
         },
     )
+
+
+def search() -> Study:
+    study = ablation()
+    return Study("tuning-digits", study.base, {"pair": study.axes["pair"]})
 
 
 def comparison() -> Study:

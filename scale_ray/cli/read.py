@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scale_ray.config import ConfigError
+from scale_ray.config import ConfigError, field_paths, suggest
 
 
 def read_settings(texts: Sequence[str] | None, option: str = "--set") -> dict[str, Any]:
@@ -21,6 +21,10 @@ def read_settings(texts: Sequence[str] | None, option: str = "--set") -> dict[st
     return settings
 
 
+# Axes that move several fields together, and the options that set their values.
+_OF_SEVERAL_FIELDS = {"pair": "--pairs", "losses": "--losses", "method": "--methods"}
+
+
 def read_axes(texts: Sequence[str] | None) -> dict[str, list[Any]]:
     """`PATH=V,V,…` texts as path -> values. Values may also be written as a JSON list: `views.crop_scale=[[0.5,1]]`."""
     axes: dict[str, list[Any]] = {}
@@ -28,6 +32,10 @@ def read_axes(texts: Sequence[str] | None) -> dict[str, list[Any]]:
         path, equals, values = (part.strip() for part in text.partition("="))
         if not equals or not values:
             raise ConfigError(f"--axis {text!r}: write PATH=VALUE,VALUE, as in losses.threshold=0.7,0.8")
+        if path in _OF_SEVERAL_FIELDS:
+            raise ConfigError(f"--axis {path}: it sets several fields: use {_OF_SEVERAL_FIELDS[path]}")
+        if path not in field_paths():
+            raise ConfigError(f"--axis {path}: no such field: {suggest(path, field_paths())}give its dotted path")
         if path in axes:
             raise ConfigError(f"--axis {path}: given twice: write all values in one")
         whole = read_value(values)

@@ -13,13 +13,13 @@ from scale_ray.store import Store
 
 TABLES = "Tables"
 FIGURES = "Figures"
-StorePlace = Annotated[
+StoreLocation = Annotated[
     str, typer.Argument(metavar="STORE", help="What a study was run into: a folder, s3://… or gs://….")
 ]
 
 
 def report(
-    store: StorePlace,
+    store: StoreLocation,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where the report goes. Default: STORE/report, or ./report for a URL."),
@@ -68,7 +68,7 @@ def report(
         list[str] | None,
         typer.Option(
             metavar="ID",
-            help="Draw this trial's confusion matrix and the accuracy of each class; the id's first characters do. "
+            help="Draw this trial's confusion matrix and the accuracy of each class; the id's beginning is enough. "
             "Repeat it.",
             rich_help_panel=FIGURES,
         ),
@@ -117,7 +117,7 @@ def report(
     console.print(f"report: {paths.page}")
 
 
-def status(store: StorePlace) -> None:
+def status(store: StoreLocation) -> None:
     """Say how far each study in a store is."""
     opened = Store(store)
     plans = opened.plans()

@@ -11,7 +11,7 @@ from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.groups import ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
 from scale_ray.cli.report import report
-from scale_ray.config import BaselineConfig, ConfigError, Execution, TrialConfig, check_name
+from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.store import Store
 from scale_ray.study import Change, Study, approaches, change_of, combinations, describe, pairs
 
@@ -29,6 +29,16 @@ _OPTIONS = {
     "model.backbone": "--backbones",
 }
 
+# The option that sets a field of the base config.
+_OPTION_OF = {
+    "data.benchmark": "--benchmark",
+    "model.weights": "--weights",
+    "model.encoder": "--frozen",
+    "model.backbone": "--backbone",
+    "losses.terms": "--losses",
+    "parallel.workers": "--workers-per-trial",
+}
+
 
 def study_command(start: Callable[[], Study], about: str) -> Callable[..., None]:
     """A command that runs a study.
@@ -40,8 +50,6 @@ def study_command(start: Callable[[], Study], about: str) -> Callable[..., None]
 
     def run(grid: GridOptions, trial: TrialOptions, ray: RayOptions, execution: ExecutionOptions) -> None:
         study = with_options(start(), trial, grid, ray.fields)
-        if ray.dry_run and "method" in study.axes:
-            _print_methods([study.base.replace(change) for change in study.axes["method"]])
         run_and_report(study, execution.execution(trial.root), grid, ray)
 
     run.__doc__ = about
@@ -76,15 +84,16 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
         else:
             axes = _put(axes, "model.backbone", backbones)
     _refuse_decided(axes, {"--set": settings, f"--config {trial.config}": file})
+    # Backbone and weights of a method of its own go over those of the options, which are for the others.
+    others = {axis: values for axis, values in axes.items() if axis != "method"}
+    _refuse_decided(others, _options_given(trial, options))
+    begun = Study(grid.name or _renamed(study.name, before, benchmark), study.base, axes)
 
     pair: Change = axes["pair"][0] if axes.get("pair") else {}
     if not pair and benchmark == before:
         pair = {path: study.base.value(path) for path in ("data.source", "data.target")}
     base = config_from(trial, options, benchmark=before, own=own_fields(study.base) | pair)
-    if "method" in axes:
-        base, approached = _share_out(base, axes["method"])
-        axes = axes | {"method": approached}
-    return Study(grid.name or _renamed(study.name, before, benchmark), base, axes).where(study.keep)
+    return Study(begun.name, base, axes).where(study.keep)
 
 
 def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: RayOptions) -> None:
@@ -102,6 +111,8 @@ def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: R
         share=grid.sharing,
         command=command_line(),
     )
+    if ray.dry_run and "method" in study.axes:
+        _print_methods([study.base.replace(change_of("method", value)) for value in study.axes["method"]])
     _print_plan(plan, store, whole=ray.dry_run)
     if ray.dry_run:
         return
@@ -115,7 +126,8 @@ def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: R
         raise typer.Exit(INTERRUPTED)
     if outcome.failed:
         console.print(
-            f"{outcome.failed} cells failed, their reasons are in the report: run the same command to try them again"
+            f"{outcome.failed} cells failed, their reasons are in the report: mend the causes, then run the same "
+            "command again"
         )
         raise typer.Exit(1)
 
@@ -141,17 +153,24 @@ def _changed_axes(axes: Axes, grid: GridOptions, benchmark: str) -> Axes:
     if grid.pairs is not None:
         with _named("--pairs"):
             named = pairs(*split_list(grid.pairs))
-            axes["pair"] = [{path: canonical_domain(benchmark, name) for path, name in pair.items()} for pair in named]
+            canonical = [{path: canonical_domain(benchmark, name) for path, name in pair.items()} for pair in named]
+            axes = _put(axes, "pair", canonical)
     if grid.seeds is not None:
-        axes["seed"] = read_seeds(grid.seeds)
+        axes = _put(axes, "seed", read_seeds(grid.seeds))
     if grid.losses is not None and grid.methods is not None:
         raise ConfigError("--losses, --methods: both set the method of a cell: give one of them")
     if grid.losses is not None:
-        axes = _put(axes, "losses", combinations(*split_list(grid.losses)), instead_of="method")
+        axes = _put(axes, "losses", combinations(*split_list(grid.losses)), "method")
     if grid.methods is not None:
         with _named("--methods"):
-            axes = _put(axes, "method", approaches(*split_list(grid.methods)), instead_of="losses")
-    return axes | read_axes(grid.axes)
+            axes = _put(axes, "method", approaches(*split_list(grid.methods)), "losses")
+    added = read_axes(grid.axes)
+    for path, option, given in (("seed", "--seeds", grid.seeds), ("model.backbone", "--backbones", grid.backbones)):
+        if path in added and given is not None:
+            raise ConfigError(f"--axis {path}, {option}: both set the same axis: give one of them")
+    for path, values in added.items():
+        axes = _put(axes, path, values)
+    return axes
 
 
 @contextmanager
@@ -163,20 +182,33 @@ def _named(option: str) -> Iterator[None]:
         raise ConfigError(f"{option}: {error}") from None
 
 
-def _put(axes: Axes, name: str, values: list[Any] | None, instead_of: str | None = None) -> Axes:
-    """The axes with this one in its position or in that of another; None removes it."""
+def _put(axes: Axes, name: str, values: list[Any] | None, *replaced: str) -> Axes:
+    """The axes with this one in its position or in that of one that it replaces; None removes it.
+
+    It replaces the named axes, and those that set none but its fields.
+    """
+    fields = {path for value in values or [] for path in change_of(name, value)}
     found: Axes = {}
     for axis, before in axes.items():
-        if axis not in (name, instead_of):
+        of_axis = {path for value in before for path in change_of(axis, value)}
+        if axis not in (name, *replaced) and not (of_axis and of_axis <= fields):
             found[axis] = before
         elif values is not None:
             found[name] = values
     return found if values is None or name in found else {**found, name: values}
 
 
+def _options_given(trial: TrialOptions, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Option -> the fields that it sets, of those options that were given."""
+    given = {_OPTION_OF[path]: {path: value} for path, value in {**trial.fields, **options}.items()}
+    return given if trial.steps is None else {**given, "--steps": {"optim.steps": trial.steps}}
+
+
 def _refuse_decided(axes: Axes, given: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse fields, by the option that gives them, that an axis decides in each cell."""
-    decided = {path: axis for axis, values in axes.items() for value in values for path in change_of(axis, value)}
+    decided = {path: axis for axis, values in axes.items() for path in _set_by_all(axis, values)}
+    if "pair" in axes:  # which has no value yet where a benchmark has no usual pair
+        decided |= {"data.source": "pair", "data.target": "pair"}
     for origin, fields in given.items():
         for path in fields:
             if path in decided:
@@ -185,23 +217,9 @@ def _refuse_decided(axes: Axes, given: Mapping[str, Mapping[str, Any]]) -> None:
                 raise ConfigError(f"{origin} {path}: the grid decides it: use {option}")
 
 
-def _share_out(base: TrialConfig, approaches: list[Change]) -> tuple[TrialConfig, list[Change]]:
-    """Give the settings of the baselines in `base` to the methods that read them, and to no other."""
-    from scale_ray.methods import METHODS
-
-    usual = BaselineConfig()
-    given = {
-        f"baseline.{field}": getattr(base.baseline, field)
-        for field in BaselineConfig.model_fields
-        if getattr(base.baseline, field) != getattr(usual, field)
-    }
-    shared = []
-    for change in approaches:
-        method = change.get("method", base.method)
-        check_name("method", method, METHODS)
-        read = {path: value for path, value in given.items() if path.removeprefix("baseline.") in METHODS[method].reads}
-        shared.append({**read, **change})
-    return base.replace({path: getattr(usual, path.removeprefix("baseline.")) for path in given}), shared
+def _set_by_all(axis: str, values: list[Any]) -> set[str]:
+    """The fields that every value of an axis sets."""
+    return set.intersection(*(set(change_of(axis, value)) for value in values)) if values else set()
 
 
 def _renamed(name: str, before: str, benchmark: str) -> str:
@@ -214,12 +232,11 @@ def _print_methods(configs: list[TrialConfig]) -> None:
     from scale_ray.methods import METHODS
 
     for config in configs:
-        check_name("method", config.method, METHODS)
         method = METHODS[config.method]
         cost = method.passes(config).cost
         terms = f" {config.combination}" if config.method == "scale" else ""
         console.print(f"{config.variant}{terms}: {cost:.1f} x the passes of source_only")
-        console.print(f"  {method.paper}")
+        console.print(f"  source: {method.paper}")
         console.print(f"  defaults: {method.defaults}")
 
 
@@ -245,7 +262,7 @@ def _print_cells(plan: "Plan") -> None:
     for cell in plan.study.cells:
         answer = "done" if cell.id in plan.answered else "not in this run"
         state = answer if cell.id not in todo else "failed before" if cell.id in plan.failed_before else "to do"
-        console.print(f"{cell.id[:12]}  {describe(cell.config):<60} {state}")
+        console.print(f"{cell.id[:12]}  {describe(cell.config, plan.differing):<60} {state}")
 
 
 def _print_stages(plan: "Plan") -> None:
@@ -259,12 +276,12 @@ def _print_stages(plan: "Plan") -> None:
         if stage.parent in trained:
             continue
         stored = "" if stage.parent is None else ", from a stored state"
-        console.print(f"  {_stage_line(stage)}{stored}")
+        console.print(f"  {_stage_line(stage, plan)}{stored}")
         for child in children.get(stage.key, ()):
-            console.print(f"    {_stage_line(child)}")
+            console.print(f"    {_stage_line(child, plan)}")
 
 
-def _stage_line(stage: "Stage") -> str:
+def _stage_line(stage: "Stage", plan: "Plan") -> str:
     records = f", {len(stage.ends)} records" if len(stage.ends) > 1 else ""
     steps = f"steps {stage.first:,} to {stage.last:,}" if stage.steps else "no step, measured as it is"
-    return f"{stage.title}: {steps}{records}"
+    return f"{stage.title(plan.differing)}: {steps}{records}"

@@ -123,7 +123,7 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
     """A command that searches, on top of the base config of a study and on its domain pairs.
 
     Args:
-        start: the study without any option; its other axes are not used.
+        start: the study without any option; of its axes, `pair` is used.
     """
 
     def tune(
@@ -140,10 +140,11 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
         """
         check_name("validator", options.validator, [*VALIDATOR_NAMES, ORACLE])
         begun = start()
-        repeated = {axis: values for axis, values in begun.axes.items() if axis == "pair"}
-        named = Study("tuning-" + begun.base.data.benchmark, begun.base, repeated)
+        # Seeds vary slowest, so that the first repeats are of all pairs.
+        repeated = {"seed": [0]} | {axis: values for axis, values in begun.axes.items() if axis == "pair"}
+        of_repeats = Study(begun.name, begun.base, repeated).where(begun.keep)
         grid = GridOptions(pairs=repeats.pairs, seeds=repeats.seeds, name=options.name)
-        study = with_options(named, trial, grid, {**repeats.fields, **ray.fields})
+        study = with_options(of_repeats, trial, grid, {**repeats.fields, **ray.fields})
         search = _search(study, options, trial)
         search.check()
         print_search(search)

@@ -1,10 +1,9 @@
 """The config that suits a benchmark: its defaults, with changes."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from scale_ray.config import NAMED_WEIGHTS, TrialConfig
+from scale_ray.config import TrialConfig, absolute_weights
 from scale_ray.data.benchmarks import FROZEN_DEFAULTS, check_benchmark
 
 
@@ -45,6 +44,4 @@ def schedule_of(fields: Mapping[str, Any], steps: int) -> dict[str, int]:
 def config_of(fields: Mapping[str, Any]) -> TrialConfig:
     """The config with these fields; a weights file by its absolute path, because trials may run elsewhere."""
     config = TrialConfig().replace(fields)
-    if config.model.weights in NAMED_WEIGHTS:
-        return config
-    return config.replace({"model.weights": str(Path(config.model.weights).expanduser().absolute())})
+    return config.replace({"model.weights": absolute_weights(config.model.weights)})

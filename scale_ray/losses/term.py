@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Literal, ParamSpec
+from typing import Literal, ParamSpec, get_args
 
 import torch
 from torch import Tensor
 
-from scale_ray.config import LossesConfig
+from scale_ray.config import LossesConfig, check_name
 
 P = ParamSpec("P")
 
@@ -58,6 +58,10 @@ class LossTerm:
     needs: frozenset[Need]
     after_warmup: bool
     reads: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for need in self.needs:
+            check_name("need of a loss term", need, get_args(Need))
 
 
 def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:

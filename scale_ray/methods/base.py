@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -98,6 +98,13 @@ class Method(nn.Module, ABC):
     student: Student
     teacher: Teacher | None
     workers: Workers
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """What a method says about its own steps is not true of a subclass, which may train otherwise."""
+        super().__init_subclass__(**options)
+        for name in ("reads_target", "warm_up"):
+            if name not in vars(cls):
+                setattr(cls, name, classmethod(vars(Method)[name].__func__))
 
     def __init__(self, student: Student, context: MethodContext):
         super().__init__()

@@ -284,7 +284,14 @@ class _Events(tune.Callback):
         if not again:
             self._explain(stage, Path(trial.error_file).read_text() if trial.error_file else "")
         self._source.ended(stage, None)
-        self.progress.failed(stage, again=again)
+        self.progress.failed(stage, again=again, reason="" if again else self._reason(stage))
+
+    def _reason(self, stage: Stage) -> str:
+        """`ValueError: its message` of the first cell's failure."""
+        record = self._store.read_record(stage.waiting[0].id)
+        if record is None or record.failure is None:
+            return ""
+        return f"{record.failure.kind}: {record.failure.message.partition(chr(10))[0]}"
 
     def _explain(self, stage: Stage, report: str) -> None:
         """Write failed records for the cells whose process ended without writing one."""

@@ -46,7 +46,7 @@ class FixedStages:
         if stage is None:
             return None
         number = self._numbers[stage.key]
-        self._optuna_study.enqueue_trial({"stage": number}, user_attrs={"key": stage.key, "title": stage.title})
+        self._optuna_study.enqueue_trial({"stage": number}, user_attrs={"key": stage.key, "title": stage.title()})
         trial = self._optuna_study.ask()
         trial.suggest_int("stage", 0, len(self._numbers) - 1)
         self._asked[stage.key] = trial

@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 from ray import cloudpickle
 
-from scale_ray.training.entries import add_entries, own_entries
+from scale_ray.training.entries import Reached, add_entries, own_entries
 
 
 def pickle_entries() -> bytes:
@@ -17,8 +17,10 @@ def pickle_entries() -> bytes:
     Raises:
         ConfigError: the source of an entry cannot be read.
     """
-    entries, modules = own_entries()
-    for module in modules:
+    entries = own_entries()
+    reached = Reached("own entries")
+    reached.add(list(entries.values()))
+    for module in reached.modules:
         if module.__name__ != "__main__":  # which is pickled by value in any case
             cloudpickle.register_pickle_by_value(module)
     # To cloudpickle, a function that uses torch and any attribute called `classes` or `ops` seems to use the modules

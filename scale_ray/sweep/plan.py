@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scale_ray.cell import Cell
-from scale_ray.config import ConfigError, Execution, field_paths
+from scale_ray.config import BaselineConfig, ConfigError, Execution, TrialConfig, field_paths
 from scale_ray.costs import estimate_seconds, seconds_per_step
 from scale_ray.data.cache import cpus
+from scale_ray.methods import METHODS
 from scale_ray.records import now
 from scale_ray.store import Store, StudyPlan, is_current
-from scale_ray.study import Study, describe
+from scale_ray.study import Study, change_of, describe, differing_fields
 from scale_ray.training.features import features_key, open_inputs
-from scale_ray.training.resolve import open_data, resolve
+from scale_ray.training.resolve import forget_inputs, open_data, resolve
 from scale_ray.training.setup import freed_memory_kept
 from scale_ray.training.stages import Stage, alone, stage_tree, stages_to_do
 
@@ -27,6 +28,7 @@ class Plan:
     failed_before: frozenset[str]  # ids whose last run left a failure; they are to do again
     tree: list[Stage]  # of all cells, each after its parent, even where this run shares nothing
     stages: list[Stage]  # what must run for the cells to do, each after its parent
+    differing: list[str]  # fields in which the cells differ, for their titles
 
     @property
     def steps_to_do(self) -> int:
@@ -72,7 +74,11 @@ def plan_study(
         UserError: a cell names something that does not exist, or its data cannot be read. Nothing has run then.
         StoreError: a record cannot be read.
     """
-    cells = [resolve(config, root) for config in study.cells()]
+    forget_inputs()
+    configs = study.cells()
+    if any("method" in change_of(axis, value) for axis, values in study.axes.items() for value in values[:1]):
+        configs = [_without_unread(config, study.base.baseline) for config in configs]
+    cells = [resolve(config, root) for config in configs]
     _refuse_twins(study.name, cells)
     answered, failed_before = _ask(store, cells, with_models)
     todo = [cell for cell in cells[:limit] if cell.id not in answered]
@@ -85,7 +91,22 @@ def plan_study(
         failed_before=failed_before,
         tree=tree,
         stages=stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo],
+        differing=differing_fields([cell.config for cell in cells]),
     )
+
+
+def _without_unread(config: TrialConfig, base: BaselineConfig) -> TrialConfig:
+    """A cell of a study of several methods, without the settings of its base that the cell's method does not read."""
+    usual = BaselineConfig()
+    if base == usual or config.method not in METHODS:
+        return config
+    reads = METHODS[config.method].reads
+    unread = {
+        f"baseline.{name}": getattr(usual, name)
+        for name in BaselineConfig.model_fields
+        if name not in reads and getattr(config.baseline, name) == getattr(base, name) != getattr(usual, name)
+    }
+    return config.replace(unread) if unread else config
 
 
 def _ask(store: Store, cells: Sequence[Cell], with_models: bool) -> tuple[frozenset[str], frozenset[str]]:

@@ -1,7 +1,7 @@
 """What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -27,14 +27,15 @@ class StudyProgress:
         stages: what is to run.
         done_before: how many cells of the study the store answered before.
         console: where to show it.
+        fields: fields to name in the titles of stages, because the cells differ in them.
 
     Attributes:
         elsewhere: returns the number of stages that other drivers work on.
     """
 
-    def __init__(self, stages: Iterable[Stage], done_before: int, console: Console):
+    def __init__(self, stages: Iterable[Stage], done_before: int, console: Console, fields: Sequence[str] = ()):
         stages = list(stages)
-        self._console = console
+        self._console, self._fields = console, fields
         self._done, self._failed = done_before, 0
         self._total = done_before + sum(len(stage.ends) for stage in stages)
         self._steps_to_do = sum(stage.steps for stage in stages)
@@ -78,7 +79,7 @@ class StudyProgress:
         outcome = f"done, {self._figures(result)}" if stage.ends else "done"
         self.say(f"{self._title(stage)}: {outcome} [{self._counts()}]")
 
-    def failed(self, stage: Stage, *, again: bool) -> None:
+    def failed(self, stage: Stage, *, again: bool, reason: str = "") -> None:
         """The stage has failed, and every cell that waits for it with it, unless it is tried again."""
         if again:
             self._running.pop(stage.key, None)
@@ -86,7 +87,7 @@ class StudyProgress:
             return
         self._end(stage)
         self._failed += len(stage.waiting)
-        self.say(f"{self._title(stage)}: failed [{self._counts()}]")
+        self.say(f"{self._title(stage)}: failed{f', {reason}' if reason else ''} [{self._counts()}]")
 
     def stopped(self, stage: Stage) -> None:
         """The stage was ended early, at a point of its curve."""
@@ -105,7 +106,7 @@ class StudyProgress:
     # Display
 
     def _title(self, stage: Stage) -> str:
-        return stage.title
+        return stage.title(self._fields)
 
     def _figures(self, result: Mapping[str, Any]) -> str:
         if "target_accuracy" not in result:

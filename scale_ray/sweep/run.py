@@ -58,8 +58,8 @@ def _check_workers(plan: Plan, resources: Resources) -> None:
         if cell.config.parallel.workers != (resources.workers or 1):
             raise ConfigError(
                 f"parallel.workers is {cell.config.parallel.workers} in {describe(cell.config)} and "
-                f"{resources.workers or 1} in this run: it cannot be an axis: give --workers-per-trial and run one "
-                "study for each number"
+                f"{resources.workers or 1} in this run: it cannot be an axis: set Resources.workers "
+                "(--workers-per-trial), and run one study for each number"
             )
 
 
@@ -67,7 +67,7 @@ def _work_off(
     plan: Plan, store: Store, execution: Execution, resources: Resources, driver: Driver, console: Console
 ) -> StageQueue:
     """Run the plan's stages; the queue says how they ended."""
-    progress = StudyProgress(plan.stages, len(plan.answered), console)
+    progress = StudyProgress(plan.stages, len(plan.answered), console, plan.differing)
     ended_here = frozenset(plan.answered) | {cell.id for cell in plan.todo}
     queue = StageQueue(
         plan.stages,

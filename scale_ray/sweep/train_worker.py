@@ -85,7 +85,7 @@ def drive_stage(
     with leaving_failures(stage, execution, opened, ran, lambda error: not isinstance(error, _LOST)):
         _fit(Task(stage, execution, store, ran, entries), needs, opened)
     if not _is_left(stage, execution, opened):
-        raise StageFailed(f"{stage.title}: failed, its records name the reason")
+        raise StageFailed(f"{stage.title()}: failed, its records name the reason")
     opened.files.delete_folder(f"{TRAIN_RUNS}/{stage.key}")
 
 

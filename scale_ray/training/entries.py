@@ -4,18 +4,17 @@ An experiment adds an entry from its own file, `scale_ray.METHODS["mine"] = Mine
 of every trial that uses it, so that a change of the code gives other ids.
 """
 
-import ast
-import dataclasses
+import dis
+import functools
 import hashlib
-import importlib.util
 import inspect
+import linecache
 import site
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from scale_ray.config import ConfigError, TrialConfig
@@ -27,57 +26,30 @@ from scale_ray.models import BACKBONES
 
 class _Registry(NamedTuple):
     entries: dict[str, Any]
+    of_package: Mapping[str, Any]  # the entries of this package
     used: Callable[[TrialConfig], Iterable[str]]  # names of the entries that a config uses
 
 
 _REGISTRIES: dict[str, _Registry] = {
-    "method": _Registry(METHODS, lambda config: [config.method]),
-    "loss term": _Registry(LOSSES, lambda config: config.losses.terms),
-    "backbone": _Registry(BACKBONES, lambda config: [config.model.backbone]),
-    "strong view": _Registry(STRONG_VIEWS, lambda config: [config.views.strong]),
+    "method": _Registry(METHODS, dict(METHODS), lambda config: [config.method]),
+    "loss term": _Registry(LOSSES, dict(LOSSES), lambda config: config.losses.terms),
+    "backbone": _Registry(BACKBONES, dict(BACKBONES), lambda config: [config.model.backbone]),
+    "strong view": _Registry(STRONG_VIEWS, dict(STRONG_VIEWS), lambda config: [config.views.strong]),
 }
 
-# Values that a class or a closure holds beside its code, and that are part of what it does.
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), tuple, list, dict, frozenset)
+_SCALARS = (bool, int, float, complex, str, bytes, type(None))
 
 Entries = dict[tuple[str, str], Any]  # (kind, name) -> entry
 
 
-def code_digests(config: TrialConfig) -> dict[str, str]:
-    """Digests of the source of the user's own entries that a config uses, by role: `method mine`, `loss term mine`.
-
-    Raises:
-        ConfigError: the source of an entry cannot be read.
-    """
+def own_entries() -> Entries:
+    """All entries that are not the package's."""
     return {
-        f"{kind} {name}": source_digest(kind, name, registry.entries[name])
+        (kind, name): entry
         for kind, registry in _REGISTRIES.items()
-        for name in registry.used(config)
-        if name in registry.entries and _own_objects(registry.entries[name])
+        for name, entry in registry.entries.items()
+        if registry.of_package.get(name) is not entry
     }
-
-
-def read_by(config: TrialConfig, inputs: Mapping[str, str]) -> dict[str, str]:
-    """The inputs without the source of entries that the config does not use."""
-    used = {f"{kind} {name}" for kind, registry in _REGISTRIES.items() for name in registry.used(config)}
-    kinds = tuple(f"{kind} " for kind in _REGISTRIES)
-    return {role: digest for role, digest in inputs.items() if not role.startswith(kinds) or role in used}
-
-
-def own_entries() -> tuple[Entries, set[ModuleType]]:
-    """All entries that are not the package's, and the user's modules that they reach.
-
-    Raises:
-        ConfigError: the source of an entry cannot be read.
-    """
-    entries: Entries = {}
-    modules: set[ModuleType] = set()
-    for kind, registry in _REGISTRIES.items():
-        for name, entry in registry.entries.items():
-            for thing in _own_objects(entry):
-                entries[kind, name] = entry
-                modules |= {module for module, _ in _reached(kind, name, thing)}
-    return entries, modules
 
 
 def add_entries(entries: Entries) -> None:
@@ -86,43 +58,203 @@ def add_entries(entries: Entries) -> None:
         _REGISTRIES[kind].entries[name] = entry
 
 
-def source_digest(kind: str, name: str, entry: Any) -> str:
-    """sha256 of the source of an entry: of its class or function, and of all of the user's code that this reaches.
+def code_digests(config: TrialConfig) -> dict[str, str]:
+    """Digests of the source of the user's own entries that a config uses, by role: `method mine`, `loss term mine`.
 
-    That is every top-level statement of the user's files whose name is used there, also through imports. Comments on
-    lines of their own and blank lines do not count. Plain values that a class or closure holds do count.
+    Raises:
+        ConfigError: the source of an entry cannot be read.
     """
-    document = []
-    for thing in _own_objects(entry):
-        document += [text for _, text in _reached(kind, name, thing)]
-        document += _plain_values(thing)
-    if dataclasses.is_dataclass(entry) and not isinstance(entry, type):
-        document += [
-            f"{field.name}={_text(getattr(entry, field.name))}"
-            for field in dataclasses.fields(entry)
-            if not callable(getattr(entry, field.name))
-        ]
-    return hashlib.sha256("\n".join(sorted(set(document))).encode()).hexdigest()
+    own = own_entries()
+    if not own:
+        return {}
+    return {
+        f"{kind} {name}": _digest(kind, name)
+        for kind, registry in _REGISTRIES.items()
+        for name in registry.used(config)
+        if (kind, name) in own
+    }
 
 
-def _own_objects(entry: Any) -> list[Any]:
-    """The classes and functions of an entry that are the user's: itself, or what it holds."""
-    held: Iterable[Any] = ()
-    if isinstance(entry, type):
-        held = [value.__func__ if isinstance(value, staticmethod) else value for value in vars(entry).values()]
-    elif dataclasses.is_dataclass(entry):
-        held = [getattr(entry, field.name) for field in dataclasses.fields(entry)]
-    objects = [_unwrapped(each) for each in (entry, *held) if callable(each)]
-    return [each for each in objects if _is_own(sys.modules.get(getattr(each, "__module__", None) or ""))]
+def read_by(config: TrialConfig, inputs: Mapping[str, str]) -> dict[str, str]:
+    """The inputs without the source of entries that the config does not use."""
+    used = {f"{kind} {name}" for kind, registry in _REGISTRIES.items() for name in registry.used(config)}
+    return {role: digest for role, digest in inputs.items() if not is_code(role) or role in used}
 
 
-def _unwrapped(thing: Any) -> Any:
-    while isinstance(thing, partial):
-        thing = thing.func
-    return inspect.unwrap(thing) if inspect.isfunction(thing) else thing
+def is_code(role: str) -> bool:
+    """Whether an input is the source of a user's entry."""
+    return role.startswith(tuple(f"{kind} " for kind in _REGISTRIES))
 
 
-@cache
+# (kind, name) -> the entry and its digest, until `forget_code`: a study asks once a cell.
+_known: dict[tuple[str, str], tuple[Any, str]] = {}
+
+
+def forget_code() -> None:
+    """Compute digests of source again: the user may have changed in this process what an entry reaches."""
+    _known.clear()
+    linecache.checkcache()
+
+
+def _digest(kind: str, name: str) -> str:
+    entry = _REGISTRIES[kind].entries[name]
+    if (kind, name) not in _known or _known[kind, name][0] is not entry:
+        _known[kind, name] = (entry, source_digest(f"{kind} {name!r}", entry))
+    return _known[kind, name][1]
+
+
+def source_digest(what: str, entry: Any) -> str:
+    """sha256 of an entry: of the source of its class or function, and of all the user's code that this reaches.
+
+    What is reached are base classes, the global names that functions read, what they close over and import, arguments
+    of partials, and values of attributes. Of installed packages and of this package only names count. Comments on
+    lines of their own and blank lines do not count.
+
+    Args:
+        what: names the entry in an error.
+
+    Raises:
+        ConfigError: the source of something that is reached cannot be read.
+    """
+    reached = Reached(what)
+    reached.add(entry)
+    return hashlib.sha256("\n".join(sorted(set(reached.texts))).encode()).hexdigest()
+
+
+class Reached:
+    """Collects what objects consist of.
+
+    Attributes:
+        texts: source code and values.
+        modules: the user's modules that the code is in.
+    """
+
+    def __init__(self, what: str):
+        self._what = what
+        self._seen: dict[int, Any] = {}  # keeps the objects, so that no other one gets their id
+        self.texts: list[str] = []
+        self.modules: set[ModuleType] = set()
+
+    def add(self, thing: Any, name: str = "") -> None:
+        """Collect an object, and all that it reaches.
+
+        Args:
+            name: under which it was found, so that equal values of two names are two texts.
+        """
+        if isinstance(thing, _SCALARS):
+            self.texts.append(f"{name}={thing!r}")
+            return
+        if id(thing) in self._seen:
+            return
+        self._seen[id(thing)] = thing
+        if isinstance(thing, Mapping):
+            for key, value in thing.items():
+                self.add(value, f"{name}[{key!r}]")
+        elif isinstance(thing, list | tuple):
+            for index, value in enumerate(thing):
+                self.add(value, f"{name}[{index}]")
+        elif isinstance(thing, set | frozenset):
+            self.texts.append(f"{name}={sorted(map(repr, thing))}")
+        elif isinstance(thing, functools.partial):
+            self.add(thing.func, f"{name}.func")
+            self.add(thing.args, f"{name}.args")
+            self.add(thing.keywords, f"{name}.keywords")
+        elif isinstance(thing, ModuleType):
+            self._add_module(thing)
+        elif isinstance(thing, type):
+            self._add_class(thing, name)
+        elif isinstance(thing, FunctionType):
+            self._add_function(thing, name)
+        elif isinstance(thing, staticmethod | classmethod) or inspect.ismethod(thing):
+            self.add(thing.__func__, name)
+        elif isinstance(thing, property):
+            self.add([thing.fget, thing.fset], name)
+        elif hasattr(thing, "__dict__"):
+            self.add(type(thing), name)
+            for attribute, value in vars(thing).items():
+                self.add(value, f"{name}.{attribute}")
+        else:
+            self.texts.append(f"{name} is a {type(thing).__module__}.{type(thing).__qualname__}")
+
+    def _add_module(self, module: ModuleType) -> None:
+        if _is_own(module) and module.__file__ is not None:
+            self.modules.add(module)
+            self.texts.append(_without_remarks(Path(module.__file__).read_text(encoding="utf-8")))
+        else:
+            self.texts.append(f"module {module.__name__}")
+
+    def _add_class(self, found: type, name: str) -> None:
+        module = sys.modules.get(found.__module__)
+        own = _is_own(module)
+        if own:
+            self._add_source(found, module)
+            for base in found.__bases__:
+                self.add(base)
+        else:
+            self.texts.append(f"{name} is {found.__module__}.{found.__qualname__}")
+        # A class that a function of a package has made, such as `training_function`, holds the user's code.
+        if own or getattr(module, found.__name__, None) is not found:
+            for attribute, value in vars(found).items():
+                if attribute != "_abc_impl" and (inspect.isfunction(value) or not attribute.startswith("__")):
+                    self.add(value, f"{found.__qualname__}.{attribute}")
+
+    def _add_function(self, function: FunctionType, name: str) -> None:
+        module = sys.modules.get(function.__module__ or "")
+        if not _is_own(module):
+            self.texts.append(f"{name} is {function.__module__}.{function.__qualname__}")
+            return
+        self._add_source(function, module)
+        for values in (function.__defaults__ or (), function.__kwdefaults__ or {}):
+            self.add(values, f"{function.__qualname__} defaults")
+        for free, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            if free != "__class__":
+                self.add(cell.cell_contents, f"{function.__qualname__} closes over {free}")
+        for read in _global_names(function.__code__):
+            if read in function.__globals__:
+                self.add(function.__globals__[read], read)
+        for imported in _imported_modules(function.__code__):
+            if (found := sys.modules.get(imported)) is not None and _is_own(found):
+                self.add(found)
+
+    def _add_source(self, thing: Any, module: ModuleType | None) -> None:
+        try:
+            source = inspect.getsource(thing)
+        except (OSError, TypeError):
+            raise ConfigError(
+                f"{self._what}: the source of {thing.__qualname__!r} cannot be read: define it in a .py file"
+            ) from None
+        assert module is not None
+        self.modules.add(module)
+        self.texts.append(_without_remarks(source))
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """The code of a function and of all that is defined in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def _global_names(code: CodeType) -> set[str]:
+    return {
+        instruction.argval
+        for each in _codes(code)
+        for instruction in dis.get_instructions(each)
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
+
+
+def _imported_modules(code: CodeType) -> set[str]:
+    return {
+        instruction.argval
+        for each in _codes(code)
+        for instruction in dis.get_instructions(each)
+        if instruction.opname == "IMPORT_NAME"
+    }
+
+
+@functools.cache
 def _libraries() -> tuple[Path, ...]:
     """Folders of installed packages, of the standard library and of this package."""
     paths = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
@@ -130,6 +262,7 @@ def _libraries() -> tuple[Path, ...]:
 
 
 def _is_own(module: ModuleType | None) -> bool:
+    """Whether a module is the user's: neither this package's nor installed."""
     if module is None or module.__name__.partition(".")[0] == "scale_ray":
         return False
     file = getattr(module, "__file__", None)
@@ -138,86 +271,7 @@ def _is_own(module: ModuleType | None) -> bool:
     return not any(Path(file).resolve().is_relative_to(folder) for folder in _libraries())
 
 
-def _reached(kind: str, name: str, thing: Any) -> list[tuple[ModuleType, str]]:
-    """(module, source) of each top-level statement of the user's that `thing` reaches."""
-    module = sys.modules[thing.__module__]
-    waiting = [(module, thing.__qualname__.partition(".")[0])]
-    seen: set[tuple[ModuleType, str]] = set()
-    found = []
-    while waiting:
-        module, wanted = waiting.pop()
-        if (module, wanted) in seen:
-            continue
-        seen.add((module, wanted))
-        file = getattr(module, "__file__", None)
-        if file is None or not Path(file).is_file():
-            raise ConfigError(
-                f"{kind} {name!r}: its source cannot be read, because module {module.__name__!r} is no file: define it "
-                "in a .py file"
-            )
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
-        for statement in ast.parse("\n".join(lines)).body:
-            imported = _imported(statement, module)
-            if wanted == "*" or wanted in _names_bound(statement):
-                if not imported:
-                    found.append((module, _source(statement, lines)))
-                    waiting += [(module, used) for used in _names_used(statement)]
-                waiting += [each for bound, each in imported.items() if wanted in (bound, "*")]
-    return found
-
-
-def _names_bound(statement: ast.stmt) -> set[str]:
-    """The names that a top-level statement defines."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return {statement.name}
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
-    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-
-
-def _names_used(statement: ast.stmt) -> set[str]:
-    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-
-
-def _imported(statement: ast.stmt, module: ModuleType) -> dict[str, tuple[ModuleType, str]]:
-    """Bound name -> (the user's module, name in it) of an import; `*` is the whole module."""
-    found = {}
-    if isinstance(statement, ast.Import):
-        for alias in statement.names:
-            imported = sys.modules.get(alias.name)
-            if imported is not None and _is_own(imported):
-                found[alias.asname or alias.name.partition(".")[0]] = (imported, "*")
-    elif isinstance(statement, ast.ImportFrom):
-        base = "." * statement.level + (statement.module or "")
-        package = getattr(module, "__package__", None) or ""
-        origin = importlib.util.resolve_name(base, package) if statement.level else base
-        for alias in statement.names:
-            submodule = sys.modules.get(f"{origin}.{alias.name}")
-            imported = submodule or sys.modules.get(origin)
-            if imported is not None and _is_own(imported):
-                found[alias.asname or alias.name] = (imported, "*" if submodule else alias.name)
-    return found
-
-
-def _source(statement: ast.stmt, lines: list[str]) -> str:
-    first = min([statement.lineno, *(node.lineno for node in getattr(statement, "decorator_list", []))])
-    kept = (line.rstrip() for line in lines[first - 1 : statement.end_lineno])
-    return "\n".join(line for line in kept if line and not line.lstrip().startswith("#"))
-
-
-def _plain_values(thing: Any) -> Iterator[str]:
-    """Plain values that a class holds as attributes, or that its functions or a function close over."""
-    functions = [thing]
-    if isinstance(thing, type):
-        for name, value in vars(thing).items():
-            if isinstance(value, _PLAIN) and not (name.startswith("__") and name.endswith("__")):
-                yield f"{name}={_text(value)}"
-        functions = [getattr(value, "__func__", value) for value in vars(thing).values()]
-    for function in functions:
-        if inspect.isfunction(function):
-            closed = inspect.getclosurevars(function).nonlocals
-            yield from (f"{name}={_text(value)}" for name, value in closed.items() if isinstance(value, _PLAIN))
-
-
-def _text(value: Any) -> str:
-    return repr(sorted(value, key=repr)) if isinstance(value, frozenset | set) else repr(value)
+def _without_remarks(source: str) -> str:
+    """The source without blank lines, comments on lines of their own, and common indentation."""
+    lines = inspect.cleandoc("\n" + source).splitlines()
+    return "\n".join(line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#"))

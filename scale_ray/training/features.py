@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def open_inputs(stage: Stage, execution: Execution, store: Store | None) -> tupl
 def features_key(stage: Stage, domain: str) -> str:
     """Names the features of a domain of a stage by everything that determines them: 32 hex digits."""
     model, data, config = stage.config.model, stage.config.data, stage.config
-    document = {
+    document: dict[str, Any] = {
         "versions": [FEATURES_VERSION, DECODER_VERSION, RECIPE_VERSION],
         "content": stage.digests[domain],
         "backbone": model.backbone,
@@ -81,6 +82,9 @@ def features_key(stage: Stage, domain: str) -> str:
         "kept": model.frozen_views,
         "size": [data.resize, data.image_size],
     }
+    inputs = stage.waiting[0].inputs
+    if code := {role: inputs[role] for role in inputs if role.startswith(("backbone ", "strong view "))}:
+        document["code"] = code
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from scale_ray.cell import Cell
-from scale_ray.config import BaselineConfig, ConfigError, TrialConfig, check_name
+from scale_ray.config import BaselineConfig, ConfigError, TrialConfig, absolute_weights, check_name
 from scale_ray.data.benchmarks import canonical_domain, check_benchmark
 from scale_ray.data.decoded import Domain, domain_digest, open_domains
 from scale_ray.data.views import STRONG_VIEWS
@@ -13,7 +13,7 @@ from scale_ray.identity import identity
 from scale_ray.losses import LOSSES
 from scale_ray.methods import METHODS
 from scale_ray.models.backbones import weights_digest
-from scale_ray.training.entries import code_digests
+from scale_ray.training.entries import code_digests, forget_code
 
 
 def resolve(config: TrialConfig, root: Path | None) -> Cell:
@@ -33,7 +33,7 @@ def resolve(config: TrialConfig, root: Path | None) -> Cell:
 
 
 def check_trial(config: TrialConfig) -> TrialConfig:
-    """Refuse every name that does not exist; return the config with domains in their canonical spelling.
+    """Refuse every name that does not exist; return the config in canonical spelling: domains, and the path of weights.
 
     Raises:
         ConfigError: an unknown benchmark, domain, backbone, method, loss term or view; weights that cannot be used; a
@@ -51,6 +51,9 @@ def check_trial(config: TrialConfig) -> TrialConfig:
         role: canonical_domain(config.data.benchmark, config.value(f"data.{role}")) for role in ("source", "target")
     }
     changes = {f"data.{role}": name for role, name in domains.items() if name != config.value(f"data.{role}")}
+    weights = absolute_weights(config.model.weights)  # because trials may run elsewhere
+    if weights != config.model.weights:
+        changes["model.weights"] = weights
     return config.replace(changes) if changes else config
 
 
@@ -76,9 +79,15 @@ def _inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:
     return inputs | ({} if weights is None else {"weights": weights}) | code_digests(config)
 
 
+def forget_inputs() -> None:
+    """Digest data and source again: they may have changed since this process digested them."""
+    content_digest.cache_clear()
+    forget_code()
+
+
 @cache
 def content_digest(benchmark: str, domain: str, root: Path | None) -> str:
-    """`domain_digest`, computed once a process: a study of many cells has few domains."""
+    """`domain_digest`, computed once until `forget_inputs`: a study of many cells has few domains."""
     return domain_digest(benchmark, domain, root=root)
 
 

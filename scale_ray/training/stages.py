@@ -3,8 +3,8 @@
 A cell is a training of `optim.steps` steps, or of none where its method does not learn. Two kinds of work are exactly
 the same for several cells:
 
-- The warm-up of cells that train the same until its end: all combinations without `ssl` share one warm-up a source, all
-  combinations with `ssl` share one a domain pair.
+- The warm-up of cells that train the same until its end: all combinations without `ssl` share one warm-up per source,
+  all combinations with `ssl` share one per domain pair.
 - A training that reads no target images: it is trained once and measured on every target.
 
 A stage is trained once. Where other stages go on from it, it leaves its state in the store; where cells end in it, it
@@ -34,11 +34,11 @@ class Stage:
         config: what trains it.
         first: the step that it begins with.
         last: the number of steps that are done when it ends.
-        parent: key of the stage that trained the steps before `first`; None where it starts afresh.
+        parent: key of the stage that trained the steps before `first`; None where it starts from step 0.
         digests: content digest of every domain that it reads: the source first, then the domains on which it is
             measured. These are the targets of all cells of the study that go through it, finished ones too, because any
             of them may need its state.
-        ends: the cells whose records it leaves, one a target domain; empty where other stages go on from it.
+        ends: the cells whose records it leaves, one per target domain; empty where other stages go on from it.
         waiting: every cell that cannot be finished without it, `ends` included.
     """
 
@@ -65,15 +65,21 @@ class Stage:
         """sha256 of the weights' file; None where the weights are named or random."""
         return self.waiting[0].inputs.get("weights")
 
-    @property
-    def title(self) -> str:
-        """In one line: `mnist>mnistm ce+ssl lenet seed 0`, or `…, warm-up of 4` where 4 cells go on from it."""
+    def title(self, fields: Sequence[str] = ()) -> str:
+        """In one line: `mnist>mnistm ce+ssl lenet seed 0`, or `…, warm-up of 4 cells` where 4 cells go on from it.
+
+        Args:
+            fields: further fields to name, where all of its cells have one value of them.
+        """
         config = self.config
         prefix = METHODS[config.method].warm_up(config) if not self.ends else None
         approach = prefix.approach if prefix else config.approach
         targets = dict.fromkeys(cell.config.data.target for cell in self.waiting)
         name = f"{config.data.source}>{','.join(targets)} {approach} {config.model.label} seed {config.seed}"
-        return f"{name}, warm-up of {len(self.waiting)}" if prefix else name
+        for path in fields:
+            values = {repr(cell.config.value(path)): cell.config.value(path) for cell in self.waiting}
+            name += f" {path}={next(iter(values.values()))}" if len(values) == 1 else ""
+        return f"{name}, warm-up of {len(self.waiting)} cells" if prefix else name
 
 
 def alone(cell: Cell) -> Stage:

@@ -35,7 +35,7 @@ from scale_ray.training.checkpoint import (
 from scale_ray.training.evaluation import Evaluator, TrainingDiverged
 from scale_ray.training.features import open_inputs
 from scale_ray.training.loop import Progress, Trained, train
-from scale_ray.training.resolve import resolve
+from scale_ray.training.resolve import forget_inputs, resolve
 from scale_ray.training.seeding import generator, step_seed
 from scale_ray.training.setup import (
     build_method,
@@ -63,6 +63,7 @@ def run_trial(
         ConfigError: the config names something that does not exist; no record is left, as nothing ran.
         Exception: whatever ended the training.
     """
+    forget_inputs()
     cell = resolve(config, execution.root)
     answer = store.read_record(cell.id) if store else None
     if store and answer is not None and store.answers(cell.id, with_model=execution.keep_model):

@@ -75,7 +75,7 @@ def open_optuna_study(store: Store, name: str, url: str | None, spec: Mapping[st
 def _journal(store: Store, name: str) -> BaseStorage:
     if store.folder is None:
         raise ConfigError(
-            f"store {store.location} is no folder, which Optuna's journal needs: give --study-url sqlite:///FILE or "
+            f"store {store.location} is not a folder, which Optuna's journal needs: give --study-url sqlite:///FILE or "
             "postgresql://…; records, checkpoints and results still go to the store"
         )
     path = store.folder / folder(name) / "journal.log"

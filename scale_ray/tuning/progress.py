@@ -19,7 +19,7 @@ def metric_of(validator: str) -> str:
 
 
 class SearchProgress(StudyProgress):
-    """Counts settings and shows the validator's score, but no accuracy, by which nobody should choose."""
+    """Counts settings and shows the validator's score, but no target accuracy, because nobody should choose by it."""
 
     def __init__(self, settings: SettingQueue, search: Search, console: Console):
         self._settings, self._metric = settings, metric_of(search.validator)

@@ -46,8 +46,8 @@ def run_search(
     """
     if (resources.workers or 1) != search.base.parallel.workers:
         raise ConfigError(
-            f"parallel.workers is {search.base.parallel.workers} and this run has {resources.workers or 1}: give "
-            "--workers-per-trial"
+            f"parallel.workers is {search.base.parallel.workers} and this run has {resources.workers or 1}: set "
+            "Resources.workers (--workers-per-trial)"
         )
     store.files.make_folders([folder(search.name)])
     with Driver(store.files) as driver:

@@ -1,6 +1,5 @@
 """A search: its space, the repeats of every setting and the validator that chooses, checked before anything runs."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +69,6 @@ class Search:
 
     def check(self) -> None:
         """Raise a ConfigError where the search cannot be run, before anything is written or trained."""
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ConfigError(
-                f"--name {self.name!r} names a folder: write letters, digits, dots, dashes and underscores"
-            )
         check_sampler(self.sampler, self.space)
         if self.early_stop != "none":
             check_name("early stop", self.early_stop, ["none", *RULES])

@@ -1,4 +1,4 @@
-"""A setting: one point of a tuning search, with what its trainings gave."""
+"""A setting: one choice of values in a tuning search, with what its trainings gave."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

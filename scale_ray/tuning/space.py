@@ -34,10 +34,10 @@ MANY_FIELDS = 5
 # Fields that cannot be tuned: a setting is measured on them, or another option decides them.
 _NOT_TUNED = {
     "seed": "it is a repeat of every setting: use --seeds",
-    "data.benchmark": "it is no hyperparameter: search on each",
+    "data.benchmark": "it is not a hyperparameter: search on each",
     "data.source": "it is a repeat of every setting: use --pairs",
     "data.target": "it is a repeat of every setting: use --pairs",
-    "parallel.workers": "it is no hyperparameter: use --workers-per-trial",
+    "parallel.workers": "it is not a hyperparameter: use --workers-per-trial",
     "tuning": "the search itself writes it",
 }
 
@@ -149,7 +149,7 @@ def _distribution(text: str, form: str) -> BaseDistribution:
         else:
             found = IntDistribution(int(low), int(high), log=log, step=1 if step is None else int(step))
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"--space {text!r}: {error}: write {_FORMS}") from None
+        raise ConfigError(f"--space {text!r}: {str(error).rstrip('.')}: write {_FORMS}") from None
     if found.single():
         raise ConfigError(f"--space {text!r}: has one value: use --set, or widen it")
     return found

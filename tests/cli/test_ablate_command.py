@@ -41,8 +41,8 @@ def test_dry_run_shows_cells_and_runs_none(images: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--pairs", "Art"], ["--pairs: 'Art' is no domain pair", "write source:target"]),
-        (["--pairs", "Art: "], ["--pairs: 'Art:' is no domain pair"]),
+        (["--pairs", "Art"], ["--pairs: 'Art' is not a domain pair", "write source:target"]),
+        (["--pairs", "Art: "], ["--pairs: 'Art:' is not a domain pair"]),
         (["--pairs", "Art:Art"], ["source and target are both 'Art'"]),
         (["--pairs", "Art:Real World,Art>Real World"], ["plans one cell twice (Art>Real World ce lenet seed 0)"]),
         (["--pairs", "Art:Moon"], ["no folder for domain 'Moon'", "it holds: Art, Real World"]),

@@ -85,7 +85,7 @@ def test_a_setting_of_the_baselines_goes_to_those_that_read_it(images: Path, tmp
         (["--methods", "scale/losses.contrast=banks"], ["losses.contrast: Input should be", "'banks'"]),
         (
             ["--methods", "scale/losses.threshold=0.9"],
-            ["losses.threshold is no variant of a method", "losses.contrast", "with --set"],
+            ["losses.threshold is not a variant of a method", "losses.contrast", "with --set"],
         ),
         (
             ["--methods", "dann/baseline.entropy_conditioning=true"],

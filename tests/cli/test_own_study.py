@@ -57,7 +57,14 @@ def test_a_filtered_study_of_ones_own(images: Path, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--axis", "losses.threshold"], ["--axis 'losses.threshold': write PATH=VALUE,VALUE"]),
-        (["--axis", "losses.thresold=1,2"], ["axis 'losses.thresold'", "did you mean 'losses.threshold'"]),
+        (
+            ["--axis", "losses.thresold=1,2"],
+            ["--axis losses.thresold: no such field", "'losses.threshold'"],
+        ),
+        (["--axis", "pair=Art:Real World"], ["--axis pair: it sets several fields: use --pairs"]),
+        (["--axis", "seed=1", "--seeds", "3"], ["--axis seed, --seeds: both set the same axis"]),
+        (["--axis", "optim.steps=4,8", "--steps", "6"], ["--steps optim.steps: the grid decides it"]),
+        (["--axis", "model.weights=none,imagenet", "--weights", "none"], ["--weights model.weights: the grid decides"]),
         (["--axis", "optim.momentum=0.9,2"], ["optim.momentum: Input should be less than 1"]),
         (["--axis", "optim.momentum=0.9", "--axis", "optim.momentum=0.8"], ["--axis optim.momentum: given twice"]),
         (["--axis", "seed=1,2", "--set", "seed=3"], ["--set seed: the grid decides it: use --seeds"]),

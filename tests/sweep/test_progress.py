@@ -68,7 +68,7 @@ def test_a_shared_stage_counts_every_cell_that_ends_or_waits() -> None:
     shown.failed(trunk, again=False)
     lines = out.getvalue().splitlines()
     assert "[4 of 2 done" in lines[0]
-    assert "ce+ssl resnet50 seed 0, warm-up of 3: failed [4 of 2 done, 0 running, 3 failed" in lines[1]
+    assert "ce+ssl resnet50 seed 0, warm-up of 3 cells: failed [4 of 2 done, 0 running, 3 failed" in lines[1]
 
 
 def test_time_left_counts_only_what_this_session_worked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """Estimates as bars with their intervals."""
 
+from math import isnan
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -27,7 +29,8 @@ def bars_with_intervals(values: pd.DataFrame, title: str, axis: str) -> Figure |
             face, hatch = (BLUE, "") if sure else ("white", "////")
             axes.barh(height, value, height=0.6, edgecolor=BLUE, facecolor=face, hatch=hatch)
             axes.plot([low, high], [height, height], color=INK, linewidth=1.4, marker="|", markersize=8)
-            text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "\N{MINUS SIGN}")
+            interval = "" if isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
+            text = f"{value:+.1f}{interval}".replace("-", "\N{MINUS SIGN}")
             axes.annotate(text, (1.02, height), xycoords=("axes fraction", "data"), va="center", fontsize=8)
         axes.set_yticks(range(len(values)), values["label"])
         axes.set_ylim(len(values) - 0.5, -0.5)

@@ -139,6 +139,9 @@ def code_names(cells: pd.DataFrame) -> pd.Series:
     return pd.Series(names, index=cells.index, dtype="object")
 
 
+_DIGESTS = ("source_digest", "target_digest", "weights_digest")
+
+
 def _data(cells: pd.DataFrame) -> Iterable[Mix]:
     for benchmark, part in _counted(cells).groupby("benchmark"):
         found = []
@@ -146,7 +149,14 @@ def _data(cells: pd.DataFrame) -> Iterable[Mix]:
                  for role in ("source", "target")]  # fmt: skip
         named = part["backbone"] + (" from " + part["model.weights"] if "model.weights" in part else "")
         weights = pd.DataFrame({"what": "weights of " + named, "digest": part["weights_digest"], "cell": part["cell"]})
-        read = pd.concat([*roles, weights]).dropna()
+        code = [
+            pd.DataFrame(
+                {"what": f"code of {column.removesuffix('_digest')}", "digest": part[column], "cell": part["cell"]}
+            )
+            for column in part.columns
+            if column.endswith("_digest") and column not in _DIGESTS
+        ]
+        read = pd.concat([*roles, weights, *code]).dropna()
         versions = read.groupby("what")["digest"].nunique()
         for what in versions.index[versions > 1]:
             share = read[read["what"] == what].drop_duplicates(["cell", "digest"])

@@ -62,6 +62,7 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
     | started | ISO 8601, UTC |
     | git_commit, git_dirty, package_version, recipe_version, versions | the code that ran; versions is JSON |
     | source_digest, target_digest, weights_digest | digests of the inputs |
+    | any other input's digest | of a user's own code, as in `method mine_digest` |
     | superseded | true for an old record whose config has a newer cell; no table counts it |
     | any other field of `TrialConfig` | by dotted path (`losses.threshold`), if its values differ; `tuning` as text |
     | oracle_accuracy | percent, the curve's highest target_accuracy, chosen by target labels; only on request |
@@ -116,6 +117,8 @@ def varying_fields(cells: pd.DataFrame) -> list[str]:
 def _cells(reader: Reader, study: str | None) -> pd.DataFrame:
     with _without_garbage_collection():
         cells = pd.DataFrame.from_records(list(reader.rows()), columns=COLUMNS).astype(_TYPES)
+    for role, digests in sorted(reader.code.items()):
+        cells[f"{role}_digest"] = cells["cell"].map(digests)
     fields = ["benchmark", "source", "target", "method", "losses", "backbone", "seed", "other_fields"]
     cells["config"] = cells.groupby(fields, sort=False).ngroup()
     cells["superseded"] = _superseded(cells)

@@ -46,6 +46,7 @@ _OUTCOME = [
     "oracle_accuracy",
 ]  # fmt: skip
 COLUMNS = [*_IDENTITY, *_OUTCOME]
+_ROLES = {"source", "target", "weights"}  # inputs whose digests have a column in any case
 _POINT = ["target_accuracy", "teacher_accuracy", "source_val_accuracy", "kept_fraction", "kept_accuracy"]
 
 
@@ -74,6 +75,7 @@ class Reader:
         studies: names of all studies; complete after `rows` is exhausted.
         other_values: values of `OTHER_FIELDS`, indexed by the number in a row's column `other_fields`.
         curves: curves of done records; empty unless requested.
+        code: input, such as `method mine` -> cell -> digest of the user's own code.
     """
 
     def __init__(self, store: str | Path, *, curves: bool = False):
@@ -84,6 +86,7 @@ class Reader:
         self.studies: set[str] = set()
         self.other_values: list[tuple[Any, ...]] = []
         self.curves = Curves()
+        self.code: dict[str, dict[str, str]] = defaultdict(dict)
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield one tuple of `COLUMNS` per cell. Raises a StoreError at the first file that cannot be read."""
@@ -92,6 +95,8 @@ class Reader:
             read = self._identity(record.config, self._store.record_location(record.id))
             identity = planned.pop(record.id, read)
             yield (record.id, _names(studies, record.id), *identity, *map(_outcome(record).get, _OUTCOME))
+            for role in record.inputs.keys() - _ROLES:
+                self.code[role][record.id] = record.inputs[role]
             if self._wants_curves and record.status == "done" and record.recipe_version == RECIPE_VERSION:
                 self.curves.add(record)
         nothing = tuple(map({"status": "missing"}.get, _OUTCOME))

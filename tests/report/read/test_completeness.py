@@ -108,6 +108,13 @@ def test_two_contents_of_one_weights_file_are_refused(make_store: MAKE) -> None:
     assert "  weights of lenet of digest sha-a: 1 record" in refusal(store)
 
 
+def test_two_versions_of_a_users_code_are_refused(make_store: MAKE) -> None:
+    store = make_store([])
+    for config, digest in ((FIRST, "sha-a"), (SECOND, "sha-b")):
+        store.write_record(record_of(config, 80.0, inputs=digests(config) | {"method mine": digest}))
+    assert "  code of method mine of digest sha-a: 1 record" in refusal(store)
+
+
 def other_study(store: Store, config: TrialConfig, inputs: dict[str, str]) -> None:
     cell = Cell(id=identity(config, inputs), config=config)
     store.write_plan(StudyPlan(name="other", created="x", cells=[cell]))
