@@ -100,6 +100,8 @@ def train(
     console.print(_outcome_line(record))
     if opened:
         console.print(f"record: {opened.record_location(record.id)}")
+    else:
+        console.print("nothing is kept: --store FOLDER keeps the record")
 
 
 def _method_and_terms(method: str | None, losses: str | None) -> dict[str, Any]:
