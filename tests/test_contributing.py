@@ -121,9 +121,9 @@ ADDITIONS: dict[str, list[Edit]] = {
     "a strong view": [
         Edit(
             "scale_ray/data/views.py",
-            'STRONG_VIEWS: dict[str, StrongView] = {"randaugment": randaugment,',
+            'STRONG_VIEWS: Registry[StrongView] = Registry({"randaugment": randaugment,',
             "def dimmed(images, views, generator, workers=ALONE):\n    return images / 2\n\n\n"
-            'STRONG_VIEWS: dict[str, StrongView] = {"dimmed": dimmed, "randaugment": randaugment,',
+            'STRONG_VIEWS: Registry[StrongView] = Registry({"dimmed": dimmed, "randaugment": randaugment,',
         )
     ],
     "a learning-rate schedule": [

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as torchvision_functional
 
 from scale_ray.config import ViewsConfig, check_name
+from scale_ray.registry import Registry
 from scale_ray.workers import ALONE, Workers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -175,7 +176,7 @@ def colour_affine(images: Tensor, views: ViewsConfig, generator: Generator, work
 
 StrongView = Callable[[Tensor, ViewsConfig, Generator, Workers], Tensor]
 
-STRONG_VIEWS: dict[str, StrongView] = {"randaugment": randaugment, "colour_affine": colour_affine}
+STRONG_VIEWS: Registry[StrongView] = Registry({"randaugment": randaugment, "colour_affine": colour_affine})
 
 
 # RandAugment's operations. Each maps images in [0, 1], (B, 3, H, W), and strengths in [-1, 1], (B,) on the CPU, to new

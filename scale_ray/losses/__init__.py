@@ -22,13 +22,16 @@ from scale_ray.losses.prompting import mapping_error, prediction_entropy, prompt
 from scale_ray.losses.reg import prototype_uniformity
 from scale_ray.losses.ssl import consistency, self_training
 from scale_ray.losses.term import LossTerm, StepTensors
+from scale_ray.registry import Registry
 
-LOSSES: dict[str, LossTerm] = {
-    "ce": ce.TERM,
-    "ssl": ssl.TERM,
-    "dist": dist.TERM,
-    "reg": reg.TERM,
-}
+LOSSES: Registry[LossTerm] = Registry(
+    {
+        "ce": ce.TERM,
+        "ssl": ssl.TERM,
+        "dist": dist.TERM,
+        "reg": reg.TERM,
+    }
+)
 
 __all__ = [
     "LOSSES",

@@ -15,18 +15,21 @@ from scale_ray.methods.mcc import Mcc
 from scale_ray.methods.mean_teacher import MeanTeacher
 from scale_ray.methods.scale import Scale
 from scale_ray.methods.source_only import SourceOnly
+from scale_ray.registry import Registry
 
-METHODS: dict[str, type[Method]] = {
-    "scale": Scale,
-    "source_only": SourceOnly,
-    "dan": Dan,
-    "dann": Dann,
-    "cdan": Cdan,
-    "mean_teacher": MeanTeacher,
-    "mcc": Mcc,
-    "clip_zero_shot": ClipZeroShot,
-    "daprompt": DaPrompt,
-    "ad_clip": AdClip,
-}
+METHODS: Registry[type[Method]] = Registry(
+    {
+        "scale": Scale,
+        "source_only": SourceOnly,
+        "dan": Dan,
+        "dann": Dann,
+        "cdan": Cdan,
+        "mean_teacher": MeanTeacher,
+        "mcc": Mcc,
+        "clip_zero_shot": ClipZeroShot,
+        "daprompt": DaPrompt,
+        "ad_clip": AdClip,
+    }
+)
 
 __all__ = ["METHODS", "Method", "MethodContext", "Passes", "StepOutput", "TrainingData", "training_function"]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision import models as zoo
 
 from scale_ray.config import NAMED_WEIGHTS, ConfigError
+from scale_ray.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -90,14 +91,16 @@ def _lenet() -> nn.Module:
     return _Layers({str(number): each for number, each in enumerate(blocks)})
 
 
-BACKBONES: dict[str, Backbone] = {
-    "lenet": Backbone(_lenet, 96),
-    "mobilenet_v2": Backbone(_mobilenet_v2, 1280, zoo.MobileNet_V2_Weights.IMAGENET1K_V1),
-    "resnet18": Backbone(_resnet(zoo.resnet18), 512, zoo.ResNet18_Weights.IMAGENET1K_V1),
-    "resnet50": Backbone(_resnet(zoo.resnet50), 2048, zoo.ResNet50_Weights.IMAGENET1K_V1),
-    "resnet101": Backbone(_resnet(zoo.resnet101), 2048, zoo.ResNet101_Weights.IMAGENET1K_V1),
-    "resnet152": Backbone(_resnet(zoo.resnet152), 2048, zoo.ResNet152_Weights.IMAGENET1K_V1),
-}
+BACKBONES: Registry[Backbone] = Registry(
+    {
+        "lenet": Backbone(_lenet, 96),
+        "mobilenet_v2": Backbone(_mobilenet_v2, 1280, zoo.MobileNet_V2_Weights.IMAGENET1K_V1),
+        "resnet18": Backbone(_resnet(zoo.resnet18), 512, zoo.ResNet18_Weights.IMAGENET1K_V1),
+        "resnet50": Backbone(_resnet(zoo.resnet50), 2048, zoo.ResNet50_Weights.IMAGENET1K_V1),
+        "resnet101": Backbone(_resnet(zoo.resnet101), 2048, zoo.ResNet101_Weights.IMAGENET1K_V1),
+        "resnet152": Backbone(_resnet(zoo.resnet152), 2048, zoo.ResNet152_Weights.IMAGENET1K_V1),
+    }
+)
 
 
 def check_weights(backbone: str, weights: str) -> None:

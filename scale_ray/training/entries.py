@@ -22,19 +22,19 @@ from scale_ray.data.views import STRONG_VIEWS
 from scale_ray.losses import LOSSES
 from scale_ray.methods import METHODS
 from scale_ray.models import BACKBONES
+from scale_ray.registry import Registry
 
 
-class _Registry(NamedTuple):
-    entries: dict[str, Any]
-    of_package: Mapping[str, Any]  # the entries of this package
+class _Kind(NamedTuple):
+    registry: Registry[Any]
     used: Callable[[TrialConfig], Iterable[str]]  # names of the entries that a config uses
 
 
-_REGISTRIES: dict[str, _Registry] = {
-    "method": _Registry(METHODS, dict(METHODS), lambda config: [config.method]),
-    "loss term": _Registry(LOSSES, dict(LOSSES), lambda config: config.losses.terms),
-    "backbone": _Registry(BACKBONES, dict(BACKBONES), lambda config: [config.model.backbone]),
-    "strong view": _Registry(STRONG_VIEWS, dict(STRONG_VIEWS), lambda config: [config.views.strong]),
+_KINDS: dict[str, _Kind] = {
+    "method": _Kind(METHODS, lambda config: [config.method]),
+    "loss term": _Kind(LOSSES, lambda config: config.losses.terms),
+    "backbone": _Kind(BACKBONES, lambda config: [config.model.backbone]),
+    "strong view": _Kind(STRONG_VIEWS, lambda config: [config.views.strong]),
 }
 
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
@@ -44,18 +44,13 @@ Entries = dict[tuple[str, str], Any]  # (kind, name) -> entry
 
 def own_entries() -> Entries:
     """All entries that are not the package's."""
-    return {
-        (kind, name): entry
-        for kind, registry in _REGISTRIES.items()
-        for name, entry in registry.entries.items()
-        if registry.of_package.get(name) is not entry
-    }
+    return {(kind, name): entry for kind, each in _KINDS.items() for name, entry in each.registry.own().items()}
 
 
 def add_entries(entries: Entries) -> None:
     """Add a user's entries to the registries of this process."""
     for (kind, name), entry in entries.items():
-        _REGISTRIES[kind].entries[name] = entry
+        _KINDS[kind].registry[name] = entry
 
 
 def code_digests(config: TrialConfig) -> dict[str, str]:
@@ -69,21 +64,21 @@ def code_digests(config: TrialConfig) -> dict[str, str]:
         return {}
     return {
         f"{kind} {name}": _digest(kind, name)
-        for kind, registry in _REGISTRIES.items()
-        for name in registry.used(config)
+        for kind, each in _KINDS.items()
+        for name in each.used(config)
         if (kind, name) in own
     }
 
 
 def read_by(config: TrialConfig, inputs: Mapping[str, str]) -> dict[str, str]:
     """The inputs without the source of entries that the config does not use."""
-    used = {f"{kind} {name}" for kind, registry in _REGISTRIES.items() for name in registry.used(config)}
+    used = {f"{kind} {name}" for kind, each in _KINDS.items() for name in each.used(config)}
     return {role: digest for role, digest in inputs.items() if not is_code(role) or role in used}
 
 
 def is_code(role: str) -> bool:
     """Whether an input is the source of a user's entry."""
-    return role.startswith(tuple(f"{kind} " for kind in _REGISTRIES))
+    return role.startswith(tuple(f"{kind} " for kind in _KINDS))
 
 
 # (kind, name) -> the entry and its digest, until `forget_code`: a study asks once a cell.
@@ -97,7 +92,7 @@ def forget_code() -> None:
 
 
 def _digest(kind: str, name: str) -> str:
-    entry = _REGISTRIES[kind].entries[name]
+    entry = _KINDS[kind].registry[name]
     if (kind, name) not in _known or _known[kind, name][0] is not entry:
         _known[kind, name] = (entry, source_digest(f"{kind} {name!r}", entry))
     return _known[kind, name][1]
