@@ -22,7 +22,7 @@ def read_settings(texts: Sequence[str] | None, option: str = "--set") -> dict[st
 
 
 # Axes that move several fields together, and the options that set their values.
-_OF_SEVERAL_FIELDS = {"pair": "--pairs", "losses": "--losses", "method": "--methods"}
+_OF_SEVERAL_FIELDS = {"pair": "--pairs", "losses": "--losses"}
 
 
 def read_axes(texts: Sequence[str] | None) -> dict[str, list[Any]]:

@@ -87,6 +87,8 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
     # Backbone and weights of a method of its own go over those of the options, which are for the others.
     others = {axis: values for axis, values in axes.items() if axis != "method"}
     _refuse_decided(others, _options_given(trial, options))
+    if axes.get("pair") == []:
+        raise ConfigError(f"{benchmark} has no usual domain pair: name one with --pairs")
     begun = Study(grid.name or _renamed(study.name, before, benchmark), study.base, axes)
 
     pair: Change = axes["pair"][0] if axes.get("pair") else {}

@@ -86,6 +86,20 @@ def test_another_benchmark_brings_its_own_pairs_and_backbones(tmp_path: Path) ->
     assert "mnist>mnistm ce+ssl lenet seed 0" in outcome.out
 
 
+def test_a_benchmark_without_usual_pairs_needs_one(images: Path, tmp_path: Path) -> None:
+    study = Study("grid", base_config("digits"), {"pair": pairs("mnist:mnistm"), "losses": combinations("ce")})
+    outcome = script(study, images, tmp_path, "--benchmark", "image_folder")
+    refused(outcome, "image_folder has no usual domain pair: name one with --pairs")
+
+
+def test_the_method_is_an_axis_like_any_field(images: Path, tmp_path: Path) -> None:
+    study = Study("methods", own_study().base.replace({"losses.terms": "ce"}), {"pair": pairs("Art:Real World")})
+    outcome = script(study, images, tmp_path, "--axis", "method=mcc,dann", "--set", "baseline.mcc_temperature=2")
+    assert len(ids_of(outcome)) == 2
+    assert "mcc lenet seed 0" in outcome.out
+    assert "dann lenet seed 0" in outcome.out
+
+
 def test_a_default_for_an_option_that_is_not_there_is_refused() -> None:
     with pytest.raises(TypeError, match="benchmrk"):
         main(own_study(), benchmrk="digits")
