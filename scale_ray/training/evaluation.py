@@ -13,19 +13,15 @@ from torch import Tensor, nn
 
 from scale_ray.data.batches import LabelledImages
 from scale_ray.data.views import evaluation_view
-from scale_ray.errors import UserError
 from scale_ray.models import Student, Teacher
 from scale_ray.models.student import DomainRole
+from scale_ray.training.failures import TrainingDiverged
 from scale_ray.training.validators import Evidence, Predictions, sample_indices, scores
 from scale_ray.workers import ALONE, Workers
 
 _BATCH = 256
 
 Confusion = list[list[int]]  # number of images by true class (rows) and predicted class (columns)
-
-
-class TrainingDiverged(UserError):
-    """A loss or a prediction is no longer a finite number."""
 
 
 @dataclass(frozen=True)

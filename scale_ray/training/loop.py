@@ -14,7 +14,8 @@ from scale_ray.data.batches import Batches
 from scale_ray.methods import Method, StepOutput
 from scale_ray.records import CurvePoint
 from scale_ray.training.checkpoint import Checkpoints, State
-from scale_ray.training.evaluation import Accuracies, Evaluator, TrainingDiverged
+from scale_ray.training.evaluation import Accuracies, Evaluator
+from scale_ray.training.failures import TrainingDiverged
 from scale_ray.training.schedules import learning_rate_factor
 from scale_ray.training.seeding import step_seed
 
