@@ -477,6 +477,9 @@ class Execution(BaseModel):
         False, description="store the trained model (without its projection head) beside the record"
     )
     channels_last: bool = Field(True, description="memory layout of images and convolutions")
+    hang_after: float = Field(
+        1800, ge=0, description="seconds without a step after which a trial on Ray is ended and tried again; 0: never"
+    )
     compile: bool = Field(False, description="torch.compile the encoders: minutes of warm-up, then faster steps")
 
 

@@ -166,6 +166,16 @@ class ExecutionOptions:
         ),
     ] = True
 
+    hang_after: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="End a trial on Ray that has made no step for so long, and try it again; 0: never.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = 1800
+
     def execution(self, root: Path | None, threads: int = 1) -> Execution:
         return Execution(root=root, threads=threads, **dataclasses.asdict(self))
 

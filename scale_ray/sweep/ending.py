@@ -5,10 +5,10 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-from rich.console import Console
+import psutil
 
 from scale_ray.store.leases import Driver
 
@@ -19,10 +19,10 @@ _SECONDS = 1.5
 
 
 @contextmanager
-def ending_at_once(driver: Driver, console: Console) -> Iterator[None]:
-    """End this process within two seconds of SIGTERM or SIGHUP.
+def ending_at_once(driver: Driver) -> Iterator[None]:
+    """End this process within two seconds of SIGTERM or SIGHUP, and with it a Ray that it started.
 
-    Its leases are free for other drivers at once. Ray ends the trials of a process that is gone and removes their
+    Its leases are free for other drivers at once. A cluster ends the trials of a process that is gone and removes their
     placement groups, so nodes that were started for them become idle. What was trained is in the store.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -34,6 +34,9 @@ def ending_at_once(driver: Driver, console: Console) -> Iterator[None]:
         resigning = threading.Thread(target=_resign, args=(driver,), daemon=True)
         resigning.start()
         resigning.join(timeout=_SECONDS)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it has ended by itself
+                process.kill()
         os.write(2, b"ended by a signal: run the same command again to go on\n")
         os._exit(128 + number)
 

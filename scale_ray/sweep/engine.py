@@ -109,7 +109,7 @@ def work_off(
         events = _Events(source, slots, progress, store, execution, needs.ran)
         # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.
         reuse_actors = scheduler is None or not needs.through_train
-        with ending_at_once(driver, console):  # from here on: Ray installs signal handlers of its own when it starts
+        with ending_at_once(driver):  # from here on: Ray installs signal handlers of its own when it starts
             search = _Search(source, slots)
             _fit(name, trainable, search, events, store, driver, scheduler, reuse_actors=reuse_actors)
     except KeyboardInterrupt:  # before Ray Tune has begun; afterwards Tune handles it

@@ -18,6 +18,7 @@ from scale_ray.training.checkpoint import State, from_bytes, to_bytes
 from scale_ray.training.failures import TrainingDiverged, leaving_failures
 from scale_ray.training.loop import Progress
 from scale_ray.training.trial import run_stage
+from scale_ray.training.watchdog import watching
 from scale_ray.workers import Workers
 
 STATE = "state.pt"
@@ -49,9 +50,9 @@ def _train(task: Task) -> None:
         execution = execution.model_copy(update={"device": str(device)})
     store, workers = Store(task.store), Workers.current()
     ray.train.report({"step": task.stage.first})
-    progress = Progress(on_point=lambda point: ray.train.report(metrics(point)))
     kept = TrainCheckpoints(execution.checkpoint_every, writes=workers.is_first)
-    with Notice() as notice:
+    with Notice() as notice, watching(task.stage, execution, store, task.ran) as watchdog:
+        progress = Progress(on_point=lambda point: ray.train.report(metrics(point)), on_life=watchdog.beat)
         checkpoints = NoticedCheckpoints(
             kept, lambda: _any_has(notice, workers, device), every=_STEPS_BETWEEN_QUESTIONS
         )

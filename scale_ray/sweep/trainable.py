@@ -16,6 +16,7 @@ from scale_ray.training.failures import leaving_failures
 from scale_ray.training.loop import Point, Progress
 from scale_ray.training.trial import run_stage
 from scale_ray.training.validators import VALIDATORS
+from scale_ray.training.watchdog import watching
 
 
 def train_stage(
@@ -37,9 +38,14 @@ def train_stage(
     stage: Stage = assignment.get("work") or known[assignment["stage"]]
     opened = Store(store)
     kept = StoreCheckpoints(opened, stage.key, execution.checkpoint_every)
-    with leaving_failures(stage, execution, opened, Ran("ray tune")), Notice() as notice:
+    ran = Ran("ray tune")
+    with (
+        leaving_failures(stage, execution, opened, ran),
+        watching(stage, execution, opened, ran) as watchdog,
+        Notice() as notice,
+    ):
         tune.report({"step": stage.first})
-        progress = Progress(on_point=lambda point: tune.report(metrics(point)))
+        progress = Progress(on_point=lambda point: tune.report(metrics(point)), on_life=watchdog.beat)
         checkpoints = NoticedCheckpoints(kept, lambda: notice.given)
         run_stage(stage, execution, opened, progress, checkpoints, runner="ray tune")
 

@@ -17,6 +17,10 @@ from scale_ray.stage import Stage
 from scale_ray.store import Store
 
 
+class TrainingHung(RuntimeError):
+    """A training made no progress for too long. It is tried again: the cause is outside of it."""
+
+
 class TrainingDiverged(UserError):
     """A loss or a prediction is no longer a finite number."""
 
@@ -38,14 +42,18 @@ def leaving_failures(
         yield
     except Exception as error:
         if store is not None and concerns(error):
-            seconds = time.monotonic() - began
-            for cell in stage.waiting:
-                store.write_record(
-                    failed(cell, execution, describe_failure(error), ran, started=started, wall_seconds=seconds)
-                )
+            leave_failure(error, stage, execution, store, ran, started, time.monotonic() - began)
             if isinstance(error, TrainingDiverged):  # going on would only diverge again
                 store.delete_checkpoint(stage.key)
         raise
+
+
+def leave_failure(
+    error: BaseException, stage: Stage, execution: Execution, store: Store, ran: Ran, started: str, seconds: float
+) -> None:
+    """Write the record of a training that ended with this error, for every cell that waited for it."""
+    for cell in stage.waiting:
+        store.write_record(failed(cell, execution, describe_failure(error), ran, started=started, wall_seconds=seconds))
 
 
 def failed(
