@@ -121,12 +121,11 @@ class Evaluator:
     def _on_targets(self, network: Student, on_life: Callable[[], None]) -> dict[str, float]:
         """Accuracy in percent by target domain, without scores."""
         none = torch.empty(0, dtype=torch.long)
-        return {
-            domain: _accuracy(
-                self._confusion(self._outputs(network, images, none, "target", on_life)[0], images.labels)
-            )
-            for domain, images in self._targets.items()
-        }
+        accuracies = {}
+        for domain, images in self._targets.items():
+            logits, _ = self._outputs(network, images, none, "target", on_life)
+            accuracies[domain] = _accuracy(self._confusion(logits, images.labels))
+        return accuracies
 
     def _predict(
         self, network: Student, images: LabelledImages, domain: DomainRole, on_life: Callable[[], None]

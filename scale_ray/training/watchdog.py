@@ -1,7 +1,7 @@
 """Ends a process whose training hangs: a collective that waits for a lost GPU, a file system that does not answer.
 
-Such a call never returns, so no exception can end it, and the trial would keep its GPU. When the process ends, Ray gives
-its GPU back, and the stage is tried again from its checkpoint.
+Such a call never returns, so no exception can end it, and the trial would keep its GPU. When the process ends, the GPU
+is free for others, and the stage is tried again from its checkpoint.
 """
 
 import faulthandler
