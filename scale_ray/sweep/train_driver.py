@@ -5,7 +5,10 @@ and every running stage has one of each.
 https://docs.ray.io/en/latest/train/user-guides/hyperparameter-optimization.html
 """
 
+import json
+import logging
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +18,9 @@ from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME, ENV_VARS_TO_PROPAGATE
 from ray.train.v2._internal.exceptions import RayTrainError
+from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState
 from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -28,6 +32,11 @@ from scale_ray.sweep.cluster import Footprint
 from scale_ray.sweep.leftovers import TRAIN_RUNS
 from scale_ray.sweep.train_groups import Trainer
 from scale_ray.training.failures import leaving_failures
+
+logger = logging.getLogger(__name__)
+
+# The file of a checkpoint of Ray Train that holds the state of a training.
+STATE = "state.pt"
 
 # How often a lost worker is replaced, each time from the last checkpoint. Preempted nodes do not count.
 _MAX_FAILURES = 3
@@ -73,12 +82,40 @@ def drive_stage(
     """
     stage: Stage = assignment.get("work") or known[assignment["stage"]]
     opened, ran = Store(store), needs.ran
+    drop_damaged_run(stage.key, opened)
     # A process or node that Ray lost is no failure of the training: the driver of the study tries it again.
     with leaving_failures(stage, execution, opened, ran, lambda error: not isinstance(error, _LOST)):
         _fit(Task(stage, execution, store, ran, entries), needs, opened, groups)
     if not _is_left(stage, execution, opened):
         raise StageFailed(f"{stage.title()}: failed, its records name the reason")
     opened.files.delete_folder(f"{TRAIN_RUNS}/{stage.key}")
+
+
+def drop_damaged_run(key: str, store: Store) -> None:
+    """Delete what Ray Train kept of a training, as a whole, where it cannot go on from it; the training starts anew.
+
+    Ray Train does not write its files atomically, so a kill may have left half a one.
+    """
+    run = f"{TRAIN_RUNS}/{key}"
+    name = f"{run}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}"
+    snapshot = store.files.read(name)
+    if snapshot is None:
+        return
+    try:
+        kept = _CheckpointManagerState.model_validate(json.loads(snapshot)).checkpoint_results
+        folders = [each.checkpoint_dir_name for each in kept]
+        if not all(re.fullmatch(r"checkpoint_[\w.-]+", folder) for folder in folders):
+            raise ValueError("a checkpoint has a name that Ray Train does not give")
+        states = [f"{run}/{folder}/{STATE}" for folder in folders]
+        lacking = [state for state in states if not store.files.exists(state)]
+    except (ValueError, RecursionError) as error:
+        problem = f"{store.files.locate(name)} is damaged ({str(error).partition(chr(10))[0]})"
+    else:
+        if not lacking:
+            return
+        problem = f"{store.files.locate(lacking[0])} is missing"
+    logger.warning("%s: %s is deleted, and the training starts anew", problem, store.files.locate(run))
+    store.files.delete_folder(run)
 
 
 def _fit(task: Task, needs: Footprint, store: Store, groups: ActorHandle) -> None:

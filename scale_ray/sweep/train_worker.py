@@ -12,7 +12,7 @@ from scale_ray.errors import UserError
 from scale_ray.store import Store
 from scale_ray.sweep.notice import Notice, NoticedCheckpoints
 from scale_ray.sweep.pickling import unpickle_entries
-from scale_ray.sweep.train_driver import Task
+from scale_ray.sweep.train_driver import STATE, Task
 from scale_ray.sweep.trainable import metrics
 from scale_ray.training.checkpoint import State, from_bytes, to_bytes
 from scale_ray.training.failures import TrainingDiverged, leaving_failures
@@ -20,8 +20,6 @@ from scale_ray.training.loop import Progress
 from scale_ray.training.trial import run_stage
 from scale_ray.training.watchdog import watching
 from scale_ray.workers import Workers
-
-STATE = "state.pt"
 
 # Steps between two questions whether one of the workers has a notice. Every worker must ask at the same steps.
 _STEPS_BETWEEN_QUESTIONS = 10
