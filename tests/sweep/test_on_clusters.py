@@ -144,10 +144,10 @@ def test_nothing_of_a_trial_runs_on_a_head_that_trains_nothing(
     study = start(tmp_path, two_nodes.address, "--ray-train", "always", "--set", "optim.steps=4000")
     wait_until(lambda: bool(ray_processes("RayTrainWorker")), study)
     raylet = two_nodes.head_node.all_processes["raylet"][0].process.pid
-    names = {
-        line.split()[0].removeprefix("ray::").partition(".")[0] for _, line in descendants(raylet) if "ray::" in line
-    }
-    assert {name for name in names if name != "IDLE"} - {"_AutoscalingCoordinatorActor"} == {"GroupCleaner"}
+    lines = [line.split()[0] for _, line in descendants(raylet) if line.startswith("ray::")]
+    names = {line.removeprefix("ray::").partition(".")[0] for line in lines}
+    of_the_node = {"IDLE", "DashboardAgent", "RuntimeEnvAgent", "_AutoscalingCoordinatorActor"}
+    assert names - of_the_node == {"GroupCleaner"}
 
 
 @pytest.mark.parametrize(
