@@ -126,6 +126,14 @@ class Files:
         except FileNotFoundError:
             return
 
+    def delete_many(self, names: Iterable[str]) -> None:
+        """Remove those of the files that exist. On S3 it takes one request for a thousand of them."""
+        wanted = list(names)
+        if len(wanted) == 1:
+            self.delete(wanted[0])
+        elif wanted:
+            self._call("deleted", f"{wanted[0]} and others", partial(self._filesystem.delete_many, wanted))
+
     def purge(self, name: str) -> None:
         """Remove the file and the temporary files of its killed writers. No process may be writing it."""
         self.delete(name)

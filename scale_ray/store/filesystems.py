@@ -10,7 +10,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -54,6 +55,9 @@ class FileSystem(Protocol):
     def write(self, name: str, content: bytes) -> None: ...
     def create(self, name: str, content: bytes) -> None: ...
     def delete(self, name: str) -> None: ...
+    def delete_many(self, names: list[str]) -> None:
+        """Remove the files that exist."""
+
     def remove_leftovers(self, name: str) -> None:
         """Remove the temporary files that killed writers of that file left behind."""
 
@@ -126,6 +130,10 @@ class Folder:
 
     def delete(self, name: str) -> None:
         (self.root / name).unlink()
+
+    def delete_many(self, names: list[str]) -> None:
+        for name in names:
+            (self.root / name).unlink(missing_ok=True)
 
     def remove_leftovers(self, name: str) -> None:
         path = self.root / name
@@ -234,6 +242,18 @@ class Bucket:
 
     def delete(self, name: str) -> None:
         self._system.rm_file(self._full_path(name))
+
+    def delete_many(self, names: list[str]) -> None:
+        if self.scheme == "s3":
+            self._system.rm([self._full_path(name) for name in names])  # a thousand in a request
+            return
+
+        def delete(name: str) -> None:
+            with suppress(FileNotFoundError):
+                self.delete(name)
+
+        with ThreadPoolExecutor(_CONNECTIONS) as pool:
+            list(pool.map(delete, names))
 
     def remove_leftovers(self, name: str) -> None:
         """Do nothing: an unfinished PUT leaves no object."""

@@ -1,29 +1,41 @@
 """Leases: several drivers divide the work on one store, so that no two of them do the same part at the same time.
 
-    leases/<key>.<n>  id of the driver that does the work `key`; the generation n rises with every takeover
+    leases/<key>.<n>.<driver id>  empty; the driver does the work `key`, or is about to; n counts its leases
 
-Guarantee: at most one live driver holds a key. Exception: a driver that is silent for longer than the expiry (paused,
-suspended, cut off from the store) counts as dead, and other drivers take its keys. If it resumes, some work may be done
-twice. Both drivers then write the same record, each atomically, so only time is lost. `scale_ray.store.liveness`
-decides which drivers are dead.
+Guarantee: at most one driver holds a key, as long as the file system shows every write to all readers at once: a local
+folder, S3, GCS, or NFS as Linux mounts it. It rests on these rules:
 
-To acquire a key, a driver creates the lease file of the next generation; exclusive creation lets only one of several
-succeed. The driver then reads all leases of the key again. If another live driver holds the key under a different
-generation, the driver removes its own lease and backs off, because a slow driver may have acted on an outdated view.
-When two drivers collide, both may back off and try again later, but they never both proceed. The file system must make
-every write visible to all readers at once: a local folder, S3, GCS, or NFS as Linux mounts it.
+1. To acquire a key, a driver writes its lease and then lists all leases. Only if no other live driver has a lease of
+   the key does it hold the key; otherwise it removes its own lease and tries again later. Of two drivers that both have
+   written before either lists, both see the other. So both may give way, but never do both proceed.
+2. A name is written once: its driver counts its leases, and ids of drivers are random. Whoever lists the names knows
+   the holders without reading a file, and what removes a lease, however late, cannot meet one that came after it.
+3. A driver that was silent for nearly the expiry acts no more under its id (`alive_for_others`), before any other can
+   count it as dead (`scale_ray.store.liveness`). A heartbeat that ends later than that does not count either. So the
+   death of an id is final, and all that bears a dead id may be removed at any time.
+4. Such a driver (it was paused, suspended, cut off from the store) goes on under a new id. It acquires anew what it
+   held, by rule 1, and so keeps what nobody has taken meanwhile. A driver whose announcement was removed does the same.
+
+What a guarantee by leases cannot do: work that was begun under a lease goes on by itself after the lease is lost. A
+driver must ask `leased` before it starts or writes anything, and work that runs elsewhere may be done twice. Both
+drivers then write the same record, each atomically, so only time is lost. The clock of rule 3 includes the time of a
+suspended machine, but not that of a virtual machine whose host stops its clocks: `holds` asks the store.
+
+A file whose name is no lease is left alone, with a warning. A lease of version 0.1.0 (`<key>.<n>`) is such a file.
 """
 
 import logging
+import re
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable
+from itertools import count
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 from uuid import uuid4
 
 from scale_ray.store.files import Files, StoreError
-from scale_ray.store.liveness import Announcement, Others, announcement, driver_file
+from scale_ray.store.lifeline import Lifeline, remove_lifeline
+from scale_ray.store.liveness import DRIVER_ID, Announcement, Clock, Others, announcement, driver_file, uptime
 
 __all__ = ["BEAT_SECONDS", "EXPIRY_SECONDS", "Announcement", "Driver"]
 
@@ -31,6 +43,14 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 60.0
+
+_LEASE = re.compile(rf"(.+)\.\d+\.({DRIVER_ID})")
+
+
+class _Lease(NamedTuple):
+    file: str
+    key: str
+    driver: str
 
 
 class Driver:
@@ -40,42 +60,57 @@ class Driver:
         files: the store's files.
         beat: seconds between two heartbeats.
         expiry: seconds of silence after which a driver counts as dead; must be the same for all drivers of a store.
+        clock: seconds that never go back, and go on while the machine is suspended.
+
+    Attributes:
+        id: names this driver in the store, from its first heartbeat on; another one after a long silence.
 
     Raises:
         StoreError: from every method, if the store refuses a call or stays unavailable. A failed heartbeat is only
             logged, and the next one is sent as usual: see `alive_for_others`.
     """
 
-    def __init__(self, files: Files, *, beat: float = BEAT_SECONDS, expiry: float = EXPIRY_SECONDS):
-        self.id = uuid4().hex
-        self._files, self._beat_seconds, self._expiry = files, beat, expiry
-        self._announcement = announcement(self.id)
-        self._others = Others(files, self.id, refresh_seconds=beat / 3, expiry=expiry)
-        self._held: dict[str, str] = {}  # key -> name of its lease file
-        self._lock = threading.RLock()
+    def __init__(
+        self, files: Files, *, beat: float = BEAT_SECONDS, expiry: float = EXPIRY_SECONDS, clock: Clock = uptime
+    ):
+        self._files, self._beat_seconds, self._expiry, self._clock = files, beat, expiry, clock
+        self._others = Others(files, refresh_seconds=beat / 3, expiry=expiry, clock=clock)
+        self._ids: set[str] = set()  # its own and those that it gave up
+        self._count = count(1)  # of its leases
+        self._held: dict[str, str] = {}  # key -> its lease file
+        self._elsewhere: dict[str, set[str]] = {}  # key -> other drivers with a lease of it, by the last listing
+        self._named: set[str] = set()  # files that a warning has named
+        self._lock = threading.RLock()  # for what changes the own leases
         self._last_beat = float("-inf")
+        self.id = ""
+        self._lifeline: Lifeline | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, name="driver heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         self._files.make_folders(["drivers", "leases"])
-        self._beat()
-        self.remove_leftovers()
+        self.beat()
+        self.look()
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join(timeout=self._beat_seconds)
-        if not self.alive_for_others():
-            return  # the store is unavailable; do not wait for it, the leases expire by themselves
+        self.end()
+
+    def end(self) -> None:
+        """Release all keys, remove what dead drivers left, and say goodbye."""
         try:
-            for key in list(self._held):
-                self.release(key)
-            self.remove_leftovers()
-            self._files.delete(driver_file(self.id))
+            if self.alive_for_others():  # else the store is unavailable: do not wait for it, the leases expire
+                self.release(*self._held)
+                self.look()
+                self._files.delete(driver_file(self.id))
         except StoreError as problem:
             logger.warning("the driver's leases stay until they expire: %s", problem)
+        finally:
+            if self._lifeline is not None:
+                self._lifeline.end()
 
     def resign(self) -> None:
         """Free all keys for other drivers at once, with one request: without its announcement a driver is dead.
@@ -87,49 +122,58 @@ class Driver:
 
     def alive_for_others(self) -> bool:
         """Whether no other driver can regard this one as dead yet. While False, it must start no new work."""
-        return _uptime() - self._last_beat < self._expiry - self._beat_seconds
+        return self._clock() - self._last_beat < self._expiry - self._beat_seconds
 
     def others(self) -> list[Announcement]:
         """The other live drivers (host, pid, start time), as of a few seconds ago."""
-        return self._others.alive()
+        return [driver for driver in self._others.alive() if driver.id not in self._ids]
 
-    def acquire(self, key: str) -> bool:
-        """Acquire the key if no live driver holds it; a dead driver's lease is taken over.
+    @property
+    def alone(self) -> bool:
+        """Whether there was no other driver when the announcements were last read. It takes no request."""
+        return self._others.known() <= self._ids
+
+    def acquire(self, *keys: str) -> bool:
+        """Acquire all of the keys or none; dead drivers' leases are taken over.
 
         Returns:
-            True if this call acquired the key. Check again whether the work is done, because another driver may have
-            finished it before it released the key. False if a driver holds the key (this one included) or is about to
-            acquire it: try again later. Always False while this driver is not `alive_for_others`.
+            True if this call acquired the keys. Check again whether the work is done, because another driver may have
+            finished it before it released a key. False if a driver holds one (this one included) or is about to acquire
+            it: try again later, after a time of random length. Always False while this driver is not
+            `alive_for_others`.
         """
         with self._lock:
-            if key in self._held or not self.alive_for_others():
+            if not self.alive_for_others() or not self._held.keys().isdisjoint(keys):
                 return False
-            found = self._leases_of(key)
-            lease = next((name for name, driver_id in found.items() if driver_id == self.id), None)
-            if lease is None:
-                if self._anyone_alive(found):
-                    return False
-                lease = f"leases/{key}.{1 + max(map(_generation, found), default=0)}"
-                if not self._files.create(lease, self.id.encode()):
-                    return False
-            # Otherwise an earlier `release` of this driver failed and left its lease. In both cases, check for others.
-            found = self._leases_of(key)
-            found.pop(lease, None)
-            if self._anyone_alive(found) or not self.alive_for_others():
-                self._files.delete(lease, holding=self.id.encode())
+            leases = self._write_leases(keys)
+            if len(self._uncontested(leases)) < len(leases):
+                self._files.delete_many(leases.values())
                 return False
-            for old in found:
-                self._files.delete(old)
-            self._held[key] = lease
+            self._held |= leases
             return True
 
-    def release(self, key: str) -> None:
-        """Release the key; do nothing if this driver does not hold it."""
+    def release(self, *keys: str) -> None:
+        """Release the keys; do nothing for those that this driver does not hold."""
         with self._lock:
-            lease = self._held.pop(key, None)
-            if lease is not None:
-                # After a long silence of this driver the file may belong to another one, and must stay.
-                self._files.delete(lease, holding=self.id.encode())
+            self._files.delete_many([self._held.pop(key) for key in keys if key in self._held])
+
+    def leased(self, *keys: str) -> bool:
+        """Whether this driver still holds all of the keys, by what it knows: it takes no request."""
+        return self._held.keys() >= set(keys) and self.alive_for_others()
+
+    def holds(self, key: str) -> bool:
+        """Whether this driver still holds the key, which the store is asked as well.
+
+        False after a long silence until the next heartbeat has made sure of the key, and for good if another driver
+        has taken it over. Ask before each step that must not be done twice.
+        """
+        lease = self._held.get(key)
+        return lease is not None and self._files.exists(lease) and self.leased(key) and self._held.get(key) == lease
+
+    def elsewhere(self, *keys: str) -> bool:
+        """Whether another driver holds one of the keys, as of the last listing: it takes no request."""
+        view = self._elsewhere
+        return any(self._others.may_live(driver_id) for key in keys for driver_id in view.get(key, ()))
 
     def holder(self, key: str) -> Announcement | None:
         """The live driver that holds the key, which may be this one; None if there is none."""
@@ -137,64 +181,119 @@ class Driver:
 
     def holders(self) -> dict[str, Announcement]:
         """key -> its live holder, for every key that has one. It takes one listing for any number of keys."""
-        found = {key: map(self._find, leases.values()) for key, leases in self._leases().items()}
-        return {key: driver for key, drivers in found.items() for driver in drivers if driver is not None}
-
-    def remove_leftovers(self) -> None:
-        """Remove the leases and announcements of dead drivers."""
-        with self._lock:
-            for key, leases in self._leases().items():
-                # Acquire before removing: otherwise the file could by now be a live driver's lease of the same name.
-                if not self._anyone_alive(leases) and self.acquire(key):
-                    self.release(key)
-            for driver_id in self._others.dead():
-                self._files.delete(driver_file(driver_id))
-
-    def _anyone_alive(self, leases: dict[str, str]) -> bool:
-        return any(self._find(driver_id) is not None for driver_id in leases.values())
-
-    def _find(self, driver_id: str) -> Announcement | None:
-        return self._announcement if driver_id == self.id else self._others.find(driver_id)
-
-    def _leases(self) -> dict[str, dict[str, str]]:
-        """key -> lease file -> id of its driver, for all leases in the store."""
-        names = self._files.names("leases")
-        found: dict[str, dict[str, str]] = {_key(name): {} for name in names}
-        for lease, driver_id in self._read(names):
-            found[_key(lease)][lease] = driver_id
+        found = {}
+        for lease in self._list():
+            driver = self._announcement if lease.driver == self.id else self._others.find(lease.driver)
+            if driver is not None:
+                found[lease.key] = driver
         return found
 
-    def _leases_of(self, key: str) -> dict[str, str]:
-        """lease file -> id of its driver, for all leases of the key."""
-        return dict(self._read([name for name in self._files.names("leases") if _key(name) == key]))
+    def look(self) -> None:
+        """List all leases, and remove what dead drivers left.
 
-    def _read(self, names: list[str]) -> Iterator[tuple[str, str]]:
-        for lease, driver_id in self._files.read_many(f"leases/{name}" for name in names):
-            yield lease, driver_id.decode()
+        The number of requests does not grow with the number of leases: one listing of the leases, one of the drivers,
+        one reading of each announcement, one deletion for a thousand files.
+        """
+        found = self._list()
+        alive = {driver_id for driver_id in {lease.driver for lease in found} if self._is_rival(driver_id)}
+        self._note(lease for lease in found if lease.driver in alive)
+        with self._lock:  # after it, no lease of the listing is one that is being acquired
+            kept = set(self._held.values())
+            files = [lease.file for lease in found if lease.driver not in alive and lease.file not in kept]
+        dead = [driver_id for driver_id in self._others.dead() if driver_id != self.id]
+        self._files.delete_many([*files, *map(driver_file, dead)])
+        for driver_id in dead:
+            remove_lifeline(driver_id)
 
-    def _beat(self) -> None:
-        began = _uptime()  # the earliest moment at which others can see this heartbeat
+    def beat(self) -> None:
+        """Send a heartbeat. After a silence in which others may have counted this driver as dead, change the id."""
+        if not self.alive_for_others() or not self._files.exists(driver_file(self.id)):
+            self._begin_anew()
+            return
+        began = self._clock()  # the earliest moment at which others can see this heartbeat
+        self._announce()
+        if self.alive_for_others():  # else the heartbeat came too late: see rule 3
+            self._last_beat = began
+
+    def _begin_anew(self) -> None:
+        """Take a new id, and acquire again what was held under the last one."""
+        with self._lock:
+            before, former = self._held, [driver_file(driver_id) for driver_id in self._ids]
+            self._held, self._last_beat = {}, float("-inf")
+            try:
+                self._take_id()
+                began = self._clock()
+                self._announce()
+                self._last_beat = began
+                if not before:
+                    return
+                leases = self._write_leases(before)
+                free = self._uncontested(leases)
+                self._held = {key: leases[key] for key in free}
+            except StoreError:
+                self._held, self._last_beat = before, float("-inf")  # the next heartbeat tries again
+                raise
+            lost = [lease for key, lease in leases.items() if key not in free]
+            self._files.delete_many([*lost, *before.values(), *former])
+            logger.warning("silent for too long: others have taken %d of %d leases over", len(lost), len(before))
+
+    def _take_id(self) -> None:
+        if self._lifeline is not None:
+            self._lifeline.end()
+        self.id = uuid4().hex
+        self._ids.add(self.id)
+        self._lifeline = Lifeline(self.id)
+        self._announcement = announcement(self.id, self._lifeline.identity)
+
+    def _announce(self) -> None:
         self._announcement = self._announcement.model_copy(update={"counter": self._announcement.counter + 1})
         self._files.write(driver_file(self.id), self._announcement.model_dump_json(indent=1).encode())
-        self._last_beat = began
+
+    def _write_leases(self, keys: Iterable[str]) -> dict[str, str]:
+        """key -> the file of a new lease."""
+        leases = {key: f"leases/{key}.{next(self._count)}.{self.id}" for key in keys}
+        for lease in leases.values():
+            self._files.write(lease, b"")
+        return leases
+
+    def _uncontested(self, leases: dict[str, str]) -> set[str]:
+        """The keys of these leases, which were just written, that no other live driver has a lease of."""
+        others = [lease for lease in self._list() if lease.key in leases and lease.file not in leases.values()]
+        contested = {lease.key for lease in others if self._is_rival(lease.driver)}
+        if not self.alive_for_others():
+            return set()
+        free = leases.keys() - contested
+        # Of dead drivers, and of this one where an earlier release failed. They go before the work begins: see `holds`.
+        self._files.delete_many([lease.file for lease in others if lease.key in free])
+        return free
+
+    def _is_rival(self, driver_id: str) -> bool:
+        return driver_id not in self._ids and self._others.find(driver_id) is not None
+
+    def _list(self) -> list[_Lease]:
+        """All leases in the store, by one listing."""
+        leases = []
+        for name in self._files.names("leases"):
+            if match := _LEASE.fullmatch(name):
+                leases.append(_Lease(f"leases/{name}", match[1], match[2]))
+            elif name not in self._named:
+                self._named.add(name)
+                logger.warning("%s: no lease: left alone", self._files.locate(f"leases/{name}"))
+        self._note(leases)
+        return leases
+
+    def _note(self, leases: Iterable[_Lease]) -> None:
+        """These are all leases, for `elsewhere`."""
+        elsewhere: dict[str, set[str]] = {}
+        for lease in leases:
+            if lease.driver not in self._ids:
+                elsewhere.setdefault(lease.key, set()).add(lease.driver)
+        self._elsewhere = elsewhere
 
     def _keep_beating(self) -> None:
         while not self._stop.wait(self._beat_seconds):
             try:
-                self._beat()
+                self.beat()
                 self._others.refresh()  # counts the silence of others even if nothing asks for it
             except StoreError as error:
                 logger.warning("driver heartbeat: %s", error)
-
-
-def _key(lease: str) -> str:
-    return lease.removeprefix("leases/").rpartition(".")[0]
-
-
-def _generation(lease: str) -> int:
-    return int(lease.rpartition(".")[2])
-
-
-def _uptime() -> float:
-    """Seconds of a monotonic clock that includes the time when the machine is suspended, if the system has one."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

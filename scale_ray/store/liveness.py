@@ -2,52 +2,58 @@
 
     drivers/<id>.json  rewritten with a rising counter at every heartbeat
 
-Clocks of different machines are never compared. On the same host, a driver is dead as soon as its process no longer
-exists. On another host, it is dead when its counter has not changed for the expiry, counting only time in which the
-observer was able to read the store.
+A driver is dead when its announcement has not changed for the expiry, counting only time in which the observer was able
+to read the store, or when it is gone. It is dead at once where its process is known to have ended (`lifeline`). Clocks
+of different machines are never compared.
+
+An id comes from the file's name alone. A file whose name is no driver's is left alone, with a warning. An announcement
+that cannot be read is that of a driver that says nothing more: it counts as alive until the expiry has passed.
 """
 
+import logging
 import os
 import platform
+import re
 import threading
 import time
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scale_ray.records import now
-from scale_ray.store.files import Files, StoreError
+from scale_ray.store.files import Files
+from scale_ray.store.lifeline import is_cut
+
+logger = logging.getLogger(__name__)
+
+DRIVER_ID = "[0-9a-f]{32}"
+_FILE = re.compile(rf"({DRIVER_ID})\.json")
+
+Clock = Callable[[], float]
+
+
+def uptime() -> float:
+    """Seconds of a clock that never goes back and includes the time when the machine is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))  # macOS has only the second
 
 
 class Announcement(BaseModel):
-    """A driver as other drivers see it. Fields that need Linux's /proc are None on other systems."""
+    """A driver as other drivers see it."""
 
     model_config = ConfigDict(frozen=True)
 
-    id: str
+    id: str = Field("", exclude=True)  # the file's name says it
     counter: int
     host: str
     pid: int
     since: str  # ISO 8601, UTC, by the clock of its host
-    boot: str | None  # identifies the boot of the machine
-    pid_namespace: str | None
-    process_start: str | None  # clock ticks since boot: distinguishes the process from a later one with its pid
+    lifeline: str | None = None  # see `Lifeline.identity`
 
 
-def announcement(driver_id: str) -> Announcement:
+def announcement(driver_id: str, lifeline: str | None) -> Announcement:
     """The announcement of this process as a driver, before its first heartbeat."""
-    process = _process(os.getpid())
-    return Announcement(
-        id=driver_id,
-        counter=0,
-        host=platform.node(),
-        pid=os.getpid(),
-        since=now(),
-        boot=_boot(),
-        pid_namespace=_pid_namespace(),
-        process_start=process[1] if process else None,
-    )
+    return Announcement(id=driver_id, counter=0, host=platform.node(), pid=os.getpid(), since=now(), lifeline=lifeline)
 
 
 def driver_file(driver_id: str) -> str:
@@ -55,119 +61,103 @@ def driver_file(driver_id: str) -> str:
     return f"drivers/{driver_id}.json"
 
 
+@dataclass(frozen=True)
+class _Seen:
+    driver: Announcement
+    content: bytes
+    at: float  # when the last reading of it ended
+    silence: float = 0.0  # seconds for which the content has been the same
+
+
 class Others:
-    """What one driver knows about the other drivers of a store.
+    """What one process knows about the drivers of a store.
 
     Args:
         files: the store's files.
-        own_id: id of the observing driver, which is left out.
         refresh_seconds: how long one reading of the announcements stays valid. No driver is declared dead on an older
             one.
         expiry: seconds of silence after which a driver is dead.
+        clock: seconds that never go back.
     """
 
-    def __init__(self, files: Files, own_id: str, *, refresh_seconds: float, expiry: float):
-        self._files, self._own_id, self._refresh_seconds, self._expiry = files, own_id, refresh_seconds, expiry
-        # id -> (announcement, seconds of silence). The dict is replaced and never modified, so reads need no lock.
-        self._seen: dict[str, tuple[Announcement, float]] = {}
+    def __init__(self, files: Files, *, refresh_seconds: float, expiry: float, clock: Clock = uptime):
+        self._files, self._refresh_seconds, self._expiry, self._clock = files, refresh_seconds, expiry, clock
+        # The dict is replaced and never modified, so reads need no lock.
+        self._seen: dict[str, _Seen] = {}
         self._refreshed = float("-inf")
         self._lock = threading.Lock()
+        self._named: set[str] = set()  # files that a warning has named
 
     def alive(self) -> list[Announcement]:
         """The live drivers."""
         self._refresh_if_old()
-        return [driver for driver, silence in self._seen.values() if not self._is_dead(driver, silence)]
+        return [seen.driver for seen in self._seen.values() if not self._is_dead(seen)]
 
     def dead(self) -> list[str]:
         """Ids of dead drivers whose announcements still exist."""
         self._refresh_if_old()
-        return [driver.id for driver, silence in self._seen.values() if self._is_dead(driver, silence)]
+        return [driver_id for driver_id, seen in self._seen.items() if self._is_dead(seen)]
 
     def find(self, driver_id: str) -> Announcement | None:
-        """The driver if it is alive, else None. Its announcement is read again before it is declared dead."""
+        """The driver if it is alive, else None."""
         self._refresh_if_old()
-        driver, silence = self._seen.get(driver_id, (None, 0.0))
-        if driver is not None and not self._is_dead(driver, silence):
-            return driver
-        content = self._files.read(driver_file(driver_id))
-        if content is None:
-            return None
-        current = self._parse(driver_file(driver_id), content)
-        if driver is not None and current.counter == driver.counter:
-            return None
-        with self._lock:
-            self._seen = self._seen | {driver_id: (current, 0.0)}
-        return None if _is_gone(current) else current
+        seen = self._seen.get(driver_id)
+        if seen is None:  # it may have announced itself since
+            content = self._files.read(driver_file(driver_id))
+            if content is None:
+                return None
+            seen = _Seen(_parse(driver_id, content), content, self._clock())
+            with self._lock:
+                self._seen = {driver_id: seen} | self._seen
+        return None if self._is_dead(seen) else seen.driver
+
+    def known(self) -> set[str]:
+        """Ids of all drivers that were not dead when the announcements were last read. It takes no request."""
+        return {driver_id for driver_id in self._seen if self.may_live(driver_id)}
+
+    def may_live(self, driver_id: str) -> bool:
+        """False if the driver was dead when the announcements were last read. It takes no request."""
+        seen = self._seen.get(driver_id)
+        return seen is None or seen.silence < self._expiry
 
     def refresh(self) -> None:
-        """Read all announcements, and add to the silence of every driver whose counter has not changed."""
+        """Read all announcements, and add to the silence of every driver whose announcement has not changed."""
         with self._lock:
-            began = time.monotonic()
-            names = [f"drivers/{name}" for name in self._files.names("drivers")]
-            announced = [self._parse(name, content) for name, content in self._files.read_many(names)]
-            # A long gap between two readings says little about the others: the store may have been unavailable to them
-            # too, or this process was paused. So one reading counts at most a quarter of the expiry.
-            passed = min(began - self._refreshed, self._expiry / 4)
-            seen = {}
-            for driver in announced:
-                before, silence = self._seen.get(driver.id, (None, 0.0))
-                same = before is not None and before.counter == driver.counter
-                seen[driver.id] = (driver, silence + passed if same else 0.0)
-            seen.pop(self._own_id, None)
-            self._seen, self._refreshed = seen, time.monotonic()
+            began, ids = self._clock(), []
+            for name in self._files.names("drivers"):
+                if match := _FILE.fullmatch(name):
+                    ids.append(match[1])
+                elif name not in self._named:
+                    self._named.add(name)
+                    logger.warning("%s: no driver's announcement: left alone", self._files.locate(f"drivers/{name}"))
+            contents = dict(self._files.read_many(map(driver_file, ids)))
+            self._seen = {
+                driver_id: self._see(driver_id, contents[driver_file(driver_id)], began)
+                for driver_id in ids
+                if driver_file(driver_id) in contents
+            }
+            self._refreshed = self._clock()
+
+    def _see(self, driver_id: str, content: bytes, began: float) -> _Seen:
+        """What is known about a driver by a reading that began at this moment and has just ended."""
+        moment, before = self._clock(), self._seen.get(driver_id)
+        if before is None or before.content != content:
+            return _Seen(_parse(driver_id, content), content, moment)
+        # A long gap between two readings says little about the others: the store may have been unavailable to them
+        # too, or this process was paused. So one reading counts at most a quarter of the expiry.
+        passed = max(0.0, min(began - before.at, self._expiry / 4))
+        return _Seen(before.driver, content, moment, before.silence + passed)
 
     def _refresh_if_old(self) -> None:
-        if time.monotonic() - self._refreshed >= self._refresh_seconds:
+        if self._clock() - self._refreshed >= self._refresh_seconds:
             self.refresh()
 
-    def _is_dead(self, driver: Announcement, silence: float) -> bool:
-        return silence >= self._expiry or _is_gone(driver)
-
-    def _parse(self, name: str, content: bytes) -> Announcement:
-        try:
-            return Announcement.model_validate_json(content)
-        except ValidationError as error:
-            raise StoreError(
-                f"{self._files.locate(name)}: not a driver's announcement ({error.errors()[0]['msg']}): delete it"
-            ) from None
+    def _is_dead(self, seen: _Seen) -> bool:
+        return seen.silence >= self._expiry or is_cut(seen.driver.id, seen.driver.lifeline)
 
 
-def _is_gone(driver: Announcement) -> bool:
-    """Whether the driver's process is known to have ended; False if this process cannot tell."""
-    if driver.process_start is None:
-        return False
-    if (driver.boot, driver.pid_namespace, driver.host) != (_boot(), _pid_namespace(), platform.node()):
-        return False
+def _parse(driver_id: str, content: bytes) -> Announcement:
     try:
-        os.kill(driver.pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # the process exists and belongs to another user
-    process = _process(driver.pid)
-    return process is not None and (process[0] in "ZX" or process[1] != driver.process_start)
-
-
-def _process(pid: int) -> tuple[str, str] | None:
-    """State and start time of a process, from /proc (man 5 proc_pid_stat); None if it cannot be read."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return fields[0], fields[19]
-
-
-@cache
-def _boot() -> str | None:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return None
-
-
-@cache
-def _pid_namespace() -> str | None:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return None
+        return Announcement.model_validate_json(content).model_copy(update={"id": driver_id})
+    except ValidationError:
+        return Announcement(id=driver_id, counter=0, host="unknown", pid=0, since="unknown")

@@ -16,6 +16,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
+from scale_ray.cell import Cell
 from scale_ray.config import Execution, Resources
 from scale_ray.records import Failure, Ran
 from scale_ray.stage import Stage
@@ -260,9 +261,8 @@ class _Events(tune.Callback):
             self.progress.ended(stage)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        stage, again = self._queue.failed(trial.config["stage"])
-        if not again:
-            self._explain(stage, Path(trial.error_file).read_text() if trial.error_file else "")
+        report = Path(trial.error_file).read_text() if trial.error_file else ""
+        stage, again = self._queue.failed(trial.config["stage"], lambda cells: self._explain(cells, report))
         self._source.ended(stage, None)
         self.progress.failed(stage, again=again, reason="" if again else self._reason(stage))
 
@@ -273,9 +273,9 @@ class _Events(tune.Callback):
             return ""
         return f"{record.failure.kind}: {record.failure.message.partition(chr(10))[0]}"
 
-    def _explain(self, stage: Stage, report: str) -> None:
-        """Write failed records for the cells whose process ended without writing one."""
+    def _explain(self, cells: Sequence[Cell], report: str) -> None:
+        """Write failed records for these cells, whose process ended without writing one."""
         last_line = report.strip().rpartition("\n")[2] or "its process died"
         failure = Failure(kind="TrialLost", message=f"ended without a record: {last_line}", traceback=report)
-        for cell in self._queue.unexplained(stage):
+        for cell in cells:
             self._store.write_record(failed(cell, self._execution, failure, self._ran))

@@ -1,21 +1,52 @@
-"""Which stage may run next, by the stage tree, the store and the leases. It does not know Ray."""
+"""Which stage may run next, by the stage tree, the store and the leases. It does not know Ray.
 
+Stages that other drivers work on are looked at in the background, all of them by one look: `next` is called from Ray
+Tune's loop and reads what the last look has found.
+"""
+
+import random
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 
 from scale_ray.cell import Cell
 from scale_ray.records import Record
 from scale_ray.stage import Stage
-from scale_ray.store import Store
+from scale_ray.store import Store, is_current
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.waiting import Waiting
 
 # How often a stage is started whose process dies without leaving a record, each time from its checkpoint.
 ATTEMPTS = 3
 
-# Seconds until a stage that another driver works on is checked again.
-_LOOK_AGAIN = 2.0
+# Seconds between two looks at the stages that other drivers work on: at first, and at most after looks in vain.
+_LOOK_AGAIN, _LOOK_LATEST = 2.0, 20.0
+
+# Drivers that begin at the same time want the same stages. Who meets others that often in a row pauses for a random
+# part of these seconds.
+_MEETINGS, _PAUSE = 2, 2.0
+
+# Seconds after which `next` gives Ray Tune's loop its turn, if other drivers have finished many stages.
+_TURN = 1.0
+
+_Free = list[tuple[Stage, Stage | None]]  # stages that no other driver works on any more, and what is left of each
+
+
+def _in_background(work: Callable[[], _Free]) -> "Future[_Free]":
+    """Do the work in a thread that does not keep the process alive."""
+    future = Future[_Free]()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001 - raised again by `result`
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="look at other drivers", daemon=True).start()
+    return future
 
 
 class StageQueue:
@@ -28,6 +59,8 @@ class StageQueue:
         with_models: a cell whose model is not stored is not done.
         keep: keys of stages whose state is kept, because cells that this run does not train go on from it.
         on_answered: called with the number of cells that another driver has finished.
+        background: does a look, apart from Ray Tune's loop.
+        clock: seconds that never go back.
 
     Attributes:
         done: ids of the cells that have finished, here or with another driver.
@@ -44,14 +77,22 @@ class StageQueue:
         with_models: bool = False,
         keep: frozenset[str] = frozenset(),
         on_answered: Callable[[int], None] = lambda cells: None,
+        background: Callable[[Callable[[], _Free]], Future[_Free]] = _in_background,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._store, self._driver, self._with_models, self._on_answered = store, driver, with_models, on_answered
-        self._waiting = Waiting(stages)
+        # Two drivers that began with the same stage would meet at every next one.
+        first = 0 if driver.alone else random.randrange(len(stages) or 1)
+        self._waiting = Waiting([*stages[first:], *stages[:first]])
         self._running: dict[str, Stage] = {}
         self._started: set[str] = set()
         self._stopping: set[str] = set()
         self._attempts: dict[str, int] = {}
-        self._not_before: dict[str, float] = {}  # waiting stages that another driver works on
+        self._background, self._clock = background, clock
+        self._postponed: dict[str, Stage] = {}  # waiting stages that another driver works on
+        self._look: Future[_Free] | None = None  # the one that is under way
+        self._look_after, self._next_look = _LOOK_AGAIN, 0.0
+        self._meetings, self._pause_until = 0, 0.0
         self._kept = set(keep)  # also parents of stages that failed: a later run tries these again
         self.done: set[str] = set()
         self.failed_cells: set[str] = set()
@@ -91,36 +132,96 @@ class StageQueue:
 
     def next(self) -> Stage | None:
         """The first stage that may run now, leased to this driver; None where every stage has to wait."""
-        stage = self._next()
-        self.elsewhere = len(self._not_before)
+        self._end_look()
+        stage = self._next() if self._clock() >= self._pause_until else None
+        self.elsewhere = len(self._postponed)
+        self._begin_look()
         return stage
 
     def _next(self) -> Stage | None:
-        for key, moment in self._not_before.items():
-            if time.monotonic() >= moment:
-                self._waiting.recall(key)
-        while (stage := self._waiting.first()) is not None:
-            key = stage.key
-            if not self._lease(stage):
-                self._not_before[key] = time.monotonic() + _LOOK_AGAIN
-                self._waiting.postpone(key)
+        latest = self._clock() + _TURN
+        while (stage := self._waiting.first()) is not None and self._clock() < latest:
+            names = _names(stage)
+            if self._driver.elsewhere(*names):
+                self._postpone(stage)
                 continue
-            self._not_before.pop(key, None)
-            self._waiting.take(key)
-            # Check the store again now that it is leased: another driver may have finished it a moment ago.
-            left = self._left_of(stage)
-            if answered := {cell.id for cell in stage.ends} - {cell.id for cell in (left.ends if left else ())}:
-                self.done |= answered
-                self._on_answered(len(answered))
+            if not self._driver.alone and self._left_of(stage, self._records(stage)) is None:
+                self._answered_elsewhere(stage)
+                continue
+            if not self._driver.acquire(*names):
+                self._postpone(stage)
+                self._meetings += 1
+                if self._meetings < _MEETINGS:
+                    continue
+                self._meetings, self._pause_until = 0, self._clock() + random.uniform(0, _PAUSE)
+                return None
+            self._meetings = 0
+            # Read the store again now that it is leased: another driver may have finished it a moment ago.
+            records = self._records(stage)
+            left = self._left_of(stage, records)
+            if not self._driver.leased(*names):  # this process was paused, or the store was out of reach
+                self._driver.release(*names)
+                return None
+            self._waiting.take(stage.key)
+            self._count_answered(stage, left)
             if left is None:
-                self._waiting.ended(key)
-                self._release(stage)
-                self._forget_parent_of(stage)
+                self._leave(stage)
+                self._driver.release(*names)
                 continue
-            self._running[key] = left
-            self._before.update({cell.id: self._store.read_record(cell.id) for cell in left.waiting})
+            self._running[stage.key] = left
+            self._before.update({cell.id: records[cell.id] for cell in left.waiting})
             return left
         return None
+
+    def _postpone(self, stage: Stage) -> None:
+        if not self._postponed:
+            self._look_after, self._next_look = _LOOK_AGAIN, self._clock() + _LOOK_AGAIN
+        self._postponed[stage.key] = stage
+        self._waiting.postpone(stage.key)
+
+    def _begin_look(self) -> None:
+        """Look in the background at the postponed stages, if it is time."""
+        if self._postponed and self._look is None and self._clock() >= self._next_look:
+            self._look = self._background(partial(self._look_at, list(self._postponed.values())))
+
+    def _look_at(self, stages: Sequence[Stage]) -> _Free:
+        """Which of these stages no other driver works on any more. It runs in the background."""
+        self._driver.look()
+        free = [stage for stage in stages if not self._driver.elsewhere(*_names(stage))]
+        return [(stage, self._left_of(stage, self._records(stage))) for stage in free]
+
+    def _end_look(self) -> None:
+        """Take over what the look has found, if it has ended."""
+        if self._look is None or not self._look.done():
+            return
+        look, self._look = self._look, None
+        free = look.result()
+        self._look_after = _LOOK_AGAIN if free else min(1.5 * self._look_after, _LOOK_LATEST)
+        self._next_look = self._clock() + self._look_after
+        for stage, left in free:
+            if self._postponed.pop(stage.key, None) is not stage or stage.key not in self._waiting:
+                continue  # dropped or replaced meanwhile
+            if left is not None:
+                self._waiting.recall(stage.key)
+                continue
+            self._answered_elsewhere(stage)
+
+    def _answered_elsewhere(self, stage: Stage) -> None:
+        """A waiting stage is done. That is final, so no lease is needed."""
+        self._waiting.take(stage.key)
+        self._count_answered(stage, None)
+        self._leave(stage)
+
+    def _count_answered(self, stage: Stage, left: Stage | None) -> None:
+        """Count the cells of a stage that another driver has finished, given what is left of it."""
+        if answered := {cell.id for cell in stage.ends} - {cell.id for cell in (left.ends if left else ())}:
+            self.done |= answered
+            self._on_answered(len(answered))
+
+    def _leave(self, stage: Stage) -> None:
+        """The stage is done."""
+        self._waiting.ended(stage.key)
+        self._forget_parent_of(stage)
 
     def stage(self, key: str) -> Stage:
         """The running stage of that key."""
@@ -141,22 +242,28 @@ class StageQueue:
     def finished(self, key: str) -> Stage:
         """The stage has left its records or its state. Returns it."""
         stage = self._end(key)
-        self._waiting.ended(key)
         self._release(stage)
-        self._forget_parent_of(stage)
+        self._leave(stage)
         self.done.update(cell.id for cell in stage.ends)
         return stage
 
-    def failed(self, key: str) -> tuple[Stage, bool]:
+    def failed(self, key: str, explain: Callable[[list[Cell]], None]) -> tuple[Stage, bool]:
         """The stage has failed. Returns it, and whether it will be tried again.
 
         A failure that left a record is final in this run, also for all stages that wait for the stage.
+
+        Args:
+            explain: writes the records of a lost stage that will not be tried again, for these cells. It is called
+                while the stage is leased, and not at all where another driver has taken it over.
         """
         stage = self._end(key)
-        self._release(stage)
         self._attempts[key] = self._attempts.get(key, 0) + 1
-        explained = all(self._explained(cell.id) for cell in stage.waiting)
-        again = not explained and self._attempts[key] < ATTEMPTS
+        records = self._records(stage)
+        unexplained = [cell for cell in stage.waiting if records[cell.id] in (None, self._before[cell.id])]
+        again = bool(unexplained) and self._attempts[key] < ATTEMPTS
+        if unexplained and not again and self._driver.leased(*_names(stage)):
+            explain(unexplained)
+        self._release(stage)
         if again:
             self._waiting.put_in_front(stage)
         elif stage.parent is not None:
@@ -171,7 +278,8 @@ class StageQueue:
         """The stage was ended early: its cells are neither done nor failed, its checkpoint is deleted. Returns it."""
         stage = self._end(key)
         self._waiting.ended(key)
-        self._store.delete_checkpoint(key)
+        if self._driver.leased(*_names(stage)):  # else the checkpoint may be another driver's
+            self._store.delete_checkpoint(key)
         self._release(stage)
         return stage
 
@@ -189,35 +297,22 @@ class StageQueue:
             else:
                 self._waiting.replace(replace(child, first=0, parent=None))
 
-    def unexplained(self, stage: Stage) -> list[Cell]:
-        """The cells for which a lost stage left no record."""
-        return [cell for cell in stage.waiting if not self._explained(cell.id)]
+    def _records(self, stage: Stage) -> dict[str, Record | None]:
+        """The records of the cells that wait for the stage."""
+        return {cell.id: self._store.read_record(cell.id) for cell in stage.waiting}
 
-    def _explained(self, cell: str) -> bool:
-        record = self._store.read_record(cell)
-        return record is not None and record != self._before[cell]
-
-    def _left_of(self, stage: Stage) -> Stage | None:
+    def _left_of(self, stage: Stage, records: Mapping[str, Record | None]) -> Stage | None:
         """The stage without the cells that are done; None where nothing is left to do."""
-        left = tuple(cell for cell in stage.waiting if not self._store.answers(cell.id, with_model=self._with_models))
+        left = tuple(cell for cell in stage.waiting if not self._answered(cell.id, records[cell.id]))
         if not left or (not stage.ends and self._store.has_stage(stage.key)):
             return None
         return replace(stage, ends=left, waiting=left) if stage.ends else stage
 
-    def _lease(self, stage: Stage) -> bool:
-        """Lease all names of a stage or none."""
-        taken: list[str] = []
-        for name in _names(stage):
-            if not self._driver.acquire(name):
-                for other in taken:
-                    self._driver.release(other)
-                return False
-            taken.append(name)
-        return True
+    def _answered(self, cell: str, record: Record | None) -> bool:
+        return is_current(record) and (not self._with_models or self._store.has_model(cell))
 
     def _release(self, stage: Stage) -> None:
-        for name in _names(stage):
-            self._driver.release(name)
+        self._driver.release(*_names(stage))
 
     def _forget_parent_of(self, stage: Stage) -> None:
         """Delete the parent's state when all stages that go on from it are done, unless another driver may need it."""
