@@ -195,7 +195,7 @@ class Driver:
         one reading of each announcement, one deletion for a thousand files.
         """
         found = self._list()
-        alive = {driver_id for driver_id in {lease.driver for lease in found} if self._is_rival(driver_id)}
+        alive = {driver_id for driver_id in dict.fromkeys(lease.driver for lease in found) if self._is_rival(driver_id)}
         self._note(lease for lease in found if lease.driver in alive)
         with self._lock:  # after it, no lease of the listing is one that is being acquired
             kept = set(self._held.values())
@@ -218,7 +218,7 @@ class Driver:
     def _begin_anew(self) -> None:
         """Take a new id, and acquire again what was held under the last one."""
         with self._lock:
-            before, former = self._held, [driver_file(driver_id) for driver_id in self._ids]
+            before, former = self._held, [driver_file(driver_id) for driver_id in sorted(self._ids)]
             self._held, self._last_beat = {}, float("-inf")
             try:
                 self._take_id()

@@ -1,0 +1,172 @@
+"""The protocol of leases, under thousands of schedules of several drivers that are killed, paused and cut off.
+
+In each schedule: a key is never held by two drivers at once; every cell gets its record, and keeps it; nobody waits for
+ever; at the end no lease and no announcement is left.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from interleaving import BEAT, EXPIRY, Process, Schedule, SharedFiles, Trouble, Turnstile
+
+from scale_ray.store import StoreError, leases, liveness
+from scale_ray.store.leases import Driver
+
+SEEDS = st.integers(0, 2**32 - 1)
+STRAIGHT = Trouble()
+HARD = Trouble(kill=0.002, pause=0.01, fail=0.01)
+schedules = partial(settings, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logging.getLogger("scale_ray.store").setLevel(logging.CRITICAL)
+    yield
+    logging.getLogger("scale_ray.store").setLevel(logging.NOTSET)
+
+
+class Line:
+    """Stands in for the locked files of a machine: the schedule says whose death is visible."""
+
+    def __init__(self, driver_id: str):
+        self.identity = driver_id
+
+    def end(self) -> None:
+        pass
+
+
+class Heart:
+    """The thread that beats, as seen by the one that ends it."""
+
+    stop = stopped = False
+
+
+class Study:
+    """Drivers that work off the same cells."""
+
+    def __init__(self, seed: int, drivers: int, cells: int, trouble: Trouble, calm_after: int = 400):
+        self.schedule = Schedule(seed, trouble, calm_after)
+        self.files = SharedFiles(self.schedule)
+        self.cells = [f"cell-{number}" for number in range(cells)]
+        self.trained: Counter[str] = Counter()
+        for number in range(drivers):
+            process = Process(number)
+            self.schedule.processes.append(process)
+            self.schedule.spawn(process, partial(self.drive, process))
+
+    def run(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(leases, "uuid4", lambda: UUID(int=self.schedule.random.getrandbits(128)))
+            patch.setattr(leases, "Lifeline", Line)
+            patch.setattr(leases, "remove_lifeline", lambda driver_id: None)
+            patch.setattr(liveness, "is_cut", lambda driver_id, identity: driver_id in self.schedule.cut)
+            self.schedule.run()
+
+    def records(self) -> list[str]:
+        return sorted(name for name in self.schedule.files if name.startswith("records/"))
+
+    def left(self) -> list[str]:
+        return sorted(name for name in self.schedule.files if not name.startswith("records/"))
+
+    def drive(self, process: Process) -> None:
+        """What the process of a driver does."""
+        driver = Driver(self.files, beat=BEAT, expiry=EXPIRY, clock=self.schedule.clock)  # type: ignore[arg-type]
+        driver._lock = driver._others._lock = Turnstile(self.schedule)  # type: ignore[assignment]
+        process.driver = driver
+        begun = False
+        while not begun:
+            try:
+                driver.beat()
+                driver.look()
+                begun = True
+            except StoreError:
+                self.schedule.sleep(BEAT)
+        heart = Heart()
+        self.schedule.spawn(process, partial(self.keep_beating, driver, heart))
+        self.work(driver)
+        if not process.number:
+            self.wait_for_the_dead(driver)
+        heart.stop = True
+        while not heart.stopped:
+            self.schedule.sleep(BEAT)
+        driver.end()
+
+    def keep_beating(self, driver: Driver, heart: "Heart") -> None:
+        while not heart.stop:
+            self.schedule.sleep(BEAT)
+            try:
+                driver.beat()
+                driver._others.refresh()
+            except StoreError:
+                continue
+        heart.stopped = True
+
+    def work(self, driver: Driver) -> None:
+        left = list(self.cells)
+        while left:
+            choose = self.schedule.random
+            cell = choose.choice(left)
+            try:
+                if choose.random() < 0.2:
+                    driver.look()
+                if not driver.elsewhere(cell) and driver.acquire(cell) and self.do(driver, cell):
+                    left.remove(cell)
+                    continue
+            except StoreError:
+                with suppress(StoreError):
+                    driver.release(cell)
+            self.schedule.sleep(choose.uniform(0, BEAT))
+
+    def do(self, driver: Driver, cell: str) -> bool:
+        """Work on a cell that was acquired; whether it is done."""
+        record = f"records/{cell}"
+        done = self.files.read(record) is not None
+        if not done:
+            for _ in range(self.schedule.random.randrange(4)):
+                self.schedule.sleep(BEAT / 2)
+            if driver.leased(cell):
+                self.trained[cell] += 1
+                self.files.write(record, b"done")
+                done = True
+        driver.release(cell)
+        return done
+
+    def wait_for_the_dead(self, driver: Driver) -> None:
+        """Until what killed drivers and late calls left can be removed."""
+        for _ in range(30):
+            self.schedule.sleep(EXPIRY / 4)
+            if self.schedule.calm:
+                driver.look()
+
+
+def straight(seed: int, drivers: int, cells: int) -> None:
+    study = Study(seed, drivers, cells, STRAIGHT)
+    study.run()
+    assert study.trained == dict.fromkeys(study.cells, 1)
+    assert study.left() == []
+
+
+def troubled(seed: int, drivers: int, cells: int, trouble: Trouble = HARD) -> Study:
+    study = Study(seed, drivers, cells, trouble)
+    study.run()
+    assert study.records() == [f"records/{cell}" for cell in study.cells]
+    return study
+
+
+@schedules(max_examples=100)
+@given(SEEDS, st.integers(2, 4), st.integers(1, 4))
+def test_without_trouble_each_cell_is_trained_once(seed: int, drivers: int, cells: int) -> None:
+    straight(seed, drivers, cells)
+
+
+@schedules(max_examples=400)
+@given(SEEDS, st.integers(2, 4), st.integers(1, 4))
+def test_a_key_has_one_holder_and_no_record_is_lost(seed: int, drivers: int, cells: int) -> None:
+    troubled(seed, drivers, cells)
