@@ -180,7 +180,7 @@ class Driver:
         return self.holders().get(key)
 
     def holders(self) -> dict[str, Announcement]:
-        """key -> its live holder, for every key that has one. It takes one listing for any number of keys."""
+        """key -> its live holder, or one that is about to acquire it. One listing for any number of keys."""
         found = {}
         for lease in self._list():
             driver = self._announcement if lease.driver == self.id else self._others.find(lease.driver)
@@ -225,17 +225,16 @@ class Driver:
                 began = self._clock()
                 self._announce()
                 self._last_beat = began
-                if not before:
-                    return
                 leases = self._write_leases(before)
-                free = self._uncontested(leases)
+                free = self._uncontested(leases) if leases else set()
                 self._held = {key: leases[key] for key in free}
             except StoreError:
                 self._held, self._last_beat = before, float("-inf")  # the next heartbeat tries again
                 raise
             lost = [lease for key, lease in leases.items() if key not in free]
             self._files.delete_many([*lost, *before.values(), *former])
-            logger.warning("silent for too long: others have taken %d of %d leases over", len(lost), len(before))
+            if former:
+                logger.warning("silent for too long: others have taken %d of %d leases over", len(lost), len(before))
 
     def _take_id(self) -> None:
         if self._lifeline is not None:

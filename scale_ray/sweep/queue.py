@@ -133,7 +133,8 @@ class StageQueue:
     def next(self) -> Stage | None:
         """The first stage that may run now, leased to this driver; None where every stage has to wait."""
         self._end_look()
-        stage = self._next() if self._clock() >= self._pause_until else None
+        may_begin = self._clock() >= self._pause_until and self._driver.alive_for_others()
+        stage = self._next() if may_begin else None
         self.elsewhere = len(self._postponed)
         self._begin_look()
         return stage

@@ -26,11 +26,12 @@ class Killed(BaseException):
 
 @dataclass(frozen=True)
 class Trouble:
-    """Probabilities, at each step before the schedule calms down."""
+    """Probabilities, at each step before the schedule calms down. In half of the schedules one driver has it all."""
 
     kill: float = 0.0
     pause: float = 0.0
     fail: float = 0.0  # of a call: it raises, without effect, with it, or with an effect that comes later
+    slow: float = 0.0  # of a call: it or its answer takes long, while the process goes on
 
 
 class Task:
@@ -62,6 +63,7 @@ class Schedule:
         self.files: dict[str, bytes] = {}
         self.processes: list[Process] = []
         self.cut: set[str] = set()
+        self.victim = self.random.choice([None, 0, 1])
         self.happened: Counter[str] = Counter()
         self._late: list[tuple[float, Callable[[], None]]] = []
         self._tasks: list[Task] = []
@@ -92,7 +94,7 @@ class Schedule:
         self.now += self.random.expovariate(len(self._tasks) / LATENCY)
         self._check_holders()
         self._land_late()
-        self._make_trouble()
+        self._make_trouble(task)
         self._hand_over()
         task.baton.acquire()
         self._end_killed(task)
@@ -105,6 +107,9 @@ class Schedule:
     def later(self, effect: Callable[[], None]) -> None:
         """The effect of a call that its caller has given up."""
         self._late.append((self.now + self.random.uniform(0, 2 * EXPIRY), effect))
+
+    def others_are_over(self, process: Process) -> bool:
+        return all(task.over or task.process is process for task in self._tasks)
 
     @property
     def calm(self) -> bool:
@@ -160,18 +165,24 @@ class Schedule:
                 self._late.remove((moment, effect))
                 effect()
 
-    def _make_trouble(self) -> None:
+    def _make_trouble(self, task: Task) -> None:
         if self.calm:
             return
+        if self._meets(self.trouble.slow, task.process):
+            task.wake = self.now + self.random.uniform(0, 2 * EXPIRY)
+            self.happened["slow"] += 1
         process = self.random.choice(self.processes)
-        if process.number and self.random.random() < self.trouble.kill:  # the first is never killed
+        if process.number and self._meets(self.trouble.kill, process):  # the first is never killed
             process.killed = True
             self.happened["kill"] += 1
             if process.driver is not None and self.random.random() < 0.5:
                 self.cut.add(process.driver.id)
-        elif self.random.random() < self.trouble.pause:
+        elif self._meets(self.trouble.pause, process):
             process.resumes = self.now + self.random.uniform(0, 3 * EXPIRY)
             self.happened["pause"] += 1
+
+    def _meets(self, probability: float, process: Process) -> bool:
+        return self.victim in (None, process.number) and self.random.random() < probability
 
 
 class Turnstile:
@@ -262,7 +273,8 @@ class SharedFiles:
 
     def _fails(self) -> bool:
         schedule = self.schedule
-        fails = not schedule.calm and schedule.random.random() < schedule.trouble.fail
+        assert schedule._running is not None
+        fails = not schedule.calm and schedule._meets(schedule.trouble.fail, schedule._running.process)
         schedule.happened["fail"] += fails
         return fails
 

@@ -1,20 +1,25 @@
 """Which stage runs next: parents first, each once, none that another driver works on, lost ones again."""
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from studies import LIMIT
 
 from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
 from scale_ray.records import Failure, Provenance, Record, Result
 from scale_ray.stage import Stage
-from scale_ray.store import Store
+from scale_ray.store import Store, StoreError
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.fixed import METRIC, FixedStages
-from scale_ray.sweep.queue import _LOOK_AGAIN, ATTEMPTS, StageQueue
+from scale_ray.sweep.queue import _LOOK_AGAIN, _LOOK_LATEST, ATTEMPTS, StageQueue
 from scale_ray.training.stages import alone
 
 CONFIG = TrialConfig()
@@ -55,6 +60,28 @@ def store(tmp_path: Path) -> Store:
 def driver(store: Store) -> Iterator[Driver]:
     with Driver(store.files, beat=0.2, expiry=3) as driver:
         yield driver
+
+
+def at_once(work: Callable[[], Any]) -> "Future[Any]":
+    """Stands in for the thread that looks at other drivers, where a test must know when it has ended."""
+    future: Future[Any] = Future()
+    try:
+        future.set_result(work())
+    except StoreError as error:
+        future.set_exception(error)
+    return future
+
+
+def unexplained(cells: list[Cell]) -> None:
+    raise AssertionError(f"nobody left a record of {cells}")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def keys(queue: StageQueue) -> list[str]:
@@ -99,7 +126,7 @@ def test_a_parents_state_stays_for_a_child_that_failed(store: Store, driver: Dri
     queue.finished("trunk")
     keys(queue)
     failure(store, "a")
-    assert queue.failed("a")[1] is False
+    assert queue.failed("a", unexplained)[1] is False
     queue.finished("b")
     assert store.has_stage("trunk")
 
@@ -109,7 +136,7 @@ def test_a_parent_that_failed_takes_its_children_with_it(store: Store, driver: D
     queue.next()
     for name in ("a", "b"):
         failure(store, name)
-    stage, again = queue.failed("trunk")
+    stage, again = queue.failed("trunk", unexplained)
     assert ([each.id for each in stage.waiting], again) == (["a", "b"], False)
     assert queue.over
 
@@ -117,11 +144,18 @@ def test_a_parent_that_failed_takes_its_children_with_it(store: Store, driver: D
 def test_a_lost_stage_is_tried_again_and_not_for_ever(store: Store, driver: Driver) -> None:
     failure(store, "a", "of an earlier run")  # no explanation of this one
     queue = StageQueue([alone(cell("a"))], store, driver)
+    explained: list[list[str]] = []
+
+    def explain(cells: list[Cell]) -> None:
+        assert set(driver.holders()) == {"a"}  # so that no other driver begins with it before its record is there
+        explained.append([each.id for each in cells])
+
     for attempt in range(1, ATTEMPTS + 1):
         assert keys(queue) == ["a"]
-        stage, again = queue.failed("a")
+        _, again = queue.failed("a", explain)
         assert again == (attempt < ATTEMPTS)
-    assert [each.id for each in queue.unexplained(stage)] == ["a"]
+        assert driver.holders() == {}
+    assert explained == [["a"]]
     assert queue.over
 
 
@@ -131,62 +165,153 @@ def another(store: Store) -> Iterator[Driver]:
         yield driver
 
 
-def test_two_drivers_share_the_cells(store: Store, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_drivers_share_the_cells(store: Store, driver: Driver) -> None:
     """Each stage goes to one of them, and when that one has finished it the other does not train it again."""
-    monkeypatch.setattr("scale_ray.sweep.queue._LOOK_AGAIN", 0.0)
     answered: list[int] = []
-    stages = [alone(cell(name)) for name in "ab"]
+    stages, clock = [alone(cell(name)) for name in "ab"], Clock()
+    here = StageQueue(stages, store, driver, on_answered=answered.append, background=at_once, clock=clock)
     with another(store) as second:
-        here, there = StageQueue(stages, store, driver, on_answered=answered.append), StageQueue(stages, store, second)
+        there = StageQueue(stages, store, second, background=at_once, clock=clock)
         first = here.next()
-        other = there.next()
         assert first is not None
-        assert other is not None
-        assert (first.key, other.key) == ("a", "b")
+        (other,) = keys(there)
+        assert {first.key, other} == {"a", "b"}
         assert here.next() is None
         assert here.elsewhere == 1
-        done(store, "b")
-        there.finished("b")
-        assert here.next() is None
+        done(store, other)
+        there.finished(other)
+        for _ in range(2):  # the first begins a look, the second takes over what it found
+            clock.now += _LOOK_LATEST
+            assert here.next() is None
         assert answered == [1]
-        done(store, "a")
-        here.finished("a")
+        done(store, first.key)
+        here.finished(first.key)
         assert here.over
 
 
-def test_a_stage_that_another_driver_has_is_looked_at_again_later(
-    store: Store, driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr("scale_ray.sweep.queue.time", clock)
+def test_a_stage_that_another_driver_has_is_looked_at_again_later_and_later(store: Store, driver: Driver) -> None:
+    clock, looks = Clock(), []
+
+    def look(work: Callable[[], Any]) -> "Future[Any]":
+        looks.append(clock.now)
+        return at_once(work)
+
     with another(store) as second:
         theirs = StageQueue([alone(cell("a"))], store, second)
         assert keys(theirs) == ["a"]
-        queue = StageQueue([alone(cell(name)) for name in "abc"], store, driver)
-        assert (keys(queue), queue.elsewhere, queue.ready) == (["b", "c"], 1, 1)
+        queue = StageQueue([alone(cell(name)) for name in "abc"], store, driver, background=look, clock=clock)
+        assert sorted(keys(queue)) == ["b", "c"]
+        assert (queue.elsewhere, queue.ready, looks) == (1, 1, [])
+        while clock.now < 100:
+            clock.now += 0.1
+            assert queue.next() is None
+        pauses = [after - before for before, after in pairwise(looks)]
+        assert _LOOK_AGAIN < pauses[0] < pauses[1] < pauses[2] <= pauses[-1] < _LOOK_LATEST + 0.3
         theirs.stopped("a")
-        assert queue.next() is None  # not yet
-        clock.now += _LOOK_AGAIN
-        stage = queue.next()
-        assert stage is not None
+        while (stage := queue.next()) is None:
+            clock.now += 0.1
+        assert clock.now - looks[-2] < _LOOK_LATEST + 0.3
         assert (stage.key, queue.elsewhere) == ("a", 0)
 
 
-def test_cells_of_one_training_are_left_to_whoever_has_one_of_them(
-    store: Store, driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_look_happens_apart_from_the_caller(store: Store, driver: Driver) -> None:
+    """Ray Tune's loop asks for the next stage: it must not wait while the store is asked about other drivers."""
+    clock, threads = Clock(), set()
+    look, may_go_on = driver.look, threading.Event()
+
+    def slow() -> None:
+        threads.add(threading.current_thread())
+        may_go_on.wait(LIMIT)
+        look()
+
+    with another(store) as second:
+        assert second.acquire("a")
+        queue = StageQueue([alone(cell("a"))], store, driver, clock=clock)
+        assert queue.next() is None
+        driver.look = slow  # type: ignore[method-assign]
+        second.release("a")
+        for _ in range(5):
+            clock.now += _LOOK_AGAIN
+            assert queue.next() is None  # at once
+        may_go_on.set()
+        while queue.next() is None:
+            time.sleep(0.01)
+        assert len(threads) == 1  # one look at a time
+        assert threading.current_thread() not in threads
+
+
+def test_a_look_that_fails_ends_the_run(store: Store, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    with another(store) as second:
+        assert second.acquire("a")
+        queue = StageQueue([alone(cell("a"))], store, driver, background=at_once, clock=clock)
+
+        def refused() -> None:
+            raise StoreError("no permission")
+
+        assert queue.next() is None
+        monkeypatch.setattr(driver, "look", refused)
+        clock.now += _LOOK_AGAIN
+        assert queue.next() is None
+        with pytest.raises(StoreError, match="no permission"):
+            queue.next()
+
+
+def test_nothing_is_handed_out_after_a_long_silence(store: Store, driver: Driver) -> None:
+    """The process was suspended while it read the records: before it goes on, it must be sure of its leases."""
+    own = Clock()
+    sleeper = Driver(store.files, beat=1, expiry=6, clock=own)
+    sleeper.beat()
+    queue = StageQueue([alone(cell(name)) for name in "ab"], store, sleeper)
+    assert queue.next() is not None
+    read = store.read_record
+
+    def suspended(trial_id: str) -> Record | None:
+        own.now += 60
+        return read(trial_id)
+
+    store.read_record = suspended  # type: ignore[method-assign]
+    assert queue.next() is None
+    store.read_record = read  # type: ignore[method-assign]
+    assert queue.next() is None
+    sleeper.beat()  # it makes sure of the stage that runs
+    assert set(sleeper.holders()) == {"a"}
+    assert keys(queue) == ["b"]
+
+
+def test_who_lost_a_stage_writes_and_removes_nothing(store: Store, driver: Driver) -> None:
+    own, clock = Clock(), Clock()
+    sleeper, other = (Driver(store.files, beat=1, expiry=6, clock=each) for each in (own, clock))
+    for each in sleeper, other:
+        each.beat()
+    queue = StageQueue([alone(cell(name)) for name in "ab"], store, sleeper, clock=clock)
+    assert keys(queue) == ["a", "b"]
+    while not other.acquire("a", "b"):
+        other.beat()
+        clock.now += 1
+    store.write_checkpoint("a", b"the other's")
+    own.now = clock.now
+    queue.stopped("a")
+    assert store.read_checkpoint("a") == b"the other's"
+    queue._attempts["b"] = ATTEMPTS
+    queue.failed("b", unexplained)
+    assert set(other.holders()) == {"a", "b"}
+
+
+def test_cells_of_one_training_are_left_to_whoever_has_one_of_them(store: Store, driver: Driver) -> None:
     """Another study may plan one of three targets only: its stage has another key, its cell has not."""
-    monkeypatch.setattr("scale_ray.sweep.queue._LOOK_AGAIN", 0.0)
-    cells = (cell("x"), cell("y"), cell("z"))
+    cells, clock = (cell("x"), cell("y"), cell("z")), Clock()
     three = Stage("three", CONFIG, 0, 20, None, DIGESTS, cells, cells)
     with another(store) as second:
         theirs = StageQueue([alone(cell("y"))], store, second)
         assert keys(theirs) == ["y"]
-        queue = StageQueue([three], store, driver)
+        queue = StageQueue([three], store, driver, background=at_once, clock=clock)
         assert queue.next() is None
         assert set(driver.holders()) == {"y"}  # x was given back
         done(store, "y")
         theirs.finished("y")
+        clock.now += _LOOK_LATEST
+        assert queue.next() is None
         left = queue.next()
         assert left is not None
         assert [each.id for each in left.ends] == ["x", "z"]
@@ -203,7 +328,7 @@ def test_optuna_is_told_of_every_stage_once(store: Store, driver: Driver) -> Non
             source.ended(source.queue.finished(stage.key), {METRIC: 50.0})
         else:
             failure(store, stage.key)
-            source.ended(source.queue.failed(stage.key)[0], None)
+            source.ended(source.queue.failed(stage.key, unexplained)[0], None)
     assert source.over
     assert handed_out == [stage.key for stage in stages]
     trials = source._optuna_study.trials
@@ -245,7 +370,7 @@ def test_a_parent_that_failed_leaves_those_that_came_later_to_themselves(store: 
     queue.next()
     queue.add([trunk, b])
     failure(store, "a")
-    queue.failed("trunk")
+    queue.failed("trunk", unexplained)
     alone_now = queue.next()
     assert alone_now is not None
     assert (alone_now.key, alone_now.first, alone_now.parent) == ("b", 0, None)
