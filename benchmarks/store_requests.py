@@ -1,4 +1,4 @@
-"""Requests that a store on S3 gets from the drivers of a study: for looks, for finished cells, for starting after a kill.
+"""Requests of drivers to a store on S3: for a look at other drivers, for a finished cell, for a start after a kill.
 
     python benchmarks/store_requests.py [--before FILE.json]
 
@@ -20,7 +20,7 @@ from typing import Any
 from results import leave
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from s3_server import S3Server, s3_server
+from s3_server import S3Server, s3_server  # type: ignore[import-not-found]
 
 from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
@@ -32,7 +32,6 @@ from scale_ray.sweep.queue import StageQueue
 from scale_ray.training.stages import Stage, alone
 
 CELLS, SLOTS = 48, 8
-QUIET = {"beat": 3600.0, "expiry": 24 * 3600.0}  # no heartbeat during a measurement
 FACTS = Provenance(
     started="", wall_seconds=1, host="", device="", threads=1, git_commit=None, git_dirty=None, versions={}
 )
@@ -54,7 +53,6 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="results/store_requests.json of another version")
     before = parser.parse_args().before
     earlier = {row["what"]: row["requests"] for row in json.loads(before.read_text())["rows"]} if before else {}
-    queue_module._LOOK_AGAIN = 0.0
     with s3_server() as s3:
         counter = Requests(s3)
         rows = [_look(counter, elsewhere) for elsewhere in (0, 50, 200)]
@@ -122,6 +120,10 @@ def _stages(count: int) -> list[Stage]:
     ]
 
 
+def _driver(store: Store) -> Driver:
+    return Driver(store.files, beat=3600, expiry=24 * 3600)  # no heartbeat during a measurement
+
+
 def _store(counter: Requests) -> Store:
     return Store(counter.server.new_url(), create=True)
 
@@ -135,12 +137,13 @@ def _finish(store: Store, stage: Stage) -> None:
 
 def _look(counter: Requests, elsewhere: int) -> dict[str, Any]:
     store, stages = _store(counter), _stages(elsewhere)
-    with Driver(store.files, **QUIET) as other, Driver(store.files, **QUIET) as driver:
+    with _driver(store) as other, _driver(store) as driver:
         theirs = StageQueue(stages, store, other)
         for _ in stages:
             assert theirs.next()
         queue = StageQueue(stages, store, driver)
         counter.during(queue.next)
+        time.sleep(queue_module._LOOK_AGAIN)
         driver._others._refreshed = float("-inf")  # some seconds have passed
         asked = counter.during(queue.next)
         assert queue.elsewhere == elsewhere
@@ -163,9 +166,11 @@ def _cells(counter: Requests, drivers: int) -> dict[str, Any]:
                     queue.finished(own.popleft().key)
             time.sleep(0.01)
 
-    started = [Driver(store.files, **QUIET) for _ in range(drivers)]
+    started = [_driver(store) for _ in range(drivers)]
     for driver in started:
         driver.__enter__()
+    for driver in started:
+        driver._others.refresh()  # as with each heartbeat
     asked = counter.during(work_off)
     for driver in started:
         driver.__exit__(None, None, None)
@@ -176,7 +181,7 @@ def _cells(counter: Requests, drivers: int) -> dict[str, Any]:
 def _after_kill(counter: Requests, leases: int) -> dict[str, Any]:
     store = _store(counter)
     subprocess.run([sys.executable, "-c", KILLED.format(location=store.location, leases=leases)], check=False)
-    driver = Driver(store.files, **QUIET)
+    driver = _driver(store)
     asked = counter.during(driver.__enter__)
     assert store.files.names("leases") == []
     driver.__exit__(None, None, None)

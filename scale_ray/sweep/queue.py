@@ -81,9 +81,8 @@ class StageQueue:
         clock: Callable[[], float] = time.monotonic,
     ):
         self._store, self._driver, self._with_models, self._on_answered = store, driver, with_models, on_answered
-        # Two drivers that began with the same stage would meet at every next one.
-        first = 0 if driver.alone else random.randrange(len(stages) or 1)
-        self._waiting = Waiting([*stages[first:], *stages[:first]])
+        # Two drivers in the same order would meet at every stage.
+        self._waiting = Waiting(stages if driver.alone else random.sample(stages, len(stages)))
         self._running: dict[str, Stage] = {}
         self._started: set[str] = set()
         self._stopping: set[str] = set()
