@@ -174,7 +174,7 @@ def _work_off(plan: Plan, store: Store, making_up: list[_Clocks]) -> None:
                 number += 1
                 source.assignment(stage)
                 progress.begun(stage)
-                queue.has_started(stage.key)
+                queue.has_reported(stage.key, 0)
                 running.append(stage)
                 continue
             stage = running.popleft()

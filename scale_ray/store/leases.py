@@ -118,7 +118,11 @@ class Driver:
         The process must end then.
         """
         self._stop.set()
-        self._files.delete(driver_file(self.id))
+        try:
+            self._files.delete(driver_file(self.id))
+        finally:
+            if self._lifeline is not None:
+                self._lifeline.end()
 
     def alive_for_others(self) -> bool:
         """Whether no other driver can regard this one as dead yet. While False, it must start no new work."""

@@ -106,7 +106,7 @@ def work_off(
             prepare_features(source.reads, execution, store)
         execution = execution.model_copy(update={"threads": resources.cpus})
         trainable = _trainable(source.known, execution, store, needs)
-        slots = Slots(needs, cluster=joined, alone=lambda: not driver.others())
+        slots = Slots(needs, cluster=joined, alone=lambda: driver.alone)
         events = _Events(source, slots, progress, store, execution, needs.ran)
         # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.
         reuse_actors = scheduler is None or not needs.through_train
@@ -246,7 +246,7 @@ class _Events(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         key = trial.config["stage"]
-        self._queue.has_started(key)
+        self._queue.has_reported(key, int(result.get("step", 0)))
         self.progress.reported(self._queue.stage(key), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

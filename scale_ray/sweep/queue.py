@@ -18,8 +18,9 @@ from scale_ray.stage import Stage
 from scale_ray.store import Store, is_current
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.waiting import Waiting
+from scale_ray.training.failures import TrainingHung
 
-# How often a stage is started whose process dies without leaving a record, each time from its checkpoint.
+# How often a stage is started whose process dies or hangs without progress, each time from its checkpoint.
 ATTEMPTS = 3
 
 # Seconds between two looks at the stages that other drivers work on: at first, and at most after looks in vain.
@@ -86,7 +87,8 @@ class StageQueue:
         self._running: dict[str, Stage] = {}
         self._started: set[str] = set()
         self._stopping: set[str] = set()
-        self._attempts: dict[str, int] = {}
+        self._attempts: dict[str, int] = {}  # since the last progress
+        self._steps: dict[str, int] = {}  # the highest step that a stage has reported
         self._background, self._clock = background, clock
         self._postponed: dict[str, Stage] = {}  # waiting stages that another driver works on
         self._look: Future[_Free] | None = None  # the one that is under way
@@ -227,9 +229,12 @@ class StageQueue:
         """The running stage of that key."""
         return self._running[key]
 
-    def has_started(self, key: str) -> None:
-        """The stage has reported that it trains."""
+    def has_reported(self, key: str, step: int) -> None:
+        """The stage has reported that it trains, and its step."""
         self._started.add(key)
+        if step > self._steps.get(key, -1):
+            self._steps[key] = step
+            self._attempts.pop(key, None)  # a node that goes away now and then must not fail what goes on
 
     def stop(self, key: str) -> None:
         """The running stage is about to be ended early: see `stopped`."""
@@ -250,7 +255,8 @@ class StageQueue:
     def failed(self, key: str, explain: Callable[[list[Cell]], None]) -> tuple[Stage, bool]:
         """The stage has failed. Returns it, and whether it will be tried again.
 
-        A failure that left a record is final in this run, also for all stages that wait for the stage.
+        A failure that left a record is final in this run, also for all stages that wait for the stage; but not that of
+        a training that hung.
 
         Args:
             explain: writes the records of a lost stage that will not be tried again, for these cells. It is called
@@ -260,7 +266,7 @@ class StageQueue:
         self._attempts[key] = self._attempts.get(key, 0) + 1
         records = self._records(stage)
         unexplained = [cell for cell in stage.waiting if records[cell.id] in (None, self._before[cell.id])]
-        again = bool(unexplained) and self._attempts[key] < ATTEMPTS
+        again = self._attempts[key] < ATTEMPTS and (bool(unexplained) or any(map(_has_hung, records.values())))
         if unexplained and not again and self._driver.leased(*_names(stage)):
             explain(unexplained)
         self._release(stage)
@@ -323,6 +329,10 @@ class StageQueue:
             other.parent == parent for other in self._running.values()
         ):
             self._store.delete_stage(parent)
+
+
+def _has_hung(record: Record | None) -> bool:
+    return record is not None and record.failure is not None and record.failure.kind == TrainingHung.__name__
 
 
 def _names(stage: Stage) -> list[str]:
