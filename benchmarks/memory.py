@@ -152,7 +152,7 @@ def _trial(
 def _domain(name: str, classes: int, size: int) -> Domain:
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, size, size), dtype=np.uint8)
     labels = np.arange(IMAGES, dtype=np.int64) % classes
-    return Domain(name, images, labels, tuple(f"{label:03}" for label in range(classes)), ())
+    return Domain(name, images, labels, tuple(f"{label:03}" for label in range(classes)), (), "")
 
 
 class _Meter:

@@ -11,6 +11,7 @@ from itertools import permutations
 from pathlib import PurePath
 
 from scale_ray.config import ConfigError, check_name, suggest
+from scale_ray.data.names import is_text
 from scale_ray.errors import UserError
 
 
@@ -172,7 +173,7 @@ def canonical_domain(benchmark: str, name: str) -> str:
     """
     entry = check_benchmark(benchmark)
     if not entry.domains:
-        if not name or name.startswith(".") or PurePath(name).name != name:
+        if not name or name.startswith(".") or PurePath(name).name != name or not is_text(name):
             raise ConfigError(f"{benchmark}: {name!r} is not a domain: write the name of a folder in the root folder")
         return name
     domain = entry.aliases.get(name, name)

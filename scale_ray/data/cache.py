@@ -23,7 +23,9 @@ from rich.console import Console
 from rich.progress import track
 
 from scale_ray.data.benchmarks import DataError
-from scale_ray.store.files import replacing
+from scale_ray.data.names import shown
+from scale_ray.data.warn import warn_once
+from scale_ray.store.files import StoreError, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ R = TypeVar("R")
 
 ABANDONED_SECONDS = 24 * 3600
 _PLAIN_LINE_SECONDS = 10
+_TICK_SECONDS = 0.02  # kernels advance the clock of their file systems every 1 to 10 ms
 
 
 def cache_folder() -> Path:
@@ -169,38 +172,74 @@ def _remove_abandoned(folder: Path) -> None:
 def file_digests(folder: Path, names: Sequence[str]) -> list[str]:
     """sha256 (hex) of the content of each named file, in order.
 
-    Digests are stored in the cache, in one file per folder. A file with unchanged size and modification time is not
-    read again.
+    Digests are stored in the cache, in one file per folder. A file with the noted size, times of modification and of
+    change, and inode is not read again. No program can set the time of change, so content that another program has
+    replaced is always seen. Where the cache cannot be written, digests are computed and not stored.
 
     Raises:
         DataError: a file cannot be read.
     """
     folder = folder.resolve()
-    path = cache_folder() / "file_digests" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
-    make_folder(path.parent)
+    path = _digests_file(folder)
     known = _read_digests(path)
-    stats = {name: (folder / name).stat() for name in names}
-    states = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
-    changed = [name for name in names if known.get(name, [])[:2] != states[name]]
+    states = {name: file_state(folder / name) for name in names}
+    changed = [name for name in names if known.get(name, [])[:-1] != states[name]]
     if changed:
+        _let_times_differ([states[name] for name in changed])
 
         def digest(name: str) -> str:
             return hashlib.sha256(read_bytes(folder / name)).hexdigest()
 
-        fresh = dict(zip(changed, in_threads(digest, changed, f"hashing {folder.name}"), strict=True))
-        known = {name: [*states[name], fresh.get(name) or known[name][2]] for name in names}
-        with replacing(path) as file:
-            file.write(json.dumps(known).encode())
-    return [known[name][2] for name in names]
+        fresh = dict(zip(changed, in_threads(digest, changed, f"hashing {shown(folder.name)}"), strict=True))
+        known = {name: [*states[name], fresh.get(name) or known[name][-1]] for name in names}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                file.write(json.dumps(known).encode())
+        except (OSError, StoreError) as error:
+            warn_once(f"digests of files are not stored, so every process computes them: {error}")
+    return [known[name][-1] for name in names]
+
+
+def forget_digests(folder: Path) -> None:
+    """Compute the digests of a folder's files anew when they are next asked for."""
+    with suppress(OSError):
+        _digests_file(folder.resolve()).unlink()
+
+
+def file_state(path: Path) -> list[int]:
+    """What changes whenever the content of a file does: size, times of modification and of change in ns, inode.
+
+    Raises:
+        DataError: there is no such file, or it cannot be looked at.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise _not_read(path, error) from error
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _let_times_differ(states: Iterable[list[int]]) -> None:
+    """Wait a tick of the file system's clock if a file was just changed: another change in that tick would not show."""
+    if any(abs(time.time_ns() - changed) < _TICK_SECONDS * 1e9 for _, _, changed, _ in states):
+        time.sleep(_TICK_SECONDS)
+
+
+def _digests_file(folder: Path) -> Path:
+    return cache_folder() / "file_digests" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
 
 
 def _read_digests(path: Path) -> dict[str, list]:
-    """File name -> [size, modification time in ns, sha256]; empty if there is no readable file."""
+    """File name -> [*file_state, sha256], with fewer numbers by older versions; empty if no file can be read."""
     try:
-        return json.loads(path.read_bytes())
+        known = json.loads(path.read_bytes())
+        if not isinstance(known, dict) or not all(isinstance(noted, list) for noted in known.values()):
+            raise ValueError("it does not hold digests")
+        return known
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         logger.warning("cache %s is damaged (%s): building it again", path, error)
         return {}
 
@@ -214,7 +253,11 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}): check the file and its permissions") from error
+        raise _not_read(path, error) from error
+
+
+def _not_read(path: Path, error: OSError) -> DataError:
+    return DataError(f"{shown(path)}: cannot be read ({error.strerror}): check the file and its permissions")
 
 
 def in_threads(

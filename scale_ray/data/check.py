@@ -6,7 +6,6 @@ from typing import Literal
 
 from scale_ray.data.benchmarks import DataError, check_benchmark
 from scale_ray.data.cache import in_threads, read_bytes
-from scale_ray.data.decoded import UnreadableImage, decode_image
 from scale_ray.data.digits import open_digits
 from scale_ray.data.image_folder import (
     Listing,
@@ -15,21 +14,26 @@ from scale_ray.data.image_folder import (
     domain_folders,
     empty_classes,
     image_names,
-    list_ignored,
     list_images,
+    single_class,
+    system_folders,
+    unrecordable_names,
 )
+from scale_ray.data.names import shown
+from scale_ray.data.pixels import DARK, UnreadableImage, decode_image, is_dark
+from scale_ray.data.unused import stray_folders, unused_files
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem. A `count` that differs from the published one and an `ignored` file do not prevent training."""
+    """One problem. A `count` that differs from the published one, a `dark` image and what is `ignored` stop nothing."""
 
-    kind: Literal["missing", "classes", "empty", "unreadable", "count", "ignored"]
+    kind: Literal["missing", "classes", "names", "empty", "unreadable", "dark", "count", "ignored"]
     message: str
 
     @property
     def stops_training(self) -> bool:
-        return self.kind not in ("count", "ignored")
+        return self.kind not in ("dark", "count", "ignored")
 
 
 @dataclass(frozen=True)
@@ -61,37 +65,56 @@ def check_data(benchmark: str, *, root: Path | None) -> DataReport:
     if benchmark == "digits":
         return DataReport(benchmark, {domain: len(open_digits(domain)[1]) for domain in entry.domains}, [])
     folders = domain_folders(benchmark, root)
-    listings = {domain: list_images(folder) for domain, folder in folders.items()}
+    assert root is not None
     problems = [
-        Problem("missing", f"{root}: no folder for domain {domain!r}")
+        Problem("missing", f"{shown(root)}: no folder for domain {domain!r}")
         for domain in entry.domains
         if domain not in folders
     ]
+    listings: dict[str, Listing] = {}
+    for domain, folder in folders.items():
+        try:
+            listings[domain] = list_images(folder)
+        except DataError as error:
+            problems.append(Problem("unreadable", str(error)))
+    strays = [] if entry.domains else stray_folders(folders, listings)
+    folders = {domain: folders[domain] for domain in listings if domain not in strays}
+    listings = {domain: listings[domain] for domain in folders}
     if not folders and not entry.domains:
-        problems.append(Problem("missing", f"{root}: no domain folders in it: images must be in DOMAIN/CLASS/"))
-    problems += [Problem("classes", line) for line in differing_classes(benchmark, listings)]
+        problems.append(Problem("missing", f"{shown(root)}: no domain folders in it: images must be in DOMAIN/CLASS/"))
+    with_images = {domain: listing for domain, listing in listings.items() if any(listing.values())}
+    problems += [Problem("classes", line) for line in differing_classes(benchmark, with_images)]
     for domain, folder in folders.items():
-        problems += [Problem("empty", line) for line in empty_classes(folder, listings[domain])]
+        listing = listings[domain]
+        problems += [Problem("names", line) for line in unrecordable_names(folder, listing)]
+        problems += [Problem("empty", line) for line in empty_classes(folder, listing)]
+        problems += [Problem("classes", line) for line in single_class(folder, listing)]
     for domain, folder in folders.items():
-        problems += _unreadable_images(folder, listings[domain])
+        problems += _wrong_images(folder, listings[domain])
     for domain, folder in folders.items():
         problems += [Problem("count", line) for line in differing_counts(benchmark, domain, listings[domain])]
         problems += [
-            Problem("ignored", f"{folder / name}: not used: not an image in a class folder")
-            for name in list_ignored(folder)
+            Problem("ignored", f"{shown(folder / name)}: not used: {reason}")
+            for name, (reason, _) in unused_files(folder).items()
         ]
+    ignored = [root / name for name in (*strays, *system_folders(root))]
+    problems += [
+        Problem("ignored", f"{shown(path)}: not a domain: no images of classes in it") for path in sorted(ignored)
+    ]
     found = {domain: sum(map(len, listing.values())) for domain, listing in listings.items()}
-    return DataReport(benchmark, found, problems)
+    return DataReport(benchmark, found, sorted(problems, key=lambda problem: not problem.stops_training))
 
 
-def _unreadable_images(folder: Path, listing: Listing) -> list[Problem]:
-    def reason(name: str) -> str | None:
+def _wrong_images(folder: Path, listing: Listing) -> list[Problem]:
+    def look(name: str) -> Problem | None:
+        path = shown(folder / name)
         try:
-            decode_image(read_bytes(folder / name), size=256)
-        except (UnreadableImage, DataError) as error:
-            return str(error)
-        return None
+            data = read_bytes(folder / name)
+            decode_image(data, size=256)
+        except UnreadableImage as error:
+            return Problem("unreadable", f"{path}: {error}")
+        except DataError as error:
+            return Problem("unreadable", str(error))
+        return Problem("dark", f"{path}: nearly black: {DARK}") if is_dark(data) else None
 
-    names = image_names(listing)
-    reasons = in_threads(reason, names, f"checking {folder.name}")
-    return [Problem("unreadable", f"{folder / name}: {why}") for name, why in zip(names, reasons, strict=True) if why]
+    return list(filter(None, in_threads(look, image_names(listing), f"checking {shown(folder.name)}")))

@@ -1,21 +1,18 @@
 """Domains as arrays: each image is decoded and resized once; later runs map the result from the cache into memory."""
 
-import io
+import hashlib
 import json
-import logging
-import struct
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from scale_ray.config import TrialConfig
 from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain, check_benchmark
-from scale_ray.data.cache import cache_folder, in_threads, open_or_build, read_bytes
+from scale_ray.data.cache import cache_folder, forget_digests, in_threads, open_or_build, read_bytes
 from scale_ray.data.digits import SIDE, open_digits
 from scale_ray.data.image_folder import (
     Listing,
@@ -23,24 +20,15 @@ from scale_ray.data.image_folder import (
     differing_counts,
     domain_folder,
     domain_folders,
-    image_names,
+    image_digests,
     list_images,
     listing_digest,
 )
 from scale_ray.data.manifest import check_manifest, write_manifest
-from scale_ray.errors import UserError
-
-logger = logging.getLogger(__name__)
-
-# Raise it, and RECIPE_VERSION with it, whenever the same file would be decoded to different pixels.
-DECODER_VERSION = 1
-
-# Some libraries switch this on for the whole process; truncated images then get grey pixels instead of an error.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
-
-
-class UnreadableImage(UserError):
-    """Bytes that are not a complete image; the message gives the reason."""
+from scale_ray.data.names import shown
+from scale_ray.data.pixels import DARK, DECODER_VERSION, UnreadableImage, decode_image, is_dark
+from scale_ray.data.unused import count_unused, stray_folders, unused_files
+from scale_ray.data.warn import warn_once
 
 
 @dataclass(frozen=True)
@@ -53,6 +41,7 @@ class Domain:
         labels: (N,) int64, indices into `classes`.
         classes: names in ASCII order.
         skipped: `class/file` of the images that were left out as unreadable.
+        digest: sha256 (hex) of the content that the images and labels were made from, as `domain_digest` gives it.
     """
 
     name: str
@@ -60,6 +49,20 @@ class Domain:
     labels: np.ndarray
     classes: tuple[str, ...]
     skipped: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a domain consists of.
+
+    Attributes:
+        digest: sha256 (hex) over names, labels and contents.
+        images: sha256 of the content of every image; empty for drawn digits.
+    """
+
+    digest: str
+    images: tuple[bytes, ...]
 
 
 def open_domains(
@@ -86,13 +89,18 @@ def open_domains(
     listings = checked_listings(benchmark, folders)
     for name in folders:
         _warn_of_counts(benchmark, name, listings[name])
+        _warn_of_unused(benchmark, name, folders[name])
     return [_open_folder(benchmark, name, folders[name], listings[name], resize, corrupt) for name in names]
 
 
 def domain_names(benchmark: str, *, root: Path | None) -> list[str]:
     """Names of the domains that can be opened: the embedded ones of `digits`, else those with a folder in `root`."""
     check_benchmark(benchmark)
-    return list(BENCHMARKS["digits"].domains) if benchmark == "digits" else list(domain_folders(benchmark, root))
+    if benchmark == "digits":
+        return list(BENCHMARKS["digits"].domains)
+    folders = domain_folders(benchmark, root)
+    strays = stray_folders(folders, {name: list_images(folder) for name, folder in folders.items()})
+    return [name for name in folders if name not in strays]
 
 
 def prepare(
@@ -106,111 +114,107 @@ def prepare(
 def domain_digest(benchmark: str, domain: str, *, root: Path | None) -> str:
     """sha256 (hex) of a domain's content and labels; it does not depend on host, folder or order of files.
 
+    Raises: as `domain_content`.
+    """
+    return domain_content(benchmark, domain, root=root).digest
+
+
+def domain_content(benchmark: str, domain: str, *, root: Path | None) -> Content:
+    """Digests of a domain and of its images.
+
     Raises:
         ConfigError: the benchmark or the domain is unknown, or the root or the folder is missing.
+        DataError: its folders cannot be used: see `checked_listings`.
     """
     name = canonical_domain(benchmark, domain)
     if benchmark == "digits":
-        return open_digits(name)[2]
+        return Content(open_digits(name)[2], ())
     folder = domain_folder(benchmark, name, root)
-    return listing_digest(folder, list_images(folder))
-
-
-def decode_image(data: bytes, size: int) -> np.ndarray:
-    """Decode an image file to (3, size, size) uint8 RGB.
-
-    The EXIF orientation is applied and transparent images are put on white. Resizing is bilinear with antialiasing and
-    does not keep the aspect ratio, like ResizeImage of Transfer-Learning-Library
-    (https://github.com/thuml/Transfer-Learning-Library, tllib/vision/transforms).
-
-    Raises:
-        UnreadableImage: the bytes are not a complete image.
-    """
-    if not data:
-        raise UnreadableImage("the file is empty")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            # JPEG only: the decoder may scale by 1/2, 1/4 or 1/8 while both sides are at least twice the final size.
-            image.draft(None, (2 * size, 2 * size))
-            resized = _to_rgb(ImageOps.exif_transpose(image)).resize((size, size), Image.Resampling.BILINEAR)
-    except UnidentifiedImageError:
-        raise UnreadableImage("not an image of any known format") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise UnreadableImage(str(error) or type(error).__name__) from error
-    return np.asarray(resized).transpose(2, 0, 1)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")  # convert() alone clips
-    if image.has_transparency_data:
-        canvas = Image.new("RGBA", image.size, "white")
-        canvas.alpha_composite(image.convert("RGBA"))
-        return canvas.convert("RGB")
-    return image.convert("RGB")
+    digests = image_digests(folder, checked_listings(benchmark, {name: folder})[name])
+    return Content(listing_digest(digests), tuple(map(bytes.fromhex, digests.values())))
 
 
 def _open_digits(name: str, resize: int) -> Domain:
-    images, labels, _ = open_digits(name)
+    images, labels, digest = open_digits(name)
     if resize != SIDE:
         square, bilinear = (resize, resize), Image.Resampling.BILINEAR
         resized = [Image.fromarray(image.transpose(1, 2, 0)).resize(square, bilinear) for image in images]
         images = np.stack([np.asarray(image).transpose(2, 0, 1) for image in resized])
     classes = BENCHMARKS["digits"].classes
     assert classes is not None
-    return Domain(name, images, labels, classes, ())
+    return Domain(name, images, labels, classes, (), digest)
 
 
 def _warn_of_counts(benchmark: str, domain: str, listing: Listing) -> None:
     if lines := differing_counts(benchmark, domain, listing):
         more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
-        logger.warning(
-            "%s differs from what is published: %s%s: `scale-ray data check %s` lists all differences",
-            benchmark,
-            "; ".join(lines[:3]),
-            more,
-            benchmark,
+        warn_once(
+            f"{benchmark} differs from what is published: {'; '.join(lines[:3])}{more}: "
+            f"`scale-ray data check {benchmark}` lists all differences"
         )
+
+
+def _warn_of_unused(benchmark: str, domain: str, folder: Path) -> None:
+    if unused := unused_files(folder):
+        warn_once(f"{shown(domain)}: {count_unused(unused)}; `scale-ray data check {benchmark}` lists them")
 
 
 def _open_folder(
     benchmark: str, name: str, folder: Path, listing: Listing, resize: int, corrupt: Literal["error", "skip"]
 ) -> Domain:
-    key = f"{listing_digest(folder, listing)[:32]}-{resize}-v{DECODER_VERSION}"
+    digests = image_digests(folder, listing)
+    digest = listing_digest(digests)
 
     def build(unfinished: Path) -> None:
-        _decode_all(folder, listing, resize, corrupt, unfinished)
+        _decode_all(folder, listing, digests, resize, corrupt, unfinished)
         write_manifest(unfinished, f"{benchmark} {name}, {resize} px")
 
-    images, labels, skipped = open_or_build(cache_folder() / "decoded" / key, _load, build)
+    key = f"{digest[:32]}-{resize}-v{DECODER_VERSION}"
+    images, labels, skipped, dark = open_or_build(cache_folder() / "decoded" / key, _load, build)
     if skipped and corrupt == "error":
         first, reason = next(iter(skipped.items()))
         raise _unreadable(folder / first, reason)
     for label, class_name in enumerate(listing):
         if label not in labels:
-            raise DataError(f"{folder / class_name}: every image of class {class_name!r} is unreadable: replace them")
-    return Domain(name, images, labels, tuple(listing), tuple(skipped))
+            raise DataError(
+                f"{shown(folder / class_name)}: every image of class '{shown(class_name)}' is unreadable: replace them"
+            )
+    if dark:
+        warn_once(f"{shown(name)}: {len(dark):,} images are nearly black (such as {shown(dark[0])}): {DARK}")
+    return Domain(name, images, labels, tuple(listing), tuple(skipped), digest)
 
 
-def _load(stored: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+def _load(stored: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str], list[str]]:
     check_manifest(stored)
     images = np.asarray(np.load(stored / "images.npy", mmap_mode="r"))
     labels = np.load(stored / "labels.npy")
-    return images, labels, json.loads((stored / "skipped.json").read_bytes())
+    dark = stored / "dark.json"  # older versions have not written it
+    return (
+        images,
+        labels,
+        json.loads((stored / "skipped.json").read_bytes()),
+        json.loads(dark.read_bytes()) if dark.exists() else [],
+    )
 
 
-def _decode_all(folder: Path, listing: Listing, size: int, corrupt: Literal["error", "skip"], unfinished: Path) -> None:
-    def decode(name: str) -> np.ndarray | UnreadableImage:
+def _decode_all(
+    folder: Path,
+    listing: Listing,
+    digests: Mapping[str, str],
+    size: int,
+    corrupt: Literal["error", "skip"],
+    unfinished: Path,
+) -> None:
+    def decode(name: str) -> tuple[np.ndarray, bool] | UnreadableImage:
+        data = read_bytes(folder / name)
+        if hashlib.sha256(data).hexdigest() != digests[name]:
+            forget_digests(folder)
+            raise DataError(
+                f"{shown(folder / name)}: changed while the images were read: wait until nothing is written there any "
+                "more, then run again"
+            )
         try:
-            return decode_image(read_bytes(folder / name), size)
+            return decode_image(data, size), is_dark(data)
         except UnreadableImage as error:
             if corrupt == "skip":
                 return error
@@ -218,22 +222,26 @@ def _decode_all(folder: Path, listing: Listing, size: int, corrupt: Literal["err
 
     labels: list[int] = []
     skipped: dict[str, str] = {}
-    names = image_names(listing)
+    dark: list[str] = []
     classes = [label for label, images in enumerate(listing.values()) for _ in images]
     # Written as a stream, because a full disk kills a process that writes through a memory map.
     with (unfinished / "images.npy").open("wb") as file:
         _write_header(file, 0, size)
-        results = in_threads(decode, names, f"decoding {folder.name} to {size} px")
-        for name, label, result in zip(names, classes, results, strict=True):
+        results = in_threads(decode, list(digests), f"decoding {shown(folder.name)} to {size} px")
+        for name, label, result in zip(digests, classes, results, strict=True):
             if isinstance(result, UnreadableImage):
                 skipped[name] = str(result)
-            else:
-                file.write(result.tobytes())
-                labels.append(label)
+                continue
+            pixels, is_nearly_black = result
+            file.write(pixels.tobytes())
+            labels.append(label)
+            if is_nearly_black:
+                dark.append(name)
         file.seek(0)
         _write_header(file, len(labels), size)
     np.save(unfinished / "labels.npy", np.array(labels, np.int64))
     (unfinished / "skipped.json").write_text(json.dumps(skipped))
+    (unfinished / "dark.json").write_text(json.dumps(dark))
 
 
 def _write_header(file: BinaryIO, count: int, size: int) -> None:
@@ -244,6 +252,6 @@ def _write_header(file: BinaryIO, count: int, size: int) -> None:
 
 def _unreadable(path: Path, reason: str) -> DataError:
     return DataError(
-        f"{path}: unreadable image ({reason}): replace it, or set data.corrupt to 'skip'; "
+        f"{shown(path)}: unreadable image ({reason}): replace it, or set data.corrupt to 'skip'; "
         "`scale-ray data check` lists all such images"
     )

@@ -13,8 +13,14 @@ from pathlib import Path
 from scale_ray.config import ConfigError, suggest
 from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain
 from scale_ray.data.cache import file_digests
+from scale_ray.data.names import is_text, look_alikes, quoted, shown
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+# What systems put into folders by themselves. It is never used, like hidden files and folders.
+SYSTEM_NAMES = frozenset(
+    {"$RECYCLE.BIN", "@eaDir", "System Volume Information", "Thumbs.db", "__MACOSX", "desktop.ini", "lost+found"}
+)
 
 Listing = dict[str, list[str]]
 
@@ -23,23 +29,33 @@ def domain_folders(benchmark: str, root: Path | None) -> dict[str, Path]:
     """The benchmark's domains with a folder in `root`: canonical name -> folder, ordered by folder name.
 
     Raises:
-        ConfigError: `root` is None or not a folder, or two folders are the same domain.
+        ConfigError: `root` is None or not a folder, its path is not UTF-8, or two folders are the same domain.
+        DataError: `root` cannot be read.
     """
     if root is None:
         raise ConfigError(f"{benchmark}: where are the images? name the folder that holds its domains: --root FOLDER")
+    if not is_text(root.absolute()):
+        raise ConfigError(
+            f"--root {shown(root.absolute())}: this path is not UTF-8, so no record can name it: rename the folder, or "
+            "give a link to it"
+        )
     if not root.is_dir():
         parent = next(parent for parent in root.absolute().parents if parent.is_dir())
         hint = suggest(root.name, (path.name for path in parent.iterdir() if path.is_dir()))
-        raise ConfigError(f"--root {root}: no such folder: {hint}{parent} is the last part of that path that exists")
+        raise ConfigError(
+            f"--root {shown(root)}: no such folder: {shown(hint)}{shown(parent)} is the last part of that path that "
+            "exists"
+        )
     known = BENCHMARKS[benchmark].domains
     found: dict[str, Path] = {}
-    for folder in _folders(root):
+    for folder in folders_in(root):
         domain = BENCHMARKS[benchmark].aliases.get(folder.name, folder.name)
         if known and domain not in known:
             continue
         if domain in found:
             raise ConfigError(
-                f"--root {root}: {found[domain].name!r} and {folder.name!r} are both domain {domain!r}: move one away"
+                f"--root {shown(root)}: {found[domain].name!r} and {folder.name!r} are both domain {domain!r}: move "
+                "one away"
             )
         found[domain] = folder
     return found
@@ -56,9 +72,11 @@ def domain_folder(benchmark: str, domain: str, root: Path | None) -> Path:
     found = domain_folders(benchmark, root)
     if name not in found:
         assert root is not None
-        held = [folder.name for folder in _folders(root)]
+        held = [folder.name for folder in folders_in(root)]
+        hint = next((f"{line}; " for other in held for line in look_alikes([name, other])), shown(suggest(name, held)))
         raise ConfigError(
-            f"--root {root}: no folder for domain {name!r}: {suggest(name, held)}it holds: {', '.join(held) or 'none'}"
+            f"--root {shown(root)}: no folder for domain '{shown(name)}': {hint}it holds: "
+            f"{', '.join(map(shown, held)) or 'none'}"
         )
     return found[name]
 
@@ -69,50 +87,49 @@ def list_images(folder: Path) -> Listing:
     Raises:
         DataError: a folder cannot be read.
     """
-    try:
-        return {
-            path.name: sorted(entry.name for entry in os.scandir(path) if _is_image(entry)) for path in _folders(folder)
-        }
-    except OSError as error:
-        raise DataError(
-            f"{error.filename}: cannot be read ({error.strerror}): check the folder's permissions"
-        ) from error
+    return {path.name: sorted(entry.name for entry in _scan(path) if is_image(entry)) for path in folders_in(folder)}
 
 
-def list_ignored(folder: Path) -> list[str]:
-    """Relative paths, sorted, of files in a domain's folder that are not used: not hidden, and no images of a class."""
-    ignored = [entry.name for entry in os.scandir(folder) if not entry.is_dir() and not _is_hidden(entry.name)]
-    for path in _folders(folder):
-        ignored += [
-            f"{path.name}/{entry.name}"
-            for entry in os.scandir(path)
-            if not (_is_image(entry) or _is_hidden(entry.name))
-        ]
-    return sorted(ignored)
+def unrecordable_names(folder: Path, listing: Listing) -> list[str]:
+    """One line for each class or image whose name is not UTF-8; records, which are UTF-8, cannot hold it."""
+    paths = [folder / name for name in listing] + [folder / name for name in image_names(listing)]
+    return [f"{shown(path)}: its name is not UTF-8: rename it" for path in paths if not is_text(path.name)]
 
 
 def empty_classes(folder: Path, listing: Listing) -> list[str]:
     """One line for each class folder without images, or one line for a domain without class folders."""
     if not listing:
-        return [f"{folder}: no class folders in it: images must be in {folder.name}/CLASS/"]
+        return [f"{shown(folder)}: no class folders in it: images must be in {shown(folder.name)}/CLASS/"]
     return [
-        f"{folder / name}: no {', '.join(SUFFIXES)} of class {name!r}: add some, or remove the class from every domain"
+        f"{shown(folder / name)}: no {', '.join(SUFFIXES)} of class '{shown(name)}': add some, or remove the class "
+        "from every domain"
         for name, images in listing.items()
         if not images
     ]
 
 
+def single_class(folder: Path, listing: Listing) -> list[str]:
+    """One line for a domain with one class, on which every classifier is right."""
+    if len(listing) != 1:
+        return []
+    return [f"{shown(folder)}: one class only, {quoted(listing)}: a classifier needs two; images are in DOMAIN/CLASS/"]
+
+
 def differing_classes(benchmark: str, listings: Mapping[str, Listing]) -> list[str]:
-    """One line for each domain with classes other than the benchmark's, or (image_folder) than the other domains'."""
+    """One line for each domain with classes other than the benchmark's, or (image_folder) than the other domains'.
+
+    Then one line for each group of names that look the same, if this is all that tells some classes apart.
+    """
     published = BENCHMARKS[benchmark].classes
     wanted = set(published) if published else {name for listing in listings.values() for name in listing}
-    lines = []
+    lines, differing = [], set()
     for domain, listing in listings.items():
         lacks, more = sorted(wanted - set(listing)), sorted(set(listing) - wanted)
-        differences = [f"lacks {', '.join(lacks)}"] * bool(lacks) + [f"also has {', '.join(more)}"] * bool(more)
+        differences = [f"lacks {quoted(lacks)}"] * bool(lacks) + [f"also has {quoted(more)}"] * bool(more)
         if differences:
-            lines.append(f"{domain} {' and '.join(differences)}")
-    return lines
+            lines.append(f"{shown(domain)} {' and '.join(differences)}")
+        differing |= {*lacks, *more}
+    return lines + look_alikes(differing)
 
 
 def differing_counts(benchmark: str, domain: str, listing: Listing) -> list[str]:
@@ -134,11 +151,15 @@ def checked_listings(benchmark: str, folders: Mapping[str, Path]) -> dict[str, L
     """The listings of domains that are used together, by canonical name.
 
     Raises:
-        DataError: a class has no images, or the domains' classes differ; the message lists all differences.
+        DataError: a name is not UTF-8, a class has no images, there is one class only, or the domains' classes differ;
+            the message lists all differences.
     """
     listings = {domain: list_images(folder) for domain, folder in folders.items()}
     for domain, folder in folders.items():
-        if lines := empty_classes(folder, listings[domain]):
+        if lines := unrecordable_names(folder, listings[domain]):
+            more = f" ({len(lines):,} such names there)" if len(lines) > 1 else ""
+            raise DataError(f"{lines[0]}{more}")
+        if lines := empty_classes(folder, listings[domain]) or single_class(folder, listings[domain]):
             raise DataError(lines[0])
     if lines := differing_classes(benchmark, listings):
         against = f"{benchmark}'s" if BENCHMARKS[benchmark].classes else "the same in every domain"
@@ -151,22 +172,47 @@ def image_names(listing: Listing) -> list[str]:
     return [f"{name}/{file}" for name, images in listing.items() for file in images]
 
 
-def listing_digest(folder: Path, listing: Listing) -> str:
-    """sha256 (hex) over (class, file name, sha256 of the content) in order, without paths or modification times."""
+def image_digests(folder: Path, listing: Listing) -> dict[str, str]:
+    """`class/file` -> sha256 (hex) of the content, in the order of the domain's images."""
     names = image_names(listing)
+    return dict(zip(names, file_digests(folder, names), strict=True))
+
+
+def listing_digest(digests: Mapping[str, str]) -> str:
+    """sha256 (hex) over (class, file name, sha256 of the content) in order, without paths or modification times."""
     total = hashlib.sha256()
-    for name, digest in zip(names, file_digests(folder, names), strict=True):
+    for name, digest in digests.items():
         total.update(json.dumps([*name.split("/"), digest]).encode())
     return total.hexdigest()
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+def folders_in(path: Path) -> list[Path]:
+    """The folders in a folder that may be domains or classes, in ASCII order.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return sorted(path / entry.name for entry in _scan(path) if entry.is_dir() and not is_hidden(entry.name))
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+def system_folders(path: Path) -> list[str]:
+    """Names of the folders in a folder that a system has put there."""
+    return [entry.name for entry in _scan(path) if entry.name in SYSTEM_NAMES and entry.is_dir()]
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(SUFFIXES) and not _is_hidden(entry.name) and entry.is_file()
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_NAMES
+
+
+def is_image(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower().endswith(SUFFIXES) and not is_hidden(entry.name) and entry.is_file()
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(
+            f"{shown(folder)}: cannot be read ({error.strerror}): check the folder's permissions"
+        ) from error

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ NAME = "manifest.json"
 
 
 def write_manifest(folder: Path, about: str) -> None:
-    """Write the manifest of a finished folder: sha256, size and modification time of every file.
+    """Write the manifest of a finished folder: sha256, size, times and inode of every file.
 
     Args:
         folder: contains files only.
@@ -28,8 +29,9 @@ def write_manifest(folder: Path, about: str) -> None:
 def check_manifest(folder: Path) -> None:
     """Check that the files are those that were written.
 
-    A file with the recorded size and modification time is not read. A file with another modification time is hashed
-    and, if its content is unchanged, recorded with that time.
+    A file with the recorded size, times and inode is not read. One with other times or another inode, as in a copy of
+    the cache or under a manifest of an older version, is hashed and, if its content is unchanged, recorded as it is.
+    Where the manifest cannot be written, this process remembers it.
 
     Raises:
         ValueError, KeyError: the content of a file has changed, or the manifest is damaged or missing.
@@ -42,9 +44,8 @@ def check_manifest(folder: Path) -> None:
         state = _state(path)
         if recorded["bytes"] != state["bytes"]:
             raise ValueError(f"{name} has {state['bytes']:,} bytes, not the {recorded['bytes']:,} that were written")
-        if recorded["changed_ns"] != state["changed_ns"]:
-            logger.info("%s: its modification time has changed: hashing it", path)
-            if _sha256(path) != recorded["sha256"]:
+        if any(recorded.get(key) != value for key, value in state.items()):
+            if _digest(path, tuple(state.values())) != recorded["sha256"]:
                 raise ValueError(f"the bytes of {name} are not those that were written")
             recorded |= state
             outdated = True
@@ -71,6 +72,12 @@ def _read(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+@cache
+def _digest(path: Path, state: tuple[int, ...]) -> str:
+    logger.info("%s: its times or its inode have changed: hashing it", path)
+    return _sha256(path)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -78,4 +85,9 @@ def _sha256(path: Path) -> str:
 
 def _state(path: Path) -> dict[str, int]:
     stat = path.stat()
-    return {"bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
+    return {
+        "bytes": stat.st_size,
+        "changed_ns": stat.st_mtime_ns,
+        "status_changed_ns": stat.st_ctime_ns,
+        "inode": stat.st_ino,
+    }

@@ -145,16 +145,25 @@ def refuse_torchscript(path: Path) -> None:
 
 
 def weights_digest(weights: str) -> str | None:
-    """sha256 (hex) of the weights file, which replaces its path in a trial's identity; None for a named weight set."""
+    """sha256 (hex) of the weights file, which replaces its path in a trial's identity; None for a named weight set.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
     if weights in NAMED_WEIGHTS:
         return None
-    state = Path(weights).stat()
-    return _file_digest(weights, state.st_size, state.st_mtime_ns)
+    try:
+        state = Path(weights).stat()
+        return _file_digest(weights, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+    except OSError as error:
+        raise WeightsError(
+            f"model.weights: {weights!r} cannot be read ({error.strerror}): check the file and its permissions"
+        ) from error
 
 
 @cache
-def _file_digest(path: str, size: int, changed: int) -> str:
-    """Cached by size and modification time, as a study asks once per cell."""
+def _file_digest(path: str, *state: int) -> str:
+    """Cached by what changes with the content, as a study asks once per cell."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

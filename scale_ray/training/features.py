@@ -29,7 +29,7 @@ from scale_ray.models import BACKBONES, build_encoder
 from scale_ray.models.backbones import check_weights
 from scale_ray.stage import Stage
 from scale_ray.store import Store
-from scale_ray.training.resolve import open_data
+from scale_ray.training.resolve import open_data, refuse_changed_domain, refuse_changed_weights
 from scale_ray.training.seeding import generator
 from scale_ray.training.setup import find_device
 
@@ -50,16 +50,21 @@ def open_inputs(stage: Stage, execution: Execution, store: Store | None) -> tupl
     Features that neither this machine nor the store has are computed here and put into both. Of several processes on a
     machine one computes and the others wait.
 
+    What the stage was planned with must still be there: other images or weights would give numbers under a wrong id.
+
     Args:
         stage: its config names the benchmark, the encoder and the views; its digests name the content.
         execution: where images lie, on which device and by how many threads features are computed.
         store: keeps features for other machines; None keeps them on this machine only.
 
     Raises:
-        DataError: folders, classes or images are not as they must be.
-        WeightsError: the weights cannot be used.
+        DataError: folders, classes or images are not as they must be, or have changed.
+        WeightsError: the weights cannot be used, or have changed.
     """
+    refuse_changed_weights(stage)
     source, opened = open_data(stage.config, stage.targets, execution.root)
+    for domain in (source, *opened.values()):
+        refuse_changed_domain(stage, domain, execution.root)
     if stage.config.model.encoder == "trained":
         return source, opened
     featured = {
@@ -99,6 +104,7 @@ def _features(stage: Stage, domain: Domain, execution: Execution, store: Store |
         path = unfinished / _FILE
         if store is None or not _take(store, key, path):
             _compute(config, domain, execution, path)
+            refuse_changed_weights(stage)
         write_manifest(unfinished, f"{config.data.benchmark} {domain.name}, {config.model.backbone}")
 
     features = open_or_build(folder, partial(_load, shape=_shape(config, domain)), build, one_builds=True)

@@ -6,14 +6,18 @@ from pathlib import Path
 
 from scale_ray.cell import Cell
 from scale_ray.config import BaselineConfig, ConfigError, TrialConfig, absolute_weights, check_name
-from scale_ray.data.benchmarks import canonical_domain, check_benchmark
-from scale_ray.data.decoded import Domain, domain_digest, open_domains
+from scale_ray.data.benchmarks import DataError, canonical_domain, check_benchmark
+from scale_ray.data.decoded import Content, Domain, domain_content, open_domains
+from scale_ray.data.image_folder import domain_folder
+from scale_ray.data.names import shown
 from scale_ray.data.views import STRONG_VIEWS
+from scale_ray.data.warn import forget_warnings, warn_once
 from scale_ray.identity import identity
 from scale_ray.losses import LOSSES
 from scale_ray.methods import METHODS
-from scale_ray.models.backbones import weights_digest
+from scale_ray.models.backbones import WeightsError, weights_digest
 from scale_ray.training.entries import code_digests, forget_code
+from scale_ray.training.stages import Stage
 
 
 def resolve(config: TrialConfig, root: Path | None) -> Cell:
@@ -25,9 +29,10 @@ def resolve(config: TrialConfig, root: Path | None) -> Cell:
 
     Raises:
         ConfigError: see `check_trial`.
-        DataError: a folder or an image's file cannot be read.
+        DataError: a folder or an image's file cannot be read, or every target image is a source image.
     """
     checked = check_trial(config)
+    _compare_images(checked.data.benchmark, checked.data.source, checked.data.target, root)
     inputs = _inputs(checked, root)
     return Cell(id=identity(checked, inputs), config=checked, inputs=inputs)
 
@@ -73,7 +78,8 @@ def _check_baseline(config: TrialConfig) -> None:
 def _inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:
     """Digests of everything that a trial reads, by role."""
     inputs = {
-        role: content_digest(config.data.benchmark, config.value(f"data.{role}"), root) for role in ("source", "target")
+        role: _content(config.data.benchmark, config.value(f"data.{role}"), root).digest
+        for role in ("source", "target")
     }
     weights = weights_digest(config.model.weights)
     return inputs | ({} if weights is None else {"weights": weights}) | code_digests(config)
@@ -81,14 +87,33 @@ def _inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:
 
 def forget_inputs() -> None:
     """Digest data and source again: they may have changed since this process digested them."""
-    content_digest.cache_clear()
+    _content.cache_clear()
+    _compare_images.cache_clear()
+    forget_warnings()
     forget_code()
 
 
 @cache
-def content_digest(benchmark: str, domain: str, root: Path | None) -> str:
-    """`domain_digest`, computed once until `forget_inputs`: a study of many cells has few domains."""
-    return domain_digest(benchmark, domain, root=root)
+def _content(benchmark: str, domain: str, root: Path | None) -> Content:
+    """`domain_content`, computed once until `forget_inputs`: a study of many cells has few domains."""
+    return domain_content(benchmark, domain, root=root)
+
+
+@cache
+def _compare_images(benchmark: str, source: str, target: str, root: Path | None) -> None:
+    """Refuse a target whose images are all in the source, such as a copy or a link; say where some are.
+
+    Nothing is adapted to such a target: its accuracy would be that of training images.
+    """
+    labelled, images = set(_content(benchmark, source, root).images), _content(benchmark, target, root).images
+    shared = sum(image in labelled for image in images)
+    if shared and shared == len(images):
+        raise DataError(
+            f"--root {shown(root or '')}: all {shared:,} images of target {target!r} are also in source {source!r} (a "
+            "copy or a link?): choose another domain as the target"
+        )
+    if shared:
+        warn_once(f"{shared:,} of {len(images):,} images of target {target!r} are also in source {source!r}")
 
 
 def open_data(config: TrialConfig, targets: Sequence[str], root: Path | None) -> tuple[Domain, Mapping[str, Domain]]:
@@ -107,3 +132,35 @@ def open_data(config: TrialConfig, targets: Sequence[str], root: Path | None) ->
         data.benchmark, [data.source, *targets], root=root, resize=data.resize, corrupt=data.corrupt
     )
     return source, dict(zip(targets, opened, strict=True))
+
+
+def refuse_changed_domain(stage: Stage, domain: Domain, root: Path | None) -> None:
+    """Refuse a domain whose content is not the one that a stage was planned with: the id of its cells would be wrong.
+
+    Raises:
+        DataError: it is not.
+    """
+    if domain.digest == stage.digests[domain.name]:
+        return
+    benchmark = stage.config.data.benchmark
+    if benchmark == "digits":
+        raise DataError(
+            f"digits: this machine draws other images of {domain.name!r} than the one that planned the study: install "
+            "the same versions of the packages on both"
+        )
+    folder = domain_folder(benchmark, domain.name, root)
+    raise DataError(f"{shown(folder)}: domain {domain.name!r} has changed since the study was planned: run again")
+
+
+def refuse_changed_weights(stage: Stage) -> None:
+    """Refuse a weights file whose content is not the one that a stage was planned with.
+
+    Raises:
+        WeightsError: it is not, or it cannot be read.
+    """
+    if stage.weights_digest is None:
+        return
+    METHODS[stage.config.method].check_backbone(stage.config)
+    weights = stage.config.model.weights
+    if weights_digest(weights) != stage.weights_digest:
+        raise WeightsError(f"model.weights: {shown(weights)} has changed since the study was planned: run again")

@@ -31,7 +31,7 @@ from scale_ray.training.evaluation import Evaluator
 from scale_ray.training.failures import leaving_failures
 from scale_ray.training.features import open_inputs
 from scale_ray.training.loop import Progress, Trained, train
-from scale_ray.training.resolve import forget_inputs, resolve
+from scale_ray.training.resolve import forget_inputs, refuse_changed_weights, resolve
 from scale_ray.training.seeding import generator, step_seed
 from scale_ray.training.setup import (
     build_method,
@@ -96,6 +96,7 @@ def run_stage(
         checkpoints = StoreCheckpoints(store, stage.key, every) if store else NoCheckpoints()
     source, targets = open_inputs(stage, execution, store)
     training = Training(stage.config, source, targets, device, execution)
+    refuse_changed_weights(stage)  # again, as they have been read only now
     start = _parents_state(stage, store, training.method, device)
     trained = training.run(checkpoints, progress or Progress(), last=stage.last, start=start, cells=len(stage.waiting))
     facts = provenance(
@@ -238,6 +239,7 @@ def _result(trained: Trained, source: Domain, target: Domain) -> Result:
         validators=last.validators,
         confusion=trained.points[-1].accuracies.confusion[target.name],
         skipped={domain.name: list(domain.skipped) for domain in (source, target) if domain.skipped},
+        images={domain.name: len(domain.images) for domain in (source, target)},
     )
 
 

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 def domain(labels: list[int], classes: int) -> Domain:
     images = np.zeros((len(labels), 3, 16, 16), np.uint8)
     images[:] = np.arange(len(labels), dtype=np.uint8)[:, None, None, None]  # an image's pixels say its place
-    return Domain("d", images, np.array(labels), tuple(map(str, range(classes))), ())
+    return Domain("d", images, np.array(labels), tuple(map(str, range(classes))), (), "")
 
 
 def batches(config: TrialConfig, labels: list[int], target_images: int = 20, workers: Workers = ALONE) -> Batches:

@@ -111,7 +111,7 @@ def test_office_home_folders_by_any_spelling(tmp_path: Path, folder: str) -> Non
 
 
 def test_suffixes_in_any_case_and_nothing_hidden(tmp_path: Path) -> None:
-    root = write_tree(tmp_path / "root", {"photo": {"cat": 1}})
+    root = write_tree(tmp_path / "root", {"photo": {"cat": 1, "dog": 1}})
     cat = root / "photo" / "cat"
     for name in ("a.JPG", "b.Png", "c.WEBP", "d.jpeg", ".hidden.png"):
         form = {".jpg": "JPEG", ".jpeg": "JPEG"}.get(Path(name).suffix.lower(), Path(name).suffix[1:])
@@ -121,7 +121,7 @@ def test_suffixes_in_any_case_and_nothing_hidden(tmp_path: Path) -> None:
     (root / "photo" / ".cache").mkdir()
     (root / "photo" / "readme").write_text("x")
     (photo,) = open_all(root, "photo")
-    assert len(photo.images) == 5
+    assert len(photo.images) == 6
     ignored = [problem.message for problem in check_data("image_folder", root=root).problems]
     assert len(ignored) == 2
     assert f"{cat / 'notes.txt'}: not used" in ignored[0]
@@ -255,7 +255,7 @@ def test_two_folders_for_one_domain(tmp_path: Path) -> None:
 def test_class_sets_that_differ_are_listed_per_domain(tmp_path: Path) -> None:
     tree = {"photo": {"cat": 1, "dog": 1}, "sketch": {"cat": 1, "Dog": 1}, "spare": {"owl": 1}}
     root = write_tree(tmp_path / "root", tree)
-    with pytest.raises(DataError, match="photo lacks Dog; sketch lacks dog: "):
+    with pytest.raises(DataError, match="photo lacks 'Dog'; sketch lacks 'dog': "):
         open_all(root)
     open_all(root, "photo")  # a domain that is not used cannot be in the way
 
@@ -265,7 +265,7 @@ def test_classes_other_than_the_published_ones(tmp_path: Path) -> None:
     changed = {**classes, "zebra": 1}
     del changed["dog"], changed["horse"]
     root = write_tree(tmp_path / "root", {"photo": classes, "sketch": changed})
-    with pytest.raises(DataError, match="not pacs's: sketch lacks dog, horse and also has zebra"):
+    with pytest.raises(DataError, match="not pacs's: sketch lacks 'dog', 'horse' and also has 'zebra'"):
         open_all(root, benchmark="pacs")
 
 
@@ -307,7 +307,7 @@ def test_check_lists_everything(tmp_path: Path) -> None:
     ]  # fmt: skip
     messages = [message for _, message in found]
     assert "'art_painting'" in messages[0]
-    assert messages[2] == "sketch also has yak"
+    assert messages[2] == "sketch also has 'yak'"
     assert str(root / "sketch" / "dog") in messages[3]
     assert str(root / "photo" / "dog" / "0.jpg") in messages[4]
     assert "truncated" in messages[4]
@@ -337,20 +337,103 @@ def test_a_second_opening_decodes_nothing(tmp_path: Path, capsys: pytest.Capture
     assert (first[0].images == second[0].images).all()
 
 
-def test_digests_are_kept_by_size_and_time_of_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("way", ["written in place", "replaced", "folders swapped"])
+def test_other_pixels_of_the_same_size_and_time_of_modification_are_seen(tmp_path: Path, way: str) -> None:
+    """As `exiftool -P`, `cp -p` and `rsync -t` leave them."""
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    image, other = root / "photo" / "cat" / "0.jpg", root / "photo" / "dog" / "0.jpg"
+    other.write_bytes(image.read_bytes()[:-2] + b"??")
+    for path in (image, other):
+        os.utime(path, ns=(10**18, 10**18))
+    before, seen = domain_digest("image_folder", "photo", root=root), image.stat()
+    if way == "written in place":
+        image.write_bytes(other.read_bytes())
+        os.utime(image, ns=(10**18, 10**18))
+    elif way == "replaced":
+        shutil.copy2(other, tmp_path / "new")
+        (tmp_path / "new").rename(image)
+    else:  # neither file changes, only what their names stand for
+        (root / "photo" / "cat").rename(root / "photo" / "away")
+        (root / "photo" / "dog").rename(root / "photo" / "cat")
+        (root / "photo" / "away").rename(root / "photo" / "dog")
+    assert (image.stat().st_size, image.stat().st_mtime_ns) == (seen.st_size, seen.st_mtime_ns)
+    found = domain_digest("image_folder", "photo", root=root)
+    assert found != before
+    shutil.rmtree(cache_folder())
+    assert domain_digest("image_folder", "photo", root=root) == found
+
+
+def test_unchanged_files_are_not_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    domain_digest("image_folder", "photo", root=root)
+    assert "hashing photo: 5" in capsys.readouterr().err
+    domain_digest("image_folder", "photo", root=root)
+    assert capsys.readouterr().err == ""
+    (root / "photo" / "cat" / "0.jpg").write_bytes(b"another")
+    domain_digest("image_folder", "photo", root=root)
+    assert "hashing photo: 1\n" in capsys.readouterr().err
+
+
+def digests_of_0_1_0(known: dict[str, list]) -> str:
+    return json.dumps({name: [size, changed, "0" * 64] for name, (size, changed, *_) in known.items()})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [lambda known: "{", lambda known: "[1]", lambda known: '{"cat/0.jpg": 5}', digests_of_0_1_0, lambda known: "[" * 99999],
+    ids=["cut", "list", "number", "older", "nested"],
+)
+def test_digests_that_cannot_be_used_are_computed_again(tmp_path: Path, content: Callable[[dict], str]) -> None:
     root = write_tree(tmp_path / "root", TWO_DOMAINS)
     before = domain_digest("image_folder", "photo", root=root)
-    image = root / "photo" / "cat" / "0.jpg"
-    stat, content = image.stat(), image.read_bytes()
-    image.write_bytes(bytes(len(content)))
-    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert domain_digest("image_folder", "photo", root=root) == before
     (kept,) = (cache_folder() / "file_digests").iterdir()
-    kept.write_text("{")
-    assert domain_digest("image_folder", "photo", root=root) != before
-    assert "is damaged" in caplog.text
-    shutil.rmtree(cache_folder())
-    assert domain_digest("image_folder", "photo", root=root) != before
+    kept.write_text(content(json.loads(kept.read_bytes())))
+    assert domain_digest("image_folder", "photo", root=root) == before
+    assert len(json.loads(kept.read_bytes())["cat/0.jpg"]) == 5
+
+
+def test_images_that_change_while_they_are_read_never_enter_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_tree(tmp_path / "root", TWO_DOMAINS)
+    image, read = root / "photo" / "dog" / "1.jpg", decoded_module.read_bytes
+    whole = image.read_bytes()
+
+    def read_late(path: Path) -> bytes:
+        Image.new("RGB", (20, 12), "white").save(image)
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoded_module, "read_bytes", read_late)
+        with pytest.raises(DataError, match=r"photo/dog/1\.jpg: changed while the images were read: .* run again"):
+            open_all(root, "photo")
+    assert list((cache_folder() / "decoded").iterdir()) == []
+    (white,) = open_all(root, "photo")
+    assert (white.images[-1] == 255).all()
+    image.write_bytes(whole)
+    (photo,) = open_all(root, "photo")
+    assert (photo.images[-1] != 255).any()
+    assert photo.digest == domain_digest("image_folder", "photo", root=root) != white.digest
+
+
+# The cache of somebody else, which cannot be written here
+
+
+def as_nobody(code: str, root: Path) -> subprocess.CompletedProcess[str]:
+    """Run code as a user who owns nothing, if this is root; else as this user, for whom permissions count too."""
+    demote = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    command = [sys.executable, "-c", code, str(root)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", **demote)
+
+
+def make_read_only(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    for path in folder.parents:  # pytest's folders are for their owner alone
+        if path.stat().st_uid == os.geteuid() and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o055)
+        if path == Path("/tmp"):
+            break
 
 
 def flip_a_byte(path: Path) -> None:

@@ -1,0 +1,62 @@
+"""Names of folders and files: which can be recorded, how messages show them, and which only look the same."""
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+
+# Control characters, bytes that are not UTF-8 (Python holds them as surrogates) and line breaks.
+_ESCAPED = ("Cc", "Cs", "Zl", "Zp")
+
+
+def is_text(name: str | os.PathLike[str]) -> bool:
+    """Whether a name or path is UTF-8: records are, so they cannot hold any other."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    r"""A name or path as messages print it, in one line: `caf\xe9.png` where that byte is not UTF-8."""
+    return "".join(map(_shown, str(name)))
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names as a message lists them; quotes show blanks at the ends."""
+    return ", ".join(f"'{shown(name)}'" for name in names)
+
+
+def look_alikes(names: Iterable[str]) -> list[str]:
+    """One sentence for each group of different names that look the same, with their spelling in ASCII."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(names)):
+        groups[_look(name)].append(name)
+    return [
+        f"{' and '.join(map(ascii, group))} look the same: they are spelled differently ({_difference(group)})"
+        for group in groups.values()
+        if len(group) > 1
+    ]
+
+
+def _shown(character: str) -> str:
+    if unicodedata.category(character) not in _ESCAPED:
+        return character
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def _look(name: str) -> str:
+    """The name without what does not show: how letters are composed, invisible characters, kinds of blanks."""
+    composed = unicodedata.normalize("NFC", name)
+    return " ".join("".join(character for character in composed if unicodedata.category(character) != "Cf").split())
+
+
+def _difference(names: list[str]) -> str:
+    if len({unicodedata.normalize("NFC", name) for name in names}) == 1:
+        return "composed and decomposed letters"
+    if len({name.strip() for name in names}) == 1:
+        return "blanks at an end"
+    return "characters that do not show"

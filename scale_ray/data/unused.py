@@ -1,0 +1,94 @@
+"""What lies in an image folder and is not used: files that are no image of a class, folders that are no domain."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from scale_ray.data.image_folder import SUFFIXES, Listing, folders_in, is_hidden, is_image
+
+# Reasons, each as a message writes it of one file and of several.
+FORMAT = ("of a format that is not read", "of formats that are not read")
+SUBFOLDER = ("in a subfolder of a class", "in subfolders of classes")
+NO_CLASS = ("not in a class folder", "not in a class folder")
+DANGLING = ("dangling link", "dangling links")
+SPECIAL = ("not a regular file", "not regular files")
+
+# Suffixes of files for whose sake a folder may be meant as a domain.
+_IMAGES = (
+    *SUFFIXES,
+    ".avif",
+    ".bmp",
+    ".dng",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".jfif",
+    ".jp2",
+    ".jxl",
+    ".ppm",
+    ".tif",
+    ".tiff",
+)
+
+
+def unused_files(folder: Path) -> dict[str, tuple[str, str]]:
+    """Relative path, sorted, -> reason of every file of a domain's folder that is no image of a class.
+
+    Hidden files and folders are left out.
+    """
+    found = {entry.name: _reason(entry, NO_CLASS) for entry in _shown(folder) if not entry.is_dir()}
+    for path in folders_in(folder):
+        for entry in _shown(path):
+            if entry.is_dir():
+                found |= {f"{path.name}/{entry.name}{name}": SUBFOLDER for name in _files_below(entry)}
+            elif not is_image(entry):
+                found[f"{path.name}/{entry.name}"] = _reason(entry, FORMAT)
+    return dict(sorted(found.items()))
+
+
+def count_unused(unused: Mapping[str, tuple[str, str]]) -> str:
+    """`5 files are not used: 3 of formats that are not read (.bmp .heic .tif), 1 dangling link, …`."""
+    counts = Counter(unused.values())
+    parts = [f"{count} {reason[count > 1]}" for reason, count in counts.most_common()]
+    if FORMAT in counts:
+        suffixes = sorted({_suffix(name) for name, reason in unused.items() if reason == FORMAT})
+        at = list(dict(counts.most_common())).index(FORMAT)
+        parts[at] += f" ({' '.join(suffixes[:8])}{' …' if len(suffixes) > 8 else ''})"
+    files = "1 file is" if len(unused) == 1 else f"{len(unused):,} files are"
+    return f"{files} not used: {', '.join(parts)}"
+
+
+def stray_folders(folders: Mapping[str, Path], listings: Mapping[str, Listing]) -> list[str]:
+    """Names of the folders that are no domains: no image of any format lies in them, and no class of a domain."""
+    empty = [name for name in listings if not any(listings[name].values())]
+    classes = {label for name, listing in listings.items() if name not in empty for label in listing}
+    return [name for name in empty if not classes & set(listings[name]) and not _holds_images(folders[name])]
+
+
+def _shown(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not is_hidden(entry.name))
+
+
+def _reason(entry: os.DirEntry[str], usual: tuple[str, str]) -> tuple[str, str]:
+    if entry.is_file():
+        return usual
+    return DANGLING if entry.is_symlink() else SPECIAL
+
+
+def _files_below(entry: os.DirEntry[str]) -> Iterator[str]:
+    """Path below the entry, with a slash before it, of every file there; a link to a folder counts as one file."""
+    if entry.is_symlink():
+        yield ""
+        return
+    for folder, _, files in os.walk(entry.path):
+        yield from (f"{folder[len(entry.path) :]}/{name}" for name in files if not is_hidden(name))
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower() or "none"
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(_suffix(name) in _IMAGES for _, _, files in os.walk(folder) for name in files if not is_hidden(name))
