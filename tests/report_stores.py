@@ -88,6 +88,7 @@ def record_of(
             steps=600,
             curve=curve,
             skipped={"mnist": ["a.png", "b.png"]},
+            images={config.data.source: 4998, config.data.target: 5000},
         )
     return Record(
         recipe_version=recipe,

@@ -237,9 +237,9 @@ def _read_digests(path: Path) -> dict[str, list]:
         if not isinstance(known, dict) or not all(isinstance(noted, list) for noted in known.values()):
             raise ValueError("it does not hold digests")
         return known
-    except FileNotFoundError:
+    except OSError:  # there is none, or it is another user's; if it cannot be replaced either, that is said
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         logger.warning("cache %s is damaged (%s): building it again", path, error)
         return {}
 

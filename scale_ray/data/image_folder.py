@@ -91,8 +91,8 @@ def list_images(folder: Path) -> Listing:
 
 
 def unrecordable_names(folder: Path, listing: Listing) -> list[str]:
-    """One line for each class or image whose name is not UTF-8; records, which are UTF-8, cannot hold it."""
-    paths = [folder / name for name in listing] + [folder / name for name in image_names(listing)]
+    """One line for each name, of domain, class or image, that is not UTF-8; records, which are, cannot hold it."""
+    paths = [folder, *(folder / name for name in (*listing, *image_names(listing)))]
     return [f"{shown(path)}: its name is not UTF-8: rename it" for path in paths if not is_text(path.name)]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from scale_ray.data.image_folder import SUFFIXES, Listing, folders_in, is_hidden, is_image
+from scale_ray.data.names import shown
 
 # Reasons, each as a message writes it of one file and of several.
 FORMAT = ("of a format that is not read", "of formats that are not read")
@@ -13,6 +14,8 @@ SUBFOLDER = ("in a subfolder of a class", "in subfolders of classes")
 NO_CLASS = ("not in a class folder", "not in a class folder")
 DANGLING = ("dangling link", "dangling links")
 SPECIAL = ("not a regular file", "not regular files")
+
+_REASONS = (FORMAT, SUBFOLDER, NO_CLASS, SPECIAL, DANGLING)
 
 # Suffixes of files for whose sake a folder may be meant as a domain.
 _IMAGES = (
@@ -50,13 +53,12 @@ def unused_files(folder: Path) -> dict[str, tuple[str, str]]:
 def count_unused(unused: Mapping[str, tuple[str, str]]) -> str:
     """`5 files are not used: 3 of formats that are not read (.bmp .heic .tif), 1 dangling link, …`."""
     counts = Counter(unused.values())
-    parts = [f"{count} {reason[count > 1]}" for reason, count in counts.most_common()]
-    if FORMAT in counts:
+    parts = {reason: f"{counts[reason]:,} {reason[counts[reason] > 1]}" for reason in _REASONS if counts[reason]}
+    if FORMAT in parts:
         suffixes = sorted({_suffix(name) for name, reason in unused.items() if reason == FORMAT})
-        at = list(dict(counts.most_common())).index(FORMAT)
-        parts[at] += f" ({' '.join(suffixes[:8])}{' …' if len(suffixes) > 8 else ''})"
+        parts[FORMAT] += f" ({shown(' '.join(suffixes[:8]))}{' …' if len(suffixes) > 8 else ''})"
     files = "1 file is" if len(unused) == 1 else f"{len(unused):,} files are"
-    return f"{files} not used: {', '.join(parts)}"
+    return f"{files} not used: {', '.join(parts.values())}"
 
 
 def stray_folders(folders: Mapping[str, Path], listings: Mapping[str, Listing]) -> list[str]:

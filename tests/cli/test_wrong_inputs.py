@@ -42,7 +42,7 @@ def test_missing_domain_is_refused(images: Path) -> None:
 def test_class_sets_that_differ_are_refused(own_images: Path) -> None:
     (own_images / "Art" / "dog").rename(own_images / "Art" / "wolf")
     outcome = command("train", *TINY, "--root", own_images)
-    refused(outcome, "Art lacks dog", "Real World lacks wolf", "rename, add or remove those folders")
+    refused(outcome, "Art lacks 'dog'", "Real World lacks 'wolf'", "rename, add or remove those folders")
 
 
 def test_empty_class_is_refused(own_images: Path) -> None:

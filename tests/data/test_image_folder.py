@@ -1,59 +1,29 @@
 """Folders of images: labels by name, errors that name the place, and a cache that nothing can spoil."""
 
+import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
+from image_trees import TWO_DOMAINS, open_all, truncate, write_tree
 from PIL import Image
 
 from scale_ray.config import ConfigError
+from scale_ray.data import decoded as decoded_module
 from scale_ray.data import manifest
 from scale_ray.data.benchmarks import BENCHMARKS, DataError
 from scale_ray.data.cache import cache_folder
 from scale_ray.data.check import check_data
-from scale_ray.data.decoded import Domain, UnreadableImage, _write_header, decode_image, domain_digest, open_domains
+from scale_ray.data.decoded import _write_header, domain_digest
 
-Tree = dict[str, dict[str, int]]
-TWO_DOMAINS: Tree = {"photo": {"cat": 3, "dog": 2}, "sketch": {"cat": 1, "dog": 4}}
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))
-
-
-def write_tree(root: Path, tree: Tree, *, backwards: bool = False) -> Path:
-    """Write `count` one-coloured JPEGs a class; the colour depends on domain, class and number alone."""
-    images = [(d, c, n) for d, classes in tree.items() for c, count in classes.items() for n in range(count)]
-    for domain, name, number in reversed(images) if backwards else images:
-        folder = root / domain / name
-        folder.mkdir(parents=True, exist_ok=True)
-        colour = (sum(map(ord, domain)) % 256, sum(map(ord, name)) % 256, 40 * number)
-        Image.new("RGB", (20, 12), colour).save(folder / f"{number}.jpg", quality=95)
-    for domain, classes in tree.items():
-        for name in classes:
-            (root / domain / name).mkdir(parents=True, exist_ok=True)
-    return root
-
-
-def open_all(
-    root: Path | None, *names: str, benchmark: str = "image_folder", corrupt: Literal["error", "skip"] = "error"
-) -> list[Domain]:
-    return open_domains(benchmark, names or ("photo", "sketch"), root=root, resize=8, corrupt=corrupt)
-
-
-def truncate(path: Path) -> None:
-    """Cut a file in the middle, after filling it with an image large enough to have one."""
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    Image.fromarray(noise).save(path, format="JPEG")
-    path.write_bytes(path.read_bytes()[:2000])
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # What is read
@@ -126,66 +96,6 @@ def test_suffixes_in_any_case_and_nothing_hidden(tmp_path: Path) -> None:
     assert len(ignored) == 2
     assert f"{cat / 'notes.txt'}: not used" in ignored[0]
     assert f"{root / 'photo' / 'readme'}: not used" in ignored[1]
-
-
-# How an image is decoded
-
-
-def decoded(image: Image.Image, size: int = 4, form: str = "PNG", **options: object) -> np.ndarray:
-    path = Path(os.environ["SCALE_RAY_CACHE"]).parent / "image"
-    image.save(path, format=form, **options)
-    return decode_image(path.read_bytes(), size)
-
-
-def test_every_mode_becomes_rgb_on_white() -> None:
-    assert (decoded(Image.new("L", (5, 5), 90)) == 90).all()
-    assert (decoded(Image.new("RGBA", (5, 5), (0, 0, 0, 0))) == 255).all()
-    assert (decoded(Image.new("RGBA", (5, 5), (0, 0, 0, 128))) == 127).all()
-    assert (decoded(Image.new("LA", (5, 5), (200, 255))) == 200).all()
-    assert (decoded(Image.new("1", (5, 5), 1)) == 255).all()
-    palette = Image.new("P", (5, 5), 1)
-    palette.putpalette([0, 0, 0, 10, 20, 30])
-    assert (decoded(palette) == np.array([10, 20, 30])[:, None, None]).all()
-    assert (decoded(palette, transparency=1) == 255).all()
-    deep = Image.fromarray(np.full((5, 5), 40_000, np.uint16))
-    assert (decoded(deep) == 40_000 >> 8).all()
-    assert decoded(Image.new("CMYK", (5, 5), (0, 0, 0, 0)), form="JPEG").min() > 250
-
-
-def test_exif_orientation_is_applied() -> None:
-    image = Image.new("RGB", (40, 40), "black")
-    image.paste("white", (0, 0, 20, 40))  # the left half; turned by 180 degrees it is the right one
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    turned = decoded(image, form="JPEG", exif=exif)
-    assert turned[:, :, 0].max() < 50
-    assert turned[:, :, 3].min() > 200
-
-
-def test_resizing_has_antialiasing_and_squeezes() -> None:
-    stripes = np.zeros((64, 128, 3), np.uint8)
-    stripes[:, ::2] = 255
-    small = decoded(Image.fromarray(stripes), size=8)
-    assert small.shape == (3, 8, 8)
-    assert np.abs(small.astype(int) - 127).max() < 8
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "the file is empty"), (b"no image", "not an image of any known format")]
-)
-def test_what_is_no_image(content: bytes, reason: str) -> None:
-    with pytest.raises(UnreadableImage, match=reason):
-        decode_image(content, 8)
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_a_truncated_image_is_never_half_an_image(tmp_path: Path, form: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "image", format=form)
-    content = (tmp_path / "image").read_bytes()
-    for share in (0.02, 0.3, 0.6, 0.9):
-        with pytest.raises(UnreadableImage):
-            decode_image(content[: int(share * len(content))], 8)
 
 
 # Unreadable images among others
@@ -380,14 +290,20 @@ def digests_of_0_1_0(known: dict[str, list]) -> str:
 
 @pytest.mark.parametrize(
     "content",
-    [lambda known: "{", lambda known: "[1]", lambda known: '{"cat/0.jpg": 5}', digests_of_0_1_0, lambda known: "[" * 99999],
-    ids=["cut", "list", "number", "older", "nested"],
+    [
+        "{",
+        "[1]",
+        '{"cat/0.jpg": 5}',
+        "[" * 99_999,
+        digests_of_0_1_0,
+    ],
+    ids=["cut", "list", "number", "nested", "older"],
 )
-def test_digests_that_cannot_be_used_are_computed_again(tmp_path: Path, content: Callable[[dict], str]) -> None:
+def test_digests_that_cannot_be_used_are_computed_again(tmp_path: Path, content: str | Callable[[dict], str]) -> None:
     root = write_tree(tmp_path / "root", TWO_DOMAINS)
     before = domain_digest("image_folder", "photo", root=root)
     (kept,) = (cache_folder() / "file_digests").iterdir()
-    kept.write_text(content(json.loads(kept.read_bytes())))
+    kept.write_text(content if isinstance(content, str) else content(json.loads(kept.read_bytes())))
     assert domain_digest("image_folder", "photo", root=root) == before
     assert len(json.loads(kept.read_bytes())["cat/0.jpg"]) == 5
 
@@ -414,26 +330,6 @@ def test_images_that_change_while_they_are_read_never_enter_the_cache(
     (photo,) = open_all(root, "photo")
     assert (photo.images[-1] != 255).any()
     assert photo.digest == domain_digest("image_folder", "photo", root=root) != white.digest
-
-
-# The cache of somebody else, which cannot be written here
-
-
-def as_nobody(code: str, root: Path) -> subprocess.CompletedProcess[str]:
-    """Run code as a user who owns nothing, if this is root; else as this user, for whom permissions count too."""
-    demote = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
-    command = [sys.executable, "-c", code, str(root)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", **demote)
-
-
-def make_read_only(folder: Path) -> None:
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    for path in folder.parents:  # pytest's folders are for their owner alone
-        if path.stat().st_uid == os.geteuid() and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o055)
-        if path == Path("/tmp"):
-            break
 
 
 def flip_a_byte(path: Path) -> None:

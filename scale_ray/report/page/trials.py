@@ -36,6 +36,8 @@ _FACTS = {
     "source digest": "source_digest",
     "target digest": "target_digest",
     "weights digest": "weights_digest",
+    "source images": "source_images",
+    "target images": "target_images",
     "skipped images": "skipped_images",
 }
 _SHOWN = ["pair", "status", "target_accuracy", "teacher_accuracy"]

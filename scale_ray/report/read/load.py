@@ -15,9 +15,10 @@ from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import tuned_note
 from scale_ray.report.read.rows import COLUMNS, OTHER_FIELDS, VALIDATORS, Reader
 
+_IMAGES = ["source_images", "target_images", "skipped_images"]
 _TYPES = {
     **dict.fromkeys(["seed", "other_fields"], "int64"),
-    **dict.fromkeys(["steps", "shared_steps", "skipped_images", "workers", "recipe_version"], "Int64"),
+    **dict.fromkeys(["steps", "shared_steps", *_IMAGES, "workers", "recipe_version"], "Int64"),
     **dict.fromkeys(["target_accuracy", "teacher_accuracy", "source_val_accuracy", "class_mean_accuracy"], "float64"),
     **dict.fromkeys(["kept_fraction", "kept_accuracy", "oracle_accuracy", *VALIDATORS], "float64"),
     **dict.fromkeys(["wall_seconds", "charged_seconds", "worker_hours"], "float64"),
@@ -56,6 +57,7 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
     | wall_seconds | seconds of training and evaluation |
     | charged_seconds | wall_seconds with a shared stage's time divided among its cells; sums to the study's time |
     | worker_hours | charged_seconds (else wall_seconds) x workers, in hours; GPU hours if device is a GPU |
+    | source_images, target_images | number of images that were used; missing in older records |
     | skipped_images | number of unreadable images left out |
     | error, traceback | `kind: first line of the message`; the full traceback |
     | device, host, runner, workers, backend | where the cell ran |

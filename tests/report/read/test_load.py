@@ -43,6 +43,8 @@ def test_columns_of_a_finished_cell(make_store: MAKE) -> None:
         "source_val_accuracy": 99.0,
         "steps": 600,
         "wall_seconds": 36.0,
+        "source_images": 4998,
+        "target_images": 5000,
         "skipped_images": 2,
         "git_commit": "0123abc",
         "source_digest": "sha-mnist",

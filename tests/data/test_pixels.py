@@ -1,0 +1,144 @@
+"""How an image's file becomes pixels."""
+
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scale_ray.data.pixels import UnreadableImage, decode_image, is_dark
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    content = BytesIO()
+    image.save(content, format=form, **options)
+    return content.getvalue()
+
+
+def decoded(image: Image.Image, size: int = 4, form: str = "PNG", **options: object) -> np.ndarray:
+    return decode_image(encoded(image, form, **options), size)
+
+
+def test_every_mode_becomes_rgb_on_white() -> None:
+    assert (decoded(Image.new("L", (5, 5), 90)) == 90).all()
+    assert (decoded(Image.new("RGBA", (5, 5), (0, 0, 0, 0))) == 255).all()
+    assert (decoded(Image.new("RGBA", (5, 5), (0, 0, 0, 128))) == 127).all()
+    assert (decoded(Image.new("LA", (5, 5), (200, 255))) == 200).all()
+    assert (decoded(Image.new("1", (5, 5), 1)) == 255).all()
+    palette = Image.new("P", (5, 5), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    assert (decoded(palette) == np.array([10, 20, 30])[:, None, None]).all()
+    assert (decoded(palette, transparency=1) == 255).all()
+    deep = Image.fromarray(np.full((5, 5), 40_000, np.uint16))
+    assert (decoded(deep) == 40_000 >> 8).all()
+    assert decoded(Image.new("CMYK", (5, 5), (0, 0, 0, 0)), form="JPEG").min() > 250
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    ("orientation", "seen"),
+    [
+        (1, "ab cd"),
+        (2, "ba dc"),  # mirrored
+        (3, "dc ba"),  # turned by 180 degrees
+        (4, "cd ab"),
+        (5, "ac bd"),
+        (6, "ca db"),  # turned by 90 degrees clockwise
+        (7, "db ca"),
+        (8, "bd ac"),
+    ],
+)
+def test_all_eight_exif_orientations(form: str, orientation: int, seen: str) -> None:
+    grey = {"a": 20, "b": 90, "c": 160, "d": 230}
+    stored = np.array([[grey["a"], grey["b"]], [grey["c"], grey["d"]]], np.uint8).repeat(32, 0).repeat(32, 1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if form == "WEBP" else {}
+    found = decoded(Image.fromarray(stored).convert("RGB"), 4, form, exif=exif, **options)[:, ::3, ::3]  # corners
+    wanted = np.array([[grey[letter] for letter in row] for row in seen.split()])
+    assert np.abs(found.astype(int) - wanted).max() < 3
+
+
+def test_what_trns_makes_transparent_is_white() -> None:
+    pixels = np.array([[[10, 20, 30], [40, 50, 60]]] * 2, np.uint8)
+    found = decoded(Image.fromarray(pixels), 2, transparency=(10, 20, 30))
+    assert found[:, 0, 0].tolist() == [255, 255, 255]
+    assert found[:, 0, 1].tolist() == [40, 50, 60]
+    grey = decoded(Image.fromarray(np.array([[7, 200]] * 2, np.uint8)), 2, transparency=7)
+    assert grey[0].tolist() == [[255, 200]] * 2
+
+
+def test_inks_become_colours() -> None:
+    red = decoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), form="JPEG", quality=100)
+    assert np.abs(red.astype(int).mean(axis=(1, 2)) - [255, 0, 0]).max() < 6
+    grey = decoded(Image.new("CMYK", (8, 8), (0, 0, 0, 128)), form="JPEG", quality=100)
+    assert np.abs(grey.astype(int) - 127).max() < 6
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF"])
+def test_of_an_animation_the_first_frame_is_taken(form: str) -> None:
+    first, second = Image.new("RGB", (8, 8), (200, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 200))
+    options = {"lossless": True} if form == "WEBP" else {}
+    animation = encoded(first, form, save_all=True, append_images=[second], duration=100, **options)
+    assert decode_image(animation, 8)[:, 4, 4].tolist() == [200, 0, 0]
+
+
+def test_values_of_12_bits_in_16_are_seen_and_left_as_they_are() -> None:
+    def grey(value: int) -> bytes:
+        return encoded(Image.fromarray(np.array([[0, value]] * 2, np.uint16)))
+
+    assert is_dark(grey(4095))
+    assert not is_dark(grey(4096))
+    assert not is_dark(grey(65535))
+    assert decode_image(grey(4095), 2)[0].tolist() == [[0, 15]] * 2
+    assert not is_dark(encoded(Image.new("L", (2, 2), 3))), "dark and of 8 bits"
+    assert not is_dark(encoded(Image.new("L", (2, 2), 3), "JPEG"))
+    assert is_dark(png_of_16_bits(4095, 0, 7))
+    assert not is_dark(png_of_16_bits(0, 0, 4096))
+
+
+def png_of_16_bits(*colour: int) -> bytes:
+    """One pixel; Pillow cannot write RGB of 16 bits a value."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" + struct.pack(">HHH", *colour))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_resizing_has_antialiasing_and_squeezes() -> None:
+    stripes = np.zeros((64, 128, 3), np.uint8)
+    stripes[:, ::2] = 255
+    small = decoded(Image.fromarray(stripes), size=8)
+    assert small.shape == (3, 8, 8)
+    assert np.abs(small.astype(int) - 127).max() < 8
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"no image", "not an image of any known format"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            "a Git LFS pointer and not the image: run `git lfs pull`",
+        ),
+        (b"/annex/objects/SHA256E-s9--4d7a.png\n", "a git-annex pointer and not the image: run `git annex get`"),
+    ],
+)
+def test_what_is_no_image(content: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableImage, match=reason):
+        decode_image(content, 8)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_a_truncated_image_is_never_half_an_image(form: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    content = encoded(Image.fromarray(noise), form)
+    for share in (0.02, 0.3, 0.6, 0.9):
+        with pytest.raises(UnreadableImage):
+            decode_image(content[: int(share * len(content))], 8)
