@@ -31,12 +31,13 @@ def list_benchmarks() -> None:
 def check(benchmark: BenchmarkName, root: Root = None) -> None:
     """Read every image and list all that is wrong; exit status 1 where there is anything."""
     from scale_ray.data.check import check_data
+    from scale_ray.data.names import shown
 
     found = check_data(benchmark, root=root)
     for problem in found.problems:
         console.print(f"{problem.kind}: {problem.message}")
     stopping = sum(problem.stops_training for problem in found.problems)
-    images = ", ".join(f"{domain} {count:,}" for domain, count in found.images.items())
+    images = ", ".join(f"{shown(domain)} {count:,}" for domain, count in found.images.items())
     console.print(f"{benchmark}: {sum(found.images.values()):,} images ({images or 'no domains'})")
     console.print(f"{len(found.problems)} problems, {stopping} of them stop training")
     if found.problems:
@@ -55,11 +56,14 @@ def prepare(
     """Decode (or, for digits, draw) every image once into the cache, so that no training has to."""
     from scale_ray.data import decoded
     from scale_ray.data.cache import cache_folder
+    from scale_ray.data.names import shown
 
     domains = decoded.prepare(benchmark, root=root, resize=resize)
     for domain in domains:
         count, _, height, width = domain.images.shape
-        console.print(f"{domain.name}: {count:,} images of {width} x {height} px, {_mebibytes(domain.images.nbytes)}")
+        console.print(
+            f"{shown(domain.name)}: {count:,} images of {width} x {height} px, {_mebibytes(domain.images.nbytes)}"
+        )
     total = sum(domain.images.nbytes for domain in domains)
     console.print(f"{benchmark}: {len(domains)} domains, {_mebibytes(total)}, in {cache_folder()}")
 

@@ -197,7 +197,11 @@ def file_digests(folder: Path, names: Sequence[str]) -> list[str]:
             with replacing(path) as file:
                 file.write(json.dumps(known).encode())
         except (OSError, StoreError) as error:
-            warn_once(f"digests of files are not stored, so every process computes them: {error}")
+            reason = error.__cause__ or error
+            warn_once(
+                f"{path.parent}: digests of files cannot be written ({getattr(reason, 'strerror', None) or reason}): "
+                "every process computes them; to keep them, name another folder in SCALE_RAY_CACHE"
+            )
     return [known[name][-1] for name in names]
 
 

@@ -81,16 +81,27 @@ def open_domains(
         ConfigError: the benchmark or a domain is unknown, or the root or a folder is missing.
         DataError: the domains' classes differ, a class has no images, or an image is unreadable.
     """
-    check_benchmark(benchmark)
     names = [canonical_domain(benchmark, domain) for domain in domains]
     if benchmark == "digits":
         return [_open_digits(name, resize) for name in names]
-    folders = {name: domain_folder(benchmark, name, root) for name in names}
-    listings = checked_listings(benchmark, folders)
+    folders, listings = check_domains(benchmark, names, root=root)
     for name in folders:
         _warn_of_counts(benchmark, name, listings[name])
         _warn_of_unused(benchmark, name, folders[name])
     return [_open_folder(benchmark, name, folders[name], listings[name], resize, corrupt) for name in names]
+
+
+def check_domains(
+    benchmark: str, names: Sequence[str], *, root: Path | None
+) -> tuple[dict[str, Path], dict[str, Listing]]:
+    """The folders and the listings of domains that are used together, by canonical name; none for `digits`.
+
+    Raises: as `open_domains`, but for unreadable images: nothing is read.
+    """
+    if benchmark == "digits":
+        return {}, {}
+    folders = {name: domain_folder(benchmark, name, root) for name in names}
+    return folders, checked_listings(benchmark, folders)
 
 
 def domain_names(benchmark: str, *, root: Path | None) -> list[str]:

@@ -36,8 +36,7 @@ def domain_folders(benchmark: str, root: Path | None) -> dict[str, Path]:
         raise ConfigError(f"{benchmark}: where are the images? name the folder that holds its domains: --root FOLDER")
     if not is_text(root.absolute()):
         raise ConfigError(
-            f"--root {shown(root.absolute())}: this path is not UTF-8, so no record can name it: rename the folder, or "
-            "give a link to it"
+            f"--root {shown(root.absolute())}: this path is not UTF-8, so no record can name it: rename that folder"
         )
     if not root.is_dir():
         parent = next(parent for parent in root.absolute().parents if parent.is_dir())

@@ -81,4 +81,9 @@ def failed(
 def describe_failure(error: BaseException) -> Failure:
     """An exception as a record keeps it."""
     text = "".join(traceback.format_exception(error))
-    return Failure(kind=type(error).__name__, message=str(error), traceback=text)
+    return Failure(kind=type(error).__name__, message=_as_utf_8(str(error)), traceback=_as_utf_8(text))
+
+
+def _as_utf_8(text: str) -> str:
+    r"""With other bytes, such as those of a file's name, written as `\xe9`: no record can hold them."""
+    return text.encode("utf-8", "backslashreplace").decode()

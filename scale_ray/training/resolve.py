@@ -7,9 +7,9 @@ from pathlib import Path
 from scale_ray.cell import Cell
 from scale_ray.config import BaselineConfig, ConfigError, TrialConfig, absolute_weights, check_name
 from scale_ray.data.benchmarks import DataError, canonical_domain, check_benchmark
-from scale_ray.data.decoded import Content, Domain, domain_content, open_domains
+from scale_ray.data.decoded import Content, Domain, check_domains, domain_content, open_domains
 from scale_ray.data.image_folder import domain_folder
-from scale_ray.data.names import shown
+from scale_ray.data.names import is_text, shown
 from scale_ray.data.views import STRONG_VIEWS
 from scale_ray.data.warn import forget_warnings, warn_once
 from scale_ray.identity import identity
@@ -32,7 +32,7 @@ def resolve(config: TrialConfig, root: Path | None) -> Cell:
         DataError: a folder or an image's file cannot be read, or every target image is a source image.
     """
     checked = check_trial(config)
-    _compare_images(checked.data.benchmark, checked.data.source, checked.data.target, root)
+    _check_pair(checked.data.benchmark, checked.data.source, checked.data.target, root)
     inputs = _inputs(checked, root)
     return Cell(id=identity(checked, inputs), config=checked, inputs=inputs)
 
@@ -57,6 +57,10 @@ def check_trial(config: TrialConfig) -> TrialConfig:
     }
     changes = {f"data.{role}": name for role, name in domains.items() if name != config.value(f"data.{role}")}
     weights = absolute_weights(config.model.weights)  # because trials may run elsewhere
+    if not is_text(weights):
+        raise ConfigError(
+            f"model.weights: {shown(weights)}: this path is not UTF-8, so no record can name it: rename it"
+        )
     if weights != config.model.weights:
         changes["model.weights"] = weights
     return config.replace(changes) if changes else config
@@ -88,7 +92,7 @@ def _inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:
 def forget_inputs() -> None:
     """Digest data and source again: they may have changed since this process digested them."""
     _content.cache_clear()
-    _compare_images.cache_clear()
+    _check_pair.cache_clear()
     forget_warnings()
     forget_code()
 
@@ -100,11 +104,13 @@ def _content(benchmark: str, domain: str, root: Path | None) -> Content:
 
 
 @cache
-def _compare_images(benchmark: str, source: str, target: str, root: Path | None) -> None:
-    """Refuse a target whose images are all in the source, such as a copy or a link; say where some are.
+def _check_pair(benchmark: str, source: str, target: str, root: Path | None) -> None:
+    """Refuse folders that cannot be a domain pair, before anything is read.
 
-    Nothing is adapted to such a target: its accuracy would be that of training images.
+    Then refuse a target whose images are all in the source, such as a copy or a link, and say it if some are: the
+    accuracy on them is that on training images.
     """
+    check_domains(benchmark, [source, target], root=root)
     labelled, images = set(_content(benchmark, source, root).images), _content(benchmark, target, root).images
     shared = sum(image in labelled for image in images)
     if shared and shared == len(images):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import command, refused, truncate
+from commands import TINY, command, refused, subprocess_command, truncate
 
 from scale_ray.data.manifest import read_about
+from scale_ray.store import Store
 
 
 def test_data_check_of_a_clean_folder(images: Path) -> None:
@@ -150,3 +151,82 @@ def test_data_cache_and_clear_of_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert command("data", "cache") == (0, f"0.0 MiB in {tmp_path}/none\n", "")
     assert command("data", "clear") == (0, f"deleted 0.0 MiB in {tmp_path}/none\n", "")
     assert not (tmp_path / "none").exists()
+
+
+def test_data_check_and_train_agree_on_what_is_no_domain(own_images: Path) -> None:
+    (own_images / "__MACOSX" / "Art").mkdir(parents=True)
+    (own_images / "lost+found").mkdir()
+    (own_images / "notes").mkdir()
+    outcome = command("data", "check", "image_folder", "--root", own_images)
+    assert outcome.out.splitlines() == [
+        *(
+            f"ignored: {own_images}/{name}: not a domain: no images of classes in it"
+            for name in ("__MACOSX", "lost+found", "notes")
+        ),
+        "image_folder: 32 images (Art 16, Real World 16)",
+        "3 problems, 0 of them stop training",
+    ]
+    assert command("train", *TINY, "--root", own_images).status == 0
+
+
+def test_training_says_what_it_does_not_use(own_images: Path) -> None:
+    for name in ("a.HEIC", "b.tif"):
+        (own_images / "Art" / "cat" / name).write_bytes(b"x")
+    outcome = subprocess_command("train", *TINY, "--root", own_images)
+    assert outcome.status == 0
+    said = [line for line in outcome.err.splitlines() if "not used" in line]
+    assert said == [
+        "Art: 2 files are not used: 2 of formats that are not read (.heic .tif); "
+        "`scale-ray data check image_folder` lists them"
+    ]
+
+
+@pytest.mark.parametrize("name", ["train", "ablate"])
+def test_names_that_are_not_utf_8_are_refused_in_one_line(own_images: Path, tmp_path: Path, name: str) -> None:
+    latin = "caf\udce9"  # as Python holds the byte E9
+    try:
+        (own_images / "Art" / "cat" / "0.jpg").rename(own_images / "Art" / "cat" / f"{latin}.jpg")
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    pair = ["--source", "Art", "--target", "Real World"] if name == "train" else ["--pairs", "Art:Real World"]
+    start = [name, "--benchmark", "image_folder", *pair, "--store", tmp_path / "store"]
+    outcome = command(*start, "--root", own_images)
+    refused(outcome, f"{own_images}/Art/cat/caf\\xe9.jpg: its name is not UTF-8: rename it")
+    assert "hashing" not in outcome.err
+    (tmp_path / latin).mkdir()
+    refused(command(*start, "--root", tmp_path / latin), f"--root {tmp_path}/caf\\xe9: this path is not UTF-8")
+    renamed = [text.replace("Real World", latin) if isinstance(text, str) else text for text in start]
+    refused(command(*renamed, "--root", own_images), "caf\\", "is not a domain")
+    (tmp_path / f"{latin}.pth").write_bytes(b"x")
+    weights = ["--backbone" if name == "train" else "--backbones", "lenet", "--weights", tmp_path / f"{latin}.pth"]
+    (own_images / "Art" / "cat" / f"{latin}.jpg").rename(own_images / "Art" / "cat" / "0.jpg")
+    refused(command(*start, "--root", own_images, *weights), f"model.weights: {tmp_path}/caf\\xe9.pth", "not UTF-8")
+
+
+def test_one_class_and_a_target_that_is_the_source_are_refused_before_anything_is_read(own_images: Path) -> None:
+    (own_images / "link").symlink_to(own_images / "Art")
+    outcome = command("train", *TINY, "--root", own_images, "--target", "link")
+    refused(outcome, f"--root {own_images}: all 16 images of target 'link' are also in source 'Art'", "choose another")
+    for domain in ("Art", "Real World"):
+        for path in (own_images / domain / "dog").iterdir():
+            path.unlink()
+        (own_images / domain / "dog").rmdir()
+    outcome = command("train", *TINY, "--root", own_images)
+    refused(outcome, f"{own_images}/Art: one class only, 'cat': a classifier needs two")
+    assert "hashing" not in outcome.err
+
+
+def test_odd_names_train_and_are_recorded(own_images: Path, tmp_path: Path) -> None:
+    odd = "it's 100% #1\n\u732b"
+    root = own_images.rename(own_images.with_name(odd))
+    for domain, new in (("Art", "None"), ("Real World", odd)):
+        for label, other in (("cat", "nan"), ("dog", odd)):
+            (root / domain / label).rename(root / domain / other)
+        (root / domain).rename(root / new)
+    store = tmp_path / "store"
+    outcome = command("train", *TINY, "--root", root, "--source", "None", "--target", odd, "--store", store)
+    assert outcome.status == 0, outcome.err
+    (record,) = Store(store).records()
+    assert record.result is not None
+    assert record.result.classes == [odd, "nan"]
+    assert record.result.images == {"None": 16, odd: 16}
