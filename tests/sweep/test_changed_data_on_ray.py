@@ -1,0 +1,46 @@
+"""Images that change while a study runs: no cell trains on others than it was planned with."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from studies import LIMIT, command, run, wait_until
+
+from scale_ray.data.cache import cpus
+from scale_ray.identity import identity
+from scale_ray.report import load
+from scale_ray.store import Store
+
+CHANGED = "domain 'inverted' has changed since the study was planned: run again"
+
+
+@pytest.mark.parametrize("options", [(), ("--workers-per-trial", "1")], ids=["ray tune", "ray train"])
+def test_cells_that_start_after_two_classes_were_swapped_fail_and_a_second_run_trains_them(
+    tiny_root: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    root = Path(shutil.copytree(tiny_root, tmp_path / "root"))
+    store = tmp_path / "store"
+    line = command(root, store, "--cpus-per-trial", str(cpus()), *options)  # one cell at a time
+    study = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: any((store / "records").glob("*.json")), study)
+    for one, other in (("rows", "away"), ("columns", "rows"), ("away", "columns")):
+        os.rename(root / "inverted" / one, root / "inverted" / other)
+    _, told = study.communicate(timeout=LIMIT)
+    assert study.returncode == 1, told
+    records = list(Store(store).records())
+    assert len(records) == 4
+    failed = [record for record in records if record.status == "failed"]
+    assert 0 < len(failed) < 4
+    for record in records:
+        assert record.id == identity(record.config, record.inputs)
+        assert record.failure is None or (record.failure.kind, CHANGED in record.failure.message) == ("DataError", True)
+    if options:
+        return
+    again = run(root, store)
+    assert again.returncode == 0, again.stderr
+    cells = load(store)
+    counted = cells[~cells["superseded"]]
+    assert counted["status"].tolist() == ["done"] * 4
+    assert counted["target_digest"].nunique() == 1
