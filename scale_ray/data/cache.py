@@ -182,7 +182,7 @@ def file_digests(folder: Path, names: Sequence[str]) -> list[str]:
     folder = folder.resolve()
     path = _digests_file(folder)
     known = _read_digests(path)
-    states = {name: file_state(folder / name) for name in names}
+    states = {name: _state(f"{folder}/{name}") for name in names}
     changed = [name for name in names if known.get(name, [])[:-1] != states[name]]
     if changed:
         _let_times_differ([states[name] for name in changed])
@@ -211,16 +211,12 @@ def forget_digests(folder: Path) -> None:
         _digests_file(folder.resolve()).unlink()
 
 
-def file_state(path: Path) -> list[int]:
-    """What changes whenever the content of a file does: size, times of modification and of change in ns, inode.
-
-    Raises:
-        DataError: there is no such file, or it cannot be looked at.
-    """
+def _state(path: str) -> list[int]:
+    """What changes whenever the content of a file does: size, times of modification and of change in ns, inode."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError as error:
-        raise _not_read(path, error) from error
+        raise _not_read(Path(path), error) from error
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
@@ -235,7 +231,7 @@ def _digests_file(folder: Path) -> Path:
 
 
 def _read_digests(path: Path) -> dict[str, list]:
-    """File name -> [*file_state, sha256], with fewer numbers by older versions; empty if no file can be read."""
+    """File name -> [*_state, sha256], with fewer numbers by older versions; empty if no file can be read."""
     try:
         known = json.loads(path.read_bytes())
         if not isinstance(known, dict) or not all(isinstance(noted, list) for noted in known.values()):

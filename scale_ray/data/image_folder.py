@@ -91,8 +91,10 @@ def list_images(folder: Path) -> Listing:
 
 def unrecordable_names(folder: Path, listing: Listing) -> list[str]:
     """One line for each name, of domain, class or image, that is not UTF-8; records, which are, cannot hold it."""
-    paths = [folder, *(folder / name for name in (*listing, *image_names(listing)))]
-    return [f"{shown(path)}: its name is not UTF-8: rename it" for path in paths if not is_text(path.name)]
+    wrong = [
+        name for name in ("", *listing, *image_names(listing)) if not is_text(name.rpartition("/")[2] or folder.name)
+    ]
+    return [f"{shown(folder / name)}: its name is not UTF-8: rename it" for name in wrong]
 
 
 def empty_classes(folder: Path, listing: Listing) -> list[str]:
@@ -191,12 +193,12 @@ def folders_in(path: Path) -> list[Path]:
     Raises:
         DataError: it cannot be read.
     """
-    return sorted(path / entry.name for entry in _scan(path) if entry.is_dir() and not is_hidden(entry.name))
+    return sorted(path / entry.name for entry in _scan(path) if not is_hidden(entry.name) and is_folder(entry))
 
 
 def system_folders(path: Path) -> list[str]:
     """Names of the folders in a folder that a system has put there."""
-    return [entry.name for entry in _scan(path) if entry.name in SYSTEM_NAMES and entry.is_dir()]
+    return [entry.name for entry in _scan(path) if entry.name in SYSTEM_NAMES and is_folder(entry)]
 
 
 def is_hidden(name: str) -> bool:
@@ -204,7 +206,23 @@ def is_hidden(name: str) -> bool:
 
 
 def is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(SUFFIXES) and not is_hidden(entry.name) and entry.is_file()
+    return entry.name.lower().endswith(SUFFIXES) and not is_hidden(entry.name) and is_regular(entry)
+
+
+def is_regular(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file or a link to one; a link that leads nowhere, in a circle or where nobody may look is not."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from scale_ray.data.image_folder import SUFFIXES, Listing, folders_in, is_hidden, is_image
+from scale_ray.data.image_folder import SUFFIXES, Listing, folders_in, is_folder, is_hidden, is_image, is_regular
 from scale_ray.data.names import shown
 
 # Reasons, each as a message writes it of one file and of several.
@@ -40,10 +40,10 @@ def unused_files(folder: Path) -> dict[str, tuple[str, str]]:
 
     Hidden files and folders are left out.
     """
-    found = {entry.name: _reason(entry, NO_CLASS) for entry in _shown(folder) if not entry.is_dir()}
+    found = {entry.name: _reason(entry, NO_CLASS) for entry in _shown(folder) if not is_folder(entry)}
     for path in folders_in(folder):
         for entry in _shown(path):
-            if entry.is_dir():
+            if is_folder(entry):
                 found |= {f"{path.name}/{entry.name}{name}": SUBFOLDER for name in _files_below(entry)}
             elif not is_image(entry):
                 found[f"{path.name}/{entry.name}"] = _reason(entry, FORMAT)
@@ -74,7 +74,7 @@ def _shown(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _reason(entry: os.DirEntry[str], usual: tuple[str, str]) -> tuple[str, str]:
-    if entry.is_file():
+    if is_regular(entry):
         return usual
     return DANGLING if entry.is_symlink() else SPECIAL
 

@@ -63,6 +63,7 @@ def test_each_file_has_its_reason_and_nothing_hidden_is_counted(root: Path) -> N
     (photo / "cat" / "empty").mkdir()
     (photo / "cat" / "deep" / "er" / "a.txt").write_bytes(b"x")
     (photo / "cat" / "loop").symlink_to(root)
+    (photo / "cat" / "self.jpg").symlink_to(photo / "cat" / "self.jpg")
     (photo / "cat" / "bare").write_bytes(b"x")
     for hidden in (".DS_Store", "._0.jpg", "Thumbs.db", "desktop.ini", "deep/.x.jpg"):
         (photo / "cat" / hidden).write_bytes(b"x")
@@ -76,11 +77,12 @@ def test_each_file_has_its_reason_and_nothing_hidden_is_counted(root: Path) -> N
         "cat/deep/er/a.txt": SUBFOLDER,
         "cat/loop": SUBFOLDER,
         "cat/pipe.jpg": SPECIAL,
+        "cat/self.jpg": DANGLING,
         "lost class": DANGLING,
     }
     assert count_unused(unused) == (
-        "6 files are not used: 1 of a format that is not read (none), 2 in subfolders of classes, 1 not in a class "
-        "folder, 1 not a regular file, 1 dangling link"
+        "7 files are not used: 1 of a format that is not read (none), 2 in subfolders of classes, 1 not in a class "
+        "folder, 1 not a regular file, 2 dangling links"
     )
     assert {domain.classes for domain in open_all(root)} == {("cat", "dog")}
 

@@ -1,5 +1,6 @@
 """What a study was planned with and what it then finds: other images or weights never train under the planned id."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -199,6 +200,16 @@ def test_weights_that_change_are_refused_and_leave_no_features(
     assert not store.has_features(features.features_key(stage, "plain")) if encoder == "frozen" else True
 
 
+def test_weights_of_the_same_size_and_time_have_another_id(tiny_config: TrialConfig, weights: Path, root: Path) -> None:
+    config = tiny_config.replace({"model.weights": str(weights)})
+    cell, before = resolve(config, root), weights.stat()
+    write_other_weights(weights)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert weights.stat().st_size == before.st_size
+    forget_inputs()
+    assert resolve(config, root).id != cell.id
+
+
 def test_weights_that_vanish_are_named(tiny_config: TrialConfig, weights: Path, execution: Execution) -> None:
     stage = alone(resolve(tiny_config.replace({"model.weights": str(weights)}), execution.root))
     weights.unlink()
@@ -280,6 +291,25 @@ def test_a_record_has_the_number_of_images(tiny_config: TrialConfig, root: Path,
     older = record.model_dump(mode="json")
     del older["result"]["images"]
     assert Record.model_validate(older).result.images == {}  # type: ignore[union-attr]
+
+
+def test_two_images_a_class_are_enough(tiny_config: TrialConfig, root: Path, execution: Execution) -> None:
+    for path in (*root.glob("plain/*/*.png"), *root.glob("inverted/*/*.png")):
+        if path.stem not in ("00", "01"):
+            path.unlink()
+    record = run_trial(tiny_config, execution, None)
+    assert record.result is not None
+    assert record.result.images == {"plain": 6, "inverted": 6}
+    assert [sum(row) for row in record.result.confusion] == [2, 2, 2]
+
+
+def test_a_failure_that_names_bytes_is_recorded(tiny_config: TrialConfig, root: Path, store: Store) -> None:
+    stage = alone(resolve(tiny_config, root))
+    with pytest.raises(OSError, match="caf"), leaving_failures(stage, Execution(root=root), store):
+        raise OSError("caf\udce9: no such file")
+    (record,) = store.records()
+    assert record.failure is not None
+    assert record.failure.message == "caf\\udce9: no such file"
 
 
 @pytest.mark.parametrize("what", ["image", "class", "root"])
