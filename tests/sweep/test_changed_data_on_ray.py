@@ -13,6 +13,8 @@ from scale_ray.identity import identity
 from scale_ray.report import load
 from scale_ray.store import Store
 
+pytestmark = pytest.mark.slow
+
 CHANGED = "domain 'inverted' has changed since the study was planned: run again"
 
 
