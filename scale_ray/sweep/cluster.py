@@ -14,6 +14,8 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from scale_ray.config import ConfigError, Resources
+from scale_ray.sweep.environment import starting_ray
+from scale_ray.sweep.imports import job_config
 from scale_ray.training.trial import Ran
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def start_ray(resources: Resources, console: Console) -> bool:
     """Connect to Ray or start it here; return whether it is a cluster that was running before.
 
     Raises:
-        ConfigError: no cluster answers at the address.
+        ConfigError: no cluster answers at the address, or Ray cannot start here.
     """
     # Tune's own progress display and loggers would mix with ours and write files that nobody reads.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
@@ -69,7 +71,7 @@ def start_ray(resources: Resources, console: Console) -> bool:
     address = resources.address or find_bootstrap_address(None) or "local"
     if address != "local":
         try:
-            ray.init(address=address, **quiet)
+            ray.init(address=address, job_config=job_config(), **quiet)
         except ConnectionError as error:
             if resources.address is not None:
                 raise ConfigError(
@@ -82,12 +84,14 @@ def start_ray(resources: Resources, console: Console) -> bool:
         else:
             return True
     # Ray Train cleans up its placement groups through the dashboard. Without Ray Train, the dashboard only costs time.
-    ray.init(
-        address="local",
-        include_dashboard=resources.workers is not None,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        **quiet,
-    )
+    with starting_ray():
+        ray.init(
+            address="local",
+            include_dashboard=resources.workers is not None,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            job_config=job_config(),
+            **quiet,
+        )
     return False
 
 
