@@ -1,8 +1,9 @@
 """A study: a base config and axes, expanded into one config a cell before anything runs."""
 
 import itertools
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from pydantic import (
 from scale_ray.config import VARIANTS, ConfigError, LossesConfig, TrialConfig, describe_problems, field_paths, suggest
 
 Change = dict[str, Any]  # dotted path -> value
+
+# Some minutes and gigabytes to plan. More is a mistake, such as a seed that was given as a number of seeds.
+MOST_CELLS = 1_000_000
+_TOO_MANY = f"a study has at most {MOST_CELLS:,} cells: give fewer values"
 
 
 class Study(BaseModel):
@@ -65,6 +70,8 @@ class Study(BaseModel):
         for axis, values in axes.items():
             if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
                 raise ValueError(f"axis {axis!r} is {values!r}: give a list of values")
+            if isinstance(values, Sized) and len(values) > MOST_CELLS:  # a range of so many
+                raise ValueError(f"axis {axis!r} has {len(values):,} values: {_TOO_MANY}")
         return {axis: list(values) for axis, values in axes.items()}
 
     @field_validator("name")
@@ -90,6 +97,9 @@ class Study(BaseModel):
                 if path in setters:
                     raise ValueError(f"axes {setters[path]!r} and {axis!r} both set {path}: keep one of them")
                 setters[path] = axis
+        cells = math.prod(map(len, axes.values()))
+        if cells > MOST_CELLS:
+            raise ValueError(f"{' x '.join(f'{len(values)} {axis}' for axis, values in axes.items())}: {_TOO_MANY}")
         return axes
 
     @model_serializer(mode="wrap")

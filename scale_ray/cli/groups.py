@@ -166,7 +166,7 @@ class ExecutionOptions:
     ] = True
 
     def execution(self, root: Path | None, threads: int = 1) -> Execution:
-        return Execution(root=root, threads=threads, **dataclasses.asdict(self))
+        return Execution.parse({"root": root, "threads": threads, **dataclasses.asdict(self)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,12 +243,17 @@ class RayOptions:
 
         Args:
             workers: `parallel.workers` of the config: more than one train through Ray Train, also without the option.
+
+        Raises:
+            ConfigError: Ray cannot give it, or the address is of another kind than a study needs.
         """
-        return Resources(
-            cpus=self.cpus_per_trial,
-            gpus=self.gpus_per_trial,
-            workers=workers if self.workers_per_trial or workers > 1 else None,
-            address="local" if self.local else self.address,
+        return Resources.parse(
+            {
+                "cpus": self.cpus_per_trial,
+                "gpus": self.gpus_per_trial,
+                "workers": workers if self.workers_per_trial or workers > 1 else None,
+                "address": "local" if self.local else self.address,
+            }
         )
 
 

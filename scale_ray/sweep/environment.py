@@ -50,7 +50,8 @@ def _check_socket(folder: Path) -> None:
     longest = len(os.fsencode(folder / session / "sockets" / "plasma_store"))
     if longest > _LONGEST_SOCKET:
         raise ConfigError(
-            f"Ray's sockets under {folder} would have paths of {longest} bytes, {_LONGEST_SOCKET} is the most: {_REMEDY}"
+            f"Ray's sockets under {folder} would have paths of {longest} bytes, and {_LONGEST_SOCKET} is the most: "
+            f"{_REMEDY}"
         )
 
 

@@ -15,15 +15,16 @@ PACKAGE = Path(__file__).parents[2]
 STARTS = """
 import sys
 import ray
-from scale_ray.cli import with_clear_errors
+from scale_ray.config import ConfigError
 from scale_ray.sweep.environment import starting_ray
 
-def start():
+try:
     with starting_ray():
         ray.init(address="local", include_dashboard=False, object_store_memory=256 * 2**20, logging_level="CRITICAL")
-    print("started", ray.cluster_resources()["CPU"] > 0)
-
-with_clear_errors(start)
+except ConfigError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+print("started", ray.cluster_resources()["CPU"] > 0)
 """
 
 
