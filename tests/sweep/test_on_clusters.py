@@ -225,7 +225,7 @@ def drain(made: Cluster, seconds: int) -> None:
         ],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=LIMIT,
     )
 
 
