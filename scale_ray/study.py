@@ -32,7 +32,7 @@ class Study(BaseModel):
     A study is plain data: it can be written as JSON and read back.
 
     Attributes:
-        name: names the study's file in the store: letters, digits, dots, dashes and underscores.
+        name: names the study's file in the store: letters, digits, dashes, underscores and dots.
         base: what all cells share.
         axes: name -> values. The name is a dotted path of TrialConfig. An axis may also move several fields together:
             then it has any name, and its values are dicts of dotted paths (see `pairs`, `combinations`, `approaches`).
@@ -77,8 +77,10 @@ class Study(BaseModel):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[\w.-]+", name):
-            raise ValueError("the name is a file's: write only letters, digits, dots, dashes and underscores")
+        if not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise ValueError(
+                "the name is a file's: write only letters, digits, dashes, underscores and, not at its beginning, dots"
+            )
         return name
 
     @field_validator("axes")

@@ -24,7 +24,6 @@ from typing import Any
 
 import pytest
 import typer
-
 from studies import LIMIT
 
 from scale_ray import cli

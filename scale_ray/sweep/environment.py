@@ -70,11 +70,11 @@ def _ensure_token() -> None:
     kept = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if kept or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
-    token = Path.home() / ".ray" / "auth_token"
     try:
+        token = Path.home() / ".ray" / "auth_token"
         token.parent.mkdir(parents=True, exist_ok=True)
         writable = token.exists() or os.access(token.parent, os.W_OK)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
         writable = False
     if not writable:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

@@ -112,6 +112,17 @@ def test_a_home_that_is_no_folder_is_no_obstacle(tmp_path: Path) -> None:
     assert done.stdout == "started True\n", done.stderr
 
 
+def test_a_user_without_a_home_is_no_obstacle() -> None:
+    """As in a container that runs under a number that has no name."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("another user needs root and setpriv")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o777)
+        line = ["setpriv", "--reuid", "54321", "--clear-groups", "env", "-u", "HOME"]
+        done = start(*line, RAY_TMPDIR=folder)
+    assert done.stdout == "started True\n", done.stderr
+
+
 @pytest.mark.slow
 def test_what_ray_cannot_do_is_one_line() -> None:
     """Any other obstacle, here too few open files for one of its processes."""
