@@ -82,7 +82,7 @@ def run(
     opened = Store(store, create=True)
     wanted = plan(study, store, execution.root, limit=limit, sharing=sharing, keep_model=execution.keep_model)
     workers = study.base.parallel.workers
-    resources = resources or Resources(workers=workers if workers > 1 else None)
+    resources = resources or Resources(workers=workers)
     return run_study(wanted, opened, execution, resources, console)
 
 

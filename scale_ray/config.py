@@ -506,6 +506,12 @@ class Execution(_Beside):
         False, description="store the trained model (without its projection head) beside the record"
     )
     channels_last: bool = Field(True, description="memory layout of images and convolutions")
+    hang_after: float = Field(
+        1800,
+        ge=0,
+        le=_MOST,
+        description="seconds without a step after which a trial on Ray is ended and tried again; 0: never",
+    )
     compile: bool = Field(False, description="torch.compile the encoders: minutes of warm-up, then faster steps")
 
 
@@ -519,12 +525,9 @@ class Resources(_Beside):
         le=_MOST_OF_A_TRIAL,
         description="GPUs of one worker, below 1 fractions too; None: one where there are any, unless on the CPU",
     )
-    workers: int | None = Field(
-        None,
-        ge=1,
-        le=_MOST_OF_A_TRIAL,
-        description="processes that train together under Ray Train; None: one, and on this machine's own Ray without "
-        "Ray Train, inside the Tune trial",
+    workers: int = Field(1, ge=1, le=_MOST_OF_A_TRIAL, description="processes that train together, under Ray Train")
+    ray_train: Literal["auto", "always", "never"] = Field(
+        "auto", description="whether trials run under Ray Train; auto: where several workers train together"
     )
     address: str | None = Field(
         None,
@@ -551,6 +554,17 @@ class Resources(_Beside):
                 "with `ray job submit` or `ray submit`, or write --local"
             )
         return address
+
+    @property
+    def through_train(self) -> bool:
+        """Whether trials run under Ray Train, and not inside a Ray Tune trial."""
+        return self.workers > 1 or self.ray_train == "always"
+
+    @model_validator(mode="after")
+    def _workers_need_ray_train(self) -> "Resources":
+        if self.workers > 1 and self.ray_train == "never":
+            raise ValueError("several workers train together under Ray Train: ray_train cannot be 'never'")
+        return self
 
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -32,7 +32,10 @@ def job_config() -> JobConfig:
 
 @contextmanager
 def without_working_folder() -> Iterator[None]:
-    """The processes that are started in this context do not search their working folder: Ray's dashboard would."""
+    """The processes that are started in this context do not search their working folder.
+
+    By itself, Python does so under `-c` and `-m`: in Ray's dashboard, and where a worker compiles encoders.
+    """
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:

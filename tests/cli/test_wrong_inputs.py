@@ -143,6 +143,8 @@ DEEP = "[" * 50_000
         (["ablate", "--gpus-per-trial", "nan"], ["--gpus-per-trial"]),
         (["ablate", "--gpus-per-trial", "1e9"], ["gpus: ", "less than or equal to 10000"]),
         # numbers that no run has
+        (["ablate", "--hang-after", "inf"], ["hang_after: "]),
+        (["ablate", "--hang-after", "nan"], ["hang-after"]),
         (["ablate", "--cpus-per-trial", HUGE], ["cpus: ", "less than or equal to 10000"]),
         (["ablate", "--workers-per-trial", HUGE], ["workers"]),
         (["train", "--threads", "1000000000"], ["threads: ", "less than or equal to 10000"]),

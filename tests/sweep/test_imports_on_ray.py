@@ -72,7 +72,7 @@ def test_a_search_trains_with_the_drivers_package(elsewhere: Path, tiny_root: Pa
 @pytest.mark.slow
 def test_workers_of_ray_train_import_the_drivers_package(elsewhere: Path, tiny_root: Path, tmp_path: Path) -> None:
     line = command(tiny_root, tmp_path / "store", "--losses", "ce", "--seeds", "1", "--set", "optim.steps=8")
-    finish(installed(tmp_path, [*line, "--workers-per-trial", "1"]), elsewhere, PACKAGE)
+    finish(installed(tmp_path, [*line, "--ray-train", "always"]), elsewhere, PACKAGE)
     assert all_done(tmp_path / "store") == 1
 
 
