@@ -83,6 +83,9 @@ def with_clear_errors(command: typer.Typer) -> None:
         for line in message.splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(USER_ERROR)
+    except typer.Abort:
+        print("aborted: the question was not answered", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             print(f"error: {error.filename}: {error.strerror}: give a shorter path", file=sys.stderr)
