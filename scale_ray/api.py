@@ -28,7 +28,7 @@ def plan(
 
     Args:
         study: the cells that are wanted.
-        store: folder or URL (s3://…, gs://…); made where it is missing.
+        store: folder or URL (s3://…, gs://…); where it is missing, nothing is done yet.
         root: folder of an image benchmark: root/domain/class/image.
         limit: run only the first `limit` cells.
         sharing: train once what cells have in common.
@@ -41,7 +41,7 @@ def plan(
 
     return plan_study(
         study,
-        Store(store, create=True),
+        Store(store, missing_ok=True),
         None if root is None else Path(root).expanduser().absolute(),
         limit=limit,
         with_models=keep_model,
@@ -62,7 +62,8 @@ def run(
     """Train every cell of a study that the store does not answer yet; the same call again goes on.
 
     Args:
-        study, store, root, limit, sharing: as in `plan`.
+        study, root, limit, sharing: as in `plan`.
+        store: folder or URL (s3://…, gs://…); made where it is missing.
         execution: device, checkpoints, models; its `root` is used where `root` is None.
         resources: what each trial asks Ray for, and where Ray is.
 
@@ -78,10 +79,11 @@ def run(
     execution = execution or Execution()
     if root is not None:
         execution = execution.model_copy(update={"root": Path(root).expanduser().absolute()})
+    opened = Store(store, create=True)
     wanted = plan(study, store, execution.root, limit=limit, sharing=sharing, keep_model=execution.keep_model)
     workers = study.base.parallel.workers
     resources = resources or Resources(workers=workers)
-    return run_study(wanted, Store(store), execution, resources, console)
+    return run_study(wanted, opened, execution, resources, console)
 
 
 def train(

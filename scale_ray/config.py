@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -24,9 +24,23 @@ from pydantic import (
 )
 
 from scale_ray.errors import UserError
+from scale_ray.urls import redacted
 
 # Raise it whenever the same config on the same data would train to other numbers: old records are then stale.
 RECIPE_VERSION = 1
+
+# More CPUs or workers of one trial than any cluster has; larger numbers are mistakes.
+_MOST_OF_A_TRIAL = 10_000
+
+# Steps, images or units that no training has; larger numbers are mistakes.
+_MOST = 2**31 - 1
+_WIDEST = 65_536
+
+# Characters of a wrong value that a message shows.
+_MOST_SHOWN = 100
+
+# The smallest part of a GPU that Ray counts.
+_LEAST_GPU = 0.0001
 
 # Values of model.weights that are no file's path.
 NAMED_WEIGHTS = ("none", "imagenet", "openai")
@@ -172,9 +186,11 @@ class ModelConfig(_Part):
     frozen_views: int = Field(
         4, ge=1, le=64, description="encoder=frozen: number of weak views, and of strong views, kept of every image"
     )
-    bottleneck_dim: int = Field(256, ge=1, description="encoder=frozen: width of the trained layer below both heads")
-    hidden_dim: int = Field(1024, ge=1)
-    projection_dim: int = Field(128, ge=1)
+    bottleneck_dim: int = Field(
+        256, ge=1, le=_WIDEST, description="encoder=frozen: width of the trained layer below both heads"
+    )
+    hidden_dim: int = Field(1024, ge=1, le=_WIDEST)
+    projection_dim: int = Field(128, ge=1, le=_WIDEST)
     contrast_level: Literal["pooled", "spatial"] = "pooled"
     batch_norm: Literal["separate", "joint", "domain", "frozen"] = Field(
         "separate",
@@ -290,11 +306,11 @@ class BaselineConfig(_Part):
 class OptimConfig(_Part):
     """SGD, its schedule and its length (docs/method.md, section 6)."""
 
-    steps: int = Field(20_000, ge=1)
+    steps: int = Field(20_000, ge=1, le=_MOST)
     warmup_steps: int = Field(
-        1_000, ge=0, description="Lw: loss terms that wait, such as dist and reg, act where step > Lw"
+        1_000, ge=0, le=_MOST, description="Lw: loss terms that wait, such as dist and reg, act where step > Lw"
     )
-    batch_size: int = Field(32, ge=2, description="images per domain and step")
+    batch_size: int = Field(32, ge=2, le=1_000_000, description="images per domain and step")
     learning_rate: float = Field(0.003, gt=0)
     encoder_factor: float = Field(0.1, ge=0, description="the encoder's learning rate is learning_rate times this")
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -319,6 +335,7 @@ class ParallelConfig(_Part):
     workers: int = Field(
         1,
         ge=1,
+        le=_MOST_OF_A_TRIAL,
         description="number of processes that the global batch is split over; BatchNorm sees each part alone unless it "
         "is synchronised or frozen",
     )
@@ -357,7 +374,7 @@ class TrialConfig(_Part):
     optim: OptimConfig = OptimConfig()
     parallel: ParallelConfig = ParallelConfig()
     evaluate_every: int = Field(
-        1_000, ge=1, description="steps between two evaluations; the last step is evaluated too"
+        1_000, ge=1, le=_MOST, description="steps between two evaluations; the last step is evaluated too"
     )
     tuning: TuningBudget | None = Field(None, description="what `scale-ray tune` spent, where it chose the values")
 
@@ -398,10 +415,7 @@ class TrialConfig(_Part):
         Raises:
             ConfigError: one line per problem, each naming the field by its dotted path.
         """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(describe_problems(error)) from None
+        return _parsed(cls, values)
 
     def replace(self, changes: Mapping[str, Any]) -> Self:
         """A copy with other values at dotted paths: `config.replace({"losses.threshold": 0.9})`.
@@ -464,35 +478,54 @@ class TrialConfig(_Part):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-class Execution(BaseModel):
-    """Where and how a trial runs. Nothing here may change more than the last bits of a result, so no id contains it."""
+class _Beside(BaseModel):
+    """What a trial needs beside its config."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Build it from values.
+
+        Raises:
+            ConfigError: one line per problem.
+        """
+        return _parsed(cls, values)
+
+
+class Execution(_Beside):
+    """Where and how a trial runs. Nothing here may change more than the last bits of a result, so no id contains it."""
 
     root: Path | None = Field(None, description="folder of an image benchmark: root/domain/class/image")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1'")
-    threads: int = Field(1, ge=1, description="torch threads; a study sets the number of CPUs of a trial")
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    threads: int = Field(
+        1, ge=1, le=_MOST_OF_A_TRIAL, description="torch threads; a study sets the number of CPUs of a trial"
+    )
+    checkpoint_every: int = Field(500, ge=1, le=_MOST, description="steps between checkpoints")
     keep_model: bool = Field(
         False, description="store the trained model (without its projection head) beside the record"
     )
     channels_last: bool = Field(True, description="memory layout of images and convolutions")
     hang_after: float = Field(
-        1800, ge=0, description="seconds without a step after which a trial on Ray is ended and tried again; 0: never"
+        1800,
+        ge=0,
+        le=_MOST,
+        description="seconds without a step after which a trial on Ray is ended and tried again; 0: never",
     )
     compile: bool = Field(False, description="torch.compile the encoders: minutes of warm-up, then faster steps")
 
 
-class Resources(BaseModel):
+class Resources(_Beside):
     """What one trial of a study asks Ray for, and where Ray is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cpus: int = Field(1, ge=1, description="CPUs of one worker, and so its torch threads")
+    cpus: int = Field(1, ge=1, le=_MOST_OF_A_TRIAL, description="CPUs of one worker, and so its torch threads")
     gpus: float | None = Field(
-        None, ge=0, description="GPUs of one worker, fractions too; None: one where there are any, unless on the CPU"
+        None,
+        ge=0,
+        le=_MOST_OF_A_TRIAL,
+        description="GPUs of one worker, below 1 fractions too; None: one where there are any, unless on the CPU",
     )
-    workers: int = Field(1, ge=1, description="processes that train together, under Ray Train")
+    workers: int = Field(1, ge=1, le=_MOST_OF_A_TRIAL, description="processes that train together, under Ray Train")
     ray_train: Literal["auto", "always", "never"] = Field(
         "auto", description="whether trials run under Ray Train; auto: where several workers train together"
     )
@@ -501,6 +534,26 @@ class Resources(BaseModel):
         description="'local' starts Ray on this machine, 'auto' joins the cluster that this machine belongs to; None "
         "joins a cluster where there is one and starts Ray where there is none",
     )
+
+    @field_validator("gpus")
+    @classmethod
+    def _check_gpus(cls, gpus: float | None) -> float | None:
+        if gpus is not None and (gpus % 1 if gpus > 1 else 0 < gpus < _LEAST_GPU):
+            raise ValueError(
+                f"{gpus:g} is no number of GPUs that Ray can give: write a whole number, or a fraction below 1 of "
+                f"{_LEAST_GPU} at least"
+            )
+        return gpus
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, address: str | None) -> str | None:
+        if address is not None and "://" in address:
+            raise ValueError(
+                f"{redacted(address)}: a study runs on a machine of the cluster, not through a client: send it there "
+                "with `ray job submit` or `ray submit`, or write --local"
+            )
+        return address
 
     @property
     def through_train(self) -> bool:
@@ -512,6 +565,16 @@ class Resources(BaseModel):
         if self.workers > 1 and self.ray_train == "never":
             raise ValueError("several workers train together under Ray Train: ray_train cannot be 'never'")
         return self
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def _parsed(kind: type[_M], values: Mapping[str, Any]) -> _M:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe_problems(error)) from None
 
 
 def field_paths() -> list[str]:
@@ -543,12 +606,16 @@ def check_name(kind: str, name: str, known: Collection[str]) -> None:
         raise ConfigError(f"unknown {kind} {name!r}: {suggest(name, known)}known: {', '.join(known)}")
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}… ({len(text):,} characters)"
+
+
 def describe_problems(error: ValidationError) -> str:
     """The problems that pydantic found, one per line, each with the dotted path of its field."""
     lines = []
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
-        given = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
+        given = "" if problem["type"] == "value_error" else f", got {_shortened(repr(problem['input']))}"
         lines.append(f"{path}: {message}{given}" if path else message)
     return "\n".join(lines)

@@ -1,8 +1,9 @@
 """A study: a base config and axes, expanded into one config a cell before anything runs."""
 
 import itertools
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from scale_ray.config import VARIANTS, ConfigError, LossesConfig, TrialConfig, d
 
 Change = dict[str, Any]  # dotted path -> value
 
+# Some minutes and gigabytes to plan. More is a mistake, such as a seed that was given as a number of seeds.
+MOST_CELLS = 1_000_000
+_TOO_MANY = f"a study has at most {MOST_CELLS:,} cells: give fewer values"
+
 
 class Study(BaseModel):
     """Every combination of the values of all axes, on top of a base config.
@@ -27,7 +32,7 @@ class Study(BaseModel):
     A study is plain data: it can be written as JSON and read back.
 
     Attributes:
-        name: names the study's file in the store: letters, digits, dots, dashes and underscores.
+        name: names the study's file in the store: letters, digits, dashes, underscores and dots.
         base: what all cells share.
         axes: name -> values. The name is a dotted path of TrialConfig. An axis may also move several fields together:
             then it has any name, and its values are dicts of dotted paths (see `pairs`, `combinations`, `approaches`).
@@ -65,13 +70,17 @@ class Study(BaseModel):
         for axis, values in axes.items():
             if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
                 raise ValueError(f"axis {axis!r} is {values!r}: give a list of values")
+            if isinstance(values, Sized) and len(values) > MOST_CELLS:  # a range of so many
+                raise ValueError(f"axis {axis!r} has {len(values):,} values: {_TOO_MANY}")
         return {axis: list(values) for axis, values in axes.items()}
 
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[\w.-]+", name):
-            raise ValueError("the name is a file's: write only letters, digits, dots, dashes and underscores")
+        if not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise ValueError(
+                "the name is a file's: write only letters, digits, dashes, underscores and, not at its beginning, dots"
+            )
         return name
 
     @field_validator("axes")
@@ -90,6 +99,9 @@ class Study(BaseModel):
                 if path in setters:
                     raise ValueError(f"axes {setters[path]!r} and {axis!r} both set {path}: keep one of them")
                 setters[path] = axis
+        cells = math.prod(map(len, axes.values()))
+        if cells > MOST_CELLS:
+            raise ValueError(f"{' x '.join(f'{len(values)} {axis}' for axis, values in axes.items())}: {_TOO_MANY}")
         return axes
 
     @model_serializer(mode="wrap")

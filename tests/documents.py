@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 import typer
+from studies import LIMIT
 
 from scale_ray import cli
 
@@ -142,7 +143,7 @@ def _run(command: str, block: Block) -> None:
     elif words[0] == "python":
         status, output = _run_here(words[1:], Path(words[1]))
     else:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=1200, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
         status, output = done.returncode, done.stdout + done.stderr
     assert status == 0, f"{block.place}: {shlex.join(words)}: exit status {status}\n{output}"
 

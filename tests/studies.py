@@ -18,7 +18,7 @@ from scale_ray.store import Store
 
 # Seconds after which a command, or the wait for something in it, is given up. It ends a test that hangs and is no
 # measure of speed: a busy machine can be ten times slower than an idle one.
-LIMIT = 1200
+LIMIT = 1800
 
 COMBINATIONS = "ce,ce+ssl+dist+reg"
 STEPS = 160  # some seconds per cell: long enough to be killed in the middle

@@ -61,10 +61,22 @@ def test_axes_that_make_no_grid_are_refused(axes: dict[str, list[Any]], words: s
         Study("grid", BASE, axes).cells()
 
 
-@pytest.mark.parametrize("name", ["", "a b", "../other", "a/b", "a\n"])
+@pytest.mark.parametrize("name", ["", "a b", "../other", "a/b", "a\n", ".", "..", ".hidden"])
 def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="write only letters, digits"):
         Study(name, BASE, {})
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ({"seed": range(10**12)}, "axis 'seed' has 1,000,000,000,000 values: a study has at most 1,000,000 cells"),
+        ({"seed": range(10**4), "optim.steps": range(1, 102)}, "10000 seed x 101 optim.steps: a study has at most"),
+    ],
+)
+def test_more_cells_than_can_be_planned_are_refused(axes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Study("grid", BASE, axes)
 
 
 def test_the_ablation_maps_ce_to_source_only_and_puts_seeds_first() -> None:

@@ -3,6 +3,7 @@
 Commands import what they need, so `scale-ray report` needs neither torch nor ray.
 """
 
+import errno
 import inspect
 import os
 import sys
@@ -13,6 +14,7 @@ import typer
 
 from scale_ray import __version__
 from scale_ray.cli import data, presets, report, train, tune
+from scale_ray.cli.read import refuse_passwords
 from scale_ray.cli.study import study_command
 from scale_ray.errors import UserError
 from scale_ray.study import Study
@@ -65,20 +67,29 @@ def search_main(study: Study, defaults: Mapping[str, Any]) -> None:
     run_as_script(tune.tune_command(lambda: study), {"storage": f"runs/{study.name}", **defaults})
 
 
-def with_clear_errors(command: Callable[[], Any]) -> None:
+def with_clear_errors(command: typer.Typer) -> None:
     """Print a user's error as one line and exit with 2; keep the traceback of any other exception and exit with 1.
 
     SCALE_RAY_DEBUG=1 shows the traceback of a user's error too.
     """
     try:
-        command()
-    except UserError as error:
+        refuse_passwords()
+        sys.exit(command(standalone_mode=False))
+    except (UserError, typer.TyperException) as error:
         if os.environ.get("SCALE_RAY_DEBUG"):
             raise
-        for line in str(error).splitlines():
+        # Typer's own message is empty where it has printed the help instead.
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        for line in message.splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(USER_ERROR)
+    except typer.Abort:
+        print("aborted: the question was not answered", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            print(f"error: {error.filename}: {error.strerror}: give a shorter path", file=sys.stderr)
+            sys.exit(USER_ERROR)
         error.add_note(
             f"This is a fault of scale-ray {__version__}, not of your input. Please report the lines above, with the "
             "command and what you expected."

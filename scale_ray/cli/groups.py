@@ -9,9 +9,8 @@ from textwrap import dedent
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from pydantic import ValidationError
 
-from scale_ray.config import ConfigError, Execution, Resources, describe_problems
+from scale_ray.config import Execution, Resources
 
 # Headings under which --help lists the options.
 TRAINED = "What is trained"
@@ -177,7 +176,7 @@ class ExecutionOptions:
     ] = 1800
 
     def execution(self, root: Path | None, threads: int = 1) -> Execution:
-        return Execution(root=root, threads=threads, **dataclasses.asdict(self))
+        return Execution.parse({"root": root, "threads": threads, **dataclasses.asdict(self)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,20 +263,18 @@ class RayOptions:
             workers: `parallel.workers` of the config.
 
         Raises:
-            ConfigError: the options do not go together.
+            ConfigError: the options do not go together, Ray cannot give what they ask for, or the address is of another
+                kind than a study needs.
         """
-        try:
-            return Resources.model_validate(
-                {
-                    "cpus": self.cpus_per_trial,
-                    "gpus": self.gpus_per_trial,
-                    "workers": workers,
-                    "ray_train": self.ray_train,
-                    "address": "local" if self.local else self.address,
-                }
-            )
-        except ValidationError as error:
-            raise ConfigError(describe_problems(error)) from None
+        return Resources.parse(
+            {
+                "cpus": self.cpus_per_trial,
+                "gpus": self.gpus_per_trial,
+                "workers": workers,
+                "ray_train": self.ray_train,
+                "address": "local" if self.local else self.address,
+            }
+        )
 
 
 @dataclasses.dataclass(frozen=True)

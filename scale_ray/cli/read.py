@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from scale_ray.config import ConfigError, field_paths, suggest
+from scale_ray.study import MOST_CELLS
+from scale_ray.urls import redacted
 
 
 def read_settings(texts: Sequence[str] | None, option: str = "--set") -> dict[str, Any]:
@@ -44,9 +46,10 @@ def read_axes(texts: Sequence[str] | None) -> dict[str, list[Any]]:
 
 
 def read_value(text: str) -> Any:
+    """The value of a JSON text; any other text is a string."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -63,10 +66,13 @@ def read_seeds(text: str) -> list[int]:
         numbers = []
     if not numbers:
         raise ConfigError(f"--seeds {text!r}: write how many (3), or the seeds themselves (7,8)")
-    seeds = numbers if "," in text else list(range(numbers[0]))
-    if not seeds:
+    if "," in text:
+        return numbers
+    if numbers[0] < 1:
         raise ConfigError(f"--seeds {text}: write 1 or more")
-    return seeds
+    if numbers[0] > MOST_CELLS:
+        raise ConfigError(f"--seeds {text}: a study has at most {MOST_CELLS:,} cells: write fewer")
+    return list(range(numbers[0]))
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
@@ -75,11 +81,13 @@ def read_config(path: Path | None) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        if not isinstance(values, dict):
+            raise ConfigError(f"--config {path}: holds a {type(values).__name__}: write an object of fields")
+        return _flatten(values)
+    except ConfigError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"--config {path}: cannot be read as JSON ({error}): give a JSON file of fields") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"--config {path}: holds a {type(values).__name__}: write an object of fields")
-    return _flatten(values)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -95,8 +103,41 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command line of this process, as one can type it again."""
+    """The command line of this process, as one can type it again, without passwords."""
     program, *arguments = sys.argv
     script = Path(program)
     start = ["python", program] if script.suffix == ".py" and script.name != "__main__.py" else ["scale-ray"]
-    return shlex.join([*start, *arguments])
+    return shlex.join([*start, *map(redacted, arguments)])
+
+
+def refuse_passwords() -> None:
+    """Refuse a command line with a password: other users see it, and so does everyone who sees Ray's dashboard.
+
+    Raises:
+        ConfigError: an argument holds a URL with a password.
+    """
+    for argument in sys.argv[1:]:
+        if (shown := redacted(argument)) != argument:
+            raise ConfigError(
+                f"{shown}: the process table and Ray's dashboard show a password on the command line: for --study-url, "
+                "put the URL into SCALE_RAY_STUDY_URL or into a file (--study-url @FILE); for a store, the credentials "
+                "into the environment"
+            )
+
+
+def read_study_url(text: str | None) -> str | None:
+    """The URL itself, or what the file holds that `@FILE` names.
+
+    Raises:
+        ConfigError: the file cannot be read, or does not hold one line.
+    """
+    if text is None or not text.startswith("@"):
+        return text
+    path = Path(text[1:]).expanduser()
+    try:
+        lines = path.read_text().split()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--study-url {text}: cannot be read ({error}): give a file that holds the URL") from None
+    if len(lines) != 1:
+        raise ConfigError(f"--study-url {text}: holds {len(lines)} words: write the URL into it and nothing else")
+    return lines[0]

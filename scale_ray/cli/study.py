@@ -100,9 +100,10 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
 
 def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: RayOptions) -> None:
     """Print the plan of a study; unless it is a dry run, run what is missing and write the report."""
-    store = Store(ray.storage, create=True)
+    resources = ray.resources(study.base.parallel.workers)
+    store = Store(ray.storage, create=not ray.dry_run, missing_ok=ray.dry_run)
 
-    from scale_ray.sweep.plan import plan_study
+    from scale_ray.sweep.plan import describe_leaving, plan_study
 
     plan = plan_study(
         study,
@@ -117,11 +118,13 @@ def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: R
         _print_methods([study.base.replace(change_of("method", value)) for value in study.axes["method"]])
     _print_plan(plan, store, whole=ray.dry_run)
     if ray.dry_run:
+        if plan.leaving:
+            console.print(f"warning: {describe_leaving(plan.study.name, plan.leaving)}")
         return
 
     from scale_ray.sweep.run import run_study
 
-    outcome = run_study(plan, store, execution, ray.resources(study.base.parallel.workers), console)
+    outcome = run_study(plan, store, execution, resources, console)
     report(store.location)
     if outcome.interrupted:
         console.print(f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on")

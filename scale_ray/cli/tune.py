@@ -9,6 +9,7 @@ import typer
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.found import print_search, write_results
 from scale_ray.cli.groups import GRID, TRAINED, ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
+from scale_ray.cli.read import read_study_url
 from scale_ray.cli.study import with_options
 from scale_ray.config import check_name
 from scale_ray.records import ORACLE, VALIDATOR_NAMES
@@ -83,8 +84,10 @@ class SearchOptions:
     study_url: Annotated[
         str | None,
         typer.Option(
-            metavar="URL",
-            help="Database of the Optuna study: sqlite:///FILE, postgresql://…. Default: a journal file in the store.",
+            envvar="SCALE_RAY_STUDY_URL",
+            metavar="URL|@FILE",
+            help="Database of the Optuna study: sqlite:///FILE, postgresql://…, or the file that holds the URL, where "
+            "it has a password. Default: a journal file in the store.",
             rich_help_panel=SEARCH,
         ),
     ] = None
@@ -145,6 +148,7 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
         of_repeats = Study(begun.name, begun.base, repeated).where(begun.keep)
         grid = GridOptions(pairs=repeats.pairs, seeds=repeats.seeds, name=options.name)
         study = with_options(of_repeats, trial, grid, {**repeats.fields, **ray.fields})
+        resources, url = ray.resources(study.base.parallel.workers), read_study_url(options.study_url)
         search = _search(study, options, trial)
         search.check()
         print_search(search)
@@ -153,9 +157,8 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
 
         from scale_ray.tuning.run import run_search
 
-        resources = ray.resources(search.base.parallel.workers)
         store = Store(ray.storage, create=True)
-        found = run_search(search, store, options.study_url, execution.execution(trial.root), resources, console)
+        found = run_search(search, store, url, execution.execution(trial.root), resources, console)
         is_chosen = write_results(search, found, store)
         if found.left:
             console.print(f"interrupted with {found.left} settings to go: run the same command again to go on")

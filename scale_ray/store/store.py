@@ -58,6 +58,7 @@ class Store:
     Args:
         location: a folder, or a URL: s3://bucket/prefix, gs://bucket/prefix.
         create: create the store if it is missing; without this, a missing store is an error.
+        missing_ok: take a missing store as an empty one, and create nothing.
 
     Attributes:
         location: absolute path or URL.
@@ -69,12 +70,12 @@ class Store:
             cannot be written to; from every method, if the store refuses a call or stays unavailable.
     """
 
-    def __init__(self, location: str | Path, *, create: bool = False):
+    def __init__(self, location: str | Path, *, create: bool = False, missing_ok: bool = False):
         self.files = Files(location)
         self.location, self.folder = self.files.location, self.files.folder
         if create:
             self.prove_writable()
-        elif not self.files.location_exists():
+        elif not missing_ok and not self.files.location_exists():
             raise StoreError(
                 f"store {self.location}: no such {'prefix' if self.folder is None else 'folder'}: "
                 "check the path, or run a study into it first"
@@ -151,9 +152,10 @@ class Store:
         """
         return list(self.plans_as(StudyPlan))
 
-    def plans_as(self, kind: type[P]) -> Iterator[P]:
-        """Like `plans`, one after the other and parsed as a subclass of StudyPlan."""
-        for name, content in self.files.read_many(f"studies/{key}.json" for key in self._keys("studies", ".json")):
+    def plans_as(self, kind: type[P], studies: Iterable[str] | None = None) -> Iterator[P]:
+        """Like `plans`, one after the other and parsed as a subclass of StudyPlan; with `studies`, only of these."""
+        keys = self._keys("studies", ".json") if studies is None else studies
+        for name, content in self.files.read_many(f"studies/{key}.json" for key in keys):
             try:
                 # Not model_validate_json: it needs three times the memory, and a plan may have 100,000 cells.
                 plan = kind.model_validate(from_json(content))

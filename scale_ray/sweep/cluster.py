@@ -17,6 +17,8 @@ from rich.console import Console
 
 from scale_ray.config import ConfigError, Resources
 from scale_ray.records import Ran
+from scale_ray.sweep.environment import starting_ray
+from scale_ray.sweep.imports import job_config
 
 # One machine needs no more than this for metrics and configs; images are memory-mapped files, not Ray objects.
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -85,7 +87,7 @@ def start_ray(resources: Resources, console: Console) -> bool:
         _start_here(quiet)
         return False
     try:
-        ray.init(address=address, **quiet)
+        ray.init(address=address, job_config=job_config(), **quiet)
     except (RayError, RuntimeError, OSError, ValueError) as error:
         raise ConfigError(
             f"the Ray cluster at {address!r} cannot be joined ({_first_line(error)}): check its version and its token, "
@@ -97,7 +99,14 @@ def start_ray(resources: Resources, console: Console) -> bool:
 def _start_here(options: Mapping[str, Any]) -> None:
     os.environ.pop("RAY_ADDRESS", None)  # it would name another cluster to the processes of this one
     # The dashboard only costs time and memory.
-    ray.init(address="local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **options)
+    with starting_ray():
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            job_config=job_config(),
+            **options,
+        )
 
 
 def _silence(address: str) -> str:

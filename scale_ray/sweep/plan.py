@@ -1,8 +1,10 @@
 """The plan of a run: the cells of a study, and which of them the store does not answer yet."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from scale_ray.cell import Cell
 from scale_ray.config import BaselineConfig, ConfigError, Execution, TrialConfig, field_paths
@@ -30,6 +32,7 @@ class Plan:
     tree: list[Stage]  # of all cells, each after its parent, even where this run shares nothing
     stages: list[Stage]  # what must run for the cells to do, each after its parent
     differing: list[str]  # fields in which the cells differ, for their titles
+    leaving: frozenset[str]  # ids of cells without a result that the study's earlier plan has and this one lacks
 
     @property
     def steps_to_do(self) -> int:
@@ -81,7 +84,7 @@ def plan_study(
         configs = [_without_unread(config, study.base.baseline) for config in configs]
     cells = [resolve(config, root) for config in configs]
     _refuse_twins(study.name, cells)
-    answered, failed_before = _ask(store, cells, with_models)
+    answered, failed_before = _ask(store, [cell.id for cell in cells], with_models)
     todo = [cell for cell in cells[:limit] if cell.id not in answered]
     tree = stage_tree(cells)
     stored = frozenset(store.stage_keys())
@@ -93,6 +96,36 @@ def plan_study(
         tree=tree,
         stages=stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo],
         differing=differing_fields([cell.config for cell in cells]),
+        leaving=leaving(store, study.name, {cell.id for cell in cells}),
+    )
+
+
+class _PlannedId(BaseModel):
+    id: str
+
+
+class _PlannedIds(StudyPlan):
+    """A plan whose cells' configs are not validated."""
+
+    cells: list[_PlannedId]  # type: ignore[assignment]
+
+
+def leaving(store: Store, study: str, planned: Collection[str]) -> frozenset[str]:
+    """Ids of the cells without a result that the store's plan of this study has, and that are not `planned` now.
+
+    A report shows them as holes for as long as a plan has them.
+    """
+    before = {cell.id for plan in store.plans_as(_PlannedIds, [study]) for cell in plan.cells}
+    gone = before.difference(planned)
+    return frozenset(gone).difference(_ask(store, gone, with_models=False)[0]) if gone else frozenset()
+
+
+def describe_leaving(study: str, cells: Collection[str]) -> str:
+    """What leaving cells mean for the user."""
+    number = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+    return (
+        f"the earlier plan of study {study!r} has {number} without a result that this one lacks: give another --name "
+        "to keep both plans"
     )
 
 
@@ -110,14 +143,14 @@ def _without_unread(config: TrialConfig, base: BaselineConfig) -> TrialConfig:
     return config.replace(unread) if unread else config
 
 
-def _ask(store: Store, cells: Sequence[Cell], with_models: bool) -> tuple[frozenset[str], frozenset[str]]:
+def _ask(store: Store, cells: Iterable[str], with_models: bool) -> tuple[frozenset[str], frozenset[str]]:
     """Ids of the cells that the store answers, and of those whose last run left a failure.
 
     Records are read one after the other: those of 100,000 cells together would take gigabytes.
     """
     present = set(store.record_ids())
     answered, failed = set(), set()
-    for record in store.records(cell.id for cell in cells if cell.id in present):
+    for record in store.records(cell for cell in cells if cell in present):
         if record.status == "failed":
             failed.add(record.id)
         if is_current(record) and (not with_models or store.has_model(record.id)):

@@ -11,7 +11,7 @@ from scale_ray.study import describe
 from scale_ray.sweep.engine import work_off
 from scale_ray.sweep.fixed import FixedStages
 from scale_ray.sweep.leftovers import remove_leftovers
-from scale_ray.sweep.plan import Plan, keys_of, keys_still_needed
+from scale_ray.sweep.plan import Plan, describe_leaving, keys_of, keys_still_needed
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
 
@@ -36,7 +36,6 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
         StoreError: the store can no longer be written to.
     """
     _check_workers(plan, resources)
-    store.write_plan(plan.study)
     done, lost = set(plan.answered), set[str]()
     with Driver(store.files) as driver:
         for other in driver.others():
@@ -44,6 +43,12 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
                 f"another driver works on this store ({other.host}, pid {other.pid}, since {other.since}): "
                 "this run leaves the cells that it trains to it"
             )
+        if plan.leaving:
+            told = describe_leaving(plan.study.name, plan.leaving)
+            if driver.others():
+                raise ConfigError(f"another driver works on this store, perhaps for them: {told}")
+            console.print(f"warning: {told}")
+        store.write_plan(plan.study)
         if plan.stages:
             queue = _work_off(plan, store, execution, resources, driver, console)
             done, lost = done | queue.done, queue.failed_cells

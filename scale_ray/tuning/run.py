@@ -13,6 +13,7 @@ from scale_ray.store import Store, StudyPlan
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.engine import work_off
 from scale_ray.sweep.leftovers import remove_leftovers
+from scale_ray.sweep.plan import describe_leaving, leaving
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.tuning.early_stop import EarlyStop
 from scale_ray.tuning.optuna_study import folder, open_optuna_study
@@ -57,6 +58,9 @@ def run_search(
         if settings.begun:
             ended = settings.begun - settings.open
             console.print(f"going on: {ended} of {search.settings} settings ended before, {settings.open} were begun")
+
+        if gone := leaving(store, search.name, keys_of_search(search, optuna_study)):
+            console.print(f"warning: {describe_leaving(search.name, gone)}")
 
         def write_plan() -> None:
             cells = planned_cells(search, optuna_study)

@@ -9,6 +9,7 @@ views.strong=randaugment|colour_affine   one of these; values are read as JSON w
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ _FORMS = "float:LOW:HIGH[:STEP|:log], int:LOW:HIGH[:STEP|:log] or a|b|c"
 
 # A search of some dozen settings cannot separate the effects of more fields than this.
 MANY_FIELDS = 5
+
+# Values of one field: more than a search tells apart, and few enough to list.
+MOST_VALUES = 100_000
 
 # Fields that cannot be tuned: a setting is measured on them, or another option decides them.
 _NOT_TUNED = {
@@ -142,14 +146,25 @@ def _distribution(text: str, form: str) -> BaseDistribution:
         low, high, *rest = parts
         log = rest == ["log"]
         step = number(rest[0]) if rest and not log else None
+        if step is not None and not math.isfinite(step):
+            raise ValueError(f"the step is {step}")
         if len(rest) > 1:
             raise ValueError("one thing at most may follow HIGH: a step, or log")
         if kind == "float":
             found: BaseDistribution = FloatDistribution(float(low), float(high), log=log, step=step)
         else:
             found = IntDistribution(int(low), int(high), log=log, step=1 if step is None else int(step))
+    except ArithmeticError:  # of Optuna's exact numbers
+        raise ConfigError(
+            f"--space {text!r}: the step is too small for the range: take a larger one, or none"
+        ) from None
     except (ValueError, TypeError) as error:
         raise ConfigError(f"--space {text!r}: {str(error).rstrip('.')}: write {_FORMS}") from None
+    if (_count(found) or 0) > MOST_VALUES:
+        raise ConfigError(
+            f"--space {text!r}: has {_count(found):,} values, {MOST_VALUES:,} is the most: take a larger step, or none "
+            "in float:LOW:HIGH"
+        )
     if found.single():
         raise ConfigError(f"--space {text!r}: has one value: use --set, or widen it")
     return found
@@ -184,9 +199,12 @@ def _outermost(distribution: BaseDistribution) -> list[Any]:
 
 
 def _count(distribution: BaseDistribution) -> int | None:
-    if isinstance(distribution, FloatDistribution) and distribution.step is None:
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if distribution.step is None:
         return None
-    return len(_all(distribution))
+    return round((distribution.high - distribution.low) / distribution.step) + 1  # Optuna makes it a whole number
 
 
 def _all(distribution: BaseDistribution) -> list[Any]:
@@ -196,5 +214,4 @@ def _all(distribution: BaseDistribution) -> list[Any]:
         return list(range(distribution.low, distribution.high + 1, distribution.step))
     assert isinstance(distribution, FloatDistribution)
     assert distribution.step is not None
-    steps = round((distribution.high - distribution.low) / distribution.step)  # Optuna makes it a whole number
-    return [distribution.low + index * distribution.step for index in range(steps + 1)]
+    return [distribution.low + index * distribution.step for index in range(_count(distribution) or 0)]

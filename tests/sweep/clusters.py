@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import ray
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
+from studies import LIMIT
 
 _OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least is 75 MB
 
@@ -37,11 +38,11 @@ def cluster(*cpus: int, head_cpus: int = 0) -> Iterator[Cluster]:
             made.shutdown()
 
 
-def left_behind(address: str, patience: float = 20) -> dict[str, str]:
-    """Placement groups that are still there some seconds after their study, by id, with their state."""
+def left_behind(address: str) -> dict[str, str]:
+    """Placement groups that stay after their study, by id, with their state."""
     ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace=f"look-{os.getpid()}")
     try:
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + LIMIT
         while True:
             groups = {key: group["state"] for key, group in placement_group_table().items()}
             alive = {key: state for key, state in groups.items() if state != "REMOVED"}

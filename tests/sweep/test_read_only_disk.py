@@ -22,7 +22,9 @@ class Disk:
         self.folder = folder
         self._holder = subprocess.Popen(["unshare", "--mount", "sleep", "infinity"])
         self.seen_from_here = Path(f"/proc/{self._holder.pid}/root{folder}")
-        time.sleep(0.5)  # until unshare has made the namespace
+        comm = Path(f"/proc/{self._holder.pid}/comm")
+        while comm.read_text() != "sleep\n":  # until unshare has made the namespace
+            time.sleep(0.02)
         self._mount("-t", "tmpfs", "tmpfs", str(folder))
 
     def enter(self, command: list[str]) -> list[str]:

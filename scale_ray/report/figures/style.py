@@ -5,18 +5,24 @@ told apart in greyscale too. Shades come from colour maps with monotonic lightne
 """
 
 import io
+import logging
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from scale_ray.store.files import replacing
+
+logger = logging.getLogger(__name__)
 
 INK, SOFT, HOLE, BLUE = "#1b1f24", "#666666", "#f2f2f2", "#0072B2"
 KINDS = ("png", "svg", "pdf")
@@ -43,6 +49,20 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",  # readers need no font
     "pdf.fonttype": 42,  # TrueType, as conferences require
 }
+# matplotlib's own font, which every installation has, and fonts that have the signs that it lacks, where installed.
+_FONT = "DejaVu Sans"
+_MORE_FONTS = [
+    *(f"Noto Sans CJK {region}" for region in ("SC", "TC", "JP", "KR")),
+    *("Noto Sans SC", "Noto Sans TC", "Noto Sans JP", "Noto Sans KR", "Source Han Sans SC"),
+    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "Arial Unicode MS"),
+    *("PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic"),
+    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Thai", "Noto Sans Ethiopic"),
+    *("Noto Emoji", "Symbola", "Unifont"),
+]
+
+_LACKING = r"Glyph (\d+) .* missing from"  # matplotlib's warning
+_told: set[str] = set()  # signs that no font has: one message a process is enough
+
 # Metadata that would make two files of one figure differ.
 _METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
@@ -57,7 +77,31 @@ def style() -> Iterator[None]:
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
+        installed = set(font_manager.get_font_names())
+        mpl.rcParams["font.family"] = [_FONT, *(name for name in _MORE_FONTS if name in installed)]
+        with _lacking_signs_in_one_line():
+            yield
+
+
+@contextmanager
+def _lacking_signs_in_one_line() -> Iterator[None]:
+    """Say once what matplotlib says of every sign in every drawing: no font has it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", message=_LACKING)
         yield
+    lacking: dict[str, None] = {}
+    for warning in caught:
+        if sign := re.match(_LACKING, str(warning.message)):
+            lacking[chr(int(sign[1]))] = None
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if lacking and not _told:
+        logger.warning(
+            "figures: no installed font has %s: boxes stand for what is missing; install a font that has them, such as "
+            "Noto Sans CJK, and make the report again",
+            " ".join(lacking),
+        )
+    _told.update(lacking)
 
 
 def blank(width: float, height: float, title: str) -> Figure:

@@ -1,0 +1,16 @@
+"""What may be shown of a URL: passwords in URLs are not for messages, plans, records or Ray's job table."""
+
+import re
+
+# Up to the last @ of the word, since a password may hold any other sign.
+_PASSWORD = re.compile(r"(\b[a-z][\w+.-]*://[^\s:/?#@]*:)[^\s]+(?=@)", re.IGNORECASE)
+_QUERY = re.compile(
+    r"([?&][\w.-]*(?:password|passwd|pwd|secret|token|signature|credential|access_?key|api_?key)=)[^\s&#]+",
+    re.IGNORECASE,
+)
+
+
+def redacted(text: str) -> str:
+    """The text with *** for the passwords of its URLs: `postgresql://me:***@host/db`."""
+    text = _PASSWORD.sub(r"\1***", text)
+    return _QUERY.sub(r"\1***", text) if "://" in text else text

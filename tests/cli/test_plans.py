@@ -1,0 +1,113 @@
+"""What a command does to the store's plans: a dry run does nothing, and cells that would leave a plan are told."""
+
+from pathlib import Path
+
+import pytest
+from commands import Outcome, ablate, command, refused
+from s3_server import S3Server
+
+from scale_ray import Study, TrialConfig, api, combinations, pairs
+from scale_ray.cell import Cell
+from scale_ray.cli.console import console
+from scale_ray.config import ConfigError, Execution, Resources
+from scale_ray.records import Record
+from scale_ray.store import Store, StudyPlan
+from scale_ray.store.leases import Driver
+from scale_ray.sweep.plan import Plan, leaving, plan_study
+from scale_ray.sweep.run import run_study
+
+GRID = ("--losses", "ce", "--seeds", "1")
+
+
+def dry(images: Path, store: Path | str, *more: str) -> Outcome:
+    outcome = ablate(images, store, *GRID, "--dry-run", *more)  # type: ignore[arg-type]
+    assert outcome.status == 0, outcome.err
+    return outcome
+
+
+def plan_of(images: Path, store: Path, *texts: str) -> Plan:
+    axes = {"pair": pairs(*texts), "losses": combinations("ce"), "model.backbone": ["lenet"]}
+    base = TrialConfig().replace({"data.benchmark": "image_folder", "model.weights": "none", "model.backbone": "lenet"})
+    return plan_study(Study("ablation-image_folder", base, axes), Store(store, create=True), images)
+
+
+def answer(store: Path, cell: Cell, like: Record) -> None:
+    """A done record of the cell."""
+    Store(store).write_record(like.model_copy(update={"id": cell.id, "config": cell.config, "inputs": cell.inputs}))
+
+
+def test_a_dry_run_leaves_the_disk_as_it_was(images: Path, tmp_path: Path) -> None:
+    dry(images, tmp_path / "deep" / "store", "--pairs", "Art:Real World")
+    assert command("tune", "--dry-run", "--store", tmp_path / "deep" / "store").status == 0
+    assert list(tmp_path.iterdir()) == []
+    study = Study("s", TrialConfig().replace({"data.benchmark": "digits", "model.backbone": "lenet"}), {"seed": [0]})
+    digits = study.base.replace({"data.source": "mnist", "data.target": "mnistm", "model.weights": "none"})
+    assert len(api.plan(Study("s", digits, {"seed": [0]}), tmp_path / "store").todo) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_changes_no_store(images: Path, tmp_path: Path) -> None:
+    Store(tmp_path, create=True).write_plan(plan_of(images, tmp_path, "Art:Real World").study)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    dry(images, tmp_path, "--pairs", "Real World:Art")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_dry_run_sends_no_write_to_a_bucket(images: Path, s3: S3Server) -> None:
+    url = s3.new_url()
+    dry(images, url, "--pairs", "Art:Real World")
+    assert not Store(url, missing_ok=True).files.location_exists()
+
+
+def test_cells_without_a_result_that_would_leave_a_plan_are_told(
+    images: Path, tmp_path: Path, trained: tuple[Outcome, Path]
+) -> None:
+    planned = plan_of(images, tmp_path, "Art:Real World").study
+    Store(tmp_path).write_plan(planned)
+    warning = (
+        "warning: the earlier plan of study 'ablation-image_folder' has 1 cell without a result that this one lacks: "
+        "give another --name to keep both plans"
+    )
+    assert dry(images, tmp_path, "--pairs", "Real World:Art").out.splitlines()[-1] == warning
+    assert "warning" not in dry(images, tmp_path, "--pairs", "Real World:Art", "--name", "other").out
+    wanted = {cell.id for cell in plan_of(images, tmp_path, "Art:Real World", "Real World:Art").study.cells}
+    assert leaving(Store(tmp_path), planned.name, wanted) == frozenset()  # the plan grows
+    answer(tmp_path, planned.cells[0], next(Store(trained[1]).records()))
+    assert "warning" not in dry(images, tmp_path, "--pairs", "Real World:Art").out
+
+
+def test_a_study_says_what_leaves_before_it_replaces_the_plan(
+    images: Path, tmp_path: Path, trained: tuple[Outcome, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store(tmp_path, create=True).write_plan(plan_of(images, tmp_path, "Art:Real World").study)
+    (cell,) = plan_of(images, tmp_path, "Real World:Art").study.cells
+    answer(tmp_path, cell, next(Store(trained[1]).records()))
+    run_study(plan_of(images, tmp_path, "Real World:Art"), Store(tmp_path), Execution(), Resources(), console)
+    assert "has 1 cell without a result that this one lacks" in capsys.readouterr().out
+    (plan,) = Store(tmp_path).plans()
+    assert [each.id for each in plan.cells] == [cell.id]
+
+
+def test_a_plan_that_another_driver_may_work_on_is_not_replaced(images: Path, tmp_path: Path) -> None:
+    before = plan_of(images, tmp_path, "Art:Real World").study
+    Store(tmp_path, create=True).write_plan(before)
+    with Driver(Store(tmp_path).files):
+        plan = plan_of(images, tmp_path, "Real World:Art")
+        with pytest.raises(ConfigError, match=r"another driver works on this store.* give another --name"):
+            run_study(plan, Store(tmp_path), Execution(), Resources(), console)
+    (kept,) = Store(tmp_path).plans()
+    assert kept.cells == before.cells
+
+
+def test_a_broken_earlier_plan_is_named(images: Path, tmp_path: Path) -> None:
+    Store(tmp_path, create=True)
+    (tmp_path / "studies" / "ablation-image_folder.json").write_text('{"name": "x", "created": "", "cells": [{}]}')
+    outcome = ablate(images, tmp_path, *GRID, "--pairs", "Art:Real World", "--dry-run")
+    refused(outcome, tmp_path / "studies" / "ablation-image_folder.json", "not a study plan")
+
+
+def test_only_the_named_plans_are_read(tmp_path: Path) -> None:
+    store = Store(tmp_path, create=True)
+    for name in ("a", "b"):
+        store.write_plan(StudyPlan(name=name, created="", cells=[]))
+    assert [plan.name for plan in store.plans_as(StudyPlan, ["b", "none"])] == ["b"]
