@@ -1,38 +1,54 @@
-"""JSON files that end with the sha256 of what is before it, so that a changed byte is noticed.
+"""JSON files that hold the sha256 of all that is before it, so that a changed byte is noticed.
 
-    {
-     "id": "…",
-     …,
-     "sha256": "…"
-    }
+It is the last member of the last object: of a plan, or of a record's provenance, which may differ between two runs.
 
-Files of earlier versions have no such line. They are read as they are.
+    "versions": {…},
+    "sha256": "…"
+   }
+  }
+
+Files of earlier versions have no such member. They are read as they are.
 """
 
 import hashlib
-
-_END = b"\n}\n"
-_BEFORE, _AFTER = b',\n "sha256": "', b'"\n}\n'
-_LENGTH = len(_BEFORE) + 64 + len(_AFTER)
+from typing import NamedTuple
 
 
-def seal(text: str) -> bytes:
-    """A JSON object, written with an indentation of 1 and a last line break, with its digest as the last member."""
+class Seal(NamedTuple):
+    """Where the digest is: between `before` and `after`, in place of `end`."""
+
+    before: bytes
+    after: bytes
+    end: bytes
+
+    @classmethod
+    def at(cls, depth: int) -> "Seal":
+        """Of a text with an indentation of 1, in the object at that depth, with which the text ends."""
+        end = "".join(f"\n{' ' * level}}}" for level in reversed(range(depth))) + "\n"
+        return cls(f',\n{" " * depth}"sha256": "'.encode(), f'"{end}'.encode(), end.encode())
+
+
+PLAN, RECORD = Seal.at(1), Seal.at(2)
+
+
+def seal(text: str, kind: Seal) -> bytes:
+    """The text with its digest."""
     content = text.encode()
-    assert content.endswith(_END)
-    head = content.removesuffix(_END)
-    return head + _BEFORE + hashlib.sha256(head).hexdigest().encode() + _AFTER
+    assert content.endswith(kind.end)
+    head = content.removesuffix(kind.end)
+    return head + kind.before + hashlib.sha256(head).hexdigest().encode() + kind.after
 
 
-def unseal(content: bytes) -> tuple[bytes, bool]:
-    """The object without its digest, and whether it had one.
+def unseal(content: bytes, kind: Seal) -> tuple[bytes, bool]:
+    """The text without its digest, and whether it had one.
 
     Raises:
         ValueError: the content is not what was written.
     """
-    head, line = content[:-_LENGTH], content[-_LENGTH:]
-    if not (line.startswith(_BEFORE) and line.endswith(_AFTER)):
+    length = len(kind.before) + 64 + len(kind.after)
+    head, member = content[:-length], content[-length:]
+    if not (member.startswith(kind.before) and member.endswith(kind.after)):
         return content, False
-    if hashlib.sha256(head).hexdigest().encode() != line[len(_BEFORE) : -len(_AFTER)]:
+    if hashlib.sha256(head).hexdigest().encode() != member[len(kind.before) : -len(kind.after)]:
         raise ValueError("its bytes are not those that were written")
-    return head + _END, True
+    return head + kind.end, True

@@ -31,7 +31,7 @@ from scale_ray.identity import identity
 from scale_ray.records import SCHEMA_VERSION, Record
 from scale_ray.store.files import Files
 from scale_ray.store.filesystems import StoreError, shown
-from scale_ray.store.sealed import seal, unseal
+from scale_ray.store.sealed import PLAN, RECORD, seal, unseal
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -105,7 +105,7 @@ class Store:
         """
         if record.status == "failed" and is_current(self.read_record(record.id)):
             return
-        self.files.write(_record(record.id), seal(record.to_json()))
+        self.files.write(_record(record.id), seal(record.to_json(), RECORD))
         if record.status == "done":
             self.delete_checkpoint(record.id)
 
@@ -169,7 +169,7 @@ class Store:
     # Study plans
 
     def write_plan(self, plan: StudyPlan) -> None:
-        self.files.write(_plan(plan.name), seal(plan.model_dump_json(indent=1) + "\n"))
+        self.files.write(_plan(plan.name), seal(plan.model_dump_json(indent=1) + "\n", PLAN))
 
     def plans(self) -> list[StudyPlan]:
         """Every study planned in this store, ordered by name.
@@ -184,7 +184,7 @@ class Store:
         for name, content in self.files.read_many(map(_plan, self._keys("studies", ".json"))):
             try:
                 # Not model_validate_json: it needs three times the memory, and a plan may have 100,000 cells.
-                plan = kind.model_validate(from_json(unseal(content)[0]))
+                plan = kind.model_validate(from_json(unseal(content, PLAN)[0]))
                 if name != _plan(plan.name):
                     raise ValueError(f"it is the plan of study '{shown(plan.name)}'")
             except (ValueError, RecursionError) as error:
@@ -306,7 +306,7 @@ def _model(trial_id: str) -> str:
 
 def _parse_record(location: str, content: bytes, kind: type[R]) -> R:
     try:
-        text, sealed = unseal(content)
+        text, sealed = unseal(content, RECORD)
     except ValueError as error:
         raise unreadable(location, error) from None
     try:

@@ -170,7 +170,7 @@ class TrainCheckpoints:
         if kept is None:
             return None
         with kept.as_directory() as folder:
-            return from_bytes((Path(folder) / _STATE).read_bytes(), f"{kept.path}/{_STATE}", device)
+            return from_bytes((Path(folder) / _STATE).read_bytes(), self._key, f"{kept.path}/{_STATE}", device)
 
     def due(self, step: int) -> bool:
         return step % self._every == 0 or (step % _STEPS_BETWEEN_NOTICES == 0 and self._noticed())
@@ -178,7 +178,7 @@ class TrainCheckpoints:
     def save(self, state: State) -> None:
         with tempfile.TemporaryDirectory() as folder:
             if self._writes:
-                (Path(folder) / _STATE).write_bytes(to_bytes(state))
+                (Path(folder) / _STATE).write_bytes(to_bytes(state, self._key))
             kept = ray.train.Checkpoint.from_directory(folder) if self._writes else None
             ray.train.report({"step": state["step"]}, checkpoint=kept)
 

@@ -332,6 +332,7 @@ def test_a_killed_writer_leaves_what_is_removed(tmp_path: Path) -> None:
     code = REWRITER.format(location=files.location, count=10**9, size=8_000_000)
     left = []
     for _ in range(20):
+        files.delete("folder/one")
         with subprocess.Popen([sys.executable, "-c", code]) as writer:
             while files.read("folder/one") is None:
                 time.sleep(0.01)
