@@ -123,6 +123,19 @@ class Driver:
                 # After a long silence of this driver the file may belong to another one, and must stay.
                 self._files.delete(lease, holding=self.id.encode())
 
+    def still_holds(self, key: str) -> bool:
+        """Ask the store whether the key is still this driver's: after a long silence another one may have taken it."""
+        with self._lock:
+            lease = self._held.get(key)
+            if lease is None:
+                return False
+            if not self.alive_for_others():
+                self._beat()  # from here on, no other driver takes the key over
+            newest = max(
+                (name for name in self._files.names("leases") if _key(name) == key), key=_generation, default=""
+            )
+            return lease == f"leases/{newest}" and self._files.read(lease) == self.id.encode()
+
     def holder(self, key: str) -> Announcement | None:
         """The live driver that holds the key, which may be this one; None if there is none."""
         return self.holders().get(key)
