@@ -90,6 +90,16 @@ def test_records_and_plans_of_the_first_release_have_no_digest_and_are_read(old_
     assert len(old_store.plans()) == 4
 
 
+@pytest.mark.parametrize("indent", [None, 0, 4])
+def test_what_a_persons_tool_wrote_again_is_read_as_it_is(store: Store, indent: int | None) -> None:
+    store.write_record(record(0, done=True))
+    store.write_plan(plan())
+    for path in (Path(store.record_location(record(0).id)), Path(store.location) / "studies/s.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=indent))
+    assert list(store.records_as(Record)) == [record(0, done=True)]
+    assert store.plans() == [plan()]
+
+
 def test_a_config_that_was_changed_in_a_record_without_digest_is_another_cells(old_store: Store) -> None:
     trial_id = next(found.id for found in old_store.records() if found.recipe_version == RECIPE_VERSION)
     path = Path(old_store.record_location(trial_id))
