@@ -252,7 +252,7 @@ class Store:
         """A domain's features as the bytes of a .npy file, and the sha256 recorded when it was written."""
         digest = self.files.read(f"features/{key}.sha256")
         content = None if digest is None else self.files.read(f"features/{key}.npy")
-        return None if digest is None or content is None else (content, digest.decode())
+        return None if digest is None or content is None else (content, digest.decode(errors="replace"))
 
     def write_features(self, key: str, content: bytes, digest: str) -> None:
         self.files.write(f"features/{key}.npy", content)

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -159,13 +160,13 @@ def test_a_diverging_trial_leaves_a_record_with_its_error(
 
 
 class Poison:
-    """Unpickled, it creates a file."""
+    """Unpickled, it creates a folder."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def __reduce__(self) -> tuple[object, ...]:
-        return open, (str(self.path), "w")
+        return os.mkdir, (str(self.path),)
 
 
 def damages(state: bytes, poisoned: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import pytest
 from scale_ray.config import ConfigError
 from scale_ray.tuning.database import find_study_url, open_database, redacted
 
-SECRET = "correct-horse"  # noqa: S105
+SECRET = "correct-horse"
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,6 @@ import pandas as pd
 from scale_ray.report.tables.grid import Stack
 from scale_ray.report.tables.text import beside_text, entry_text
 
-
 # The last four are the wide forms that some spreadsheets take for the first four.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
