@@ -138,7 +138,7 @@ class Store:
             if not _ID.fullmatch(found):
                 raise StoreError(
                     f"{self.location}/records/{shown(found)}.json: no record has this name (64 hex digits): if a "
-                    "program for synchronisation or an editor copied a record, compare the two and move one of them away"
+                    "program for synchronisation or an editor copied a record, compare the two and move one away"
                 )
         return ids
 

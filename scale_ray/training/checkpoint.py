@@ -123,7 +123,7 @@ def from_bytes(content: bytes, key: str, location: str, device: torch.device) ->
         state = torch.load(io.BytesIO(content[_HEADER_LENGTH:]), map_location="cpu", weights_only=True)
     except Exception as error:  # whoever can write to the store can make a digest too
         reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{location}: not a state ({reason})") from None
+        raise CheckpointError(f"{location}: not a state ({reason})") from error
     moved: State = _on_device(state, device)
     return moved
 

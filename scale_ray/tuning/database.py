@@ -16,7 +16,7 @@ def find_study_url(given: str | None) -> str | None:
     """The URL that was given, else that of the environment; None without either.
 
     Args:
-        given: on the command line, which other users of the machine and Ray's dashboard show.
+        given: on the command line, which other users of the machine see, and Ray's dashboard shows.
 
     Raises:
         ConfigError: a password on the command line, no URL, or a file that cannot be read.
@@ -25,7 +25,7 @@ def find_study_url(given: str | None) -> str | None:
         from sqlalchemy.engine import make_url
 
         redacted(given)
-        if make_url(given).password is not None:
+        if make_url(given).password is not None and given != os.environ.get(VARIABLE):
             raise ConfigError(
                 "--study-url: a password on the command line is seen by others, as in Ray's job table: put the whole "
                 f"URL into the environment variable {VARIABLE}, or into a file that {FILE_VARIABLE} names"
@@ -68,7 +68,7 @@ def open_database(url: str) -> BaseStorage:
     shown = redacted(url)
     try:
         return RDBStorage(url)
-    except Exception as error:  # each driver has errors of its own
+    except Exception as error:  # noqa: BLE001 - each driver has errors of its own
         reason = str(error).partition("\n")[0].replace(url, shown)
         if password := make_url(url).password:
             reason = reason.replace(str(password), "***")

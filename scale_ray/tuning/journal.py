@@ -31,7 +31,7 @@ def open_journal(path: Path) -> JournalStorage:
         raise StoreError(
             f"{path}: not a readable journal ({reason}): move {path.parent} away and run the search again; its records "
             "stay"
-        ) from None
+        ) from error
 
 
 class _Backend(JournalFileBackend):

@@ -17,6 +17,7 @@ from scale_ray.store.leases import Driver
 from scale_ray.sweep.engine import work_off
 from scale_ray.sweep.leftovers import remove_leftovers
 from scale_ray.sweep.queue import StageQueue
+from scale_ray.tuning.database import find_study_url
 from scale_ray.tuning.early_stop import EarlyStop
 from scale_ray.tuning.optuna_study import folder, open_optuna_study
 from scale_ray.tuning.progress import SearchProgress, metric_of
@@ -42,7 +43,8 @@ def run_search(
     """Train settings until as many as are wanted have ended. The same call goes on after Ctrl-C or a kill.
 
     Args:
-        url: of the database that keeps the Optuna study; None keeps it in the store.
+        url: of the database that keeps the Optuna study; None keeps it in the database that the environment names (see
+            `find_study_url`), else in the store.
 
     Raises:
         ConfigError: another driver runs this search, it was begun with another spec, or it cannot be trained like this.
@@ -57,7 +59,7 @@ def run_search(
     store.files.make_folders([folder(search.name)])
     with Driver(store.files) as driver:
         still_owned = _own(driver, search.name)
-        optuna_study = open_optuna_study(store, search.name, url, search.spec())
+        optuna_study = open_optuna_study(store, search.name, url or find_study_url(None), search.spec())
         settings = SettingQueue(search, optuna_study, store, still_owned)
         if settings.begun:
             ended = settings.begun - settings.open

@@ -56,8 +56,7 @@ def test_no_changed_byte_of_a_record_or_plan_is_read(data: st.DataObject) -> Non
     broken[place] ^= 1 << data.draw(st.integers(0, 7))
     try:
         _, sealed = unseal(bytes(broken), kind)
-    except ValueError as error:
-        assert str(error) == "its bytes are not those that were written"
+    except ValueError:
         return
     assert not sealed  # the change is in the member itself, which no record and no plan of any version has
     with pytest.raises(ValueError):  # noqa: PT011
@@ -150,7 +149,7 @@ def test_a_copy_of_a_record_is_named_with_its_remedy(store: Store, name: str) ->
         with pytest.raises(StoreError) as raised:
             read(store)
         assert str(raised.value).startswith(f"{shown}: no record has this name (64 hex digits): if a program")
-        assert str(raised.value).endswith("compare the two and move one of them away")
+        assert str(raised.value).endswith("compare the two and move one away")
         assert "\n" not in str(raised.value)
     assert store.answers(record(0).id)  # asked by name, the record is the one of that name
 

@@ -236,7 +236,7 @@ def test_no_changed_byte_of_a_state_is_read(data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(state) - 1))
     bit = data.draw(st.integers(0, 7))
     broken = state[:place] + bytes([state[place] ^ (1 << bit)]) + state[place + 1 :]
-    with pytest.raises(CheckpointError, match="^here: not the state that was written for this training$"):
+    with pytest.raises(CheckpointError, match=r"^here: not the state that was written for this training$"):
         from_bytes(broken, KEY, "here", CPU)
     found = from_bytes(state, KEY, "here", CPU)
     assert torch.equal(found["method"].pop("weight"), torch.arange(6.0))
@@ -270,14 +270,16 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing(
     assert steps[0] == 7
 
 
-def test_a_record_that_cannot_be_written_is_an_error(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_is_an_error(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path, create=True)
 
     def full(name: str, content: bytes) -> None:
         raise StoreError(f"{name}: cannot be written (No space left on device): check")
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoreError, match=r"^records/.+No space left"):
-        patch.setattr(store.files, "write", full)
+    monkeypatch.setattr(store.files, "write", full)
+    with pytest.raises(StoreError, match=r"^records/.+No space left"):
         run_trial(tiny_config, Execution(root=tiny_root, checkpoint_every=3), store)
 
 

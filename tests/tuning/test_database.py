@@ -61,10 +61,10 @@ def test_what_is_shown_has_neither_password_nor_parameters() -> None:
     ],
 )
 def test_a_database_that_cannot_be_used_is_one_line_without_the_password(url: str) -> None:
-    with pytest.raises(ConfigError, match="^--study-url") as raised:
+    with pytest.raises(ConfigError, match=r"^--study-url") as raised:
         open_database(url)
     assert "\n" not in str(raised.value)
     assert SECRET not in str(raised.value) or url.startswith("sqlite")
     if "port/" in url:
-        with pytest.raises(ConfigError, match="^--study-url: no database URL: write sqlite:///FILE or postgresql"):
+        with pytest.raises(ConfigError, match=r"^--study-url: no database URL: write sqlite:///FILE or postgresql"):
             find_study_url(url)

@@ -250,7 +250,9 @@ def test_a_data_base_of_another_stores_search_is_refused(tiny_root: Path, tmp_pa
     wanted, url = search(tiny_root, repeats=1, settings=2), f"sqlite:///{tmp_path}/study.db"
     Driver(wanted, store, url=url).work()
     Driver(wanted, store, url=url)
-    with pytest.raises(ConfigError, match="the search 'try' has 2 settings that are done, and store .+/other has none"):
+    with pytest.raises(
+        ConfigError, match=r"the search 'try' has 2 settings that are done, and store .+/other has none"
+    ):
         Driver(wanted, Store(tmp_path / "other", create=True), url=url)
 
 

@@ -34,10 +34,10 @@ FORMULAS = [
     "\r=1",
     "\n=1",
     "x\r=1",
-    "＝1+1",
-    "＋1+1",
-    "－1",
-    "＠x",
+    "\uff1d1+1",
+    "\uff0b1+1",
+    "\uff0d1",
+    "\uff20x",
 ]
 
 
@@ -63,7 +63,7 @@ def test_numbers_and_other_texts_stay_as_they_are(value: object) -> None:
     assert harmless(value) is value
 
 
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 @pytest.mark.parametrize("form", FORMS)
