@@ -25,11 +25,12 @@ from s3_server import S3Server, s3_server  # type: ignore[import-not-found]
 from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
 from scale_ray.records import Provenance, Record, Result
+from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.store.leases import Driver
 from scale_ray.sweep import queue as queue_module
 from scale_ray.sweep.queue import StageQueue
-from scale_ray.training.stages import Stage, alone
+from scale_ray.training.stages import alone
 
 CELLS, SLOTS = 48, 8
 FACTS = Provenance(

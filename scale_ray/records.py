@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from scale_ray.config import RECIPE_VERSION, ConfigError, TrialConfig, check_name
 
@@ -42,6 +42,11 @@ class Ran:
     backend: str | None = None
 
 
+# Numbers that tables and figures can hold. JSON has no largest one.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,27 +54,27 @@ class _Part(BaseModel):
 class CurvePoint(_Part):
     """The state of a training after `step` steps. Accuracies are in percent; losses are means since the last point."""
 
-    step: int
-    target_accuracy: float
-    teacher_accuracy: float | None
-    source_val_accuracy: float
+    step: Count
+    target_accuracy: Finite
+    teacher_accuracy: Finite | None
+    source_val_accuracy: Finite
     losses: dict[str, float]
-    kept_fraction: float | None  # share of target images whose pseudo-label passed the threshold
-    kept_accuracy: float | None = None  # percentage of these that are correct, since the last point
+    kept_fraction: Finite | None  # share of target images whose pseudo-label passed the threshold
+    kept_accuracy: Finite | None = None  # percentage of these that are correct, since the last point
     validators: dict[str, float] = {}  # label-free scores of the student, higher is better; empty in older records
 
 
 class Result(_Part):
     """The numbers of a finished training. Accuracies are in percent, of the last iterate (docs/method.md, 7)."""
 
-    target_accuracy: float  # student, whole target domain
-    teacher_accuracy: float | None  # None where the method keeps no teacher
-    source_val_accuracy: float  # student, held-out source images
-    steps: int
+    target_accuracy: Finite  # student, whole target domain
+    teacher_accuracy: Finite | None  # None where the method keeps no teacher
+    source_val_accuracy: Finite  # student, held-out source images
+    steps: Count
     curve: list[CurvePoint]
     validators: dict[str, float] = {}  # label-free scores of the student, higher is better; empty in older records
     classes: list[str] = []  # in the order of the confusion matrix
-    confusion: list[list[int]] = []  # target images by true class (rows) and the student's prediction (columns)
+    confusion: list[list[Count]] = []  # target images by true class (rows) and the student's prediction (columns)
     skipped: dict[str, list[str]]  # domain -> unreadable images that were left out (data.corrupt = skip)
     images: dict[str, int] = {}  # domain -> number of images that were used; empty in older records
 
@@ -86,16 +91,16 @@ class Provenance(_Part):
     """Where and when a record was made, and with which software."""
 
     started: str  # ISO 8601, UTC
-    wall_seconds: float  # training and evaluation, over all sessions and stages; for a failed trial, its last session
+    wall_seconds: Finite  # training and evaluation, over all sessions and stages; for a failed trial, its last session
     # Like wall_seconds, with the time of a shared stage divided among its cells, so that the sum is the study's time.
-    charged_seconds: float | None = None
-    shared_steps: int = 0  # how many of the steps were trained once for several cells
+    charged_seconds: Finite | None = None
+    shared_steps: Count = 0  # how many of the steps were trained once for several cells
     runner: Runner = "process"
-    workers: int = 1  # processes that trained together
+    workers: Count = 1  # processes that trained together
     backend: str | None = None  # of their communication: nccl or gloo
     host: str
     device: str
-    threads: int
+    threads: Count
     git_commit: str | None
     git_dirty: bool | None
     versions: dict[str, str]
@@ -105,7 +110,7 @@ class Record(_Part):
     """One trial's outcome. `id` is the identity of (config, inputs, recipe)."""
 
     schema_version: int = SCHEMA_VERSION
-    recipe_version: int = RECIPE_VERSION
+    recipe_version: Count = RECIPE_VERSION
     id: str
     status: Literal["done", "failed"]
     config: TrialConfig

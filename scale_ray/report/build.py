@@ -20,11 +20,15 @@ from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import count
 from scale_ray.report.read.load import load_contents
 from scale_ray.report.tables.axes import tabulate
+from scale_ray.report.tables.csv import frame_to_csv
 from scale_ray.report.tables.formats import FORMATS
 from scale_ray.report.tables.forms import FORMS, grids
 from scale_ray.report.tables.grid import Grid, stacks
 from scale_ray.store import Store, StudyPlan
 from scale_ray.store.files import replacing
+from scale_ray.store.filesystems import remove_temporaries
+
+_ABANDONED = 3600.0  # seconds after which an unfinished file is a killed report's
 
 MOST_DRAWN = 3  # as many as the paper has backbones; each figure takes some seconds
 
@@ -104,6 +108,8 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     out = Path(out)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
+        for folder in (out, out / "figures"):
+            remove_temporaries(folder, seconds=_ABANDONED)
     except OSError as error:
         raise ReportError(f"{out}: cannot hold a report ({error.strerror}): choose another folder") from None
 
@@ -175,7 +181,7 @@ def _write_effects(out: Path, effects: Effects) -> list[Path]:
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> Path:
-    return _write(path, frame.to_csv(index=False, lineterminator="\n"))
+    return _write(path, frame_to_csv(frame))
 
 
 def _write_parquet(path: Path, frame: pd.DataFrame) -> Path:

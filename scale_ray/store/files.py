@@ -1,4 +1,4 @@
-"""Named files under one root: a local or NFS folder, s3://, gs://, or memory:// for tests. Contents are bytes.
+"""Named files under one root: a local or NFS folder, s3:// or gs://. Contents are bytes.
 
 Writes are atomic: a reader sees the old content or the new one and never a part, even if the writer is killed. In a
 folder, the content goes to a temporary file that is flushed and renamed. On an object store, a single PUT is atomic.
@@ -44,7 +44,8 @@ class Files:
         folder: the local folder; None on an object store.
 
     Raises:
-        StoreError: from every method, if the file system refuses the call or stays unavailable; from the constructor,
+        StoreError: from every method, if the file system refuses the call or stays unavailable, or if a name could lead
+            out of the location (see `filesystems.checked`); from the constructor,
             if the URL's scheme is not supported, its package is not installed, or the folder cannot be created.
     """
 
@@ -70,6 +71,8 @@ class Files:
         """Create folders, and check that each can be written to: better an error now than after hours of training."""
         try:
             self._retry(partial(self._filesystem.make_folders, list(folders)))
+        except StoreError:
+            raise
         except Exception as error:
             raise StoreError(
                 f"store {self.location}: cannot be written to ({_reason(error)}): {self._filesystem.alternative}"
@@ -137,7 +140,15 @@ class Files:
     def purge(self, name: str) -> None:
         """Remove the file and the temporary files of its killed writers. No process may be writing it."""
         self.delete(name)
-        self._call("deleted", name, partial(self._filesystem.remove_leftovers, name))
+        folder, _, file = name.rpartition("/")
+        self._call("deleted", name, partial(self._filesystem.remove_temporaries, folder, file))
+
+    def remove_temporaries(self, folder: str) -> None:
+        """Remove what killed writers left in a folder, if it exists. A process that still writes there starts over."""
+        try:
+            self._call("deleted", folder, partial(self._filesystem.remove_temporaries, folder))
+        except FileNotFoundError:
+            return
 
     def exists(self, name: str) -> bool:
         return self._call("read", name, partial(self._filesystem.exists, name))
@@ -174,6 +185,8 @@ class Files:
             return self._retry(call)
         except (FileNotFoundError, FileExistsError):
             raise  # a regular answer
+        except StoreError:
+            raise  # of `checked`, or of a deletion that would leave the store
         except Exception as error:
             raise self._failure(action, name, error) from error
 

@@ -7,8 +7,9 @@ and turns errors into messages.
 import errno
 import os
 import re
+import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -22,12 +23,25 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 # URL scheme -> the extra of this package that supports it. Only object stores whose PUT is atomic and can be exclusive.
-_EXTRAS = {"s3": "s3", "gs": "gcs", "memory": ""}
+_EXTRAS = {"s3": "s3", "gs": "gcs"}
 _URL = re.compile(r"([A-Za-z][\w+.-]+):/+(.*)", re.DOTALL)  # one slash is enough: pathlib.Path drops the second
 _CONNECTIONS = 32  # botocore's default of 10 slows down the reading of many records
 
 # Errors of a service that is temporarily unavailable. s3fs maps error codes and HTTP statuses to these numbers.
 _TRANSIENT_ERRNOS = {errno.EBUSY, errno.EIO, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
+
+
+# S3's limit of a single PUT. A larger object is uploaded in parts, and parts of a killed writer stay and are billed.
+_LARGEST_PUT = 5 * 2**30
+
+# One part of a name: no separator of any system, no control character, no byte that is not UTF-8, not `.` or `..`.
+_PART = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,255}")
+
+# What a killed writer leaves: the file's name, hidden, and eight characters.
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}", re.DOTALL)
+
+# How often a write is tried whose temporary file another process removes as a killed writer's.
+_ATTEMPTS = 3
 
 
 class StoreError(UserError):
@@ -58,8 +72,8 @@ class FileSystem(Protocol):
     def delete_many(self, names: list[str]) -> None:
         """Remove the files that exist."""
 
-    def remove_leftovers(self, name: str) -> None:
-        """Remove the temporary files that killed writers of that file left behind."""
+    def remove_temporaries(self, folder: str, name: str | None = None) -> None:
+        """Remove the temporary files that killed writers left in the folder; with `name`, only those of that file."""
 
     def exists(self, name: str) -> bool: ...
     def names(self, folder: str) -> list[str]: ...
@@ -68,6 +82,24 @@ class FileSystem(Protocol):
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]": ...
     def is_transient(self, error: BaseException) -> bool:
         """Whether the same call may succeed later."""
+
+
+def shown(name: str) -> str:
+    """A text that others have written, on one line and as any terminal can print it."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
+
+
+def checked(location: str, name: str) -> str:
+    """The name of a file or folder under a location, which may come from a file that others have written.
+
+    It is the only way to a path, for every file system. The empty name is the location itself.
+
+    Raises:
+        StoreError: the name could lead out of the location, or no file can have it.
+    """
+    if name and not all(_PART.fullmatch(part) for part in name.split("/")):
+        raise StoreError(f"store {location}: '{shown(name)}' is no name of a file in a store: remove what names it")
+    return name
 
 
 def open_filesystem(location: str) -> FileSystem:
@@ -90,7 +122,10 @@ def open_filesystem(location: str) -> FileSystem:
 
 
 class Folder:
-    """A folder of a mounted file system. The file system must support hard links, as local ones and NFS do."""
+    """A folder of a mounted file system. The file system must support hard links, as local ones and NFS do.
+
+    Exclusive creation without a link (O_EXCL) would not be atomic: a killed writer would leave an empty file.
+    """
 
     remedy = "check the folder, its permissions and its free space"
     alternative = "choose another folder or change its permissions"
@@ -102,14 +137,17 @@ class Folder:
     def location_exists(self) -> bool:
         return self.root.is_dir()
 
+    def _path(self, name: str) -> Path:
+        return self.root / checked(self.location, name)
+
     def make_folders(self, folders: list[str]) -> None:
         for folder in folders:
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root / folder):
-                pass
+            path = self._path(folder)
+            path.mkdir(parents=True, exist_ok=True)
+            _prove_links(path)
 
     def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+        return self._path(name).read_bytes()
 
     def read_batch(self, names: list[str]) -> list[bytes | None]:
         return [self._read_or_none(name) for name in names]
@@ -121,40 +159,57 @@ class Folder:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        with whole_file(self.root / name) as file:
-            file.write(content)
+        self._put(name, content, os.replace)
 
     def create(self, name: str, content: bytes) -> None:
-        with whole_file(self.root / name, os.link) as file:  # fails if the file exists; atomic on NFS too
-            file.write(content)
+        self._put(name, content, os.link)  # fails if the file exists; atomic on NFS too
+
+    def _put(self, name: str, content: bytes, put: Callable[[str, Path], None]) -> None:
+        path = self._path(name)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with whole_file(path, put) as file:
+                    file.write(content)
+                return
+            except FileNotFoundError:
+                if attempt == _ATTEMPTS or not path.parent.is_dir():
+                    raise
 
     def delete(self, name: str) -> None:
-        (self.root / name).unlink()
+        self._path(name).unlink()
 
     def delete_many(self, names: list[str]) -> None:
         for name in names:
-            (self.root / name).unlink(missing_ok=True)
+            self._path(name).unlink(missing_ok=True)
 
-    def remove_leftovers(self, name: str) -> None:
-        path = self.root / name
-        for entry in path.parent.iterdir():
-            if entry.name.startswith(f".{path.name}."):
-                entry.unlink(missing_ok=True)
+    def remove_temporaries(self, folder: str, name: str | None = None) -> None:
+        remove_temporaries(self._path(folder), name)
 
     def exists(self, name: str) -> bool:
-        return (self.root / name).exists()
+        return self._path(name).exists()
 
     def names(self, folder: str) -> list[str]:
-        return os.listdir(self.root / folder)
+        return os.listdir(self._path(folder))
 
     def folders(self, folder: str) -> list[str]:
-        return [entry.name for entry in os.scandir(self.root / folder) if entry.is_dir()]
+        with os.scandir(self._path(folder)) as found:
+            return [entry.name for entry in found if entry.is_dir()]
 
     def delete_folder(self, name: str) -> None:
-        shutil.rmtree(self.root / name)
+        """Remove the folder and what is in it. A symbolic link is removed, and what it leads to stays."""
+        path = self._path(name)
+        if not path.parent.resolve().is_relative_to(self.root.resolve()):
+            raise StoreError(
+                f"{path}: not deleted, because a symbolic link above it leads out of the store, to "
+                f"{path.parent.resolve()}: remove the link"
+            )
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)  # follows no link below it either
 
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]":
-        return str(self.root / name), None
+        return str(self._path(name)), None
 
     def is_transient(self, error: BaseException) -> bool:
         # ESTALE on NFS: another machine replaced the file while this one was reading it.
@@ -203,7 +258,11 @@ class Bucket:
         return {"max_concurrency": 1} if self.scheme == "s3" else {}
 
     def _full_path(self, name: str) -> str:
-        return f"{self.path}/{name}".rstrip("/")
+        return f"{self.path}/{checked(self.location, name)}".rstrip("/")
+
+    @property
+    def _single_put(self) -> dict[str, Any]:
+        return {"chunksize": _LARGEST_PUT} if self.scheme == "s3" else {}
 
     def location_exists(self) -> bool:
         return self.exists("")
@@ -228,11 +287,11 @@ class Bucket:
         return [content if isinstance(content, bytes) else None for content in found]
 
     def write(self, name: str, content: bytes) -> None:
-        self._system.pipe_file(self._full_path(name), content)
+        self._system.pipe_file(self._full_path(name), content, **self._single_put)
 
     def create(self, name: str, content: bytes) -> None:
         try:
-            self._system.pipe_file(self._full_path(name), content, mode="create")
+            self._system.pipe_file(self._full_path(name), content, mode="create", **self._single_put)
         except OSError as error:
             # s3fs recognises the failed condition only if the answer names it. Not every S3 server does.
             response = getattr(error.__cause__, "response", {})
@@ -255,7 +314,7 @@ class Bucket:
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
             list(pool.map(delete, names))
 
-    def remove_leftovers(self, name: str) -> None:
+    def remove_temporaries(self, folder: str, name: str | None = None) -> None:
         """Do nothing: an unfinished PUT leaves no object."""
 
     def exists(self, name: str) -> bool:
@@ -280,7 +339,10 @@ class Bucket:
         from pyarrow.fs import FSSpecHandler, PyFileSystem
 
         # Arrow's calls do not go through `Files`, so this file system retries by itself, for about 80 s.
-        retrying = self._open(config_kwargs={"retries": {"mode": "standard", "total_max_attempts": 12}})
+        retrying = self._open(
+            config_kwargs={"retries": {"mode": "standard", "total_max_attempts": 12}},
+            default_block_size=_LARGEST_PUT,  # one PUT for each file that is streamed
+        )
         return self._full_path(name), PyFileSystem(FSSpecHandler(retrying))
 
     def is_transient(self, error: BaseException) -> bool:
@@ -302,6 +364,48 @@ class Bucket:
         return False
 
 
+def _prove_links(folder: Path) -> None:
+    """Write a file and link it, as exclusive creation does: some file systems can only be seen to refuse it."""
+    descriptor, name = _new_file(folder, "proof")
+    os.close(descriptor)
+    second = f"{name[:-1]}_"
+    try:
+        os.link(name, second)
+        Path(second).unlink()
+    except OSError as error:
+        raise OSError(error.errno, f"it makes no hard links, which several drivers need: {error.strerror}") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path, name: str | None = None, *, seconds: float = 0) -> None:
+    """Remove what killed writers left in a folder.
+
+    Args:
+        folder: its folders are left alone.
+        name: remove only what writers of that file left.
+        seconds: remove only what nobody has written to for so long.
+    """
+    for entry in folder.iterdir():
+        found = _TEMPORARY.fullmatch(entry.name)
+        if found is None or name not in (None, found[1]):
+            continue
+        with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+            if not seconds or time.time() - entry.lstat().st_mtime > seconds:
+                entry.unlink()
+
+
+def _new_file(folder: Path, name: str) -> tuple[int, str]:
+    """An open descriptor and the path of a new temporary file, with the rights that the umask gives to any new file.
+
+    tempfile would give 0600, which excludes other users of a shared store, and some file systems refuse a chmod.
+    """
+    while True:
+        path = os.fspath(folder / f".{name}.{secrets.token_hex(4)}")
+        with suppress(FileExistsError):
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path
+
+
 @contextmanager
 def whole_file(path: Path, put: Callable[[str, Path], None] = os.replace) -> Iterator[IO[bytes]]:
     """Open a temporary file that becomes `path` when the block ends without an error, flushed to disk.
@@ -310,13 +414,12 @@ def whole_file(path: Path, put: Callable[[str, Path], None] = os.replace) -> Ite
         path: the final name, in the folder where the temporary file is made.
         put: gives the temporary file (first argument) its final name (second), atomically.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = _new_file(path.parent, path.name)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would exclude other users of a shared store
         put(name, path)
     finally:
         Path(name).unlink(missing_ok=True)

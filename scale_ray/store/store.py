@@ -17,7 +17,7 @@ It is a folder or a prefix of an object store (see `files`). Writes are atomic: 
 or the new one, even if the writer is killed.
 """
 
-import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -27,14 +27,18 @@ from pydantic_core import from_json
 
 from scale_ray.cell import Cell
 from scale_ray.config import RECIPE_VERSION
+from scale_ray.identity import identity
 from scale_ray.records import SCHEMA_VERSION, Record
 from scale_ray.store.files import Files
-from scale_ray.store.filesystems import StoreError
+from scale_ray.store.filesystems import StoreError, shown
+from scale_ray.store.sealed import PLAN, RECORD, seal, unseal
 
 if TYPE_CHECKING:
     import pyarrow.fs
 
 _FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "features", "drivers", "leases")
+
+_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class StudyPlan(BaseModel):
@@ -85,6 +89,11 @@ class Store:
         """Create missing folders, and raise a StoreError if one of them cannot be written to."""
         self.files.make_folders(_FOLDERS)
 
+    def remove_temporaries(self) -> None:
+        """Remove what killed writers left in the store's folders. No other driver may be alive."""
+        for folder in (*_FOLDERS, *(f"tuning/{name}" for name in self.files.folders("tuning"))):
+            self.files.remove_temporaries(folder)
+
     # Records
 
     def record_location(self, trial_id: str) -> str:
@@ -97,7 +106,7 @@ class Store:
         """
         if record.status == "failed" and is_current(self.read_record(record.id)):
             return
-        self.files.write(_record(record.id), record.to_json().encode())
+        self.files.write(_record(record.id), seal(record.to_json(), RECORD))
         if record.status == "done":
             self.delete_checkpoint(record.id)
 
@@ -105,10 +114,10 @@ class Store:
         """The trial's record, or None if it has none.
 
         Raises:
-            StoreError: the file exists and cannot be read as a record.
+            StoreError: the file exists and cannot be read as the trial's record.
         """
         content = self.files.read(_record(trial_id))
-        return None if content is None else _parse_record(self.record_location(trial_id), content, Record)
+        return None if content is None else self._parse_record(_record(trial_id), content, Record)
 
     def status(self, trial_id: str) -> Literal["done", "failed", "missing"]:
         """The status of a trial. A record of another recipe version counts as `missing`."""
@@ -119,8 +128,20 @@ class Store:
         return is_current(self.read_record(trial_id)) and (not with_model or self.has_model(trial_id))
 
     def record_ids(self) -> list[str]:
-        """Sorted ids of all trials that have a record. It takes one listing for any number of them."""
-        return self._keys("records", ".json")
+        """Sorted ids of all trials that have a record. It takes one listing for any number of them.
+
+        Raises:
+            StoreError: a file has another name than a record has, as the copies have that programs for synchronisation
+                make of a file in conflict.
+        """
+        ids = self._keys("records", ".json")
+        for found in ids:
+            if not _ID.fullmatch(found):
+                raise StoreError(
+                    f"{self.location}/records/{shown(found)}.json: no record has this name (64 hex digits): if a "
+                    "program for synchronisation or an editor copied a record, compare the two and move one away"
+                )
+        return ids
 
     def records(self, ids: Iterable[str] | None = None) -> Iterator[Record]:
         """The existing records among these ids, in the order of the ids; with None, every record, ordered by id.
@@ -133,7 +154,14 @@ class Store:
     def records_as(self, kind: type[R], ids: Iterable[str] | None = None) -> Iterator[R]:
         """Like `records`, parsed as a subclass of Record, such as one that leaves out a part."""
         for name, content in self.files.read_many(map(_record, self.record_ids() if ids is None else ids)):
-            yield _parse_record(self.files.locate(name), content, kind)
+            yield self._parse_record(name, content, kind)
+
+    def _parse_record(self, name: str, content: bytes, kind: type[R]) -> R:
+        location = self.files.locate(name)
+        record = _parse_record(location, content, kind)
+        if name != _record(record.id):
+            raise unreadable(location, f"it is the record of cell {shown(record.id)}")
+        return record
 
     def statuses(self) -> dict[str, Literal["done", "failed", "missing"]]:
         """The `status` of every trial that has a record, in one pass."""
@@ -142,7 +170,7 @@ class Store:
     # Study plans
 
     def write_plan(self, plan: StudyPlan) -> None:
-        self.files.write(f"studies/{plan.name}.json", (plan.model_dump_json(indent=1) + "\n").encode())
+        self.files.write(_plan(plan.name), seal(plan.model_dump_json(indent=1) + "\n", PLAN))
 
     def plans(self) -> list[StudyPlan]:
         """Every study planned in this store, ordered by name.
@@ -155,13 +183,15 @@ class Store:
     def plans_as(self, kind: type[P], studies: Iterable[str] | None = None) -> Iterator[P]:
         """Like `plans`, one after the other and parsed as a subclass of StudyPlan; with `studies`, only of these."""
         keys = self._keys("studies", ".json") if studies is None else studies
-        for name, content in self.files.read_many(f"studies/{key}.json" for key in keys):
+        for name, content in self.files.read_many(map(_plan, keys)):
             try:
                 # Not model_validate_json: it needs three times the memory, and a plan may have 100,000 cells.
-                plan = kind.model_validate(from_json(content))
-            except ValueError as error:
+                plan = kind.model_validate(from_json(unseal(content, PLAN)[0]))
+                if name != _plan(plan.name):
+                    raise ValueError(f"it is the plan of study '{shown(plan.name)}'")
+            except (ValueError, RecursionError) as error:
                 raise StoreError(
-                    f"{self.files.locate(name)}: not a study plan ({_first(error)}): "
+                    f"{self.location}/{shown(name)}: not a study plan ({_first(error)}): "
                     "move it away and run the study again"
                 ) from None
             yield plan
@@ -224,7 +254,7 @@ class Store:
         """A domain's features as the bytes of a .npy file, and the sha256 recorded when it was written."""
         digest = self.files.read(f"features/{key}.sha256")
         content = None if digest is None else self.files.read(f"features/{key}.npy")
-        return None if digest is None or content is None else (content, digest.decode())
+        return None if digest is None or content is None else (content, digest.decode(errors="replace"))
 
     def write_features(self, key: str, content: bytes, digest: str) -> None:
         self.files.write(f"features/{key}.npy", content)
@@ -260,6 +290,10 @@ def _record(trial_id: str) -> str:
     return f"records/{trial_id}.json"
 
 
+def _plan(study: str) -> str:
+    return f"studies/{study}.json"
+
+
 def _checkpoint(key: str) -> str:
     return f"checkpoints/{key}.pt"
 
@@ -274,26 +308,39 @@ def _model(trial_id: str) -> str:
 
 def _parse_record(location: str, content: bytes, kind: type[R]) -> R:
     try:
-        record = kind.model_validate_json(content)
+        text, sealed = unseal(content, RECORD)
+    except ValueError as error:
+        raise unreadable(location, error) from None
+    try:
+        record = kind.model_validate_json(text)
         # A record of another schema may validate by chance, and one without a version by the field's default.
         if record.schema_version == SCHEMA_VERSION and "schema_version" in record.model_fields_set:
+            if not sealed and kind is Record and record.recipe_version == RECIPE_VERSION:
+                _check_identity(location, record)
             return record
         problem = None
     except ValidationError as error:
         problem = _first(error)
     try:
-        version: Any = json.loads(content).get("schema_version")
+        version: Any = from_json(text).get("schema_version")
     except (ValueError, AttributeError) as error:
         version, problem = SCHEMA_VERSION, _first(error)
     if version == SCHEMA_VERSION:
         raise unreadable(location, problem)
     raise StoreError(
-        f"{location}: record schema {version}, this scale-ray reads {SCHEMA_VERSION}: use the version that wrote it"
+        f"{location}: record schema {shown(str(version))}, this scale-ray reads {SCHEMA_VERSION}: use the version that "
+        "wrote it"
     )
+
+
+def _check_identity(location: str, record: Record) -> None:
+    """Refuse a record whose config or inputs were changed. Nothing else tells in a record without a digest."""
+    if identity(record.config, record.inputs) != record.id:
+        raise unreadable(location, "its config and inputs are those of another cell")
 
 
 def _first(error: Exception) -> str:
     if isinstance(error, ValidationError):
         problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        return f"{shown('.'.join(map(str, problem['loc'])))}: {problem['msg']}"
     return str(error)

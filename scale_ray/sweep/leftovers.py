@@ -17,6 +17,7 @@ def remove_leftovers(store: Store, driver: Driver, unneeded: frozenset[str]) -> 
     """
     if driver.others():
         return
+    store.remove_temporaries()
     for name in store.files.folders(""):
         if name.startswith(SCRATCH):
             store.files.delete_folder(name)

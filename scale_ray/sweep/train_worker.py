@@ -1,5 +1,6 @@
 """One worker of a stage under Ray Train: trains as a Tune trial does, on its rows of every batch."""
 
+import logging
 import tempfile
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from scale_ray.sweep.notice import Notice, NoticedCheckpoints
 from scale_ray.sweep.pickling import unpickle_entries
 from scale_ray.sweep.train_driver import STATE, Task
 from scale_ray.sweep.trainable import metrics
-from scale_ray.training.checkpoint import State, from_bytes, to_bytes
+from scale_ray.training.checkpoint import CheckpointError, State, from_bytes, to_bytes
 from scale_ray.training.failures import TrainingDiverged, leaving_failures
 from scale_ray.training.loop import Progress
 from scale_ray.training.trial import run_stage
 from scale_ray.training.watchdog import watching
 from scale_ray.workers import Workers
+
+logger = logging.getLogger(__name__)
 
 # Steps between two questions whether one of the workers has a notice. Every worker must ask at the same steps.
 _STEPS_BETWEEN_QUESTIONS = 10
@@ -48,7 +51,7 @@ def _train(task: Task) -> None:
         execution = execution.model_copy(update={"device": str(device)})
     store, workers = Store(task.store), Workers.current()
     ray.train.report({"step": task.stage.first})
-    kept = TrainCheckpoints(execution.checkpoint_every, writes=workers.is_first)
+    kept = TrainCheckpoints(task.stage.key, execution.checkpoint_every, writes=workers.is_first)
     with Notice() as notice, watching(task.stage, execution, store, task.ran) as watchdog:
         progress = Progress(on_point=lambda point: ray.train.report(metrics(point)), on_life=watchdog.beat)
         checkpoints = NoticedCheckpoints(
@@ -77,20 +80,28 @@ def _is_final(error: Exception) -> bool:
 class TrainCheckpoints:
     """Keeps the latest state of a training in Ray Train's checkpoints.
 
+    A damaged state is passed over, and the training starts anew.
+
     Args:
+        key: of the training.
         every: steps between checkpoints.
         writes: whether this worker writes; all workers must call `save`.
     """
 
-    def __init__(self, every: int, *, writes: bool):
-        self._every, self._writes = every, writes
+    def __init__(self, key: str, every: int, *, writes: bool):
+        self._key, self._every, self._writes = key, every, writes
 
     def load(self, device: torch.device) -> State | None:
         kept = ray.train.get_checkpoint()
         if kept is None:
             return None
-        with kept.as_directory() as folder:
-            return from_bytes((Path(folder) / STATE).read_bytes(), f"{kept.path}/{STATE}", device)
+        try:
+            with kept.as_directory() as folder:
+                content = (Path(folder) / STATE).read_bytes()
+            return from_bytes(content, self._key, f"{kept.path}/{STATE}", device)
+        except (CheckpointError, FileNotFoundError) as error:  # the same on every worker
+            logger.warning("%s: the training starts anew", error)
+            return None
 
     def due(self, step: int) -> bool:
         return step % self._every == 0
@@ -98,6 +109,6 @@ class TrainCheckpoints:
     def save(self, state: State) -> None:
         with tempfile.TemporaryDirectory() as folder:
             if self._writes:
-                (Path(folder) / STATE).write_bytes(to_bytes(state))
+                (Path(folder) / STATE).write_bytes(to_bytes(state, self._key))
             kept = ray.train.Checkpoint.from_directory(folder) if self._writes else None
             ray.train.report({"step": state["step"]}, checkpoint=kept)

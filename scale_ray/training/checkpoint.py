@@ -1,20 +1,31 @@
-"""Checkpoints: the state of an unfinished training, from which it resumes bit for bit."""
+"""Checkpoints: the state of an unfinished training, from which it resumes bit for bit.
 
+A state is written as one line, a digest and the bytes of torch.save. The digest is of the training's key and of these
+bytes, so that a changed byte is noticed, and so is the state of another training under this one's name. A state that
+cannot be verified is dropped, also one of a version that wrote no digest: training anew costs time, and a wrong number
+would stay.
+"""
+
+import hashlib
 import io
-import pickle
-import zipfile
+import logging
 from typing import Any, Protocol
 
 import torch
 
 from scale_ray.errors import UserError
-from scale_ray.store import Store
+from scale_ray.store import Store, StoreError
+
+logger = logging.getLogger(__name__)
 
 State = dict[str, Any]
 
+_HEADER = b"scale-ray state, sha256 %s\n"
+_HEADER_LENGTH = len(_HEADER % (b"0" * 64))
+
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be used; the message names its location and the remedy."""
+    """A state that cannot be used; the message names its location. The training can start anew."""
 
 
 class Checkpoints(Protocol):
@@ -46,6 +57,9 @@ class NoCheckpoints:
 class StoreCheckpoints:
     """Saves the state of a training in the store.
 
+    A damaged state is dropped and the training starts anew. One that cannot be saved is only logged: the training goes
+    on, and the next one is tried as usual.
+
     Args:
         store: where to save.
         key: key of the training.
@@ -57,41 +71,76 @@ class StoreCheckpoints:
 
     def load(self, device: torch.device) -> State | None:
         content = self._store.read_checkpoint(self._key)
-        location = self._store.checkpoint_location(self._key)
-        return None if content is None else from_bytes(content, location, device)
+        if content is None:
+            return None
+        try:
+            return from_bytes(content, self._key, self._store.checkpoint_location(self._key), device)
+        except CheckpointError as error:
+            logger.warning("%s: it is deleted, and the training starts anew", error)
+            self._store.delete_checkpoint(self._key)
+            return None
 
     def due(self, step: int) -> bool:
         return step % self._every == 0
 
     def save(self, state: State) -> None:
-        self._store.write_checkpoint(self._key, to_bytes(state))
+        try:
+            self._store.write_checkpoint(self._key, to_bytes(state, self._key))
+        except StoreError as error:
+            logger.warning("no checkpoint after step %s, the training goes on: %s", state["step"], error)
 
 
-def to_bytes(state: State) -> bytes:
-    """Serialise tensors and plain values in the format of torch.save."""
+def to_bytes(state: State, key: str) -> bytes:
+    """Serialise tensors and plain values.
+
+    Args:
+        state: of a training.
+        key: names the training: only it can read the state.
+    """
     file = io.BytesIO()
+    file.write(b" " * _HEADER_LENGTH)
     torch.save(state, file)
+    with file.getbuffer() as content:
+        content[:_HEADER_LENGTH] = _header(key, content[_HEADER_LENGTH:])
     return file.getvalue()
 
 
-def from_bytes(content: bytes, location: str, device: torch.device) -> State:
+def from_bytes(content: bytes, key: str, location: str, device: torch.device) -> State:
     """Inverse of `to_bytes`. No code in the content is run.
 
     Args:
         content: the serialised state.
+        key: names the training.
         location: where it was read, for the message of an error.
         device: where the tensors are put.
 
     Raises:
-        CheckpointError: the content is damaged or not a checkpoint.
+        CheckpointError: the content is damaged, the state of another training, or of a version without digests.
     """
+    if content[:_HEADER_LENGTH] != _header(key, memoryview(content)[_HEADER_LENGTH:]):
+        raise CheckpointError(f"{location}: not the state that was written for this training")
     try:
-        if not zipfile.is_zipfile(io.BytesIO(content)):  # otherwise torch.load would try its older formats
-            raise CheckpointError("not a complete file of torch.save")
-        state: State = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except (CheckpointError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{location}: not a readable checkpoint ({reason}): delete it to train from the start"
-        ) from None
-    return state
+        state = torch.load(io.BytesIO(content[_HEADER_LENGTH:]), map_location="cpu", weights_only=True)
+    except Exception as error:  # whoever can write to the store can make a digest too
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{location}: not a state ({reason})") from error
+    moved: State = _on_device(state, device)
+    return moved
+
+
+def _header(key: str, content: memoryview) -> bytes:
+    digest = hashlib.sha256(key.encode() + b"\n")
+    digest.update(content)
+    return _HEADER % digest.hexdigest().encode()
+
+
+def _on_device(value: Any, device: torch.device) -> Any:
+    """The same state with its tensors on the device; a dict or list is changed in place."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict | list):
+        for place in value if isinstance(value, dict) else range(len(value)):
+            value[place] = _on_device(value[place], device)
+    if isinstance(value, tuple):
+        return tuple(_on_device(each, device) for each in value)
+    return value

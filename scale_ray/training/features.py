@@ -103,7 +103,7 @@ def _features(stage: Stage, domain: Domain, execution: Execution, store: Store |
 
     def build(unfinished: Path) -> None:
         path = unfinished / _FILE
-        if store is None or not _take(store, key, path):
+        if store is None or not _take(store, key, path, _shape(config, domain)):
             _compute(config, domain, execution, path)
             refuse_changed_weights(stage)
         write_manifest(unfinished, f"{config.data.benchmark} {domain.name}, {config.model.backbone}")
@@ -116,25 +116,34 @@ def _features(stage: Stage, domain: Domain, execution: Execution, store: Store |
     return features
 
 
-def _take(store: Store, key: str, path: Path) -> bool:
+def _take(store: Store, key: str, path: Path, shape: tuple[int, ...]) -> bool:
     """Copy features from the store to `path`; return whether it had them undamaged. Damaged ones are deleted there."""
     found = store.read_features(key)
     if found is None:
         return False
     content, digest = found
-    if hashlib.sha256(content).hexdigest() != digest:
-        logger.warning("%s is damaged: features are computed anew", store.features_location(key))
+    try:
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError("its bytes are not those that were written")
+        path.write_bytes(content)
+        _open(path, shape)
+    except (ValueError, EOFError) as error:
+        logger.warning("%s is damaged: features are computed anew (%s)", store.features_location(key), error)
         store.delete_features(key)
         return False
-    path.write_bytes(content)
     return True
 
 
 def _load(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
     check_manifest(folder)
-    features = np.load(folder / _FILE, mmap_mode="r")
-    if features.shape != shape:
-        raise ValueError(f"features have the shape {features.shape}, expected {shape}")
+    return _open(folder / _FILE, shape)
+
+
+def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Memory-mapped features; raises a ValueError or EOFError where there are none of this shape."""
+    features = np.load(path, mmap_mode="r", allow_pickle=False)
+    if features.shape != shape or features.dtype != np.float16:
+        raise ValueError(f"{features.dtype} of the shape {features.shape}, expected float16 of {shape}")
     return np.asarray(features)
 
 

@@ -161,7 +161,6 @@ def train(
 
     Raises:
         TrainingDiverged: a mean loss between two points of the curve, or a prediction at a point, is not finite.
-        CheckpointError: the checkpoint is damaged.
     """
     optimiser = _optimiser(method, config.optim)
     meter = _Meter()

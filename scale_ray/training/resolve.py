@@ -16,8 +16,8 @@ from scale_ray.identity import identity
 from scale_ray.losses import LOSSES
 from scale_ray.methods import METHODS
 from scale_ray.models.backbones import WeightsError, weights_digest
+from scale_ray.stage import Stage
 from scale_ray.training.entries import code_digests, forget_code
-from scale_ray.training.stages import Stage
 
 
 def resolve(config: TrialConfig, root: Path | None) -> Cell:

@@ -215,9 +215,10 @@ def _parents_state(stage: Stage, store: Store | None, method: Method, device: to
     if content is None:
         return None
     try:
-        state = from_bytes(content, store.stage_location(stage.parent), device)
+        state = from_bytes(content, stage.parent, store.stage_location(stage.parent), device)
     except CheckpointError as error:
-        logger.warning("%s; its steps are trained again", error)
+        logger.warning("%s: it is deleted, and its steps are trained again", error)
+        store.delete_stage(stage.parent)
         return None
     state["method"] = {name: state["method"][name] for name in method.state_dict()}
     if method.teacher is None:
@@ -246,7 +247,7 @@ def _result(trained: Trained, source: Domain, target: Domain) -> Result:
 def _leave(stage: Stage, trained: Trained, records: list[Record], model: bytes | None, store: Store) -> None:
     """Models before their records, results before the checkpoint goes: killed anywhere, nothing is lost."""
     if not stage.ends:
-        store.write_stage(stage.key, to_bytes(trained.state))
+        store.write_stage(stage.key, to_bytes(trained.state, stage.key))
     for record in records:
         if model is not None:
             store.write_model(record.id, model)

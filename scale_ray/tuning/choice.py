@@ -13,6 +13,7 @@ import pandas as pd
 
 from scale_ray.config import TrialConfig, TuningBudget, field_paths
 from scale_ray.records import ORACLE, VALIDATOR_NAMES
+from scale_ray.report.tables.csv import frame_to_csv
 from scale_ray.report.tables.markdown import table_lines
 from scale_ray.tuning.setting import Setting
 
@@ -122,14 +123,14 @@ def search_files(
 ) -> dict[str, str]:
     """File name -> content: settings and validators as CSV and Markdown, importance as CSV."""
     frames = {"settings": settings_frame(settings, validator), "validators": validators_frame(settings)}
-    files = {f"{name}.csv": frame.to_csv(index=False, lineterminator="\n") for name, frame in frames.items()}
+    files = {f"{name}.csv": frame_to_csv(frame) for name, frame in frames.items()}
     below = "".join(f"- {note}\n" for note in notes)
     for name, frame in frames.items():
         lines = table_lines(as_text(frame)) if len(frame) else ["No setting is done."]
         files[f"{name}.md"] = "\n".join(lines) + f"\n\n{below}"
     if importance:
         frame = pd.DataFrame({"field": list(importance), "importance": list(importance.values())})
-        files["importance.csv"] = frame.to_csv(index=False, lineterminator="\n")
+        files["importance.csv"] = frame_to_csv(frame)
     return files
 
 

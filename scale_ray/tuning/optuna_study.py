@@ -6,17 +6,19 @@ to it (see `run`). `optuna-dashboard STORE/tuning/<name>/journal.log` opens it, 
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 
 from scale_ray.config import ConfigError, check_name
 from scale_ray.store import Store
+from scale_ray.tuning.database import open_database
+from scale_ray.tuning.evolution import EvolutionSampler
+from scale_ray.tuning.journal import open_journal
 from scale_ray.tuning.space import Space, size
 
 # For `grid`, every setting is enqueued in order, so its sampler never chooses.
@@ -24,7 +26,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed, constant_liar=True),
     "random": lambda seed: RandomSampler(seed=seed),
     "grid": lambda seed: RandomSampler(seed=seed),
-    "cmaes": lambda seed: CmaEsSampler(seed=seed),
+    "cmaes": EvolutionSampler,
 }
 
 
@@ -54,22 +56,41 @@ def open_optuna_study(store: Store, name: str, url: str | None, spec: Mapping[st
 
     Raises:
         ConfigError: the store cannot hold a journal, the database cannot be used, or the search was begun with another
-            spec.
+            spec or on another store.
+        StoreError: the journal cannot be read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = _journal(store, name) if url is None else _database(url)
+    storage = _journal(store, name) if url is None else open_database(url)
     optuna_study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     begun_with = optuna_study.user_attrs.get("spec")
-    wanted = {**json.loads(json.dumps(spec)), "store": store.location}
+    wanted = json.loads(json.dumps(spec))
     if begun_with is None:
         optuna_study.set_user_attr("spec", wanted)
-    elif begun_with != wanted:
-        differing = sorted(key for key in begun_with | wanted if begun_with.get(key) != wanted.get(key))
+    else:
+        _refuse_another_spec(name, begun_with, wanted)
+    _refuse_another_store(optuna_study, store)
+    return optuna_study
+
+
+def _refuse_another_spec(name: str, begun_with: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    # Earlier versions also kept the store's location, with which a store that was moved could not go on.
+    differing = sorted(key for key in {*begun_with, *wanted} - {"store"} if begun_with.get(key) != wanted.get(key))
+    if differing:
         shown = "; ".join(f"{key} was {begun_with.get(key)}, is now {wanted.get(key)}" for key in differing)
         raise ConfigError(
             f"the search {name!r} was begun with other {', '.join(differing)} ({shown}): give another --name"
         )
-    return optuna_study
+
+
+def _refuse_another_store(optuna_study: optuna.Study, store: Store) -> None:
+    """A database does not know its store, and the settings that are done have their numbers in it."""
+    done = optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    cells = [cell for trial in done for cell in trial.user_attrs.get("cells", {}).values()]
+    if cells and all(store.read_record(cell) is None for cell in cells):
+        raise ConfigError(
+            f"the search {optuna_study.study_name!r} has {len(done)} settings that are done, and store "
+            f"{store.location} has none of their records: name the store that it was run on, or give another --name"
+        )
 
 
 def _journal(store: Store, name: str) -> BaseStorage:
@@ -78,31 +99,4 @@ def _journal(store: Store, name: str) -> BaseStorage:
             f"store {store.location} is not a folder, which Optuna's journal needs: give --study-url sqlite:///FILE or "
             "postgresql://…; records, checkpoints and results still go to the store"
         )
-    path = store.folder / folder(name) / "journal.log"
-    _drop_torn_line(path)
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Remove half a line that a killed writer may have left: the next entry would be appended to it."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        content = file.read()
-        if content and not content.endswith(b"\n"):
-            file.truncate(content.rfind(b"\n") + 1)
-
-
-def _database(url: str) -> BaseStorage:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        shown = make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        raise ConfigError("--study-url: no database URL: write sqlite:///FILE or postgresql://USER@HOST/NAME") from None
-    try:
-        return RDBStorage(url)
-    except (ImportError, SQLAlchemyError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"--study-url {shown}: cannot be used ({reason}): check it, or leave it out") from None
+    return open_journal(store.folder / folder(name) / "journal.log")

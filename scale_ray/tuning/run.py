@@ -1,15 +1,18 @@
 """Run a search: Optuna proposes settings, Ray trains their cells, the store keeps what comes back.
 
-One driver owns a search, by a lease on its name. Cells are leased one by one, as those of any study.
+One driver owns a search, by a lease on its name. It asks the store whether it still does before it asks Optuna for a
+setting or tells it a result: a driver that was suspended may have lost the search. Cells are leased one by one, as
+those of any study.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Console
 
 from scale_ray.config import ConfigError, Execution, Resources
 from scale_ray.records import now
-from scale_ray.store import Store, StudyPlan
+from scale_ray.store import Store, StoreError, StudyPlan
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.engine import work_off
 from scale_ray.sweep.leftovers import remove_leftovers
@@ -44,6 +47,8 @@ def run_search(
 
     Raises:
         ConfigError: another driver runs this search, it was begun with another spec, or it cannot be trained like this.
+        StoreError: another driver has taken the search over, so nothing was written since; or a file in the store
+            cannot be read or written.
     """
     if resources.workers != search.base.parallel.workers:
         raise ConfigError(
@@ -52,9 +57,9 @@ def run_search(
         )
     store.files.make_folders([folder(search.name)])
     with Driver(store.files) as driver:
-        _own(driver, search.name)
+        still_owned = _own(driver, search.name)
         optuna_study = open_optuna_study(store, search.name, url, search.spec())
-        settings = SettingQueue(search, optuna_study, store)
+        settings = SettingQueue(search, optuna_study, store, still_owned)
         if settings.begun:
             ended = settings.begun - settings.open
             console.print(f"going on: {ended} of {search.settings} settings ended before, {settings.open} were begun")
@@ -68,22 +73,40 @@ def run_search(
 
         if not settings.over:
             write_plan()
-            _work_off(settings, search, store, execution, resources, driver, console)
+            try:
+                _work_off(settings, search, store, execution, resources, driver, console)
+            except Exception:
+                still_owned()  # otherwise the error below may only follow from the loss
+                raise
+        still_owned()
         write_plan()
         remove_leftovers(store, driver, keys_of_search(search, optuna_study) if settings.over else frozenset())
         return Found(settings_of(search, optuna_study, store), importance(optuna_study), settings.left)
 
 
-def _own(driver: Driver, name: str) -> None:
+def _own(driver: Driver, name: str) -> Callable[[], None]:
+    """Take the search; the result raises a StoreError once another driver has taken it over."""
     key = f"tuning-{name}"
-    if driver.acquire(key):
-        return
-    holder = driver.holder(key)
-    who = f"{holder.host}, pid {holder.pid}, since {holder.since}" if holder else "one that has just begun"
-    raise ConfigError(
-        f"another driver runs the search {name!r} on this store ({who}): wait for its end, or give another --name; if "
-        "it was killed on another machine, the search is free after a minute"
-    )
+
+    def who() -> str:
+        holder = driver.holder(key)
+        return f"{holder.host}, pid {holder.pid}, since {holder.since}" if holder else "one that has just begun"
+
+    def still_owned() -> None:
+        if not driver.alive_for_others():
+            driver.beat()  # after a silence, which makes sure of the key
+        if not driver.holds(key):
+            raise StoreError(
+                f"another driver has taken the search {name!r} over ({who()}), because this one was silent for too "
+                "long: wait for its end; what ends here is not told to the search"
+            )
+
+    if not driver.acquire(key):
+        raise ConfigError(
+            f"another driver runs the search {name!r} on this store ({who()}): wait for its end, or give another "
+            "--name; if it was killed on another machine, the search is free after a minute"
+        )
+    return still_owned
 
 
 def _work_off(

@@ -9,7 +9,7 @@ go on.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -55,10 +55,18 @@ class SettingQueue:
         search: what is searched.
         optuna_study: of the search. Trials that were left running are continued.
         store: keeps the records.
+        still_owned: called before Optuna is asked or told anything; raises where this driver no longer may.
     """
 
-    def __init__(self, search: Search, optuna_study: optuna.Study, store: Store):
+    def __init__(
+        self,
+        search: Search,
+        optuna_study: optuna.Study,
+        store: Store,
+        still_owned: Callable[[], None] = lambda: None,
+    ):
         self._search, self._optuna_study, self._store = search, optuna_study, store
+        self._still_owned = still_owned
         optuna_study.pruner = _wilcoxon() if search.compare_repeats else NopPruner()
         self._tried: dict[str, int] = {}  # values as text -> the first trial that has them
         self._open: dict[int, _Open] = {}
@@ -110,6 +118,7 @@ class SettingQueue:
 
     def next(self) -> Cell | None:
         """The next cell to train; None where the others wait for those handed out, or nothing is left."""
+        self._still_owned()
         for opened in list(self._open.values()):
             if not opened.out and (cell := self._next_of(opened)):
                 return cell
@@ -124,6 +133,7 @@ class SettingQueue:
 
     def ended(self, cell: str) -> None:
         """The cell has left its record, done or failed."""
+        self._still_owned()
         number, repeat = self._out.pop(cell)
         opened = self._open.get(number)
         if opened is None:  # the setting has ended in the meantime
@@ -139,6 +149,7 @@ class SettingQueue:
 
     def stop(self, cell: str, step: int) -> None:
         """The cell, a first repeat, ends early and with it its setting. Optuna is told at once, in case of a kill."""
+        self._still_owned()
         number, repeat = self._out.pop(cell)
         opened = self._open[number]
         opened.trial.set_user_attr("stopped", {"repeat": repeat, "step": step})
@@ -146,6 +157,7 @@ class SettingQueue:
 
     def add_point(self, cell: str, step: int, value: float) -> None:
         """Keep a point of a first repeat's curve for the stopping rule of another driver."""
+        self._still_owned()
         trial = self._open[self._out[cell][0]].trial
         curve = [point for point in trial.user_attrs.get("curve", []) if point[0] < step]
         trial.set_user_attr("curve", [*curve, [step, value]])
@@ -161,6 +173,7 @@ class SettingQueue:
     def _ask(self) -> _Open | None:
         """Begin a new setting; None where its values are no valid config, so that it has failed."""
         for attempt in range(_ASKS + 1):
+            self._still_owned()
             number = len(self._optuna_study.get_trials(deepcopy=False))
             seed = step_seed(self._search.seed, "setting", number) % 2**32
             # A function of (seed, number) and the results so far: a killed search asks as an undisturbed one would.

@@ -141,7 +141,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
             run_trial(config, execution, broken, Progress(on_step=interrupt))
         checkpoint = broken.read_checkpoint(expected.id)
         assert checkpoint is not None
-        state = from_bytes(checkpoint, "here", CPU)
+        state = from_bytes(checkpoint, expected.id, "here", CPU)
         assert state["step"] == 6
         assert not any("encoder" in key for key in state["method"])  # CLIP's weights are no part of it
     resumed = run_trial(config, execution, broken)

@@ -117,7 +117,7 @@ class TestEveryMethod:
         whole, first, second = (Training(config, source, targets, CPU) for _ in range(3))
         expected = whole.run()
         half = first.run(last=config.optim.steps // 2)
-        found = second.run(start=from_bytes(to_bytes(half.state), "here", CPU))
+        found = second.run(start=from_bytes(to_bytes(half.state, "key"), "key", "here", CPU))
         assert found.points == expected.points
         assert same(second.method.state_dict(), whole.method.state_dict())
 
@@ -254,7 +254,7 @@ def test_every_method_on_images_trains_on_a_frozen_encoders_features(
     whole, first, second = (Training(config, source, targets, CPU) for _ in range(3))
     expected = whole.run()
     half = first.run(last=40)
-    found = second.run(start=from_bytes(to_bytes(half.state), "here", CPU))
+    found = second.run(start=from_bytes(to_bytes(half.state, "key"), "key", "here", CPU))
     assert found.points == expected.points
     assert same(second.method.state_dict(), whole.method.state_dict())
     assert expected.points[-1].accuracies.source_val > 60  # chance is 33

@@ -1,3 +1,4 @@
+import os
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -75,6 +76,17 @@ class _Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.words += data
+
+
+def test_what_a_killed_report_left_goes_and_what_another_writes_stays(shared_study: Store, tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "figures"):
+        folder.mkdir(exist_ok=True)
+        for name in (".records.csv.0123abcd", ".records.csv.4567abcd"):
+            (folder / name).write_bytes(b"half")
+        os.utime(folder / ".records.csv.0123abcd", (0, 0))
+    write_report(shared_study.location, tmp_path, Asked(most_drawn=0))
+    hidden = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob(".*")]
+    assert sorted(hidden) == [".records.csv.4567abcd", "figures/.records.csv.4567abcd"]
 
 
 def test_the_page_holds_everything_and_fetches_nothing(whole: ReportPaths) -> None:

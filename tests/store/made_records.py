@@ -6,6 +6,8 @@ from scale_ray.config import TrialConfig
 from scale_ray.identity import identity
 from scale_ray.records import Failure, Provenance, Record, Result
 
+INPUTS = {"source": "a" * 64, "target": "b" * 64}
+
 
 def record(seed: int, *, done: bool = False, padding: str = "", **changes: Any) -> Record:
     config = TrialConfig().replace({"seed": seed})
@@ -26,10 +28,10 @@ def record(seed: int, *, done: bool = False, padding: str = "", **changes: Any) 
         {"result": result} if done else {"failure": Failure(kind="E", message="", traceback=padding)}
     )
     values = {
-        "id": identity(config, {}),
+        "id": identity(config, INPUTS),
         "status": "done" if done else "failed",
         "config": config,
-        "inputs": {"source": "a" * 64, "target": "b" * 64},
+        "inputs": INPUTS,
         "provenance": origin,
     }
     return Record(**(values | outcome | changes))

@@ -1,19 +1,24 @@
 """Files on each kind of file system: atomic writes, exclusive creation, retries."""
 
+import errno
 import os
 import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import PIPE
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from s3_server import S3Server
 
 from scale_ray.store import files as files_module
 from scale_ray.store.files import Files, StoreError, replacing
+from scale_ray.store.filesystems import checked
 
 # Says that it is ready, waits for a line, and prints whether it could create the file.
 CREATOR = """
@@ -162,17 +167,7 @@ def test_locations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
     assert list(tmp_path.iterdir()) == []  # opening creates nothing
 
 
-def test_memory_is_a_file_system_too() -> None:
-    files = Files("memory://anywhere")
-    assert files.create("a/b", b"1")
-    assert not files.create("a/b", b"2")
-    assert files.names("a") == ["b"]
-    files.delete("a/b")
-    files.delete("a/b")
-    assert files.names("a") == []
-
-
-@pytest.mark.parametrize("url", ["hdfs://b/x", "http://a/b", Path("hdfs://b/x")])
+@pytest.mark.parametrize("url", ["hdfs://b/x", "http://a/b", "memory://a/b", Path("hdfs://b/x")])
 def test_a_scheme_without_atomic_writes_is_refused(url: str | Path) -> None:
     with pytest.raises(StoreError, match=r"\w+:// is not supported: give a folder, s3:// or gs://"):
         Files(url)
@@ -257,19 +252,201 @@ def test_an_error_in_the_block_leaves_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_others_may_read(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    files.write("a", b"")
-    files.create("b", b"")
-    assert [os.stat(tmp_path / name).st_mode & 0o777 for name in "ab"] == [0o644, 0o644]
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_files_and_folders_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from scale_ray.store.files import Files, replacing
+os.umask(int(sys.argv[2]))
+files = Files(sys.argv[1] + "/new/store", create=True)
+files.make_folders(["folder"])
+files.write("a", b"")
+files.create("b", b"")
+with replacing(Path(sys.argv[1]) / "c"):
+    pass
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path, str(umask)], check=True)
+    rights = {
+        name: (tmp_path / name).stat().st_mode & 0o777 for name in ("new", "new/store/folder", "new/store/a", "c")
+    }
+    assert rights == {"new": 0o777 & ~umask, "new/store/folder": 0o777 & ~umask} | dict.fromkeys(
+        ("new/store/a", "c"), 0o666 & ~umask
+    )
+    assert (tmp_path / "new/store/b").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_file_system_that_changes_no_rights_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # as CIFS, vfat and FUSE answer
+
+    for name in ("chmod", "fchmod"):
+        monkeypatch.setattr(os, name, refuse)
+    files = Files(tmp_path, create=True)
+    files.write("a", b"1")
+    assert files.create("b", b"2")
+    assert (files.read("a"), files.read("b")) == (b"1", b"2")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_file_system_without_hard_links_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    words = f"^store {tmp_path}: cannot be written to .it makes no hard links, which several drivers need: .+.: choose"
+    with pytest.raises(StoreError, match=words):
+        Files(tmp_path, create=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_proof_that_a_folder_can_be_written_to_leaves_nothing(tmp_path: Path) -> None:
+    Files(tmp_path, create=True).make_folders(["a", "b/c"])
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["a", "b", "b/c"]
 
 
 def test_purge_removes_the_temporary_files_of_killed_writers(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    for name in ("a.pt", ".a.pt.x1y2", ".b.pt.x1y2", "b.pt"):
+    for name in ("a.pt", ".a.pt.x1y2z3w4", ".b.pt.x1y2z3w4", "b.pt"):
         (tmp_path / name).write_text("")
     files.purge("a.pt")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.pt.x1y2", "b.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.pt.x1y2z3w4", "b.pt"]
+
+
+def test_what_killed_writers_left_in_a_folder_goes_and_nothing_else(tmp_path: Path) -> None:
+    kept = [".keep", ".a.json", "b.json", "a.x1y2z3w4", ".a.json.x1y2", "c"]
+    for name in (*kept, ".a.json.x1y2z3w4", ".b.json.0123abcd", "folder"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".d.json.x1y2z3w4").mkdir()
+    files = Files(tmp_path)
+    files.remove_temporaries("")
+    files.remove_temporaries("nowhere")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, ".d.json.x1y2z3w4", "folder"])
+
+
+def test_a_killed_writer_leaves_what_is_removed(tmp_path: Path) -> None:
+    files = Files(tmp_path, create=True)
+    files.make_folders(["folder"])
+    code = REWRITER.format(location=files.location, count=10**9, size=8_000_000)
+    left = []
+    for _ in range(20):
+        files.delete("folder/one")
+        with subprocess.Popen([sys.executable, "-c", code]) as writer:
+            while files.read("folder/one") is None:
+                time.sleep(0.01)
+            time.sleep(0.02)
+            writer.kill()
+        left = [path.name for path in (tmp_path / "folder").iterdir() if path.name != "one"]
+        if left:
+            break
+    assert left
+    files.remove_temporaries("folder")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["one"]
+
+
+def test_a_writer_that_is_taken_for_a_killed_one_writes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(tmp_path, create=True)
+    flush, taken = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        flush(descriptor)
+        if not taken:
+            taken.append(True)
+            Files(tmp_path).remove_temporaries("")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write("a", b"1")
+    taken.clear()
+    assert files.create("b", b"2")
+    assert taken
+    assert (files.read("a"), files.read("b")) == (b"1", b"2")
+
+
+# Names that others have written
+
+
+OUTSIDE = [
+    "..",
+    "../x",
+    "a/../../x",
+    "/etc/passwd",
+    "a//b",
+    "a/",
+    "./a",
+    "a/./b",
+    "a\\..\\b",
+    "a\0b",
+    "a\nb",
+    "\udce9",
+    "x" * 256,
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_name_that_could_lead_out_of_the_store_is_refused_by_every_method(files: Files, name: str) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: files.read(name),
+        lambda: list(files.read_many(["folder/a", name])),
+        lambda: files.write(name, b""),
+        lambda: files.create(name, b""),
+        lambda: files.delete(name),
+        lambda: files.delete(name, holding=b""),
+        lambda: files.purge(name),
+        lambda: files.exists(name),
+        lambda: files.names(name),
+        lambda: files.folders(name),
+        lambda: files.delete_folder(name),
+        lambda: files.arrow(name),
+    ]
+    if files.folder is not None:  # an object store has neither folders nor temporary files
+        calls += [lambda: files.make_folders([name]), lambda: files.remove_temporaries(name)]
+    for call in calls:
+        with pytest.raises(StoreError, match=r"is no name of a file in a store: remove what names it$") as raised:
+            call()
+        assert str(raised.value).isprintable()
+
+
+@given(name=st.text(st.characters() | st.sampled_from("./\\~")))
+@settings(max_examples=500, deadline=None)
+def test_no_name_leads_out_of_the_store(name: str) -> None:
+    try:
+        path = os.path.normpath(f"/store/{checked('/store', name)}")
+    except StoreError:
+        return
+    assert path == "/store" or path.startswith("/store/")
+    assert not name or path == f"/store/{name}"  # and no two names are one file
+
+
+def test_a_link_out_of_the_store_is_deleted_and_never_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    (victim / "settings").mkdir(parents=True)
+    (victim / "settings" / "precious").write_text("precious")
+    files = Files(tmp_path / "store", create=True)
+    files.make_folders(["runs/a"])
+    root = tmp_path / "store"
+    (root / "runs/a/inside").symlink_to(victim)
+    (root / "runs/link").symlink_to(victim)
+    (root / "outside").symlink_to(victim)
+    assert files.folders("runs") == ["a", "link"]
+    files.delete_folder("runs/a")
+    files.delete_folder("runs/link")
+    assert files.folders("runs") == []
+    with pytest.raises(
+        StoreError, match=f"store/outside/settings: not deleted, .+ leads out of the store, to {victim}"
+    ):
+        files.delete_folder("outside/settings")
+    assert (victim / "settings" / "precious").read_text() == "precious"
+
+
+def test_a_store_below_a_link_is_a_store_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "disk")
+    files = Files(tmp_path / "store", create=True)
+    files.make_folders(["runs/a"])
+    files.delete_folder("runs/a")
+    assert files.folders("runs") == []
 
 
 # Retries
@@ -365,6 +542,22 @@ def test_one_request_a_call(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> No
     before = s3.requests
     assert len(list(files.read_many(names))) == 40
     assert s3.requests == before + 40
+
+
+def test_a_large_file_is_one_put_so_that_a_kill_leaves_no_parts(s3: S3Server) -> None:
+    """A part of an unfinished upload is billed until somebody aborts the upload."""
+    files = Files(s3.new_url(), create=True)
+    content = bytes(110 * 2**20)  # s3fs would upload it in parts
+    before = s3.requests
+    files.write("large", content)
+    assert s3.requests == before + 1
+    path, system = files.arrow("streamed")
+    assert system is not None
+    before = s3.requests
+    with system.open_output_stream(path) as stream:  # as Ray Train writes a checkpoint
+        stream.write(content)
+    assert s3.requests <= before + 2
+    assert files.read("large") == files.read("streamed") == content
 
 
 # Import cost

@@ -18,6 +18,8 @@ from s3_server import S3Server
 from scale_ray.cell import Cell
 from scale_ray.config import RECIPE_VERSION
 from scale_ray.store import Store, StoreError, StudyPlan, is_current
+from scale_ray.store.leases import Driver
+from scale_ray.sweep.leftovers import remove_leftovers
 
 # Writes the records of three trials again and again. Each is large enough to be caught half-written.
 WRITER = """
@@ -144,10 +146,26 @@ def test_done_drops_the_checkpoint_and_failed_keeps_it(store: Store) -> None:
 
 def test_what_a_killed_writer_left_of_a_checkpoint_goes_with_it(local_store: Store) -> None:
     folder = Path(local_store.location) / "checkpoints"
-    (folder / f".{record(0).id}.pt.x1y2z3").write_bytes(b"half")
-    (folder / ".other.pt.x1y2z3").write_bytes(b"another's")
+    (folder / f".{record(0).id}.pt.x1y2z3w4").write_bytes(b"half")
+    (folder / ".other.pt.x1y2z3w4").write_bytes(b"another's")
     local_store.write_record(record(0, done=True))
-    assert [path.name for path in folder.iterdir()] == [".other.pt.x1y2z3"]
+    assert [path.name for path in folder.iterdir()] == [".other.pt.x1y2z3w4"]
+
+
+def test_what_killed_writers_left_goes_where_no_other_driver_is_alive(local_store: Store) -> None:
+    folder = Path(local_store.location)
+    (folder / "tuning/search").mkdir(parents=True)
+    left = [folder / name / f".{record(0).id}.json.0123abcd" for name in sorted(os.listdir(folder)) if name != "tuning"]
+    left.append(folder / "tuning/search/.chosen.json.x1y2z3w4")
+    assert len(left) == 9
+    for path in left:
+        path.write_bytes(b"half")
+    with Driver(local_store.files), Driver(local_store.files) as driver:
+        remove_leftovers(local_store, driver, frozenset())
+        assert all(path.exists() for path in left)
+    with Driver(local_store.files) as driver:
+        remove_leftovers(local_store, driver, frozenset())
+    assert not any(path.exists() for path in left)
 
 
 def test_stages(store: Store) -> None:

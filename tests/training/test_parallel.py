@@ -85,7 +85,7 @@ def outcome(made: Training, trained: Trained) -> dict[str, Any]:
     return {
         "points": [asdict(point) for point in trained.points],
         "state": dict(made.method.state_dict()),
-        "resumable": to_bytes(trained.state),
+        "resumable": to_bytes(trained.state, "key"),
         "seed": torch.initial_seed(),
     }
 
@@ -94,7 +94,7 @@ def train(
     config: TrialConfig, root: Path, *, float64: bool = True, until: int | None = None, start: bytes = b""
 ) -> Any:
     made = training(config, root, float64=float64)
-    state = from_bytes(start, "here", CPU) if start else None
+    state = from_bytes(start, "key", "here", CPU) if start else None
     measured = outcome(made, made.run(last=until, start=state))
     measured["together"], measured["alone"] = (
         accuracies(made, config, root, workers) for workers in (Workers.current(), ALONE)

@@ -261,14 +261,20 @@ def test_studies_with_other_targets_have_states_of_their_own(tiny_config: TrialC
     assert len({tree[0].key for tree in trees}) == 3
 
 
-def test_a_damaged_state_is_trained_again(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:
+def test_a_damaged_state_is_dropped_and_trained_again(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
     store, other = Store(tmp_path / "one", create=True), Store(tmp_path / "other", create=True)
     cells = grid(tiny_config, tiny_root, [("plain", "inverted")], losses=["ce+ssl", "ce+ssl+dist"])
     trunk, child, _ = stage_tree(cells)
-    store.write_stage(trunk.key, b"half a state")
+    run_stage(trunk, Execution(root=tiny_root), store)
+    state = bytearray(store.read_stage(trunk.key) or b"")
+    state[len(state) // 2] ^= 1
+    store.write_stage(trunk.key, bytes(state))
     run_stage(child, Execution(root=tiny_root), store)
     run_stage(alone(child.ends[0]), Execution(root=tiny_root), other)
     assert results(store) == results(other)
+    assert not store.has_stage(trunk.key)
 
 
 def test_time_is_charged_to_the_cells_that_shared_it(tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path) -> None:

@@ -1,21 +1,26 @@
 """One trial: the same record twice, the same record after an interruption, and no way to the target's labels."""
 
 import dataclasses
+import io
 import json
+import os
+import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.data.batches import Batches
 from scale_ray.data.decoded import Domain
 from scale_ray.models import BACKBONES, Network
-from scale_ray.store import Store
-from scale_ray.training.checkpoint import CheckpointError
+from scale_ray.store import Store, StoreError
+from scale_ray.training.checkpoint import CheckpointError, from_bytes, to_bytes
 from scale_ray.training.failures import TrainingDiverged
 from scale_ray.training.loop import Progress
 from scale_ray.training.resolve import check_trial, open_data, resolve
@@ -154,15 +159,128 @@ def test_a_diverging_trial_leaves_a_record_with_its_error(
     assert "_point" in record.failure.traceback
 
 
-def test_a_damaged_checkpoint_is_named_and_not_trained_over(
-    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+class Poison:
+    """Unpickled, it creates a folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def damages(state: bytes, poisoned: Path) -> dict[str, bytes]:
+    """What can become of a state."""
+    half = len(state) // 2
+    without_digest = state[state.index(b"\n") + 1 :]
+    return {
+        "emptied": b"",
+        "cut": state[:half],
+        "cut by a byte": state[:-1],
+        "longer": state + b"\0",
+        "a bit of a tensor": state[:half] + bytes([state[half] ^ 1]) + state[half + 1 :],
+        "a bit of its digest": state[:30] + bytes([state[30] ^ 1]) + state[31:],
+        "of an earlier version": without_digest,
+        "another training's": to_bytes(from_bytes(state, KEY, "here", CPU), "another"),
+        "a pickle": pickle.dumps(Poison(poisoned)),
+        "a pickle by torch": torch_bytes(Poison(poisoned)),
+        "a pickle with a digest": to_bytes({"step": Poison(poisoned)}, KEY),
+    }
+
+
+def torch_bytes(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+KEY = "of this training"
+
+
+def test_a_damaged_checkpoint_is_named_and_dropped_and_the_training_starts_anew(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    execution = Execution(root=tiny_root, checkpoint_every=3)
+    expected = run_trial(tiny_config, execution, Store(tmp_path / "whole", create=True))
+    store = Store(tmp_path / "broken", create=True)
+    with pytest.raises(Interrupted):
+        run_trial(tiny_config, execution, store, interrupt_at(8))
+    state = store.read_checkpoint(expected.id)
+    assert state is not None
+    poisoned = tmp_path / "poisoned"
+    own = to_bytes(from_bytes(state, expected.id, "here", CPU), KEY)
+    for name, content in damages(own, poisoned).items():
+        if name == "a pickle with a digest":
+            content = to_bytes({"step": Poison(poisoned)}, expected.id)
+        store.write_checkpoint(expected.id, content)
+        caplog.clear()
+        steps: list[int] = []
+        resumed = run_trial(tiny_config, execution, store, Progress(on_step=steps.append))
+        assert steps[0] == 1, name
+        assert resumed.result == expected.result, name
+        assert f"{store.checkpoint_location(expected.id)}: not " in caplog.text
+        assert "it is deleted, and the training starts anew" in caplog.text
+        assert store.read_checkpoint(expected.id) is None
+        Path(store.record_location(expected.id)).unlink()
+    assert not poisoned.exists()
+    store.write_checkpoint(expected.id, state)  # whole, it is gone on from
+    steps = []
+    assert run_trial(tiny_config, execution, store, Progress(on_step=steps.append)).result == expected.result
+    assert steps[0] == 7
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_no_changed_byte_of_a_state_is_read(data: st.DataObject) -> None:
+    state = to_bytes({"step": 3, "method": {"weight": torch.arange(6.0)}, "points": [(1, 2.5)]}, KEY)
+    place = data.draw(st.integers(0, len(state) - 1))
+    bit = data.draw(st.integers(0, 7))
+    broken = state[:place] + bytes([state[place] ^ (1 << bit)]) + state[place + 1 :]
+    with pytest.raises(CheckpointError, match=r"^here: not the state that was written for this training$"):
+        from_bytes(broken, KEY, "here", CPU)
+    found = from_bytes(state, KEY, "here", CPU)
+    assert torch.equal(found["method"].pop("weight"), torch.arange(6.0))
+    assert found == {"step": 3, "method": {}, "points": [(1, 2.5)]}
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_nothing(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk: some checkpoints are lost, the training is not."""
+    execution = Execution(root=tiny_root, checkpoint_every=3)
+    expected = run_trial(tiny_config, execution, Store(tmp_path / "whole", create=True))
+    store = Store(tmp_path / "full", create=True)
+    write, written = store.files.write, []
+
+    def full_until_step_6(name: str, content: bytes) -> None:
+        if name.startswith("checkpoints/"):
+            written.append(name)
+            if len(written) < 2:
+                raise StoreError(f"{store.location}/{name}: cannot be written (No space left on device): check")
+        write(name, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.files, "write", full_until_step_6)
+        with pytest.raises(Interrupted):
+            run_trial(tiny_config, execution, store, interrupt_at(8))
+    assert "no checkpoint after step 3, the training goes on: " in caplog.text
+    assert "No space left on device" in caplog.text
+    steps: list[int] = []
+    assert run_trial(tiny_config, execution, store, Progress(on_step=steps.append)).result == expected.result
+    assert steps[0] == 7
+
+
+def test_a_record_that_cannot_be_written_is_an_error(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path, create=True)
-    path = Path(store.checkpoint_location(trial_id(tiny_config, tiny_root)))
-    path.write_bytes(b"half a checkpoint")
-    with pytest.raises(CheckpointError, match=f"{path}.*delete it"):
-        run_trial(tiny_config, Execution(root=tiny_root), store)
-    assert path.read_bytes() == b"half a checkpoint"
+
+    def full(name: str, content: bytes) -> None:
+        raise StoreError(f"{name}: cannot be written (No space left on device): check")
+
+    monkeypatch.setattr(store.files, "write", full)
+    with pytest.raises(StoreError, match=r"^records/.+No space left"):
+        run_trial(tiny_config, Execution(root=tiny_root, checkpoint_every=3), store)
 
 
 def test_a_config_that_names_nothing_leaves_no_record(

@@ -50,11 +50,18 @@ def write_done(store: Store, cell: Cell, score: float) -> None:
 class Driver:
     """What a driver does, without Ray: opens the search anew and works it off, one cell at a time."""
 
-    def __init__(self, wanted: Search, store: Store, score: Callable[[TrialConfig], float] = quality):
+    def __init__(
+        self,
+        wanted: Search,
+        store: Store,
+        score: Callable[[TrialConfig], float] = quality,
+        still_owned: Callable[[], None] = lambda: None,
+        url: str | None = None,
+    ):
         store.files.make_folders([f"tuning/{wanted.name}"])
         self.search, self.store, self.score = wanted, store, score
-        self.optuna_study: optuna.Study = open_optuna_study(store, wanted.name, None, wanted.spec())
-        self.settings = SettingQueue(wanted, self.optuna_study, store)
+        self.optuna_study: optuna.Study = open_optuna_study(store, wanted.name, url, wanted.spec())
+        self.settings = SettingQueue(wanted, self.optuna_study, store, still_owned)
         self.trained: list[Cell] = []
 
     def work(self, cells: int = 1000) -> "Driver":

@@ -1,10 +1,12 @@
 """Settings and repeats on a real Optuna journal: each once, none lost, whatever kills the driver."""
 
+import shutil
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from s3_server import S3Server
 from searches import FACTS, FEW, Driver, quality, search, write_done
 
 from scale_ray.config import ConfigError, TrialConfig
@@ -234,8 +236,28 @@ def states_of(study: optuna.Study) -> list[TrialState]:
     return [trial.state for trial in study.get_trials()]
 
 
-def test_a_store_that_is_no_folder_needs_a_data_base(tiny_root: Path) -> None:
-    remote = Store("memory://searches", create=True)
+def test_a_search_whose_store_was_moved_goes_on(tiny_root: Path, tmp_path: Path, store: Store) -> None:
+    first = Driver(search(tiny_root), store).work(5)
+    first.optuna_study.set_user_attr("spec", {**first.search.spec(), "store": store.location})  # as earlier versions
+    moved = Store(shutil.move(store.location, tmp_path / "moved"))
+    again = Driver(search(tiny_root), moved).work()
+    assert again.settings.over
+    assert len(first.trained + again.trained) == 12
+    assert "store" not in search(tiny_root).spec()
+
+
+def test_a_data_base_of_another_stores_search_is_refused(tiny_root: Path, tmp_path: Path, store: Store) -> None:
+    wanted, url = search(tiny_root, repeats=1, settings=2), f"sqlite:///{tmp_path}/study.db"
+    Driver(wanted, store, url=url).work()
+    Driver(wanted, store, url=url)
+    with pytest.raises(
+        ConfigError, match=r"the search 'try' has 2 settings that are done, and store .+/other has none"
+    ):
+        Driver(wanted, Store(tmp_path / "other", create=True), url=url)
+
+
+def test_a_store_that_is_no_folder_needs_a_data_base(tiny_root: Path, s3: S3Server) -> None:
+    remote = Store(s3.new_url(), create=True)
     with pytest.raises(ConfigError, match="--study-url"):
         open_optuna_study(remote, "try", None, search(tiny_root).spec())
 

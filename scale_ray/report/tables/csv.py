@@ -1,11 +1,45 @@
-"""Tables as comma-separated values."""
+"""Tables as comma-separated values.
+
+A spreadsheet runs a text as a formula that begins with certain characters, and names of domains, classes, files and
+errors may begin with anything. Such a text gets an apostrophe in front, which spreadsheets do not show
+(https://owasp.org/www-community/attacks/CSV_Injection). Numbers stay as they are.
+"""
 
 import csv
 import io
 from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
 
 from scale_ray.report.tables.grid import Stack
 from scale_ray.report.tables.text import beside_text, entry_text
+
+# The last four are the wide forms that some spreadsheets take for the first four.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def harmless(value: Any) -> Any:
+    """A cell's value; a text that a spreadsheet would run as a formula, with an apostrophe in front."""
+    if not isinstance(value, str) or _is_number(value):
+        return value
+    text = value.replace("\r", " ")  # outside quotes it would begin a line
+    return f"'{text}" if value.startswith(_FORMULA) else text
+
+
+def frame_to_csv(frame: pd.DataFrame) -> str:
+    """A frame as comma-separated values, without its index."""
+    texts = frame.select_dtypes(exclude=["number", "bool"]).columns
+    cells = frame.assign(**{name: frame[name].astype("object").map(harmless, na_action="ignore") for name in texts})
+    return cells.rename(columns=harmless).to_csv(index=False, lineterminator="\n")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def comma_separated(stacks: Iterable[Stack]) -> str:
@@ -24,11 +58,13 @@ def comma_separated(stacks: Iterable[Stack]) -> str:
         for position, entry in grid.entries.items():
             counts = [entry.n, entry.planned, entry.done, entry.failed, entry.missing, entry.stale]
             figures = _numbers(entry.mean, entry.std, entry.low, entry.high)
-            writer.writerow([*of, *position, *figures, *counts, int(position in grid.best), entry_text(entry, grid)])
+            row = [*of, *position, *figures, *counts, int(position in grid.best), entry_text(entry, grid)]
+            writer.writerow(map(harmless, row))
         for beside in grid.beside:
             for position, (mean, std) in beside.figures.items():
                 empty = [""] * (len(head) - 2)
-                writer.writerow([*of, *position, *_numbers(mean, std), *empty, beside_text(grid, position)])
+                row = [*of, *position, *_numbers(mean, std), *empty, beside_text(grid, position)]
+                writer.writerow(map(harmless, row))
     return out.getvalue()
 
 

@@ -1,15 +1,17 @@
 import csv
 import dataclasses
+import io
 import os
 import re
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from golden_files import assert_golden
 from rich.console import Console
 
 from scale_ray.report import Entry, Grid, Stack, grids, load, stacks, terminal_table
-from scale_ray.report.tables.csv import comma_separated
+from scale_ray.report.tables.csv import comma_separated, frame_to_csv, harmless
 from scale_ray.report.tables.formats import FORMATS
 from scale_ray.report.tables.forms import FORMS
 from scale_ray.report.tables.html import html
@@ -21,6 +23,47 @@ from scale_ray.store import Store
 
 def grid_of(entry: Entry, name: str = "r") -> Grid:
     return Grid("losses_by_backbone", "digits", "", "target_accuracy", [name], ["c"], {(name, "c"): entry}, [])
+
+
+FORMULAS = [
+    "=1+1",
+    "+cmd",
+    "-2+3+cmd|' /C calc'!A0",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "x\r=1",
+    "\uff1d1+1",
+    "\uff0b1+1",
+    "\uff0d1",
+    "\uff20x",
+]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_text_is_a_formula_to_a_spreadsheet(text: str) -> None:
+    """Names are the users': a domain's folder may be called `=HYPERLINK(…)`."""
+    entry = Entry(94.2, 0.3, 3, done=3, measured=3)
+    grid = Grid("losses_by_backbone", text, text, text, [text], [text], {(text, text): entry}, [])
+    rows = list(csv.reader(io.StringIO(comma_separated(stacks([grid])), newline="")))
+    frame = pd.DataFrame({"number": [-1.5, 2.0], text: pd.Series([text, None], dtype="str"), "mixed": [text, -1]})
+    rows += list(csv.reader(io.StringIO(frame_to_csv(frame), newline="")))
+    cells = [cell for row in rows for cell in row]
+    assert not [
+        cell for cell in cells if cell.startswith(FORMULA_SIGNS) and not cell.lstrip("-").replace(".", "").isdigit()
+    ]
+    shown = text.replace("\r", " ")
+    assert cells.count(f"'{shown}" if text[0] != "x" else shown) == 5 + 3
+    assert [row[0] for row in rows[-2:]] == ["-1.5", "2.0"]
+
+
+@pytest.mark.parametrize("value", [-1, -1.5, "-1.5", "+2", "-1e3", "cat", "", None, True, "a=b"])
+def test_numbers_and_other_texts_stay_as_they_are(value: object) -> None:
+    assert harmless(value) is value
+
+
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 @pytest.mark.parametrize("form", FORMS)
