@@ -155,10 +155,10 @@ def _keep(work: Path, run: Run, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finished(work: Path, run: Run) -> dict[str, Any] | None:
-    """What the latest run with the same choices left."""
+    """What the latest run with the same choices left; one that did not come to its end is made again."""
     path, wanted = work / "runs.jsonl", json.loads(json.dumps(asdict(run)))
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return next((row for row in reversed(rows) if row["run"] == wanted), None)
+    return next((row for row in reversed(rows) if row["run"] == wanted and not row.get("crashed")), None)
 
 
 def _faults(row: dict[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,11 @@ class Run:
 
     @property
     def title(self) -> str:
-        where = "local Ray" if self.place == "local" else f"cluster, {self.workers} workers a trial"
+        where = (
+            "local Ray"
+            if self.place == "local"
+            else f"cluster, {('one worker', 'two workers')[self.workers - 1]} a trial"
+        )
         return f"run {self.number} (seed {self.seed}): {where}, store {self.store}, drivers {self.drivers}"
 
 

@@ -1,9 +1,11 @@
 """One run of the campaign: a study, its kills, and what is there when all cells are done."""
 
 import os
+import shutil
 import time
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +137,7 @@ class Disturbed:
             if found is None:
                 continue
             if kill.writing and kind in ("driver", "trial", "worker"):
-                await_(lambda kind=kind: self.store.is_written_by(kind), _WRITING, 0)  # type: ignore[misc]
+                await_(partial(self.store.is_written_by, kind), _WRITING, 0)
             self._do(kind, found)
             self.made.append(
                 {"kind": kind, "done": self.store.done, "seconds": round(time.monotonic() - self._began, 1)}
@@ -207,6 +209,7 @@ def perform(run: Run, root: Path, work: Path, limit: float) -> dict[str, Any]:
     """
     expected, expected_tables = _expected(root, work, run)
     folder = work / f"run-{run.seed}-{run.number}"
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
     folder.mkdir(parents=True)
     began = time.monotonic()
     with Disturbed(run, root, folder, limit) as disturbed:
