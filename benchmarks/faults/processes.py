@@ -27,7 +27,7 @@ def below(pid: int, *names: str) -> list[int]:
 
 def trials() -> list[int]:
     """Actors of Ray Tune."""
-    return below(os.getpid(), "ray::ImplicitFunc", ".train")
+    return below(os.getpid(), "ray::ImplicitFunc")
 
 
 def of_jobs() -> list[str]:

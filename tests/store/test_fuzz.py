@@ -6,6 +6,8 @@
 Never another number, never a traceback, and nothing in a store is ever unpickled.
 """
 
+import json
+import pickle
 import re
 import shutil
 import zlib
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 import studies
-from damages import Scene, damages
+from damages import Poison, Scene, damages
 from whole_store import (
     COMBINATIONS,
     DONE,
@@ -52,6 +54,9 @@ COMMANDS = ["train", "dry-run", "ablate", "tune", "report", "status"]
 
 # States and traces of work: a store without one is as good, it only costs time.
 MAY_GO = {"checkpoint", "stage", "features", "features' digest", "driver", "lease", "table"}
+
+# Operations in Optuna's journal: optuna.storages.journal._storage.JournalOperation.
+_CREATE_TRIAL, _SET_SYSTEM_ATTR = 4, 9
 
 # Kinds whose damage makes `train` train another cell than the unfinished one.
 FEATURES = {"features", "features' digest"}
@@ -106,7 +111,7 @@ class Bench:
                 outcome = run(lines[command]())
         else:
             outcome = run(lines[command]())
-        return outcome, self._evidence(command, outcome)
+        return outcome, self.evidence(command, outcome)
 
     def right(self, command: str, kind: str, *, swapped: bool, gone: bool) -> Any:
         """The evidence of the undamaged store, or (`gone`) of one without the file."""
@@ -129,7 +134,7 @@ class Bench:
             return train(self.made, self.store, UNFINISHED, *(("--seed", "7") if swapped else ()))
         return train(self.made, self.store, DONE)
 
-    def _evidence(self, command: str, outcome: Outcome) -> Any:
+    def evidence(self, command: str, outcome: Outcome) -> Any:
         if outcome.status == 2 or outcome.traceback:
             return None
         if command in ("dry-run", "status"):
@@ -181,6 +186,27 @@ def test_a_spoilt_file_gives_the_right_result_or_one_line_that_names_it(
         assert evidence in right, f"another result:\n{outcome.out}{outcome.err}"
 
 
+def test_an_optimiser_that_a_journal_brings_along_is_never_unpickled(bench: Bench) -> None:
+    """Optuna's CMA-ES keeps its state as a pickle in the attributes of trials."""
+    more = ("--sampler", "cmaes", "--trials", "5")
+    bench.lay()
+    undisturbed = run(tune(bench.made, bench.store, *more))
+    right = bench.evidence("tune", undisturbed)
+    journal = bench.lay() / bench.made.files["journal"]
+    lines = journal.read_text().splitlines()
+    begun = next(index for index, line in enumerate(lines) if json.loads(line)["op_code"] == _CREATE_TRIAL)
+    poison = {"cma:optimizer:0": pickle.dumps(Poison(bench.marker)).hex()}
+    entry = {"op_code": _SET_SYSTEM_ATTR, "worker_id": "someone", "trial_id": 0, "system_attr": poison}
+    journal.write_text("\n".join([*lines[: begun + 1], json.dumps(entry), *lines[begun + 1 :]]) + "\n")
+    outcome = run(tune(bench.made, bench.store, *more))
+    assert not bench.marker.exists(), "the pickle ran"
+    assert not outcome.traceback, outcome.traceback
+    if outcome.status == 2:
+        assert len(outcome.errors) == 1, outcome.err
+    else:
+        assert bench.evidence("tune", outcome) == right
+
+
 def _names(made: Made, kind: str) -> list[str]:
     """Of which one must stand in a message: the file, or the one that it was copied to. The ending may differ."""
     return [name.rpartition(".")[0] or name for name in (made.files[kind], made.others[kind])]
@@ -213,4 +239,4 @@ def test_a_study_on_ray_gives_the_right_result_or_one_line_that_names_the_file(
         assert len(outcome.errors) == 1, outcome.err
         assert any(name in outcome.errors[0] for name in _names(bench.made, kind)), outcome.err
     else:
-        assert bench._evidence("ablate", outcome) == right, outcome.out + outcome.err
+        assert bench.evidence("ablate", outcome) == right, outcome.out + outcome.err

@@ -122,14 +122,14 @@ def ablate(made: Made, store: Path, *more: str) -> list[str]:
     ]
 
 
-def tune(made: Made, store: Path) -> list[str]:
+def tune(made: Made, store: Path, *more: str) -> list[str]:
     settings = [text for text in SETTINGS[1::2] if not text.startswith("losses.threshold=")]
     return [
         *("tune", "--benchmark", "image_folder", "--root", str(made.root), "--store", str(store), "--local"),
         *("--pairs", "plain:inverted", "--losses", DONE, "--name", SEARCH, "--trials", "3"),
-        *("--space", "losses.threshold=0.3|0.4|0.5|0.6"),
+        *("--space", "losses.threshold=float:0.3:0.6:0.1", "--space", "losses.temperature=float:0.05:0.5:0.05"),
         *(text for setting in settings for text in ("--set", setting)),
-        *("--set", f"optim.steps={_STEPS}"),
+        *("--set", f"optim.steps={_STEPS}", *more),
     ]
 
 
