@@ -120,6 +120,8 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+_COPY, _CONFLICT = " (copy)", ".sync-conflict-20260301-120000-ABCDEFG"
+
 EVERY = {
     "cut": _cut,
     "emptied": _empty,
@@ -127,8 +129,8 @@ EVERY = {
     "bit at 40 %": _flip(0.4),
     "bit at 55 %": _flip(0.55),
     "bit at 90 %": _flip(0.9),
-    "duplicated": _duplicate(" (copy)"),
-    "sync conflict": _duplicate(".sync-conflict-20260301-120000-ABCDEFG"),
+    "duplicated": _duplicate(_COPY),
+    "sync conflict": _duplicate(_CONFLICT),
     "renamed": _rename,
     "copied over another": _copy_over,
     "a folder": _folder,
@@ -159,3 +161,8 @@ OF_KIND: dict[str, dict[str, Callable[[Scene], None]]] = {
 def damages(kind: str) -> dict[str, Callable[[Scene], None]]:
     """By name, what is done to a file of that kind."""
     return EVERY | OF_KIND.get(kind, {})
+
+
+def is_copy(path: Path) -> bool:
+    """Whether a damage made this file beside another."""
+    return _COPY in path.name or _CONFLICT in path.name

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import studies
-from damages import Poison, Scene, damages
+from damages import Poison, Scene, damages, is_copy
 from whole_store import (
     COMBINATIONS,
     DONE,
@@ -140,14 +140,16 @@ class Bench:
         if command in ("dry-run", "status"):
             return outcome.out
         if command == "report":
-            return {path.name: path.read_bytes() for path in (self.store / "report").iterdir() if path.is_file()}
+            files = [path for path in (self.store / "report").iterdir() if path.is_file()]
+            return {path.name: path.read_bytes() for path in files if not is_copy(path)}
         if command == "tune":
             folder = self.store / "tuning" / SEARCH
             return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".csv", ".json")}
         if command == "train":
             record = re.search(r"records/([0-9a-f]{64})\.json", outcome.out)
             assert record, outcome.out
-            return re.sub(r"[\d.]+ s\b", "", outcome.out), self._results([record[1]])
+            told = [line.partition(", 12 steps in")[0] for line in outcome.out.splitlines() if " steps in " in line]
+            return told, self._results([record[1]])
         planned = re.search(r"(\d+) cells", outcome.out)
         return planned and planned[0], self._results(self._cells())
 
