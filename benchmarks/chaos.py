@@ -19,6 +19,7 @@ Finished runs are kept in --work, so that an interrupted campaign goes on where 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -48,6 +49,8 @@ CHECKS = {
 def main() -> None:
     options = _options()
     adopt_orphans()
+    # Records and tables say nothing of commits, which may be made while a campaign is interrupted.
+    os.environ["GIT_DIR"] = os.devnull
     work: Path = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     root = work / "images"

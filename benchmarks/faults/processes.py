@@ -10,8 +10,11 @@ from studies import descendants
 
 _PR_SET_CHILD_SUBREAPER = 36
 
-# What Ray keeps running on a node while no job is there.
-_RAYS_OWN = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE")
+# What Ray keeps running while no job is there: on each node, and one of a cluster that Ray Train starts and never ends.
+_RAYS_OWN = (
+    *("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE"),
+    "ray::_AutoscalingCoordinatorActor",
+)
 
 
 def adopt_orphans() -> None:

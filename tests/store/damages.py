@@ -148,6 +148,7 @@ _JSON = {
 # What else is done to a kind of file.
 OF_KIND: dict[str, dict[str, Callable[[Scene], None]]] = {
     "done record": _JSON,
+    "record of a search": _JSON,
     "failed record": _JSON,
     "plan": _JSON,
     "driver": _JSON,

@@ -208,7 +208,9 @@ def _name_files(made: Made, store: Store, cells: dict[str, Cell], stage: Stage) 
     done, sister, failed, unfinished = (cells[terms].id for terms in COMBINATIONS)
     drivers, leases = store.files.names("drivers"), store.files.names("leases")
     features = sorted({key.partition(".")[0] for key in store.files.names("features")})
+    (search,) = [plan for plan in store.plans() if plan.name == SEARCH]
     name("done record", f"records/{done}.json", f"records/{sister}.json")
+    name("record of a search", *(f"records/{cell.id}.json" for cell in search.cells[:2]))
     name("failed record", f"records/{failed}.json", f"records/{unfinished}.json")
     name("plan", f"studies/{STUDY}.json", f"studies/{SEARCH}.json")
     others = [key for key in store.checkpoint_keys() if key != unfinished]
