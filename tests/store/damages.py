@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 _DEEP = 10_000
+STRANGER = "notes"
 
 
 class Poison:
@@ -66,6 +67,11 @@ def _duplicate(mark: str) -> Callable[[Scene], None]:
         copy.write_bytes(scene.path.read_bytes())
 
     return duplicate
+
+
+def _stranger(*, suffix: bool) -> Callable[[Scene], None]:
+    """Somebody keeps a file of theirs in the folder."""
+    return lambda scene: _write_text(scene.path.with_name(STRANGER + scene.path.suffix * suffix), "milk, bread\n")
 
 
 def _rename(scene: Scene) -> None:
@@ -131,6 +137,8 @@ EVERY = {
     "bit at 90 %": _flip(0.9),
     "duplicated": _duplicate(_COPY),
     "sync conflict": _duplicate(_CONFLICT),
+    "a stranger beside it": _stranger(suffix=False),
+    "a stranger of the same ending": _stranger(suffix=True),
     "renamed": _rename,
     "copied over another": _copy_over,
     "a folder": _folder,
@@ -164,6 +172,6 @@ def damages(kind: str) -> dict[str, Callable[[Scene], None]]:
     return EVERY | OF_KIND.get(kind, {})
 
 
-def is_copy(path: Path) -> bool:
-    """Whether a damage made this file beside another."""
-    return _COPY in path.name or _CONFLICT in path.name
+def is_extra(path: Path) -> bool:
+    """Whether a damage put this file beside another."""
+    return any(mark in path.name for mark in (_COPY, _CONFLICT, STRANGER))

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import studies
-from damages import Poison, Scene, damages, is_copy
+from damages import STRANGER, Poison, Scene, damages, is_extra
 from whole_store import (
     COMBINATIONS,
     DONE,
@@ -144,7 +144,7 @@ class Bench:
             return outcome.out
         if command == "report":
             files = [path for path in (self.store / "report").iterdir() if path.is_file()]
-            return {path.name: path.read_bytes() for path in files if not is_copy(path)}
+            return {path.name: path.read_bytes() for path in files if not is_extra(path)}
         if command == "tune":
             folder = self.store / "tuning" / SEARCH
             return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".csv", ".json")}
@@ -213,8 +213,9 @@ def test_an_optimiser_that_a_journal_brings_along_is_never_unpickled(bench: Benc
 
 
 def _names(made: Made, kind: str) -> list[str]:
-    """Of which one must stand in a message: the file, or the one that it was copied to. The ending may differ."""
-    return [name.rpartition(".")[0] or name for name in (made.files[kind], made.others[kind])]
+    """Of which one must stand in a message: the file, one of that kind, or the stranger's. The ending may differ."""
+    names = [name.rpartition(".")[0] or name for name in (made.files[kind], made.others[kind])]
+    return [*names, f"{made.files[kind].rpartition('/')[0]}/{STRANGER}"]
 
 
 @pytest.mark.slow
