@@ -33,6 +33,12 @@ def trials() -> list[int]:
     return below(os.getpid(), "ray::ImplicitFunc")
 
 
+def heads(pid: int | None) -> list[int]:
+    """The head processes of the Ray that a driver has started, once it has them all; empty for no driver."""
+    found = [] if pid is None else [below(pid, name) for name in ("gcs_server", "/raylet/raylet")]
+    return [each for pids in found for each in pids] if all(found) else []
+
+
 def of_jobs() -> list[str]:
     """Command lines of the processes of Ray jobs, which a cluster has no reason to keep."""
     lines = [line.strip() for _, line in descendants(os.getpid()) if line.startswith("ray::")]

@@ -13,7 +13,7 @@ from clusters import cluster, left_behind
 
 from faults import processes
 from faults.choices import Kill, Run
-from faults.stores import LoggingServer, Watched, WatchedFolder, await_, bucket, left_in, results
+from faults.stores import LoggingServer, Watched, WatchedFolder, bucket, left_in, results, wait_for
 from faults.study import Driver, command, tables, undisturbed, workers_option
 
 _S3_SECONDS = 20.0
@@ -21,7 +21,7 @@ _NODE = {"object_store_memory": 80 * 2**20}  # Ray's least is 75 MB
 
 # Seconds to wait for a process of the wanted kind before another kind is taken; for a temporary file; for a driver that
 # has lost its Ray.
-_LOOK, _WRITING, _WITHOUT_RAY = 20.0, 3.0, 60.0
+_LOOK, _WRITING, _WITHOUT_RAY = 60.0, 3.0, 60.0
 
 # Seconds for which a driver of Ray waits for a lost head to come back; Ray's default is 60.
 _HEAD_MAY_RETURN = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
@@ -137,7 +137,7 @@ class Disturbed:
             if found is None:
                 continue
             if kill.writing and kind in ("driver", "trial", "worker"):
-                await_(partial(self.store.is_written_by, kind), _WRITING, 0)
+                wait_for(partial(self.store.is_written_by, kind), _WRITING, 0)
             self._do(kind, found)
             self.made.append(
                 {"kind": kind, "done": self.store.done, "seconds": round(time.monotonic() - self._began, 1)}
@@ -155,7 +155,7 @@ class Disturbed:
             victims[:] = self._victims(kind)
             return bool(victims) or not any(driver.pid for driver in self.drivers)
 
-        await_(look, _LOOK, 0.05)
+        wait_for(look, _LOOK, 0.05)
         return victims[int(kill.which * len(victims))] if victims else None
 
     def _victims(self, kind: str) -> list[Any]:
@@ -169,7 +169,13 @@ class Disturbed:
             return list(self._cluster.worker_nodes)
         if kind == "s3":
             return [self._server]
-        return [driver for driver in self.drivers if driver.pid is not None]
+        return [
+            driver for driver in self.drivers if driver.pid is not None and (kind == "driver" or self._has_head(driver))
+        ]
+
+    def _has_head(self, driver: Driver) -> bool:
+        """Whether a head runs that this driver uses."""
+        return self._cluster is not None or bool(processes.heads(driver.pid))
 
     def _do(self, kind: str, victim: Any) -> None:
         if kind == "driver":

@@ -15,6 +15,8 @@ from typing import Any
 import s3_server
 import s3fs
 
+from scale_ray.store import Store, StoreError
+
 _DONE = re.compile(rb'"status":\s*"done"')
 _RECORD = re.compile(r".*/records/([0-9a-f]{64})\.json")
 
@@ -186,17 +188,20 @@ def left_in(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def results(location: str) -> dict[str, str]:
-    """Cell id -> what two runs of a cell must have in common, of the cells that are done."""
-    from scale_ray.store import Store
+    """Cell id -> what two runs of a cell must have in common, of the cells whose records are done and readable."""
+    store, found = Store(location), {}
+    for cell in store.record_ids():
+        try:
+            record = store.read_record(cell)
+        except StoreError as error:
+            print(f"  {error}", flush=True)
+            continue
+        if record is not None and record.status == "done":
+            found[cell] = json.dumps(record.model_dump(mode="json", exclude={"provenance"}), sort_keys=True)
+    return found
 
-    return {
-        record.id: json.dumps(record.model_dump(mode="json", exclude={"provenance"}), sort_keys=True)
-        for record in Store(location).records()
-        if record.status == "done"
-    }
 
-
-def await_(condition: Callable[[], bool], seconds: float, pause: float) -> bool:
+def wait_for(condition: Callable[[], bool], seconds: float, pause: float) -> bool:
     """Wait until the condition holds; return whether it did within that time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tiny_trial import TINY
 
-from faults.processes import below, kill
+from faults.processes import heads, kill
 
 COMBINATIONS = ("ce+ssl", "ce+ssl+dist", "ce+ssl+reg", "ce+ssl+dist+reg")  # they share a warm-up
 _STEPS, _WARM_UP = 160, 60
@@ -108,7 +108,7 @@ class Driver:
         self._killed = True
         if self.pid is None:
             return
-        for pid in below(self.pid, "gcs_server", "/raylet/raylet"):
+        for pid in heads(self.pid):
             kill(pid)
         assert self._process is not None
         try:
@@ -118,9 +118,11 @@ class Driver:
 
 
 def tables(store: str, out: Path) -> dict[str, str]:
-    """The text of every table of the store's report."""
+    """The text of every table of the store's report; why there is none, where it fails."""
     line = [sys.executable, "-m", "scale_ray.cli", "report", store, "--out", str(out), "--figures", "0"]
-    subprocess.run(line, check=True, capture_output=True, env=os.environ | {"COLUMNS": "200"})
+    done = subprocess.run(line, check=False, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    if done.returncode != 0:
+        return {f"report failed: {done.stderr[-500:]}": ""}
     kinds = (".md", ".csv", ".tex")
     # records.csv says when and where each cell was trained.
     return {

@@ -97,7 +97,7 @@ class Bench:
     def scene(self, kind: str) -> Scene:
         return Scene(self.store / self.made.files[kind], self.store / self.made.others[kind], self.marker)
 
-    def try_(self, command: str, kind: str, *, swapped: bool = False) -> tuple[Outcome, Any]:
+    def attempt(self, command: str, kind: str, *, swapped: bool = False) -> tuple[Outcome, Any]:
         """Run a command; return how it ended and what must be right in it."""
         lines = {
             "dry-run": lambda: ablate(self.made, self.store, "--dry-run"),
@@ -123,7 +123,7 @@ class Bench:
             self.lay()
             if gone:
                 self.scene(kind).path.unlink()
-            outcome, evidence = self.try_(command, kind, swapped=swapped)
+            outcome, evidence = self.attempt(command, kind, swapped=swapped)
             assert not outcome.traceback, outcome.traceback
             assert outcome.status == (command == "ablate"), outcome  # one of its cells fails
             self._right[key] = evidence
@@ -181,7 +181,7 @@ def test_a_spoilt_file_gives_the_right_result_or_one_line_that_names_it(
         right.append(bench.right(command, kind, swapped=swapped, gone=True))
     bench.lay()
     damages(kind)[damage](bench.scene(kind))
-    outcome, evidence = bench.try_(command, kind, swapped=swapped)
+    outcome, evidence = bench.attempt(command, kind, swapped=swapped)
     assert not bench.marker.exists(), "the pickle ran"
     assert not outcome.traceback, outcome.traceback
     if outcome.status == 2:

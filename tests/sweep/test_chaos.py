@@ -26,7 +26,7 @@ sys.path.append(str(REPOSITORY / "benchmarks"))
 import chaos  # noqa: E402
 from faults.choices import Run, draw  # noqa: E402
 from faults.processes import below, settled  # noqa: E402
-from faults.stores import Watched, WatchedFolder, await_, bucket, left_in  # noqa: E402
+from faults.stores import Watched, WatchedFolder, bucket, left_in, wait_for  # noqa: E402
 
 WAYS: dict[str, Any] = {
     "cells": 24,
@@ -74,7 +74,7 @@ def test_a_done_record_that_is_written_again_is_seen(watched: Watched) -> None:
     for name, status in (("a", "failed"), ("a", "done"), ("b", "done"), ("c", "failed"), ("b", "done"), ("c", "done")):
         before = watched.writes.total()
         files.write(f"records/{64 * name}.json", json.dumps({"status": status}).encode())
-        assert await_(lambda: watched.writes.total() == before + (status == "done"), LIMIT, 0.01)  # noqa: B023
+        assert wait_for(lambda: watched.writes.total() == before + (status == "done"), LIMIT, 0.01)  # noqa: B023
         time.sleep(0.03)  # a folder is looked at every 10 ms
     assert (watched.done, watched.twice) == (3, [64 * "b"])
     assert {f"records/{64 * name}.json" for name in "abc"} <= set(watched.names())
