@@ -35,6 +35,7 @@ from rich.console import Console
 
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.data.defaults import base_config
+from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.store.leases import Driver
 from scale_ray.study import Study, combinations, pairs
@@ -44,7 +45,6 @@ from scale_ray.sweep.plan import Plan, keys_of, keys_still_needed, plan_study
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.training.resolve import resolve
-from scale_ray.training.stages import Stage
 
 WORKS = ("plan", "plan again", "ask", "schedule")
 SLOTS = 16
@@ -169,7 +169,6 @@ def _work_off(plan: Plan, store: Store, making_up: list[_Clocks]) -> None:
         running: deque[Stage] = deque()
         number = 0
         while not source.over:
-            assert source.demand  # the engine asks it at every turn of Tune's loop
             stage = source.next() if len(running) < SLOTS else None
             if stage is not None:
                 number += 1

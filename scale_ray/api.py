@@ -80,7 +80,7 @@ def run(
         execution = execution.model_copy(update={"root": Path(root).expanduser().absolute()})
     wanted = plan(study, store, execution.root, limit=limit, sharing=sharing, keep_model=execution.keep_model)
     workers = study.base.parallel.workers
-    resources = resources or Resources(workers=workers if workers > 1 else None)
+    resources = resources or Resources(workers=workers)
     return run_study(wanted, Store(store), execution, resources, console)
 
 

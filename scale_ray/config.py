@@ -477,6 +477,9 @@ class Execution(BaseModel):
         False, description="store the trained model (without its projection head) beside the record"
     )
     channels_last: bool = Field(True, description="memory layout of images and convolutions")
+    hang_after: float = Field(
+        1800, ge=0, description="seconds without a step after which a trial on Ray is ended and tried again; 0: never"
+    )
     compile: bool = Field(False, description="torch.compile the encoders: minutes of warm-up, then faster steps")
 
 
@@ -489,17 +492,26 @@ class Resources(BaseModel):
     gpus: float | None = Field(
         None, ge=0, description="GPUs of one worker, fractions too; None: one where there are any, unless on the CPU"
     )
-    workers: int | None = Field(
-        None,
-        ge=1,
-        description="processes that train together under Ray Train; None: one, and on this machine's own Ray without "
-        "Ray Train, inside the Tune trial",
+    workers: int = Field(1, ge=1, description="processes that train together, under Ray Train")
+    ray_train: Literal["auto", "always", "never"] = Field(
+        "auto", description="whether trials run under Ray Train; auto: where several workers train together"
     )
     address: str | None = Field(
         None,
         description="'local' starts Ray on this machine, 'auto' joins the cluster that this machine belongs to; None "
         "joins a cluster where there is one and starts Ray where there is none",
     )
+
+    @property
+    def through_train(self) -> bool:
+        """Whether trials run under Ray Train, and not inside a Ray Tune trial."""
+        return self.workers > 1 or self.ray_train == "always"
+
+    @model_validator(mode="after")
+    def _workers_need_ray_train(self) -> "Resources":
+        if self.workers > 1 and self.ray_train == "never":
+            raise ValueError("several workers train together under Ray Train: ray_train cannot be 'never'")
+        return self
 
 
 def field_paths() -> list[str]:

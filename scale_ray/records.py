@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +31,15 @@ _ROW = re.compile(r"\[\n\s+\d+(?:,\n\s+\d+)*\n\s+\]")  # a list of integers only
 
 # What ran the training: the process of `scale-ray train`, a Ray Tune trial, or workers of Ray Train.
 Runner = Literal["process", "ray tune", "ray train"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a training was run, as its record says."""
+
+    runner: Runner = "process"
+    workers: int = 1
+    backend: str | None = None
 
 
 class _Part(BaseModel):

@@ -9,8 +9,9 @@ from textwrap import dedent
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from pydantic import ValidationError
 
-from scale_ray.config import Execution, Resources
+from scale_ray.config import ConfigError, Execution, Resources, describe_problems
 
 # Headings under which --help lists the options.
 TRAINED = "What is trained"
@@ -165,6 +166,16 @@ class ExecutionOptions:
         ),
     ] = True
 
+    hang_after: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="End a trial on Ray that has made no step for so long, and try it again; 0: never.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = 1800
+
     def execution(self, root: Path | None, threads: int = 1) -> Execution:
         return Execution(root=root, threads=threads, **dataclasses.asdict(self))
 
@@ -210,10 +221,18 @@ class RayOptions:
         typer.Option(
             min=1,
             metavar="N",
-            help="Processes that share each batch, by Ray Train. Default: 1; on this machine alone, without Ray Train.",
+            help="Processes that share each batch, by Ray Train. Default: 1.",
             rich_help_panel=EXECUTION,
         ),
     ] = None
+    ray_train: Annotated[
+        str,
+        typer.Option(
+            metavar="WHEN",
+            help="auto: trials of several workers run under Ray Train; always: the others too; never.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = "auto"
     local: Annotated[
         bool,
         typer.Option(
@@ -242,14 +261,23 @@ class RayOptions:
         """What a trial asks Ray for.
 
         Args:
-            workers: `parallel.workers` of the config: more than one train through Ray Train, also without the option.
+            workers: `parallel.workers` of the config.
+
+        Raises:
+            ConfigError: the options do not go together.
         """
-        return Resources(
-            cpus=self.cpus_per_trial,
-            gpus=self.gpus_per_trial,
-            workers=workers if self.workers_per_trial or workers > 1 else None,
-            address="local" if self.local else self.address,
-        )
+        try:
+            return Resources.model_validate(
+                {
+                    "cpus": self.cpus_per_trial,
+                    "gpus": self.gpus_per_trial,
+                    "workers": workers,
+                    "ray_train": self.ray_train,
+                    "address": "local" if self.local else self.address,
+                }
+            )
+        except ValidationError as error:
+            raise ConfigError(describe_problems(error)) from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,8 @@ from scale_ray.store import Store
 from scale_ray.study import Change, Study, approaches, change_of, combinations, describe, pairs
 
 if TYPE_CHECKING:
+    from scale_ray.stage import Stage
     from scale_ray.sweep.plan import Plan
-    from scale_ray.training.stages import Stage
 
 Axes = dict[str, list[Any]]
 

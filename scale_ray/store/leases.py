@@ -77,6 +77,14 @@ class Driver:
         except StoreError as problem:
             logger.warning("the driver's leases stay until they expire: %s", problem)
 
+    def resign(self) -> None:
+        """Free all keys for other drivers at once, with one request: without its announcement a driver is dead.
+
+        The process must end then.
+        """
+        self._stop.set()
+        self._files.delete(driver_file(self.id))
+
     def alive_for_others(self) -> bool:
         """Whether no other driver can regard this one as dead yet. While False, it must start no new work."""
         return _uptime() - self._last_beat < self._expiry - self._beat_seconds

@@ -2,21 +2,21 @@
 
 import logging
 import os
+import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import ray
 from ray._private.services import find_bootstrap_address
-from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
+from ray.util.placement_group import placement_group, remove_placement_group
 from rich.console import Console
 
 from scale_ray.config import ConfigError, Resources
-from scale_ray.training.trial import Ran
-
-logger = logging.getLogger(__name__)
+from scale_ray.records import Ran
 
 # One machine needs no more than this for metrics and configs; images are memory-mapped files, not Ray objects.
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -24,11 +24,12 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 # Seconds for which a count of free slots is kept. Ray itself updates its counts about once a second.
 _RECOUNT = 1.0
 
-# Seconds after which the request to the autoscaler is repeated.
-_REPEAT_REQUEST = 30.0
+# Seconds in which a cluster must answer at its address. Ray itself would ask for minutes.
+_ANSWER_SECONDS = 10.0
 
-# Every Ray cluster has this resource on its head node. A thousand drivers fit on it, and none takes a CPU or GPU.
-DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
+# Trainings that wait for a slot on a cluster, at most. Their placement groups tell an autoscaler how many nodes the
+# study could use, end with the job, and add up with those of other jobs.
+_MOST_WAITING = 32
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def start_ray(resources: Resources, console: Console) -> bool:
     """Connect to Ray or start it here; return whether it is a cluster that was running before.
 
     Raises:
-        ConfigError: no cluster answers at the address.
+        ConfigError: no cluster answers at the address, or Ray cannot be started here.
     """
     # Tune's own progress display and loggers would mix with ours and write files that nobody reads.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
@@ -65,41 +66,63 @@ def start_ray(resources: Resources, console: Console) -> bool:
     # Let Tune prepare as many trials as the search hands out: the search counts the slots itself.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "100000"
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    # Only a cluster that `ray start` announced: `auto` would also join the Ray that another study has started.
-    address = resources.address or find_bootstrap_address(None) or "local"
-    if address != "local":
-        try:
-            ray.init(address=address, **quiet)
-        except ConnectionError as error:
-            if resources.address is not None:
-                raise ConfigError(
-                    f"no Ray cluster at address {address!r} ({str(error).splitlines()[0]}): "
-                    "start one with `ray start --head`, or write --local"
-                ) from error
-            console.print(
-                f"the Ray cluster that was started here, {address}, does not answer: starting Ray on this machine"
+    named = resources.address or os.environ.get("RAY_ADDRESS")
+    # Only a cluster that `ray start` announced: Ray's own `auto` would also join the Ray that another study started.
+    announced = find_bootstrap_address(None) if named in (None, "auto") else None
+    if named == "auto" and announced is None:
+        raise ConfigError("this machine belongs to no Ray cluster: start one with `ray start --head`, or write --local")
+    address = announced or named or "local"
+    if address == "local":
+        _start_here(quiet)
+        return False
+    if problem := _silence(address):
+        if named is not None:
+            raise ConfigError(
+                f"no Ray cluster at address {address!r} ({problem}): start one with `ray start --head`, or write "
+                "--local"
             )
-        else:
-            return True
-    # Ray Train cleans up its placement groups through the dashboard. Without Ray Train, the dashboard only costs time.
-    ray.init(
-        address="local",
-        include_dashboard=resources.workers is not None,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        **quiet,
-    )
-    return False
-
-
-def leave_ray() -> None:
-    """Withdraw the request to the autoscaler and disconnect; a Ray that was started here ends."""
-    if not ray.is_initialized():
-        return
+        console.print(f"the Ray cluster that was started here, {address}, is gone: starting Ray on this machine")
+        _start_here(quiet)
+        return False
     try:
-        request_resources(bundles=[])
-    except (RayError, ConnectionError, RuntimeError) as error:  # a cluster that is gone holds no nodes
-        logger.warning("Ray does not answer any more: %s", error)
-    ray.shutdown()
+        ray.init(address=address, **quiet)
+    except (RayError, RuntimeError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"the Ray cluster at {address!r} cannot be joined ({_first_line(error)}): check its version and its token, "
+            "or write --local"
+        ) from error
+    return True
+
+
+def _start_here(options: Mapping[str, Any]) -> None:
+    os.environ.pop("RAY_ADDRESS", None)  # it would name another cluster to the processes of this one
+    # The dashboard only costs time and memory.
+    ray.init(address="local", include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **options)
+
+
+def _silence(address: str) -> str:
+    """Why no Ray can be there; empty where something speaks Ray's protocol."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return "write HOST:PORT"
+    host = host.strip("[]")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS):
+            pass
+    except (OSError, OverflowError) as error:
+        return _first_line(error)
+    if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
+        return ""  # only Ray has the certificates for more
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_ANSWER_SECONDS)
+        except grpc.FutureTimeoutError:
+            return f"something else listens there, or it gives no answer within {_ANSWER_SECONDS:.0f} s"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def footprint(resources: Resources, device: str, console: Console, *, cluster: bool) -> Footprint:
@@ -115,24 +138,37 @@ def footprint(resources: Resources, device: str, console: Console, *, cluster: b
     if gpus is None:
         gpus = float(there.get("GPU", 0) >= 1 and device != "cpu")
     bundle = {"CPU": float(resources.cpus)} | ({"GPU": gpus} if gpus else {})
-    workers = resources.workers or 1
     for name, number in bundle.items():
-        if not cluster and number * workers > there.get(name, 0):
+        if not cluster and number * resources.workers > there.get(name, 0):
             raise ConfigError(
-                f"a trial asks for {number * workers:g} {name}, this machine's Ray has {there.get(name, 0):g}: "
-                f"lower --{name.lower()}s-per-trial or --workers-per-trial, or join a larger cluster"
+                f"a trial asks for {number * resources.workers:g} {name}, this machine's Ray has "
+                f"{there.get(name, 0):g}: lower --{name.lower()}s-per-trial or --workers-per-trial, or join a larger "
+                "cluster"
             )
-    return Footprint(bundle, workers, through_train=cluster or resources.workers is not None)
+    return Footprint(bundle, resources.workers, resources.through_train)
 
 
 def _await_a_node(cpus: int, console: Console) -> None:
     """Wait for a first worker node: a cluster scaled down to its head does not say whether its nodes have GPUs."""
-    if fitting(_nodes(), {"CPU": cpus}):
+    bundle = {"CPU": float(cpus)}
+    if fitting(_nodes(), bundle):
         return
     console.print(f"waiting for the cluster's first node of {cpus} CPUs; --gpus-per-trial saves the wait")
-    request_resources(bundles=[{"CPU": cpus}])
-    while not fitting(_nodes(), {"CPU": cpus}):
-        time.sleep(_RECOUNT)
+    wanted = placement_group([bundle])  # tells an autoscaler
+    try:
+        while not fitting(_nodes(), bundle):
+            time.sleep(_RECOUNT)
+    finally:
+        remove_placement_group(wanted)
+
+
+def away_from_the_head() -> dict[str, str]:
+    """Selects, by label, the nodes on which trainings can run: every node, but not a head without CPUs."""
+    for node in ray.nodes():
+        resources = node["Resources"]
+        if node["Alive"] and "node:__internal_head__" in resources and not resources.get("CPU"):
+            return {"ray.io/node-id": f"!{node['NodeID']}"}
+    return {}
 
 
 def _nodes() -> list[Mapping[str, float]]:
@@ -145,38 +181,45 @@ class Slots:
 
     Args:
         footprint: the resources of one training.
+        cluster: whether nodes may come and go.
+        alone: whether no other driver works on the store.
     """
 
-    def __init__(self, footprint: Footprint):
-        self._footprint = footprint
+    def __init__(self, footprint: Footprint, *, cluster: bool = False, alone: Callable[[], bool] = lambda: True):
+        self._footprint, self._cluster, self._alone = footprint, cluster, alone
         self._counted, self._free, self._all = 0.0, 0, 0
-        self._requested, self._requested_at = 0, 0.0
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether trainings that wait for a slot may bring more nodes."""
+        return self._cluster and not self._footprint.through_train
 
     def free(self) -> int:
         """Trainings that could start now."""
         self._count()
         return self._free
 
-    def all(self) -> int:
-        """Trainings that the nodes could hold if nothing else ran on them."""
-        self._count()
-        return self._all
+    def waiting(self) -> int:
+        """How many more may be handed out and wait for a slot.
 
-    def request(self, trainings: int) -> None:
-        """Tell the autoscaler how many trainings could run at once; a cluster without one ignores it.
-
-        The request is repeated from time to time, because Ray keeps only the latest request of all jobs.
+        Inside Tune trials, as many as all nodes hold: an actor that has ended a stage takes the next one without
+        importing torch again. On a cluster more, because it may grow for them; but another driver cannot take what
+        waits here. Under Ray Train one, because each that waits holds the memory of a driver.
         """
-        if trainings != self._requested or time.monotonic() - self._requested_at > _REPEAT_REQUEST:
-            request_resources(bundles=[dict(self._footprint.bundle)] * (trainings * self._footprint.workers))
-            self._requested, self._requested_at = trainings, time.monotonic()
+        if self._footprint.through_train:
+            return 1
+        self._count()
+        return max(self._all, _MOST_WAITING) if self.can_grow and self._alone() else max(self._all, 1)
 
     def lack(self) -> str | None:
-        """Why nothing can start, where no node of the cluster could hold a worker; None where one could."""
-        nodes = _nodes()
-        if fitting(nodes, self._footprint.bundle):
+        """Why nothing can start, where the nodes could not hold a training even if nothing else ran; else None."""
+        nodes, workers = _nodes(), self._footprint.workers
+        fit = fitting(nodes, self._footprint.bundle)
+        if fit >= workers:
             return None
         wanted = _amounts(self._footprint.bundle)
+        if fit:
+            return f"the nodes can hold {fit} workers of {wanted}, a trial has {workers}"
         most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in self._footprint.bundle}
         return f"no node can hold a worker of {wanted}; the most that one has is {_amounts(most)}"
 

@@ -5,42 +5,40 @@ are a `WorkSource`; starting Ray, counting slots, retries, records of lost trial
 """
 
 import logging
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
 from scale_ray.config import Execution, Resources
-from scale_ray.records import Failure
+from scale_ray.records import Failure, Ran
+from scale_ray.stage import Stage
 from scale_ray.store import Store, StoreError
 from scale_ray.store.leases import Driver
-from scale_ray.sweep.cluster import DRIVER_RESOURCES, Footprint, Slots, footprint, leave_ray, start_ray
+from scale_ray.sweep.cluster import Footprint, Slots, away_from_the_head, footprint, start_ray
+from scale_ray.sweep.ending import ending_at_once
 from scale_ray.sweep.leftovers import SCRATCH
 from scale_ray.sweep.pickling import pickle_entries
 from scale_ray.sweep.plan import prepare_data, prepare_features
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.sweep.trainable import train_stage
+from scale_ray.training.failures import failed
 from scale_ray.training.setup import find_device
-from scale_ray.training.stages import Stage
-from scale_ray.training.trial import Ran, failed
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two messages about work that cannot start.
-_REPEAT_MESSAGE = 60.0
+# Seconds until the first message about work that cannot start, and between two such messages.
+_FIRST_MESSAGE, _REPEAT_MESSAGE = 10.0, 60.0
 
-# An autoscaler has a limit of its own; this one keeps the request small where a study has many thousand cells.
-_MOST_REQUESTED = 1000
+# Bytes of memory that Ray counts for a driver of Ray Train and its controller: about what they take.
+_DRIVER_MEMORY = 300 * 10**6
 
 
 class WorkSource(Protocol):
@@ -60,10 +58,6 @@ class WorkSource(Protocol):
     def over(self) -> bool:
         """Whether every stage has ended and no other will come."""
 
-    @property
-    def demand(self) -> int:
-        """How many stages could run at once if Ray had the slots."""
-
     def next(self) -> Stage | None:
         """The next stage to start, leased; None where all that is left has to wait."""
 
@@ -73,7 +67,7 @@ class WorkSource(Protocol):
     def ended(self, stage: Stage, result: Mapping[str, Any] | None) -> None:
         """The stage has ended, with its last reported metrics; None where it failed."""
 
-    def room(self, slots: Slots, *, through_train: bool) -> int:
+    def room(self, slots: Slots) -> int:
         """How many stages may be handed out at once."""
 
 
@@ -111,32 +105,17 @@ def work_off(
             prepare_features(source.reads, execution, store)
         execution = execution.model_copy(update={"threads": resources.cpus})
         trainable = _trainable(source.known, execution, store, needs)
-        slots = Slots(needs)
+        slots = Slots(needs, cluster=joined, alone=lambda: not driver.others())
         events = _Events(source, slots, progress, store, execution, needs.ran)
         # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.
         reuse_actors = scheduler is None or not needs.through_train
-        with ending_like_ctrl_c():  # from here on: Ray installs signal handlers of its own when it starts
-            search = _Search(source, slots, through_train=needs.through_train)
+        with ending_at_once(driver):  # from here on: Ray installs signal handlers of its own when it starts
+            search = _Search(source, slots)
             _fit(name, trainable, search, events, store, driver, scheduler, reuse_actors=reuse_actors)
     except KeyboardInterrupt:  # before Ray Tune has begun; afterwards Tune handles it
         return
     finally:
-        leave_ray()
-
-
-@contextmanager
-def ending_like_ctrl_c() -> Iterator[None]:
-    """Handle SIGTERM and SIGHUP (a closed terminal) as Ctrl-C, so that requested nodes are released."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread receives signals
-        return
-    names = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(name, lambda *_: os.kill(os.getpid(), signal.SIGINT)) for name in names]
-    try:
-        yield
-    finally:
-        for name, handler in zip(names, before, strict=True):
-            signal.signal(name, handler)
+        ray.shutdown()  # a Ray that was started here ends
 
 
 def _trainable(known: Mapping[str, Stage], execution: Execution, store: Store, needs: Footprint) -> Any:
@@ -149,9 +128,12 @@ def _trainable(known: Mapping[str, Stage], execution: Execution, store: Store, n
     }
     if not needs.through_train:
         return tune.with_resources(tune.with_parameters(train_stage, **common), dict(needs.bundle))
-    from scale_ray.sweep.train_worker import drive_stage
+    from scale_ray.sweep.group_cleaner import start_cleaner
+    from scale_ray.sweep.train_driver import drive_stage
 
-    return tune.with_resources(tune.with_parameters(drive_stage, needs=needs, **common), DRIVER_RESOURCES)
+    driver = tune.with_parameters(drive_stage, needs=needs, groups=start_cleaner(), **common)
+    place = tune.PlacementGroupFactory([{"memory": _DRIVER_MEMORY}], bundle_label_selector=[away_from_the_head()])
+    return tune.with_resources(driver, place)
 
 
 def _fit(
@@ -199,9 +181,9 @@ def _fit(
 class _Search(Searcher):
     """Hands the stages of a source to Ray Tune. Nothing is saved for a restore: the store says what is left to do."""
 
-    def __init__(self, source: WorkSource, slots: Slots, *, through_train: bool):
+    def __init__(self, source: WorkSource, slots: Slots):
         super().__init__()
-        self._source, self._slots, self._through_train = source, slots, through_train
+        self._source, self._slots = source, slots
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -210,7 +192,7 @@ class _Search(Searcher):
         source = self._source
         if source.over:
             return Searcher.FINISHED
-        if source.queue.running >= source.room(self._slots, through_train=self._through_train):
+        if source.queue.running >= source.room(self._slots):
             return None
         stage = source.next()
         if stage is not None:
@@ -231,7 +213,7 @@ class _Search(Searcher):
 
 
 class _Events(tune.Callback):
-    """What Ray Tune reports, passed on to the queue, the source, the autoscaler and the progress display."""
+    """What Ray Tune reports, passed on to the queue, the source and the progress display."""
 
     def __init__(
         self,
@@ -245,16 +227,14 @@ class _Events(tune.Callback):
         self.progress = progress
         self._source, self._queue, self._slots = source, source.queue, slots
         self._store, self._execution, self._ran = store, execution, ran
-        self._last_message = time.monotonic()
+        self._next_message = time.monotonic() + _FIRST_MESSAGE
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        # Stages that wait in the queue are no Ray tasks yet, so an autoscaler would not see their demand.
-        self._slots.request(min(self._source.demand, _MOST_REQUESTED))
-        if time.monotonic() - self._last_message > _REPEAT_MESSAGE and not self._queue.started:
-            self._last_message = time.monotonic()
+        if time.monotonic() > self._next_message and not self._queue.started:
+            self._next_message = time.monotonic() + _REPEAT_MESSAGE
             if lack := self._slots.lack():
                 self.progress.say(f"waiting: {lack}")
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import optuna
 
+from scale_ray.stage import Stage
 from scale_ray.sweep.cluster import Slots
 from scale_ray.sweep.queue import StageQueue
-from scale_ray.training.stages import Stage
 
 # The value that Optuna is told for a stage. It is label-free on the target: a target accuracy would turn any search
 # into one that chooses by target labels.
@@ -37,10 +37,6 @@ class FixedStages:
     def over(self) -> bool:
         return self.queue.over
 
-    @property
-    def demand(self) -> int:
-        return self.queue.running + self.queue.ready
-
     def next(self) -> Stage | None:
         stage = self.queue.next()
         if stage is None:
@@ -64,11 +60,6 @@ class FixedStages:
         else:
             self._optuna_study.tell(trial, result[METRIC])
 
-    def room(self, slots: Slots, *, through_train: bool) -> int:
-        """The stages that train, and as many more as there are free slots.
-
-        Inside Tune trials, as many again as all nodes hold: Tune lets them wait, and an actor that has ended a stage
-        takes the next one without importing torch again. A driver of Ray Train would start at once and wait for its
-        workers.
-        """
-        return self.queue.started + slots.free() + (0 if through_train else slots.all())
+    def room(self, slots: Slots) -> int:
+        """The stages that train, and as many more as there are free slots or may wait for one."""
+        return self.queue.started + slots.free() + slots.waiting()

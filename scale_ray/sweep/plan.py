@@ -10,12 +10,13 @@ from scale_ray.costs import estimate_seconds, seconds_per_step
 from scale_ray.data.cache import cpus
 from scale_ray.methods import METHODS
 from scale_ray.records import now
+from scale_ray.stage import Stage
 from scale_ray.store import Store, StudyPlan, is_current
 from scale_ray.study import Study, change_of, describe, differing_fields
 from scale_ray.training.features import features_key, open_inputs
 from scale_ray.training.resolve import forget_inputs, open_data, resolve
 from scale_ray.training.setup import freed_memory_kept
-from scale_ray.training.stages import Stage, alone, stage_tree, stages_to_do
+from scale_ray.training.stages import alone, stage_tree, stages_to_do
 
 
 @dataclass(frozen=True)

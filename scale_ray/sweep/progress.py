@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from scale_ray.training.stages import Stage
+from scale_ray.stage import Stage
 
 
 def duration(seconds: float) -> str:

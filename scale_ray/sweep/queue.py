@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from scale_ray.cell import Cell
 from scale_ray.records import Record
+from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.waiting import Waiting
-from scale_ray.training.stages import Stage
 
 # How often a stage is started whose process dies without leaving a record, each time from its checkpoint.
 ATTEMPTS = 3

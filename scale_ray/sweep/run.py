@@ -55,10 +55,10 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
 def _check_workers(plan: Plan, resources: Resources) -> None:
     """Refuse cells whose number of workers is not that of the run."""
     for cell in plan.todo:
-        if cell.config.parallel.workers != (resources.workers or 1):
+        if cell.config.parallel.workers != resources.workers:
             raise ConfigError(
                 f"parallel.workers is {cell.config.parallel.workers} in {describe(cell.config)} and "
-                f"{resources.workers or 1} in this run: it cannot be an axis: set Resources.workers "
+                f"{resources.workers} in this run: it cannot be an axis: set Resources.workers "
                 "(--workers-per-trial), and run one study for each number"
             )
 

@@ -1,4 +1,4 @@
-"""Trains one stage inside a Ray Tune actor: how studies run on this machine's own Ray."""
+"""Trains one stage inside a Ray Tune actor, which holds the trial's CPUs and GPUs."""
 
 from statistics import fmean
 from typing import Any
@@ -6,12 +6,17 @@ from typing import Any
 from ray import tune
 
 from scale_ray.config import Execution
+from scale_ray.records import Ran
+from scale_ray.stage import Stage
 from scale_ray.store import Store
+from scale_ray.sweep.notice import Notice, NoticedCheckpoints
 from scale_ray.sweep.pickling import unpickle_entries
+from scale_ray.training.checkpoint import StoreCheckpoints
+from scale_ray.training.failures import leaving_failures
 from scale_ray.training.loop import Point, Progress
-from scale_ray.training.stages import Stage
-from scale_ray.training.trial import Ran, leaving_failures, run_stage
+from scale_ray.training.trial import run_stage
 from scale_ray.training.validators import VALIDATORS
+from scale_ray.training.watchdog import watching
 
 
 def train_stage(
@@ -30,17 +35,19 @@ def train_stage(
         Exception: whatever ended the training; the records already name it.
     """
     unpickle_entries(entries)
-    stage, opened = stage_of(assignment, known), Store(store)
-    with leaving_failures(stage, execution, opened, Ran("ray tune")):
-        tune.report({"step": stage.first})
-        progress = Progress(on_point=lambda point: tune.report(metrics(point)))
-        run_stage(stage, execution, opened, progress, runner="ray tune")
-
-
-def stage_of(assignment: dict[str, Any], known: dict[str, Stage]) -> Stage:
-    """The stage of an assignment: brought along, or known by its key."""
     stage: Stage = assignment.get("work") or known[assignment["stage"]]
-    return stage
+    opened = Store(store)
+    kept = StoreCheckpoints(opened, stage.key, execution.checkpoint_every)
+    ran = Ran("ray tune")
+    with (
+        leaving_failures(stage, execution, opened, ran),
+        watching(stage, execution, opened, ran) as watchdog,
+        Notice() as notice,
+    ):
+        tune.report({"step": stage.first})
+        progress = Progress(on_point=lambda point: tune.report(metrics(point)), on_life=watchdog.beat)
+        checkpoints = NoticedCheckpoints(kept, lambda: notice.given)
+        run_stage(stage, execution, opened, progress, checkpoints, runner="ray tune")
 
 
 def metrics(point: Point) -> dict[str, Any]:

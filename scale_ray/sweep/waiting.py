@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterable
 
-from scale_ray.training.stages import Stage
+from scale_ray.stage import Stage
 
 
 class Waiting:

@@ -13,19 +13,15 @@ from torch import Tensor, nn
 
 from scale_ray.data.batches import LabelledImages
 from scale_ray.data.views import evaluation_view
-from scale_ray.errors import UserError
 from scale_ray.models import Student, Teacher
 from scale_ray.models.student import DomainRole
+from scale_ray.training.failures import TrainingDiverged
 from scale_ray.training.validators import Evidence, Predictions, sample_indices, scores
 from scale_ray.workers import ALONE, Workers
 
 _BATCH = 256
 
 Confusion = list[list[int]]  # number of images by true class (rows) and predicted class (columns)
-
-
-class TrainingDiverged(UserError):
-    """A loss or a prediction is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -81,27 +77,30 @@ class Evaluator:
         )
         self._view, self._device, self._workers = partial(view, size=size), device, workers
 
-    def measure(self, student: Student, teacher: Teacher | None) -> Accuracies:
+    def measure(
+        self, student: Student, teacher: Teacher | None, on_life: Callable[[], None] = lambda: None
+    ) -> Accuracies:
         """Compute accuracies and scores, with running statistics in BatchNorm. The models' modes are restored.
 
         Args:
             student: evaluated on source and targets.
             teacher: evaluated on the targets; None if there is none.
+            on_life: called after every batch.
 
         Raises:
             TrainingDiverged: a prediction of the student is not finite.
         """
-        source_val = self._predict(student, self._source_val, "source")
-        source_train = self._predict(student, self._source_train, "source")
+        source_val = self._predict(student, self._source_val, "source", on_life)
+        source_train = self._predict(student, self._source_train, "source", on_life)
         source_val_labels = torch.from_numpy(self._source_val.labels)
         confusion, validators = {}, {}
         for domain, images in self._targets.items():
-            predictions = self._predict(student, images, "target")
+            predictions = self._predict(student, images, "target", on_life)
             confusion[domain] = self._confusion(predictions.logits, images.labels)
             validators[domain] = scores(Evidence(source_train, source_val, source_val_labels, predictions))
         return Accuracies(
             target={domain: _accuracy(counts) for domain, counts in confusion.items()},
-            teacher=None if teacher is None else self._on_targets(teacher.module),
+            teacher=None if teacher is None else self._on_targets(teacher.module, on_life),
             source_val=_accuracy(self._confusion(source_val.logits, self._source_val.labels)),
             confusion={domain: counts.tolist() for domain, counts in confusion.items()},
             validators=validators,
@@ -119,24 +118,32 @@ class Evaluator:
         (images,) = self._targets.values()
         return 100 * float(np.mean(images.labels[indices.cpu().numpy()] == labels.cpu().numpy()))
 
-    def _on_targets(self, network: Student) -> dict[str, float]:
+    def _on_targets(self, network: Student, on_life: Callable[[], None]) -> dict[str, float]:
         """Accuracy in percent by target domain, without scores."""
         none = torch.empty(0, dtype=torch.long)
-        return {
-            domain: _accuracy(self._confusion(self._outputs(network, images, none, "target")[0], images.labels))
-            for domain, images in self._targets.items()
-        }
+        accuracies = {}
+        for domain, images in self._targets.items():
+            logits, _ = self._outputs(network, images, none, "target", on_life)
+            accuracies[domain] = _accuracy(self._confusion(logits, images.labels))
+        return accuracies
 
-    def _predict(self, network: Student, images: LabelledImages, domain: DomainRole) -> Predictions:
+    def _predict(
+        self, network: Student, images: LabelledImages, domain: DomainRole, on_life: Callable[[], None]
+    ) -> Predictions:
         sample = sample_indices(len(images.indices))
-        logits, features = self._outputs(network, images, sample, domain)
+        logits, features = self._outputs(network, images, sample, domain, on_life)
         if not (logits.isfinite().all() and features.isfinite().all()):
             raise TrainingDiverged("a prediction is not finite: lower optim.learning_rate or the loss weights")
         return Predictions(logits, sample, features)
 
     @torch.inference_mode()
     def _outputs(
-        self, network: Student, images: LabelledImages, sample: Tensor, domain: DomainRole
+        self,
+        network: Student,
+        images: LabelledImages,
+        sample: Tensor,
+        domain: DomainRole,
+        on_life: Callable[[], None],
     ) -> tuple[Tensor, Tensor]:
         """Logits (N, K) of all images and features (n, D) of the images in `sample`, float64 on the CPU.
 
@@ -159,6 +166,7 @@ class Evaluator:
                 logits[batch] = predicted.double()
                 sampled = feature_row[batch] >= 0
                 features[feature_row[batch][sampled]] = pooled[sampled].double()
+                on_life()
         _restore(modes)
         return self._workers.total(logits).cpu(), self._workers.total(features).cpu()
 

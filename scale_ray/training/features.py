@@ -27,11 +27,11 @@ from scale_ray.data.feature_views import VIEWS
 from scale_ray.data.manifest import check_manifest, write_manifest
 from scale_ray.models import BACKBONES, build_encoder
 from scale_ray.models.backbones import check_weights
+from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.training.resolve import open_data
 from scale_ray.training.seeding import generator
 from scale_ray.training.setup import find_device
-from scale_ray.training.stages import Stage
 
 logger = logging.getLogger(__name__)
 

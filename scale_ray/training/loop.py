@@ -14,7 +14,8 @@ from scale_ray.data.batches import Batches
 from scale_ray.methods import Method, StepOutput
 from scale_ray.records import CurvePoint
 from scale_ray.training.checkpoint import Checkpoints, State
-from scale_ray.training.evaluation import Accuracies, Evaluator, TrainingDiverged
+from scale_ray.training.evaluation import Accuracies, Evaluator
+from scale_ray.training.failures import TrainingDiverged
 from scale_ray.training.schedules import learning_rate_factor
 from scale_ray.training.seeding import step_seed
 
@@ -60,10 +61,12 @@ class Progress:
     Attributes:
         on_step: called after every step with the number of steps done.
         on_point: called with every new point of the curve.
+        on_life: called before the first step, after every step and after every batch of an evaluation.
     """
 
     on_step: Callable[[int], None] = lambda step: None
     on_point: Callable[[Point], None] = lambda point: None
+    on_life: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -196,11 +199,12 @@ def train(
         }
 
     def measure(done: int) -> None:
-        points.append(_point(done, meter, evaluator, method, whole=done == end))
+        points.append(_point(done, meter, evaluator, method, progress.on_life, whole=done == end))
         progress.on_point(points[-1])
 
     if end == 0 and not points:  # the method does not learn, so its only point is at step 0
         measure(0)
+    progress.on_life()
     for step in range(first, last):
         meter.add(*_train_step(config, method, wrapped, batches, optimiser, step))
         done = step + 1
@@ -209,6 +213,7 @@ def train(
         if done < last and checkpoints.due(done):
             checkpoints.save(state(done))
         progress.on_step(done)
+        progress.on_life()
     ended = state(max(first, last))
     return Trained(points, ended["spent"], ended)
 
@@ -246,7 +251,9 @@ def _train_step(
     return output, None if target is None else target.indices
 
 
-def _point(step: int, meter: _Meter, evaluator: Evaluator, method: Method, *, whole: bool) -> Point:
+def _point(
+    step: int, meter: _Meter, evaluator: Evaluator, method: Method, on_life: Callable[[], None], *, whole: bool
+) -> Point:
     """Make the next point of the curve. With `whole` it keeps the confusion matrices, which only the last one needs."""
     means = meter.take()
     kept_fraction = means.pop("kept", None)
@@ -256,7 +263,7 @@ def _point(step: int, meter: _Meter, evaluator: Evaluator, method: Method, *, wh
             f"loss {', '.join(broken)} is not finite before step {step}: lower optim.learning_rate or the loss weights"
         )
     kept_accuracy = evaluator.accuracy_of_labels(*meter.take_kept_labels())
-    accuracies = evaluator.measure(method.student, method.teacher)
+    accuracies = evaluator.measure(method.student, method.teacher, on_life)
     return Point(step, accuracies if whole else replace(accuracies, confusion={}), means, kept_fraction, kept_accuracy)
 
 

@@ -14,72 +14,16 @@ of cells that are trained alone.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
 from scale_ray.identity import identity
 from scale_ray.methods import METHODS
+from scale_ray.stage import Stage
 from scale_ray.training.entries import read_by
 
 _ANY_TARGET = "*"  # stands in a stage's key for a target that the training does not read
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Steps `first` to `last` of a training.
-
-    Attributes:
-        key: names its state in the store; for a cell that shares nothing, the cell's id.
-        config: what trains it.
-        first: the step that it begins with.
-        last: the number of steps that are done when it ends.
-        parent: key of the stage that trained the steps before `first`; None where it starts from step 0.
-        digests: content digest of every domain that it reads: the source first, then the domains on which it is
-            measured. These are the targets of all cells of the study that go through it, finished ones too, because any
-            of them may need its state.
-        ends: the cells whose records it leaves, one per target domain; empty where other stages go on from it.
-        waiting: every cell that cannot be finished without it, `ends` included.
-    """
-
-    key: str
-    config: TrialConfig
-    first: int
-    last: int
-    parent: str | None
-    digests: Mapping[str, str]
-    ends: tuple[Cell, ...]
-    waiting: tuple[Cell, ...]
-
-    @property
-    def steps(self) -> int:
-        return self.last - self.first
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """The domains on which it is measured."""
-        return tuple(domain for domain in self.digests if domain != self.config.data.source)
-
-    @property
-    def weights_digest(self) -> str | None:
-        """sha256 of the weights' file; None where the weights are named or random."""
-        return self.waiting[0].inputs.get("weights")
-
-    def title(self, fields: Sequence[str] = ()) -> str:
-        """In one line: `mnist>mnistm ce+ssl lenet seed 0`, or `…, warm-up of 4 cells` where 4 cells go on from it.
-
-        Args:
-            fields: further fields to name, where all of its cells have one value of them.
-        """
-        config = self.config
-        prefix = METHODS[config.method].warm_up(config) if not self.ends else None
-        approach = prefix.approach if prefix else config.approach
-        targets = dict.fromkeys(cell.config.data.target for cell in self.waiting)
-        name = f"{config.data.source}>{','.join(targets)} {approach} {config.model.label} seed {config.seed}"
-        for path in fields:
-            values = {repr(cell.config.value(path)): cell.config.value(path) for cell in self.waiting}
-            name += f" {path}={next(iter(values.values()))}" if len(values) == 1 else ""
-        return f"{name}, warm-up of {len(self.waiting)} cells" if prefix else name
 
 
 def alone(cell: Cell) -> Stage:
@@ -188,7 +132,7 @@ def _trunk(prefix: TrialConfig, children: Sequence[Stage]) -> Stage:
     last = _warm_steps(prefix)
     inputs = {role: digest for cell in waiting for role, digest in cell.inputs.items()}
     key = f"{_state_key(_training(config, inputs, prefix), waiting)}.{last}"
-    return Stage(key, config, 0, last, None, _digests(waiting), (), waiting)
+    return Stage(key, config, 0, last, None, _digests(waiting), (), waiting, prefix.approach)
 
 
 def _warm_steps(config: TrialConfig) -> int:

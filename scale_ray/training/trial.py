@@ -1,19 +1,13 @@
 """One TrialConfig goes in, one Record comes out: with Ray or without."""
 
 import logging
-import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
 import torch
 
-from scale_ray.cell import Cell
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.batches import Batches, LabelledImages, UnlabelledImages, hold_out
 from scale_ray.data.benchmarks import DataError
@@ -21,7 +15,8 @@ from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import views_of
 from scale_ray.methods import Method
 from scale_ray.methods.function import FunctionMethod, TrainingData
-from scale_ray.records import Failure, Provenance, Record, Result, Runner, now, provenance
+from scale_ray.records import Record, Result, Runner, now, provenance
+from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.training.checkpoint import (
     CheckpointError,
@@ -32,7 +27,8 @@ from scale_ray.training.checkpoint import (
     from_bytes,
     to_bytes,
 )
-from scale_ray.training.evaluation import Evaluator, TrainingDiverged
+from scale_ray.training.evaluation import Evaluator
+from scale_ray.training.failures import leaving_failures
 from scale_ray.training.features import open_inputs
 from scale_ray.training.loop import Progress, Trained, train
 from scale_ray.training.resolve import forget_inputs, resolve
@@ -45,7 +41,7 @@ from scale_ray.training.setup import (
     find_device,
     move_to_device,
 )
-from scale_ray.training.stages import Stage, alone
+from scale_ray.training.stages import alone
 from scale_ray.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -116,63 +112,12 @@ def run_stage(
     records = []
     for cell in stage.ends:
         result = _result(trained, source, targets[cell.config.data.target])
-        records.append(_record(cell, facts, result=result))
+        records.append(
+            Record(id=cell.id, status="done", config=cell.config, inputs=cell.inputs, result=result, provenance=facts)
+        )
     if store is not None and training.workers.is_first:
         _leave(stage, trained, records, _model(training.method) if execution.keep_model else None, store)
     return records
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a training was run, as its record says."""
-
-    runner: Runner = "process"
-    workers: int = 1
-    backend: str | None = None
-
-
-@contextmanager
-def leaving_failures(
-    stage: Stage,
-    execution: Execution,
-    store: Store | None,
-    ran: Ran = Ran(),
-    concerns: Callable[[Exception], bool] = lambda error: True,
-) -> Iterator[None]:
-    """Where the block raises what `concerns` the training, leave its record for every cell that waited; raise on."""
-    started, began = now(), time.monotonic()
-    try:
-        yield
-    except Exception as error:
-        if store is not None and concerns(error):
-            seconds = time.monotonic() - began
-            for cell in stage.waiting:
-                store.write_record(
-                    failed(cell, execution, describe_failure(error), ran, started=started, wall_seconds=seconds)
-                )
-            if isinstance(error, TrainingDiverged):  # going on would only diverge again
-                store.delete_checkpoint(stage.key)
-        raise
-
-
-def failed(
-    cell: Cell,
-    execution: Execution,
-    failure: Failure,
-    ran: Ran,
-    *,
-    started: str | None = None,
-    wall_seconds: float = 0,
-) -> Record:
-    """The record of a cell whose training ended without a result."""
-    facts = provenance(
-        started=started or now(),
-        wall_seconds=wall_seconds,
-        device=execution.device,
-        threads=execution.threads,
-        **asdict(ran),
-    )
-    return _record(cell, facts, failure=failure)
 
 
 class Training:
@@ -254,12 +199,6 @@ class Training:
         )
 
 
-def describe_failure(error: BaseException) -> Failure:
-    """An exception as a record keeps it."""
-    text = "".join(traceback.format_exception(error))
-    return Failure(kind=type(error).__name__, message=str(error), traceback=text)
-
-
 def _labelled(domain: Domain) -> LabelledImages:
     return LabelledImages(domain.images, np.arange(len(domain.labels)), domain.labels)
 
@@ -300,11 +239,6 @@ def _result(trained: Trained, source: Domain, target: Domain) -> Result:
         confusion=trained.points[-1].accuracies.confusion[target.name],
         skipped={domain.name: list(domain.skipped) for domain in (source, target) if domain.skipped},
     )
-
-
-def _record(cell: Cell, facts: Provenance, **outcome: Any) -> Record:
-    status: Literal["done", "failed"] = "done" if "result" in outcome else "failed"
-    return Record(id=cell.id, status=status, config=cell.config, inputs=cell.inputs, provenance=facts, **outcome)
 
 
 def _leave(stage: Stage, trained: Trained, records: list[Record], model: bytes | None, store: Store) -> None:

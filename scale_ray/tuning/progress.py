@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from scale_ray.records import ORACLE
+from scale_ray.stage import Stage
 from scale_ray.sweep.progress import StudyProgress, duration
-from scale_ray.training.stages import Stage
 from scale_ray.tuning.search import Search
 from scale_ray.tuning.settings import SettingQueue
 

@@ -44,9 +44,9 @@ def run_search(
     Raises:
         ConfigError: another driver runs this search, it was begun with another spec, or it cannot be trained like this.
     """
-    if (resources.workers or 1) != search.base.parallel.workers:
+    if resources.workers != search.base.parallel.workers:
         raise ConfigError(
-            f"parallel.workers is {search.base.parallel.workers} and this run has {resources.workers or 1}: set "
+            f"parallel.workers is {search.base.parallel.workers} and this run has {resources.workers}: set "
             "Resources.workers (--workers-per-trial)"
         )
     store.files.make_folders([folder(search.name)])

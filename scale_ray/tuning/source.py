@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scale_ray.stage import Stage
 from scale_ray.sweep.cluster import Slots
 from scale_ray.sweep.queue import StageQueue
-from scale_ray.training.stages import Stage, alone, branch
+from scale_ray.training.stages import alone, branch
 from scale_ray.tuning.search import Search
 from scale_ray.tuning.settings import SettingQueue
 from scale_ray.tuning.space import warm_ups_meet
@@ -33,10 +34,6 @@ class SearchStages:
     def over(self) -> bool:
         return self._settings.over and self.queue.over
 
-    @property
-    def demand(self) -> int:
-        return self._settings.left
-
     def next(self) -> Stage | None:
         while True:
             stage = self.queue.next()
@@ -58,14 +55,17 @@ class SearchStages:
     def ended(self, stage: Stage, result: Mapping[str, Any] | None) -> None:
         self._pass_on()
 
-    def room(self, slots: Slots, *, through_train: bool) -> int:
+    def room(self, slots: Slots) -> int:
         """One stage more than fit, so that an actor that has ended a stage finds the next one waiting.
 
-        Not more, because every result may change what comes next. At least one, because Tune releases the resources of
-        a stopped trial only when it starts another.
+        Not more, because every result may change what comes next. A cluster that grows on demand is asked for as many
+        as `parallel` says. At least one, because Tune releases the resources of a stopped trial only when it starts
+        another.
         """
-        fitting = max(1, self.queue.started + slots.free() + (0 if through_train else 1))
-        return fitting if self._parallel is None else min(fitting, self._parallel)
+        fitting = max(1, self.queue.started + slots.free() + 1)
+        if self._parallel is None:
+            return fitting
+        return self._parallel if slots.can_grow else min(fitting, self._parallel)
 
     # What early stopping reports. The key of a cell's last stage is the cell's id.
 

@@ -1,6 +1,7 @@
 """The cluster files against Ray's own checks, a simulated AWS, the fields of KubeRay's RayJob, and this repository."""
 
 import copy
+import math
 import re
 import shlex
 import subprocess
@@ -14,12 +15,14 @@ import boto3
 import pytest
 import typer
 import yaml
+from botocore.exceptions import ClientError
 from jsonschema import ValidationError
 from moto import mock_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from scale_ray.cli import presets
 from scale_ray.cli.study import study_command
+from scale_ray.sweep import spot
 
 REPOSITORY = Path(__file__).parents[2]
 CLOUDS = ["gpu.yaml", "gcp.yaml"]
@@ -174,16 +177,32 @@ def test_commands_are_shell(name: str) -> None:
 
 @pytest.fixture
 def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An account with the role that gpu.yaml asks for; Ray writes its new SSH key into a home that goes."""
+    """An account with the roles that gpu.yaml asks for; Ray writes its new SSH key into a home that goes."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
     with mock_aws():
         iam = boto3.client("iam")
-        iam.create_role(RoleName="scale-ray-node", AssumeRolePolicyDocument="{}")
-        iam.create_instance_profile(InstanceProfileName="scale-ray-node")
-        iam.add_role_to_instance_profile(InstanceProfileName="scale-ray-node", RoleName="scale-ray-node")
+        for role in ("scale-ray-head", "scale-ray-worker"):
+            iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
+            iam.create_instance_profile(InstanceProfileName=role)
+            iam.add_role_to_instance_profile(InstanceProfileName=role, RoleName=role)
         yield
+
+
+def policy(name: str) -> str:
+    text = (REPOSITORY / "cluster" / "aws" / name).read_text()
+    return text.replace("YOUR-ACCOUNT", "123456789012").replace("YOUR-BUCKET", "bucket")
+
+
+def as_user_with(*policies: str) -> dict[str, str]:
+    """Options of a client with no rights but these."""
+    iam = boto3.client("iam")
+    iam.create_user(UserName="node")
+    for name in policies:
+        iam.put_user_policy(UserName="node", PolicyName=name.partition(".")[0], PolicyDocument=policy(name))
+    key = iam.create_access_key(UserName="node")["AccessKey"]
+    return {"aws_access_key_id": key["AccessKeyId"], "aws_secret_access_key": key["SecretAccessKey"]}
 
 
 def test_aws_starts_an_on_demand_head_and_a_spot_worker_with_a_gpu(aws: None) -> None:
@@ -202,10 +221,57 @@ def test_aws_starts_an_on_demand_head_and_a_spot_worker_with_a_gpu(aws: None) ->
     assert started.keys() == {"m6i.xlarge", "g6.2xlarge"}
     assert "InstanceLifecycle" not in started["m6i.xlarge"]
     assert started["g6.2xlarge"]["InstanceLifecycle"] == "spot"
+    assert started["m6i.xlarge"]["IamInstanceProfile"]["Arn"].endswith("/scale-ray-head")
+    assert started["g6.2xlarge"]["IamInstanceProfile"]["Arn"].endswith("/scale-ray-worker")
     for instance in started.values():
-        assert instance["IamInstanceProfile"]["Arn"].endswith("/scale-ray-node")
         (disk,) = instance["BlockDeviceMappings"]
         assert disk["Ebs"]["DeleteOnTermination"] is True
+
+
+def test_the_roles_on_aws_allow_what_is_needed_and_no_more(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """moto checks actions as AWS does, but neither conditions nor iam:PassRole."""
+    from ray.autoscaler._private.aws import utils
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    config = bootstrap_aws(prepare_config(read("gpu.yaml")))
+    region = config["provider"]["region"]
+    boto3.client("s3", region).create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": region})
+    credentials = as_user_with("head_policy.json", "store_policy.json")
+    for name, value in credentials.items():
+        monkeypatch.setenv(name.upper(), value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it holds the credentials of the account's owner
+    monkeypatch.setattr("moto.core.responses.ActionAuthenticatorMixin.request_count", math.inf)
+    for cached in (utils.client_cache, utils.resource_cache):
+        cached.cache_clear()
+    AWSNodeProvider.fillout_available_node_types_resources(config)
+    _, (gpu,) = head_and_workers(config)
+    provider = AWSNodeProvider(config["provider"] | {"aws_credentials": credentials}, config["cluster_name"])
+    provider.create_node(copy.deepcopy(gpu["node_config"]), {"ray-node-type": "worker"}, 1)
+    (node,) = provider.non_terminated_nodes({})
+    provider.terminate_node(node)
+    store = boto3.client("s3", region)
+    store.put_object(Bucket="bucket", Key="records/a.json", Body=b"")
+    store.list_objects_v2(Bucket="bucket")
+    store.delete_object(Bucket="bucket", Key="records/a.json")
+    for refused in (
+        lambda: boto3.client("iam", region).list_users(),
+        lambda: boto3.client("ec2", region).create_security_group(GroupName="mine", Description="open"),
+        lambda: boto3.client("ec2", region).stop_instances(InstanceIds=[node]),
+        lambda: store.list_buckets(),
+        lambda: store.put_object(Bucket="another", Key="a", Body=b""),
+    ):
+        with pytest.raises(ClientError, match=r"AccessDenied|UnauthorizedOperation"):
+            refused()
+
+
+@pytest.mark.parametrize(("name", "cloud"), [("gpu.yaml", "aws"), ("gcp.yaml", "gcp")])
+def test_workers_of_a_cloud_listen_for_its_notices(name: str, cloud: str) -> None:
+    config = read(name)
+    started = [line for line in config["worker_start_ray_commands"] if "ray start" in line or "scale_ray" in line]
+    assert re.search(rf"python -m scale_ray\.sweep\.spot {cloud} .*&$", started[-1])
+    assert cloud in spot.CLOUDS
+    assert "spot" not in "".join(config["head_start_ray_commands"])
 
 
 # Kubernetes

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from clusters import cluster, left_behind
+from metadata_service import Metadata, metadata_service
 from ray.cluster_utils import Cluster
 from s3_server import s3_server
 from studies import LIMIT, command, descendants, results, run, wait_until
@@ -41,6 +42,12 @@ def undisturbed(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def two_nodes() -> Iterator[Cluster]:
     with cluster(1, 1) as made:
         yield made
+
+
+@pytest.fixture
+def metadata() -> Iterator[type[Metadata]]:
+    with metadata_service() as service:
+        yield service
 
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -88,8 +95,8 @@ def ray_processes(name: str) -> list[int]:
 
 
 def has_checkpoint(store: Path) -> Callable[[], bool]:
-    """Whether Ray Train has kept a checkpoint of any stage."""
-    return lambda: any(store.glob(".ray_train/*/checkpoint_*/state.pt"))
+    """Whether there is a checkpoint of any stage: of a Tune trial, or of Ray Train."""
+    return lambda: any(store.glob("checkpoints/*.pt")) or any(store.glob(".ray_train/*/checkpoint_*/state.pt"))
 
 
 @pytest.mark.parametrize(
@@ -105,8 +112,8 @@ def test_more_trials_than_slots_finish_and_leave_nothing(
         assert "[6 of 6 done, 0 running, 0 failed]" in printed
         assert left_behind(made.address) == {}
     provenances = [record.provenance for record in Store(tmp_path).records()]
-    backend = "gloo" if workers > 1 else None
-    assert {(facts.runner, facts.workers, facts.backend) for facts in provenances} == {("ray train", workers, backend)}
+    ran = ("ray train", workers, "gloo") if workers > 1 else ("ray tune", 1, None)
+    assert {(facts.runner, facts.workers, facts.backend) for facts in provenances} == {ran}
 
 
 def test_a_study_on_a_cluster_gives_the_records_of_this_machine(
@@ -121,16 +128,57 @@ def test_a_study_on_a_cluster_gives_the_records_of_this_machine(
     assert left_behind(two_nodes.address) == {}
 
 
-@pytest.mark.parametrize("victim", ["RayTrainWorker", "TrainController", "ImplicitFunc"])
-def test_a_killed_process_is_replaced(
-    victim: str, two_nodes: Cluster, undisturbed: Path, start: Start, tmp_path: Path
+def test_one_worker_gives_the_same_records_under_ray_train(
+    two_nodes: Cluster, undisturbed: Path, start: Start, tmp_path: Path
 ) -> None:
-    study = start(tmp_path, two_nodes.address)
+    ended(start(tmp_path, two_nodes.address, "--ray-train", "always"))
+    assert {record.provenance.runner for record in Store(tmp_path).records()} == {"ray train"}
+    same(tmp_path, undisturbed)
+    assert left_behind(two_nodes.address) == {}
+
+
+def test_nothing_of_a_trial_runs_on_a_head_that_trains_nothing(
+    two_nodes: Cluster, start: Start, tmp_path: Path
+) -> None:
+    """A head of 16 GiB has to bear hundreds of stages. One cleaner of placement groups a study is all."""
+    study = start(tmp_path, two_nodes.address, "--ray-train", "always", "--set", "optim.steps=4000")
+    wait_until(lambda: bool(ray_processes("RayTrainWorker")), study)
+    raylet = two_nodes.head_node.all_processes["raylet"][0].process.pid
+    names = {
+        line.split()[0].removeprefix("ray::").partition(".")[0] for _, line in descendants(raylet) if "ray::" in line
+    }
+    assert {name for name in names if name != "IDLE"} - {"_AutoscalingCoordinatorActor"} == {"GroupCleaner"}
+
+
+@pytest.mark.parametrize(
+    ("victim", "ray_train"),
+    [
+        ("ImplicitFunc", "auto"),
+        *((victim, "always") for victim in ("RayTrainWorker", "TrainController", "ImplicitFunc")),
+    ],
+)
+def test_a_killed_process_is_replaced(
+    victim: str, ray_train: str, two_nodes: Cluster, undisturbed: Path, start: Start, tmp_path: Path
+) -> None:
+    study = start(tmp_path, two_nodes.address, "--ray-train", ray_train)
     wait_until(has_checkpoint(tmp_path), study)
     os.kill(ray_processes(victim)[0], signal.SIGKILL)
     ended(study)
     same(tmp_path, undisturbed)
     assert left_behind(two_nodes.address) == {}
+
+
+def test_a_stopped_job_leaves_nothing_on_its_cluster(
+    two_nodes: Cluster, undisturbed: Path, start: Start, tmp_path: Path
+) -> None:
+    """SIGTERM, as `ray job stop` sends it: Ray sees the end of the job, and no request for nodes outlives it."""
+    study = start(tmp_path, two_nodes.address)
+    wait_until(has_checkpoint(tmp_path), study)
+    study.send_signal(signal.SIGTERM)
+    ended(study, status=128 + signal.SIGTERM)
+    assert left_behind(two_nodes.address) == {}
+    ended(start(tmp_path, two_nodes.address))
+    same(tmp_path, undisturbed)
 
 
 def test_a_killed_node_is_done_without(undisturbed: Path, start: Start, tmp_path: Path) -> None:
@@ -198,35 +246,31 @@ def test_a_killed_head_takes_the_cluster_and_not_the_store(undisturbed: Path, st
         assert left_behind(made.address) == {}
 
 
-def test_a_node_about_to_be_taken_away_saves_first(start: Start, tiny_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ray_train", "process"), [("auto", "ImplicitFunc"), ("always", "RayTrainWorker")])
+def test_a_node_about_to_be_taken_away_saves_first(
+    ray_train: str, process: str, metadata: type[Metadata], start: Start, tiny_root: Path, tmp_path: Path
+) -> None:
     """Spot instances give a notice; no checkpoint but the one of the notice is there to go on from."""
     long = ("--losses", "ce", "--set", "optim.steps=4000", "--set", "evaluate_every=1000")
     undisturbed, store = tmp_path / "undisturbed", tmp_path / "store"
     assert run(tiny_root, undisturbed, *LONG, *long).returncode == 0
     with cluster(1) as made:
-        study = start(store, made.address, *long, "--checkpoint-every", "100000")
-        wait_until(lambda: bool(ray_processes("RayTrainWorker")), study)
+        study = start(store, made.address, *long, "--checkpoint-every", "100000", "--ray-train", ray_train)
+        wait_until(lambda: bool(ray_processes(process)), study)
         made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
         time.sleep(5)
-        drain(made, seconds=30)
+        announce(made)
         wait_until(has_checkpoint(store), study)
         ended(study)
         same(store, undisturbed)
 
 
-def drain(made: Cluster, seconds: int) -> None:
-    """What a cloud's agent does when it hears that the first worker node goes away."""
+def announce(made: Cluster) -> None:
+    """The cloud says that the first worker node goes away; the watcher on that node hears it."""
+    Metadata.taken_away = True
     node = next(iter(made.worker_nodes)).node_id
-    subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "ray"), "drain-node", "--address", made.address, "--node-id", node),
-            *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot instance goes away"),
-            *("--deadline-remaining-seconds", str(seconds)),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
+    watcher = [sys.executable, "-m", "scale_ray.sweep.spot", "aws", "--address", made.address, "--node-id", node]
+    subprocess.run(watcher, check=True, capture_output=True, timeout=LIMIT)
 
 
 def test_a_store_on_s3_may_be_out_of_reach_for_20_seconds(

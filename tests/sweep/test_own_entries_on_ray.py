@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from studies import finish
+from studies import finish, results
 
 from scale_ray.store import Store
 
@@ -47,8 +47,35 @@ def test_they_reach_rays_workers_and_name_their_cells(folder: Path, tiny_root: P
 
 
 @pytest.mark.slow
+def test_a_trial_that_hangs_is_ended_and_goes_on_from_its_checkpoint(
+    folder: Path, tiny_root: Path, tmp_path: Path
+) -> None:
+    """A term that never returns, the first time: as a collective that waits for a lost GPU."""
+    study, hung = folder / "own_study.py", tmp_path / "hung"
+    term = f"""
+CALLS = []
+
+def pull(step, losses):
+    CALLS.append(step)
+    if len(CALLS) == 5 and not Path({str(hung)!r}).exists():
+        Path({str(hung)!r}).touch()
+        time.sleep(1e6)
+"""
+    text = study.read_text().replace("def pull(step, losses):\n", term)
+    study.write_text(text.replace("import sys\n", "import sys\nimport time\nfrom pathlib import Path\n", 1))
+    once = ("--methods", "scale:ce+0.1*pull", "--checkpoint-every", "5", "--hang-after", "20")
+    printed = run(folder, tiny_root, tmp_path / "store", *once)
+    assert hung.exists()
+    assert "its process was lost, it will go on from its checkpoint" in printed
+    (record,) = Store(tmp_path / "store").records()
+    assert record.status == "done"
+    run(folder, tiny_root, tmp_path / "undisturbed", *once)
+    assert results(tmp_path / "store") == results(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
 def test_they_reach_workers_of_ray_train(folder: Path, tiny_root: Path, tmp_path: Path) -> None:
-    run(folder, tiny_root, tmp_path / "store", "--workers-per-trial", "1")
+    run(folder, tiny_root, tmp_path / "store", "--ray-train", "always")
     records = list(Store(tmp_path / "store").records())
     assert [record.status for record in records] == ["done"] * 3
     assert {record.provenance.runner for record in records} == {"ray train"}

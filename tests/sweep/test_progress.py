@@ -9,8 +9,9 @@ from rich.console import Console
 
 from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
+from scale_ray.stage import Stage
 from scale_ray.sweep.progress import StudyProgress, duration
-from scale_ray.training.stages import Stage, alone
+from scale_ray.training.stages import alone
 
 INPUTS = {"source": "a", "target": "b"}
 CONFIG = TrialConfig().replace({"optim.steps": 100, "optim.warmup_steps": 10, "evaluate_every": 20})
@@ -63,7 +64,7 @@ def test_a_stage_without_a_step_shows_what_it_measured() -> None:
 def test_a_shared_stage_counts_every_cell_that_ends_or_waits() -> None:
     shown, (stage,), out = progress(CONFIG)
     cells = tuple(Cell(id=f"{number}", config=CONFIG, inputs=INPUTS) for number in range(3))
-    trunk = replace(stage, last=11, ends=(), waiting=cells)
+    trunk = replace(stage, last=11, ends=(), waiting=cells, warm_up="ce+ssl")
     shown.ended(replace(stage, ends=cells, waiting=cells))
     shown.failed(trunk, again=False)
     lines = out.getvalue().splitlines()

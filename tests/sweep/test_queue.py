@@ -10,11 +10,12 @@ import pytest
 from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
 from scale_ray.records import Failure, Provenance, Record, Result
+from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.fixed import METRIC, FixedStages
 from scale_ray.sweep.queue import _LOOK_AGAIN, ATTEMPTS, StageQueue
-from scale_ray.training.stages import Stage, alone
+from scale_ray.training.stages import alone
 
 CONFIG = TrialConfig()
 INPUTS = {"source": "a", "target": "b"}

@@ -195,6 +195,29 @@ def test_interrupted_with_ctrl_c_goes_on(undisturbed: Path, tiny_root: Path, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_told_to_end_it_ends_at_once_and_goes_on(
+    number: signal.Signals, undisturbed: Path, tiny_root: Path, tmp_path: Path
+) -> None:
+    """`ray job stop`, a closed terminal: there is no time for a report, but for freeing the leases."""
+    store = tmp_path / "store"
+    driver = subprocess.Popen(command(tiny_root, store), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_until(lambda: bool(list(store.glob("checkpoints/*.pt"))), driver)
+    below = [pid for pid, _ in descendants(driver.pid)]
+    driver.send_signal(number)
+    printed, _ = driver.communicate(timeout=LIMIT)
+    assert driver.returncode == 128 + number, printed
+    assert "run the same command again to go on" in printed
+    assert not (store / "report").exists()
+    assert not list(store.glob("drivers/*"))
+    wait_for_end(below)
+    again = run(tiny_root, store)
+    assert again.returncode == 0, again.stderr
+    assert "another driver" not in again.stdout
+    assert results(store) == results(undisturbed)
+
+
+@pytest.mark.slow
 def test_a_killed_trial_process_is_replaced_and_goes_on(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     driver = subprocess.Popen(command(tiny_root, store), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -218,7 +241,7 @@ def test_models_asked_for_later_and_interrupted_are_said_to_be_missing(
         command(tiny_root, store, "--keep-model"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     wait_until(lambda: bool(list(store.glob("checkpoints/*.pt"))), driver)
-    driver.send_signal(signal.SIGTERM)  # ends a study as Ctrl-C does
+    driver.send_signal(signal.SIGINT)
     printed, _ = driver.communicate(timeout=LIMIT)
     assert driver.returncode == 130, printed
     assert "run the same command again" in printed

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scale_ray.config import TrialConfig
+from scale_ray.stage import Stage
 from scale_ray.sweep.waiting import Waiting
-from scale_ray.training.stages import Stage
 
 CONFIG = TrialConfig()
 

@@ -9,7 +9,8 @@ from scale_ray.config import ModelConfig
 from scale_ray.data.batches import LabelledImages
 from scale_ray.models import Network, Teacher
 from scale_ray.training import evaluation, validators
-from scale_ray.training.evaluation import Evaluator, TrainingDiverged
+from scale_ray.training.evaluation import Evaluator
+from scale_ray.training.failures import TrainingDiverged
 from scale_ray.training.validators import VALIDATORS, Evidence, Predictions, sample_indices, scores
 
 CONFIG = ModelConfig(hidden_dim=4, projection_dim=4)

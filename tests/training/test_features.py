@@ -16,11 +16,12 @@ from scale_ray.data.cached import cache_entries
 from scale_ray.data.views import evaluation_view
 from scale_ray.methods import METHODS
 from scale_ray.models import build_encoder
+from scale_ray.stage import Stage
 from scale_ray.store import Store, StoreError
 from scale_ray.training import features as module
 from scale_ray.training.features import features_key, open_inputs
 from scale_ray.training.resolve import check_trial, open_data, resolve
-from scale_ray.training.stages import Stage, alone
+from scale_ray.training.stages import alone
 from scale_ray.training.trial import run_trial
 
 TARGETS = ["inverted"]

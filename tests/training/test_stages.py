@@ -13,11 +13,13 @@ from scale_ray.config import Execution, TrialConfig
 from scale_ray.methods import METHODS
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.records import Result
+from scale_ray.stage import Stage
 from scale_ray.store import Store
+from scale_ray.training.failures import leaving_failures
 from scale_ray.training.loop import Progress
 from scale_ray.training.resolve import resolve
-from scale_ray.training.stages import Stage, alone, branch, stage_tree, stages_to_do
-from scale_ray.training.trial import leaving_failures, run_stage
+from scale_ray.training.stages import alone, branch, stage_tree, stages_to_do
+from scale_ray.training.trial import run_stage
 
 COMBINATIONS = ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist", "ce+ssl+reg", "ce+dist+reg", "ce+ssl+dist+reg"]
 

@@ -16,7 +16,7 @@ from scale_ray.data.decoded import Domain
 from scale_ray.models import BACKBONES, Network
 from scale_ray.store import Store
 from scale_ray.training.checkpoint import CheckpointError
-from scale_ray.training.evaluation import TrainingDiverged
+from scale_ray.training.failures import TrainingDiverged
 from scale_ray.training.loop import Progress
 from scale_ray.training.resolve import check_trial, open_data, resolve
 from scale_ray.training.trial import Training, run_trial

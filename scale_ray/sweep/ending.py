@@ -1,0 +1,56 @@
+"""How a study ends when it is told to: SIGTERM and a closed terminal end it at once, Ctrl-C with a report."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+import psutil
+
+from scale_ray.store.leases import Driver
+
+logger = logging.getLogger(__name__)
+
+# `ray job stop` sends SIGKILL three seconds after SIGTERM.
+_SECONDS = 1.5
+
+
+@contextmanager
+def ending_at_once(driver: Driver) -> Iterator[None]:
+    """End this process within two seconds of SIGTERM or SIGHUP, and with it a Ray that it started.
+
+    Its leases are free for other drivers at once. A cluster ends the trials of a process that is gone and removes their
+    placement groups, so nodes that were started for them become idle. What was trained is in the store.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread receives signals
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        # In a thread, because the store may not answer, and this one may hold a lock that is needed.
+        resigning = threading.Thread(target=_resign, args=(driver,), daemon=True)
+        resigning.start()
+        resigning.join(timeout=_SECONDS)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it has ended by itself
+                process.kill()
+        os.write(2, b"ended by a signal: run the same command again to go on\n")
+        os._exit(128 + number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, end) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _resign(driver: Driver) -> None:
+    try:
+        driver.resign()
+    except Exception as error:  # noqa: BLE001 - the process ends in any case
+        logger.warning("the driver's leases stay until they expire: %s", error)

@@ -1,0 +1,76 @@
+"""Notices that a machine is about to be taken away (spot instances), heard inside a trial on that machine.
+
+Ray calls it a drain: `ray drain-node`, which `scale_ray.sweep.spot` calls where a cloud gives a notice.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+
+import ray
+import torch
+
+from scale_ray.training.checkpoint import Checkpoints, State
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 1.0
+
+
+class Notice:
+    """Whether the node of this process is being drained; a thread asks Ray once a second."""
+
+    def __init__(self) -> None:
+        self._node = ray.get_runtime_context().get_node_id()
+        self._given = threading.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="spot notice", daemon=True)
+
+    def __enter__(self) -> "Notice":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    @property
+    def given(self) -> bool:
+        return self._given.is_set()
+
+    def _listen(self) -> None:
+        while not self._over.wait(_POLL_SECONDS):
+            try:
+                # What Ray Train's own watcher reads; Ray has no public name for it.
+                draining = ray._private.state.state.get_draining_nodes()
+            except Exception as error:  # noqa: BLE001 - no answer is no notice, whatever the reason
+                logger.info("no answer about draining nodes: %s", error)
+                continue
+            if self._node in draining:
+                self._given.set()
+                return
+
+
+class NoticedCheckpoints:
+    """Checkpoints that are also due, once, when the node is about to be taken away.
+
+    Args:
+        checkpoints: where the state goes.
+        noticed: whether the notice was given. Where several workers train together, all must get the same answer.
+        every: steps between two questions.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, noticed: Callable[[], bool], *, every: int = 1):
+        self._checkpoints, self._noticed, self._every = checkpoints, noticed, every
+        self._saved = False
+
+    def load(self, device: torch.device) -> State | None:
+        return self._checkpoints.load(device)
+
+    def due(self, step: int) -> bool:
+        if not self._saved and step % self._every == 0 and self._noticed():
+            self._saved = True
+            return True
+        return self._checkpoints.due(step)
+
+    def save(self, state: State) -> None:
+        self._checkpoints.save(state)

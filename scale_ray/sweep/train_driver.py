@@ -1,0 +1,151 @@
+"""Drives a stage that trains under Ray Train: a Ray Tune actor on a worker node, which starts the stage's workers.
+
+This module and what it imports need no torch: a driver, and the controller that Ray Train starts beside it, only wait,
+and every running stage has one of each.
+https://docs.ray.io/en/latest/train/user-guides/hyperparameter-optimization.html
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray.train
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train._internal.utils import get_address_and_port
+from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+from ray.train.v2._internal.exceptions import RayTrainError
+from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from scale_ray.config import Execution
+from scale_ray.records import Ran
+from scale_ray.stage import Stage
+from scale_ray.store import Store
+from scale_ray.sweep.cluster import Footprint
+from scale_ray.sweep.leftovers import TRAIN_RUNS
+from scale_ray.sweep.train_groups import Trainer
+from scale_ray.training.failures import leaving_failures
+
+# How often a lost worker is replaced, each time from the last checkpoint. Preempted nodes do not count.
+_MAX_FAILURES = 3
+
+# Errors by which Ray reports a lost process or node. Errors of the training itself come unchanged.
+_LOST = (RayError, RayTrainError)
+
+
+class StageFailed(RuntimeError):
+    """The training failed; the records of its cells name the reason."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What each worker of a stage gets."""
+
+    stage: Stage
+    execution: Execution
+    store: str
+    ran: Ran
+    entries: bytes
+
+
+def drive_stage(
+    assignment: dict[str, Any],
+    *,
+    known: dict[str, Stage],
+    execution: Execution,
+    store: str,
+    entries: bytes,
+    needs: Footprint,
+    groups: ActorHandle,
+) -> None:
+    """Train the stage that was assigned on workers of Ray Train; runs in a Tune actor that holds no CPU or GPU.
+
+    Args:
+        assignment, known, execution, store, entries: as in `trainable.train_stage`.
+        needs: the resources of the workers.
+        groups: the study's `train_groups.GroupCleaner`.
+
+    Raises:
+        Exception: whatever ended the training; the records already name it.
+    """
+    stage: Stage = assignment.get("work") or known[assignment["stage"]]
+    opened, ran = Store(store), needs.ran
+    # A process or node that Ray lost is no failure of the training: the driver of the study tries it again.
+    with leaving_failures(stage, execution, opened, ran, lambda error: not isinstance(error, _LOST)):
+        _fit(Task(stage, execution, store, ran, entries), needs, opened, groups)
+    if not _is_left(stage, execution, opened):
+        raise StageFailed(f"{stage.title()}: failed, its records name the reason")
+    opened.files.delete_folder(f"{TRAIN_RUNS}/{stage.key}")
+
+
+def _fit(task: Task, needs: Footprint, store: Store, groups: ActorHandle) -> None:
+    # Ray Train passes these on to its controller and workers. Its default is 2 s between two checks for dead workers.
+    # The workers ask for notices themselves; Ray Train would start one more process for that.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
+    # Where several Rays run on one machine, each must find its own.
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    path, filesystem = store.arrow_storage(TRAIN_RUNS)
+    trainer = Trainer(
+        _work,
+        groups=groups,
+        train_loop_config={"task": task},
+        backend_config=WorkersConfig(),
+        scaling_config=ScalingConfig(
+            num_workers=needs.workers,
+            use_gpu="GPU" in needs.bundle,
+            resources_per_worker=dict(needs.bundle),
+        ),
+        run_config=RunConfig(
+            name=task.stage.key,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            callbacks=[TuneReportCallback()],
+        ),
+    )
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        raise next(iter(error.worker_failures.values()), error) from error
+
+
+def _work(config: dict[str, Any]) -> None:
+    from scale_ray.sweep.train_worker import work  # imports torch, on the worker alone
+
+    work(config["task"])
+
+
+class _Workers(Backend):
+    """Tells the workers where the first of them listens; they form their process group themselves."""
+
+    share_cuda_visible_devices = True  # nccl reaches the other GPUs of a node
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        address, port = worker_group.execute_single(0, get_address_and_port)
+        worker_group.execute(_set_master, address, port)
+
+
+@dataclass
+class WorkersConfig(BackendConfig):
+    """Like Ray Train's TorchConfig, without torch in the controller."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _Workers
+
+
+def _set_master(address: str, port: int) -> None:
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
+
+
+def _is_left(stage: Stage, execution: Execution, store: Store) -> bool:
+    """Whether the stage has left its records, or its state where other stages go on from it."""
+    if not stage.ends:
+        return store.has_stage(stage.key)
+    return all(store.answers(cell.id, with_model=execution.keep_model) for cell in stage.ends)
