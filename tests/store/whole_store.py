@@ -5,16 +5,16 @@ The study has four cells: two are done and share a warm-up, one fails, one is un
 
 import json
 import logging
-import os
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import pytest
 from studies import SETTINGS
@@ -23,13 +23,16 @@ from tiny_trial import TINY
 from scale_ray import cli
 from scale_ray.cell import Cell
 from scale_ray.config import Execution, TrialConfig
+from scale_ray.records import Ran
+from scale_ray.stage import Stage
 from scale_ray.store import Store
-from scale_ray.store.liveness import announcement, driver_file
+from scale_ray.sweep.engine import _Events
+from scale_ray.training.failures import leaving_failures
 from scale_ray.training.features import open_inputs
 from scale_ray.training.loop import Progress
 from scale_ray.training.resolve import resolve
-from scale_ray.training.stages import Stage, alone, stage_tree
-from scale_ray.training.trial import leaving_failures, run_stage, run_trial
+from scale_ray.training.stages import alone, stage_tree
+from scale_ray.training.trial import run_stage, run_trial
 
 DONE, SISTER, FAILS, UNFINISHED = "ce+ssl", "ce+ssl+dist", "ce+1e30*ssl", "ce"
 COMBINATIONS = (DONE, SISTER, FAILS, UNFINISHED)
@@ -80,22 +83,25 @@ def run(arguments: list[str]) -> Outcome:
     return Outcome(status, out.getvalue(), err.getvalue(), fault)
 
 
-def _work_off(name: str, source: Any, store: Store, driver: Any, execution: Execution, *_: Any, **__: Any) -> None:
-    """What Ray does for a study or a search: hands out stages, each to a process that leaves its records."""
+def _work_off(
+    name: str, source: Any, store: Store, driver: Any, execution: Execution, resources: Any, progress: Any, *_: Any
+) -> None:
+    """What Ray does for a study or a search: takes stages, trains each, tells the engine how it ended."""
+    events = _Events(source, None, progress, store, execution, Ran())  # type: ignore[arg-type]
     while not source.over:
         stage: Stage | None = source.next()
         if stage is None:  # another driver holds what is left
             time.sleep(0.1)
             continue
+        trial = SimpleNamespace(config={"stage": stage.key}, last_result={}, error_file=None)
+        events.on_trial_start(0, [], trial)
         try:
-            with leaving_failures(stage, execution, store):
+            with leaving_failures(stage, execution, store, Ran()):
                 run_stage(stage, execution, store)
         except Exception:  # noqa: BLE001 (of the training: its record names it)
-            ended, again = source.queue.failed(stage.key)
-            assert not again
-            source.ended(ended, None)
+            events.on_trial_error(0, [], trial)
         else:
-            source.ended(source.queue.finished(stage.key), {})
+            events.on_trial_complete(0, [], trial)
 
 
 def train(made: Made, store: Path, losses: str, *more: str) -> list[str]:
@@ -165,7 +171,7 @@ def make(root: Path, weights: Path, folder: Path) -> Made:
     frozen = resolve(_config(DONE).replace(_frozen(weights)), root)
     with own_cache(folder.parent / "cache of features"):
         open_inputs(alone(frozen), execution, store)
-    _leave_driver(store, cells[SISTER])
+    _leave_drivers(store, [cells[SISTER].id, "f" * 64])
     _name_files(made, store, cells, stage)
     return made
 
@@ -184,20 +190,27 @@ def _interrupt(config: TrialConfig, execution: Execution, store: Store) -> None:
         run_trial(config, execution, store, Progress(on_step=ctrl_c))
 
 
-def _leave_driver(store: Store, cell: Cell) -> None:
-    """Two drivers of which only their files are left, by a process that has ended."""
-    for lease in (cell.id, "f" * 64):
-        dead = announcement(uuid4().hex).model_copy(update={"pid": _ended_pid(), "counter": 1})
-        store.files.write(driver_file(dead.id), dead.model_dump_json(indent=1).encode())
-        store.files.write(f"leases/{lease}.1", dead.id.encode())
+# A driver that takes a lease and waits.
+_DRIVER = """
+import sys
+from scale_ray.store import Store
+from scale_ray.store.leases import Driver
+print(Driver(Store(sys.argv[1]).files).__enter__().acquire(sys.argv[2]), flush=True)
+input()
+"""
 
 
-def _ended_pid() -> int:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    return pid
+def _leave_drivers(store: Store, keys: Sequence[str]) -> None:
+    """What is left of drivers that were killed, one for each key. All live until all have their lease."""
+    line = [sys.executable, "-c", _DRIVER, store.location]
+    pipe = subprocess.PIPE
+    drivers = [subprocess.Popen([*line, key], stdin=pipe, stdout=pipe, text=True) for key in keys]
+    for driver in drivers:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "True\n"
+    for driver in drivers:
+        driver.kill()
+        driver.communicate()
 
 
 def _name_files(made: Made, store: Store, cells: dict[str, Cell], stage: Stage) -> None:
