@@ -119,7 +119,7 @@ def test_processes_below_this_one_are_found_by_name_until_they_end() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3 * LIMIT)
 def test_a_short_campaign_of_random_kills_loses_nothing(tmp_path: Path) -> None:
-    """On local Ray: two drivers into an S3 server, one driver into a folder. Where it fails, its output says how to make the run again."""
+    """On local Ray: two drivers into a bucket, one driver into a folder. Its output says how to make a run again."""
     line = [sys.executable, str(REPOSITORY / "benchmarks" / "chaos.py"), "--kills", "6", "--kills-per-run", "3"]
     line += ["--cells", "8", "--seed", "38", "--places", "local", "--stores", "folder,s3", "--no-results"]
     done = subprocess.run(
