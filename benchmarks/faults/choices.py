@@ -11,7 +11,8 @@ _SECONDS = 4.0
 
 # Kinds of victims by where a study runs; `s3` joins them where the store is a bucket.
 _LOCAL = ("driver", "trial", "head")
-_CLUSTER = ("driver", "trial", "worker", "controller", "raylet", "head")
+_CLUSTER = (*_LOCAL, "raylet")
+_TRAIN = ("worker", "controller")  # of Ray Train, which trials of several workers run under
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,8 @@ class Run:
 
     @property
     def title(self) -> str:
-        where = (
-            "local Ray"
-            if self.place == "local"
-            else f"cluster, {('one worker', 'two workers')[self.workers - 1]} a trial"
-        )
+        workers = "one worker a trial" if self.workers == 1 else "two workers a trial"
+        where = "local Ray" if self.place == "local" else f"cluster, {workers}"
         return f"run {self.number} (seed {self.seed}): {where}, store {self.store}, drivers {self.drivers}"
 
 
@@ -76,15 +74,17 @@ def draw(
     trials = [(place, workers) for place in places for workers in ((1,) if place == "local" else (1, 2))]
     combinations = list(itertools.product(trials, stores, drivers))
     block, position = divmod(number, len(combinations))
-    (place, workers), store, count = combinations[
-        np.random.default_rng([seed, block]).permutation(len(combinations))[position]
-    ]
+    order = np.random.default_rng([seed, block]).permutation(len(combinations))
+    (place, workers), store, count = combinations[order[position]]
     numbers = np.random.default_rng([seed, block, position, number])
-    kinds = (_LOCAL if place == "local" else _CLUSTER) + (("s3",) if store == "s3" else ())
-    moments = sorted(int(moment) for moment in numbers.integers(0, cells - 1, kills))
-    return Run(
-        seed, number, cells, place, workers, store, count, tuple(_kill(numbers, kinds, moment) for moment in moments)
+    kinds = (
+        *(_LOCAL if place == "local" else _CLUSTER),
+        *(_TRAIN if workers > 1 else ()),
+        *(("s3",) if store == "s3" else ()),
     )
+    moments = sorted(int(moment) for moment in numbers.integers(0, cells - 1, kills))
+    chosen = tuple(_kill(numbers, kinds, moment) for moment in moments)
+    return Run(seed, number, cells, place, workers, store, count, chosen)
 
 
 def _kill(numbers: np.random.Generator, kinds: Sequence[str], after: int) -> Kill:
