@@ -16,7 +16,7 @@ check: .venv
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2
 
-# Kills, clusters and a real `ray submit`: some half an hour.
+# Kills, clusters, spoilt stores and a real `ray submit`: some three quarters of an hour.
 faults: .venv
 	$(BIN)/pytest -m slow
 
