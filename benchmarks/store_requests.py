@@ -20,7 +20,7 @@ from typing import Any
 from results import leave
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from s3_server import S3Server, s3_server  # type: ignore[import-not-found]
+from s3_server import S3Server, s3_server
 
 from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig

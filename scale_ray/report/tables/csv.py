@@ -24,7 +24,7 @@ def harmless(value: Any) -> Any:
     if not isinstance(value, str) or _is_number(value):
         return value
     text = value.replace("\r", " ")  # outside quotes it would begin a line
-    return f"'{text}" if value.startswith(_FORMULA) else text
+    return f"'{text}" if len(value) > 1 and value.startswith(_FORMULA) else text
 
 
 def frame_to_csv(frame: pd.DataFrame) -> str:
