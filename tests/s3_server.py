@@ -24,12 +24,8 @@ class S3Server:
     def __init__(self, port: int = 0) -> None:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no log line per request
         self._moto: Application = DomainDispatcherApplication(create_backend_app)
-        self._writing = threading.Lock()
         self._failing = threading.Event()
         self.requests = 0  # number of requests received, failed ones included
-        self.lose_answers = 0  # for this many PUTs from now on, the reply is lost after the write
-        self.terse = False  # behave like a server that does not name the failed condition
-        self.unconditional = False  # behave like an old server that ignores the condition of a PUT
         self._server = make_server("127.0.0.1", port, self._answer, threaded=True, request_handler=MotoRequestHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -74,18 +70,7 @@ class S3Server:
         if self._failing.is_set():
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             return _unavailable(start_response)
-        if environ["REQUEST_METHOD"] != "PUT":
-            return self._moto(environ, start_response)
-        if self.unconditional:
-            environ.pop("HTTP_IF_NONE_MATCH", None)
-        # S3 checks the condition of a PUT atomically; moto checks first and writes then, so writes are serialised here.
-        with self._writing:
-            if self.lose_answers:
-                self.lose_answers -= 1
-                b"".join(self._moto(environ, lambda *_, **__: None))
-                return _unavailable(start_response)
-            answer = b"".join(self._moto(environ, start_response))
-            return [answer.replace(b"<Condition>If-None-Match</Condition>", b" " * 38) if self.terse else answer]
+        return self._moto(environ, start_response)
 
 
 def _unavailable(start_response: Callable[..., Any]) -> Iterable[bytes]:

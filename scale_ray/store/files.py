@@ -2,9 +2,8 @@
 
 Writes are atomic: a reader sees the old content or the new one and never a part, even if the writer is killed. In a
 folder, the content goes to a temporary file that is flushed and renamed. On an object store, a single PUT is atomic.
-Exclusive creation uses a hard link in a folder, and a conditional PUT (If-None-Match) on an object store. botocore and
-google-auth read the credentials and the endpoint of an object store from the environment (AWS_ENDPOINT_URL included).
-They are never stored.
+botocore and google-auth read the credentials and the endpoint of an object store from the environment
+(AWS_ENDPOINT_URL included). They are never stored.
 
 A call that fails because the file system is temporarily unavailable is repeated for `RETRY_SECONDS` before it raises.
 """
@@ -103,29 +102,10 @@ class Files:
         except FileNotFoundError as error:
             raise self._failure("written", name, error) from error
 
-    def create(self, name: str, content: bytes) -> bool:
-        """Write the file if there is none of that name. Of several concurrent callers exactly one gets True.
-
-        Concurrent callers must write different contents. If the file exists with the content given here, the result is
-        True: the reply to a successful creation may have been lost, and the call repeated.
-        """
+    def delete(self, name: str) -> None:
+        """Remove the file if it exists."""
         try:
-            self._call("written", name, partial(self._filesystem.create, name, content))
-        except FileExistsError:
-            return self.read(name) == content
-        except FileNotFoundError as error:
-            raise self._failure("written", name, error) from error
-        return True
-
-    def delete(self, name: str, *, holding: bytes | None = None) -> None:
-        """Remove the file if it exists; with `holding`, only if that is its content."""
-
-        def delete() -> None:
-            if holding is None or self._filesystem.read(name) == holding:
-                self._filesystem.delete(name)
-
-        try:
-            self._call("deleted", name, delete)
+            self._call("deleted", name, partial(self._filesystem.delete, name))
         except FileNotFoundError:
             return
 
@@ -183,7 +163,7 @@ class Files:
         """Make the call with retries. `action` (read, written ...) is for the message of the StoreError."""
         try:
             return self._retry(call)
-        except (FileNotFoundError, FileExistsError):
+        except FileNotFoundError:
             raise  # a regular answer
         except StoreError:
             raise  # of `checked`, or of a deletion that would leave the store

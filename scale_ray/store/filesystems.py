@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -22,7 +22,7 @@ from scale_ray.errors import UserError
 if TYPE_CHECKING:
     import pyarrow.fs
 
-# URL scheme -> the extra of this package that supports it. Only object stores whose PUT is atomic and can be exclusive.
+# URL scheme -> the extra of this package that supports it. Only object stores whose PUT is atomic.
 _EXTRAS = {"s3": "s3", "gs": "gcs"}
 _URL = re.compile(r"([A-Za-z][\w+.-]+):/+(.*)", re.DOTALL)  # one slash is enough: pathlib.Path drops the second
 _CONNECTIONS = 32  # botocore's default of 10 slows down the reading of many records
@@ -51,7 +51,7 @@ class StoreError(UserError):
 class FileSystem(Protocol):
     """Files by name under one location.
 
-    FileNotFoundError and FileExistsError are regular answers. Every other exception is a failure.
+    FileNotFoundError is a regular answer. Every other exception is a failure.
     """
 
     location: str
@@ -67,7 +67,6 @@ class FileSystem(Protocol):
         """Contents in the order of the names; None for a file that could not be read, for any reason."""
 
     def write(self, name: str, content: bytes) -> None: ...
-    def create(self, name: str, content: bytes) -> None: ...
     def delete(self, name: str) -> None: ...
     def delete_many(self, names: list[str]) -> None:
         """Remove the files that exist."""
@@ -122,10 +121,7 @@ def open_filesystem(location: str) -> FileSystem:
 
 
 class Folder:
-    """A folder of a mounted file system. The file system must support hard links, as local ones and NFS do.
-
-    Exclusive creation without a link (O_EXCL) would not be atomic: a killed writer would leave an empty file.
-    """
+    """A folder of a mounted file system. It needs neither hard links nor file locks."""
 
     remedy = "check the folder, its permissions and its free space"
     alternative = "choose another folder or change its permissions"
@@ -144,7 +140,7 @@ class Folder:
         for folder in folders:
             path = self._path(folder)
             path.mkdir(parents=True, exist_ok=True)
-            _prove_links(path)
+            _prove_writable(path)
 
     def read(self, name: str) -> bytes:
         return self._path(name).read_bytes()
@@ -159,16 +155,10 @@ class Folder:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        self._put(name, content, os.replace)
-
-    def create(self, name: str, content: bytes) -> None:
-        self._put(name, content, os.link)  # fails if the file exists; atomic on NFS too
-
-    def _put(self, name: str, content: bytes, put: Callable[[str, Path], None]) -> None:
         path = self._path(name)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with whole_file(path, put) as file:
+                with whole_file(path) as file:
                     file.write(content)
                 return
             except FileNotFoundError:
@@ -270,11 +260,6 @@ class Bucket:
     def make_folders(self, folders: list[str]) -> None:
         # An object store has no folders. This file stays, so that the location exists before it has other content.
         self.write(".keep", b"")
-        try:
-            self.create(".keep", b"overwritten")
-        except FileExistsError:
-            return
-        raise OSError("it ignores the condition of a conditional PUT, so several drivers could not share it")
 
     def read(self, name: str) -> bytes:
         content: bytes = self._system.cat_file(self._full_path(name), **self._single_get)
@@ -288,16 +273,6 @@ class Bucket:
 
     def write(self, name: str, content: bytes) -> None:
         self._system.pipe_file(self._full_path(name), content, **self._single_put)
-
-    def create(self, name: str, content: bytes) -> None:
-        try:
-            self._system.pipe_file(self._full_path(name), content, mode="create", **self._single_put)
-        except OSError as error:
-            # s3fs recognises the failed condition only if the answer names it. Not every S3 server does.
-            response = getattr(error.__cause__, "response", {})
-            if response.get("Error", {}).get("Code") in ("PreconditionFailed", "412"):
-                raise FileExistsError(name) from error
-            raise
 
     def delete(self, name: str) -> None:
         self._system.rm_file(self._full_path(name))
@@ -346,7 +321,7 @@ class Bucket:
         return self._full_path(name), PyFileSystem(FSSpecHandler(retrying))
 
     def is_transient(self, error: BaseException) -> bool:
-        if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
+        if isinstance(error, FileNotFoundError | PermissionError):
             return False
         if isinstance(error, OSError) and (isinstance(error, ConnectionError) or error.errno in _TRANSIENT_ERRNOS):
             return True
@@ -364,18 +339,14 @@ class Bucket:
         return False
 
 
-def _prove_links(folder: Path) -> None:
-    """Write a file and link it, as exclusive creation does: some file systems can only be seen to refuse it."""
-    descriptor, name = _new_file(folder, "proof")
-    os.close(descriptor)
-    second = f"{name[:-1]}_"
+def _prove_writable(folder: Path) -> None:
+    """Write a file as every later one is written: permissions alone do not say that it works."""
+    path = folder / f"proof.{secrets.token_hex(4)}"
     try:
-        os.link(name, second)
-        Path(second).unlink()
-    except OSError as error:
-        raise OSError(error.errno, f"it makes no hard links, which several drivers need: {error.strerror}") from error
+        with whole_file(path) as file:
+            file.write(b"proof")
     finally:
-        Path(name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def remove_temporaries(folder: Path, name: str | None = None, *, seconds: float = 0) -> None:
@@ -407,19 +378,14 @@ def _new_file(folder: Path, name: str) -> tuple[int, str]:
 
 
 @contextmanager
-def whole_file(path: Path, put: Callable[[str, Path], None] = os.replace) -> Iterator[IO[bytes]]:
-    """Open a temporary file that becomes `path` when the block ends without an error, flushed to disk.
-
-    Args:
-        path: the final name, in the folder where the temporary file is made.
-        put: gives the temporary file (first argument) its final name (second), atomically.
-    """
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that becomes `path`, at once, when the block ends without an error, flushed to disk."""
     handle, name = _new_file(path.parent, path.name)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        put(name, path)
+        os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
