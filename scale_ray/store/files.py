@@ -118,8 +118,13 @@ class Files:
             self._call("deleted", f"{wanted[0]} and others", partial(self._filesystem.delete_many, wanted))
 
     def purge(self, name: str) -> None:
-        """Remove the file and the temporary files of its killed writers. No process may be writing it."""
-        self.delete(name)
+        """Remove the file, or a folder in its place, and what killed writers left. No process may be writing it."""
+        try:
+            self.delete(name)
+        except StoreError:
+            if name.rpartition("/")[2] not in self.folders(name.rpartition("/")[0]):
+                raise
+            self.delete_folder(name)
         folder, _, file = name.rpartition("/")
         self._call("deleted", name, partial(self._filesystem.remove_temporaries, folder, file))
 

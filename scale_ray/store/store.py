@@ -202,7 +202,7 @@ class Store:
         return self.files.locate(_checkpoint(key))
 
     def read_checkpoint(self, key: str) -> bytes | None:
-        return self.files.read(_checkpoint(key))
+        return self._read_state(_checkpoint(key))
 
     def write_checkpoint(self, key: str, content: bytes) -> None:
         self.files.write(_checkpoint(key), content)
@@ -217,7 +217,16 @@ class Store:
         return self.files.locate(_stage(key))
 
     def read_stage(self, key: str) -> bytes | None:
-        return self.files.read(_stage(key))
+        return self._read_state(_stage(key))
+
+    def _read_state(self, name: str) -> bytes | None:
+        """The state's bytes; none at all, which no reader takes for a state, where a folder is in its place."""
+        try:
+            return self.files.read(name)
+        except StoreError as error:
+            if isinstance(error.__cause__, IsADirectoryError):
+                return b""
+            raise
 
     def write_stage(self, key: str, content: bytes) -> None:
         self.files.write(_stage(key), content)

@@ -76,6 +76,7 @@ class SettingQueue:
             if trial.state.is_finished() and "duplicate_of" not in trial.user_attrs:
                 self._tried[describe_exactly(rounded(trial.params))] = trial.number
         for trial in optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._seed_sampler(trial.number)  # a driver may have been killed between two values of a setting
             self._begin(optuna.Trial(optuna_study, trial._trial_id))
 
     @property
@@ -174,10 +175,7 @@ class SettingQueue:
         """Begin a new setting; None where its values are no valid config, so that it has failed."""
         for attempt in range(_ASKS + 1):
             self._still_owned()
-            number = len(self._optuna_study.get_trials(deepcopy=False))
-            seed = step_seed(self._search.seed, "setting", number) % 2**32
-            # A function of (seed, number) and the results so far: a killed search asks as an undisturbed one would.
-            self._optuna_study.sampler = SAMPLERS[self._search.sampler](seed)
+            seed = self._seed_sampler(len(self._optuna_study.get_trials(deepcopy=False)))
             if self._search.sampler == "grid" or (attempt == _ASKS and size(self._search.space) is not None):
                 self._enqueue_untried(seed)
             before = self.begun
@@ -185,6 +183,16 @@ class SettingQueue:
             if self.begun > before:
                 return begun
         raise AssertionError(f"sampler {self._search.sampler!r} repeats itself on a continuous space")
+
+    def _seed_sampler(self, number: int) -> int:
+        """Let a sampler propose the setting of that number, and return its seed.
+
+        What it proposes is a function of (seed, number) and the results so far: a killed search asks as an undisturbed
+        one would.
+        """
+        seed = step_seed(self._search.seed, "setting", number) % 2**32
+        self._optuna_study.sampler = SAMPLERS[self._search.sampler](seed)
+        return seed
 
     def _enqueue_untried(self, seed: int) -> None:
         untried = [
