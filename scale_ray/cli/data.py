@@ -31,7 +31,7 @@ def list_benchmarks() -> None:
 def check(benchmark: BenchmarkName, root: Root = None) -> None:
     """Read every image and list all that is wrong; exit status 1 where there is anything."""
     from scale_ray.data.check import check_data
-    from scale_ray.data.names import shown
+    from scale_ray.errors import shown
 
     found = check_data(benchmark, root=root)
     for problem in found.problems:
@@ -56,7 +56,7 @@ def prepare(
     """Decode (or, for digits, draw) every image once into the cache, so that no training has to."""
     from scale_ray.data import decoded
     from scale_ray.data.cache import cache_folder
-    from scale_ray.data.names import shown
+    from scale_ray.errors import shown
 
     domains = decoded.prepare(benchmark, root=root, resize=resize)
     for domain in domains:

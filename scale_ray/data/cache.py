@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.progress import track
 
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.names import shown
 from scale_ray.data.warn import warn_once
+from scale_ray.errors import shown
 from scale_ray.store.files import StoreError, replacing
 
 logger = logging.getLogger(__name__)

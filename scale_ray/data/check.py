@@ -19,9 +19,9 @@ from scale_ray.data.image_folder import (
     system_folders,
     unrecordable_names,
 )
-from scale_ray.data.names import shown
 from scale_ray.data.pixels import DARK, UnreadableImage, decode_image, is_dark
 from scale_ray.data.unused import stray_folders, unused_files
+from scale_ray.errors import shown
 
 
 @dataclass(frozen=True)

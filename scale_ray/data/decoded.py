@@ -25,10 +25,10 @@ from scale_ray.data.image_folder import (
     listing_digest,
 )
 from scale_ray.data.manifest import check_manifest, write_manifest
-from scale_ray.data.names import shown
 from scale_ray.data.pixels import DARK, DECODER_VERSION, UnreadableImage, decode_image, is_dark
 from scale_ray.data.unused import count_unused, stray_folders, unused_files
 from scale_ray.data.warn import warn_once
+from scale_ray.errors import shown
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 from scale_ray.config import ConfigError, suggest
 from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain
 from scale_ray.data.cache import file_digests
-from scale_ray.data.names import is_text, look_alikes, quoted, shown
+from scale_ray.data.names import is_text, look_alikes, quoted
+from scale_ray.errors import shown
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 

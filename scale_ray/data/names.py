@@ -5,8 +5,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-# Control characters, bytes that are not UTF-8 (Python holds them as surrogates) and line breaks.
-_ESCAPED = ("Cc", "Cs", "Zl", "Zp")
+from scale_ray.errors import shown
 
 
 def is_text(name: str | os.PathLike[str]) -> bool:
@@ -16,11 +15,6 @@ def is_text(name: str | os.PathLike[str]) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def shown(name: str | os.PathLike[str]) -> str:
-    r"""A name or path as messages print it, in one line: `caf\xe9.png` where that byte is not UTF-8."""
-    return "".join(map(_shown, str(name)))
 
 
 def quoted(names: Iterable[str]) -> str:
@@ -38,14 +32,6 @@ def look_alikes(names: Iterable[str]) -> list[str]:
         for group in groups.values()
         if len(group) > 1
     ]
-
-
-def _shown(character: str) -> str:
-    if unicodedata.category(character) not in _ESCAPED:
-        return character
-    if "\udc80" <= character <= "\udcff":
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
 
 
 def _look(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from scale_ray.data.image_folder import SUFFIXES, Listing, folders_in, is_folder, is_hidden, is_image, is_regular
-from scale_ray.data.names import shown
+from scale_ray.errors import shown
 
 # Reasons, each as a message writes it of one file and of several.
 FORMAT = ("of a format that is not read", "of formats that are not read")

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from scale_ray.errors import UserError
+from scale_ray.errors import UserError, shown
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -81,11 +81,6 @@ class FileSystem(Protocol):
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]": ...
     def is_transient(self, error: BaseException) -> bool:
         """Whether the same call may succeed later."""
-
-
-def shown(name: str) -> str:
-    """A text that others have written, on one line and as any terminal can print it."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
 
 
 def checked(location: str, name: str) -> str:

@@ -27,10 +27,11 @@ from pydantic_core import from_json
 
 from scale_ray.cell import Cell
 from scale_ray.config import RECIPE_VERSION
+from scale_ray.errors import shown
 from scale_ray.identity import identity
 from scale_ray.records import SCHEMA_VERSION, Record
 from scale_ray.store.files import Files
-from scale_ray.store.filesystems import StoreError, shown
+from scale_ray.store.filesystems import StoreError
 from scale_ray.store.sealed import PLAN, RECORD, seal, unseal
 
 if TYPE_CHECKING:

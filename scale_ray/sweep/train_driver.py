@@ -106,11 +106,11 @@ def drop_damaged_run(key: str, store: Store) -> None:
         folders = [each.checkpoint_dir_name for each in kept]
         if not all(re.fullmatch(r"checkpoint_[\w.-]+", folder) for folder in folders):
             raise ValueError("a checkpoint has a name that Ray Train does not give")
-        states = [f"{run}/{folder}/{STATE}" for folder in folders]
-        lacking = [state for state in states if not store.files.exists(state)]
     except (ValueError, RecursionError) as error:
         problem = f"{store.files.locate(name)} is damaged ({str(error).partition(chr(10))[0]})"
     else:
+        states = [f"{run}/{folder}/{STATE}" for folder in folders]
+        lacking = [state for state in states if not store.files.exists(state)]
         if not lacking:
             return
         problem = f"{store.files.locate(lacking[0])} is missing"

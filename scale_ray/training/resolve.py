@@ -9,9 +9,10 @@ from scale_ray.config import BaselineConfig, ConfigError, TrialConfig, absolute_
 from scale_ray.data.benchmarks import DataError, canonical_domain, check_benchmark
 from scale_ray.data.decoded import Content, Domain, check_domains, domain_content, open_domains
 from scale_ray.data.image_folder import domain_folder
-from scale_ray.data.names import is_text, shown
+from scale_ray.data.names import is_text
 from scale_ray.data.views import STRONG_VIEWS
 from scale_ray.data.warn import forget_warnings, warn_once
+from scale_ray.errors import shown
 from scale_ray.identity import identity
 from scale_ray.losses import LOSSES
 from scale_ray.methods import METHODS

@@ -10,7 +10,8 @@ from scale_ray.config import ConfigError
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.check import check_data
 from scale_ray.data.decoded import domain_digest, domain_names
-from scale_ray.data.names import is_text, look_alikes, quoted, shown
+from scale_ray.data.names import is_text, look_alikes, quoted
+from scale_ray.errors import shown
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -18,7 +18,7 @@ _OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least is 75 MB
 def cluster(*cpus: int, head_cpus: int = 0) -> Iterator[Cluster]:
     """A head that trains nothing, and one node for each number of logical CPUs."""
     # Short, because Ray makes sockets below it; one's own, because /tmp/ray would name this cluster to everybody.
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
         made = Cluster(
             initialize_head=True,
             head_node_args={
