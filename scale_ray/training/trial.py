@@ -251,8 +251,9 @@ def _leave(stage: Stage, trained: Trained, records: list[Record], model: bytes |
     for record in records:
         if model is not None:
             store.write_model(record.id, model)
-        store.write_record(record)
-    store.delete_checkpoint(stage.key)
+        store.write_record(record)  # which deletes the checkpoint of that name
+    if stage.key not in {record.id for record in records}:
+        store.delete_checkpoint(stage.key)
 
 
 def _model(method: Method) -> bytes:

@@ -39,8 +39,8 @@ def done(store: Store, name: str) -> None:
     store.write_record(Record(id=name, status="done", config=CONFIG, inputs={}, result=RESULT, provenance=FACTS))
 
 
-def failure(store: Store, name: str, message: str = "") -> None:
-    why = Failure(kind="Error", message=message, traceback="")
+def failure(store: Store, name: str, message: str = "", kind: str = "Error") -> None:
+    why = Failure(kind=kind, message=message, traceback="")
     store.write_record(Record(id=name, status="failed", config=CONFIG, inputs={}, failure=why, provenance=FACTS))
 
 
@@ -157,6 +157,33 @@ def test_a_lost_stage_is_tried_again_and_not_for_ever(store: Store, driver: Driv
         assert driver.holders() == {}
     assert explained == [["a"]]
     assert queue.over
+
+
+def test_losses_count_anew_after_progress(store: Store, driver: Driver) -> None:
+    """A spot machine that is taken away now and then must not fail a training that goes on."""
+    queue = StageQueue([alone(cell("a"))], store, driver)
+    for step in (20, 40, 60, 80, 100):
+        assert keys(queue) == ["a"]
+        queue.has_reported("a", 0)
+        queue.has_reported("a", step)
+        assert queue.failed("a", unexplained)[1] is True
+    for attempt in range(2, ATTEMPTS + 1):
+        assert keys(queue) == ["a"]
+        queue.has_reported("a", 100)  # it came as far as before, and no further
+        assert queue.failed("a", lambda cells: None)[1] is (attempt < ATTEMPTS)
+
+
+def test_a_training_that_hung_is_tried_again_and_not_for_ever(store: Store, driver: Driver) -> None:
+    queue = StageQueue([alone(cell("a"))], store, driver)
+    for attempt in range(1, ATTEMPTS + 1):
+        assert keys(queue) == ["a"]
+        failure(store, "a", f"no step has ended, {attempt}", kind="TrainingHung")
+        assert queue.failed("a", unexplained)[1] is (attempt < ATTEMPTS)
+    record = store.read_record("a")
+    assert record is not None
+    assert record.failure is not None
+    assert record.failure.kind == "TrainingHung"
+    assert queue.failed_cells == {"a"}
 
 
 @contextmanager
