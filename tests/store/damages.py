@@ -169,7 +169,10 @@ OF_KIND: dict[str, dict[str, Callable[[Scene], None]]] = {
 
 def damages(kind: str) -> dict[str, Callable[[Scene], None]]:
     """By name, what is done to a file of that kind."""
-    return EVERY | OF_KIND.get(kind, {})
+    found = EVERY | OF_KIND.get(kind, {})
+    if kind == "lease":  # an empty file has no bits
+        return {name: damage for name, damage in found.items() if not name.startswith("bit ")}
+    return found
 
 
 def is_extra(path: Path) -> bool:
