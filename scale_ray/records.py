@@ -76,7 +76,7 @@ class Result(_Part):
     classes: list[str] = []  # in the order of the confusion matrix
     confusion: list[list[Count]] = []  # target images by true class (rows) and the student's prediction (columns)
     skipped: dict[str, list[str]]  # domain -> unreadable images that were left out (data.corrupt = skip)
-    images: dict[str, int] = {}  # domain -> number of images that were used; empty in older records
+    images: dict[str, Count] = {}  # domain -> number of images that were used; empty in older records
 
 
 class Failure(_Part):

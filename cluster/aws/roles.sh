@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the two roles of cluster/gpu.yaml, each with an instance profile of its name: `cluster/aws/roles.sh YOUR-BUCKET`.
-# The head may start and end workers of this cluster, and nothing else of EC2. Workers reach the store alone.
+# The head may start machines, end those of this cluster, and nothing else of EC2. Workers reach the store alone.
 set -euo pipefail
 cd "$(dirname "$0")"
 bucket=${1:?name the bucket of the store: cluster/aws/roles.sh YOUR-BUCKET}

@@ -71,7 +71,7 @@ def is_dark(data: bytes) -> bool:
         return False
     with Image.open(io.BytesIO(data)) as image:
         # Of 16 bits a value, 8 are read: 4096 becomes 16.
-        return bool(np.asarray(_to_rgb(image)).max() < 16)
+        return bool(0 < np.asarray(_to_rgb(image)).max() < 16)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -108,8 +108,6 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     out = Path(out)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        for folder in (out, out / "figures"):
-            remove_temporaries(folder, seconds=_ABANDONED)
     except OSError as error:
         raise ReportError(f"{out}: cannot hold a report ({error.strerror}): choose another folder") from None
 
@@ -136,7 +134,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
             of_benchmark.setdefault(drawing.heading, []).append((drawing.title, paths[1].read_bytes()))
     commands = {plan.name: plan.command for plan in Store(store).plans_as(_PlanHead)}
     text = page(cells, found, on_page, curves=curves, effects=effects, commands=commands)
-    return ReportPaths(
+    written = ReportPaths(
         page=_write(out / "report.html", text),
         records=records,
         holes=_write_csv(out / "holes.csv", missing),
@@ -148,6 +146,15 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         claims=effects.frames["claims"],
         missing=len(missing),
     )
+    _remove_abandoned(written)
+    return written
+
+
+def _remove_abandoned(paths: ReportPaths) -> None:
+    """Remove what killed reports left of these files, and nothing of any other program."""
+    written = [paths.page, paths.records, paths.holes, *paths.tables, *paths.effects, *paths.figures, *paths.parquet]
+    for folder, files in itertools.groupby(sorted(written), key=lambda path: path.parent):
+        remove_temporaries(folder, {path.name for path in files}, seconds=_ABANDONED)
 
 
 def _record(store: str | Path, trial: str) -> Record:

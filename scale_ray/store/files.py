@@ -126,12 +126,16 @@ class Files:
                 raise
             self.delete_folder(name)
         folder, _, file = name.rpartition("/")
-        self._call("deleted", name, partial(self._filesystem.remove_temporaries, folder, file))
+        self.remove_temporaries(folder, file)
 
-    def remove_temporaries(self, folder: str) -> None:
-        """Remove what killed writers left in a folder, if it exists. A process that still writes there starts over."""
+    def remove_temporaries(self, folder: str, name: str | None = None) -> None:
+        """Remove what killed writers left in a folder, if it exists. A process that still writes there starts over.
+
+        Args:
+            name: of a file, to remove only what its writers left.
+        """
         try:
-            self._call("deleted", folder, partial(self._filesystem.remove_temporaries, folder))
+            self._call("deleted", folder, partial(self._filesystem.remove_temporaries, folder, name))
         except FileNotFoundError:
             return
 

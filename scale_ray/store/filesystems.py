@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -168,7 +168,7 @@ class Folder:
             self._path(name).unlink(missing_ok=True)
 
     def remove_temporaries(self, folder: str, name: str | None = None) -> None:
-        remove_temporaries(self._path(folder), name)
+        remove_temporaries(self._path(folder), None if name is None else {name})
 
     def exists(self, name: str) -> bool:
         return self._path(name).exists()
@@ -336,7 +336,7 @@ class Bucket:
 
 def _prove_writable(folder: Path) -> None:
     """Write a file as every later one is written: permissions alone do not say that it works."""
-    path = folder / f"proof.{secrets.token_hex(4)}"
+    path = folder / f".proof.{secrets.token_hex(4)}"  # hidden: other drivers list the folder
     try:
         with whole_file(path) as file:
             file.write(b"proof")
@@ -344,17 +344,18 @@ def _prove_writable(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_temporaries(folder: Path, name: str | None = None, *, seconds: float = 0) -> None:
+def remove_temporaries(folder: Path, names: Collection[str] | None = None, *, seconds: float = 0) -> None:
     """Remove what killed writers left in a folder.
 
     Args:
         folder: its folders are left alone.
-        name: remove only what writers of that file left.
+        names: remove only what writers of these files left. Only a store's own folders may go without it: elsewhere a
+            hidden file of another program may look alike.
         seconds: remove only what nobody has written to for so long.
     """
     for entry in folder.iterdir():
         found = _TEMPORARY.fullmatch(entry.name)
-        if found is None or name not in (None, found[1]):
+        if found is None or (names is not None and found[1] not in names):
             continue
         with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
             if not seconds or time.time() - entry.lstat().st_mtime > seconds:

@@ -75,12 +75,14 @@ class Driver:
     ):
         self._files, self._beat_seconds, self._expiry, self._clock = files, beat, expiry, clock
         self._others = Others(files, refresh_seconds=beat / 3, expiry=expiry, clock=clock)
-        self._ids: set[str] = set()  # its own and those that it gave up
+        self._ids = self._others.own  # its own id and those that it gave up
         self._count = count(1)  # of its leases
         self._held: dict[str, str] = {}  # key -> its lease file
         self._elsewhere: dict[str, set[str]] = {}  # key -> other drivers with a lease of it, by the last listing
         self._named: set[str] = set()  # files that a warning has named
         self._lock = threading.RLock()  # for what changes the own leases
+        self._beating = threading.RLock()  # for what changes the own announcement
+        self._ended = False
         self._last_beat = float("-inf")
         self.id = ""
         self._lifeline: Lifeline | None = None
@@ -105,22 +107,20 @@ class Driver:
             if self.alive_for_others():  # else the store is unavailable: do not wait for it, the leases expire
                 self.release(*self._held)
                 self.look()
-                self._files.delete(driver_file(self.id))
+                self.resign()
         except StoreError as problem:
             logger.warning("the driver's leases stay until they expire: %s", problem)
-        finally:
-            if self._lifeline is not None:
-                self._lifeline.end()
 
     def resign(self) -> None:
         """Free all keys for other drivers at once, with one request: without its announcement a driver is dead.
 
-        The process must end then.
+        Nothing may be done under the leases any more. Where the store is out of reach, the lifeline stays: its lock
+        ends with this process, which proves its death to drivers on this machine.
         """
         self._stop.set()
-        try:
+        with self._beating:
+            self._ended = True
             self._files.delete(driver_file(self.id))
-        finally:
             if self._lifeline is not None:
                 self._lifeline.end()
 
@@ -181,16 +181,17 @@ class Driver:
 
     def holder(self, key: str) -> Announcement | None:
         """The live driver that holds the key, which may be this one; None if there is none."""
-        return self.holders().get(key)
+        return self._holders(lease for lease in self._list() if lease.key == key).get(key)
 
     def holders(self) -> dict[str, Announcement]:
         """key -> its live holder, or one that is about to acquire it. One listing for any number of keys."""
-        found = {}
-        for lease in self._list():
-            driver = self._announcement if lease.driver == self.id else self._others.find(lease.driver)
-            if driver is not None:
-                found[lease.key] = driver
-        return found
+        return self._holders(self._list())
+
+    def _holders(self, leases: Iterable[_Lease]) -> dict[str, Announcement]:
+        leases = list(leases)
+        drivers = {driver_id: self._others.find(driver_id) for driver_id in {lease.driver for lease in leases}}
+        drivers[self.id] = self._announcement
+        return {lease.key: driver for lease in leases if (driver := drivers[lease.driver]) is not None}
 
     def look(self) -> None:
         """List all leases, and remove what dead drivers left.
@@ -211,13 +212,16 @@ class Driver:
 
     def beat(self) -> None:
         """Send a heartbeat. After a silence in which others may have counted this driver as dead, change the id."""
-        if not self.alive_for_others() or not self._files.exists(driver_file(self.id)):
-            self._begin_anew()
-            return
-        began = self._clock()  # the earliest moment at which others can see this heartbeat
-        self._announce()
-        if self.alive_for_others():  # else the heartbeat came too late: see rule 3
-            self._last_beat = began
+        with self._beating:
+            if self._ended:  # it must not announce itself again
+                return
+            if not self.alive_for_others() or not self._files.exists(driver_file(self.id)):
+                self._begin_anew()
+                return
+            began = self._clock()  # the earliest moment at which others can see this heartbeat
+            self._announce()
+            if self.alive_for_others():  # else the heartbeat came too late: see rule 3
+                self._last_beat = began
 
     def _begin_anew(self) -> None:
         """Take a new id, and acquire again what was held under the last one."""
@@ -238,7 +242,11 @@ class Driver:
             lost = [lease for key, lease in leases.items() if key not in free]
             self._files.delete_many([*lost, *before.values(), *former])
             if former:
-                logger.warning("silent for too long: others have taken %d of %d leases over", len(lost), len(before))
+                logger.warning(
+                    "this driver goes on under a new id: others have taken %d of its %d leases over",
+                    len(lost),
+                    len(before),
+                )
 
     def _take_id(self) -> None:
         if self._lifeline is not None:

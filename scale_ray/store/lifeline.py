@@ -32,7 +32,8 @@ class Lifeline:
     def end(self) -> None:
         """Remove the file and its lock."""
         if self._handle >= 0:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink()
             os.close(self._handle)
             self._handle = -1
 

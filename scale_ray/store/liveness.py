@@ -87,6 +87,7 @@ class Others:
         self._refreshed = float("-inf")
         self._lock = threading.Lock()
         self._named: set[str] = set()  # files that a warning has named
+        self.own: set[str] = set()  # ids of the observing process: it is alive
 
     def alive(self) -> list[Announcement]:
         """The live drivers."""
@@ -153,7 +154,9 @@ class Others:
             self.refresh()
 
     def _is_dead(self, seen: _Seen) -> bool:
-        return seen.silence >= self._expiry or is_cut(seen.driver.id, seen.driver.lifeline)
+        if seen.silence >= self._expiry:
+            return True
+        return seen.driver.id not in self.own and is_cut(seen.driver.id, seen.driver.lifeline)
 
 
 def _parse(driver_id: str, content: bytes) -> Announcement:

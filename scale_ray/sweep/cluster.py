@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import ray
+from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray._private.services import find_bootstrap_address
 from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -26,12 +27,13 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 # Seconds for which a count of free slots is kept. Ray itself updates its counts about once a second.
 _RECOUNT = 1.0
 
-# Seconds in which a cluster must answer at its address. Ray itself would ask for minutes.
-_ANSWER_SECONDS = 10.0
+# Seconds in which the port must be open at an address, and then Ray must answer. Ray itself would ask for minutes.
+_ANSWER_SECONDS = 5.0
 
-# Trainings that wait for a slot on a cluster, at most. Their placement groups tell an autoscaler how many nodes the
-# study could use, end with the job, and add up with those of other jobs.
-_MOST_WAITING = 32
+# Trainings that may wait for a slot on a cluster where no other driver works on the store, and more where the nodes
+# hold more. Their placement groups tell an autoscaler how many nodes the study could use, end with the job, and add up
+# with those of other jobs.
+_WAITING = 32
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def start_ray(resources: Resources, console: Console) -> bool:
     # Let Tune prepare as many trials as the search hands out: the search counts the slots itself.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "100000"
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    named = resources.address or os.environ.get("RAY_ADDRESS")
+    named = resources.address or os.environ.get("RAY_ADDRESS") or None
     # Only a cluster that `ray start` announced: Ray's own `auto` would also join the Ray that another study started.
     announced = find_bootstrap_address(None) if named in (None, "auto") else None
     if named == "auto" and announced is None:
@@ -122,7 +124,8 @@ def _silence(address: str) -> str:
         return _first_line(error)
     if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
         return ""  # only Ray has the certificates for more
-    with grpc.insecure_channel(f"{host}:{port}") as channel:
+    # As Ray itself asks: not through an HTTP proxy.
+    with grpc.insecure_channel(f"{host}:{port}", options=GLOBAL_GRPC_OPTIONS) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=_ANSWER_SECONDS)
         except grpc.FutureTimeoutError:
@@ -218,7 +221,7 @@ class Slots:
         if self._footprint.through_train:
             return 1
         self._count()
-        return max(self._all, _MOST_WAITING) if self.can_grow and self._alone() else max(self._all, 1)
+        return max(self._all, _WAITING) if self.can_grow and self._alone() else max(self._all, 1)
 
     def lack(self) -> str | None:
         """Why nothing can start, where the nodes could not hold a training even if nothing else ran; else None."""

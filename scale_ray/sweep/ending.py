@@ -37,16 +37,25 @@ def ending_at_once(driver: Driver) -> Iterator[None]:
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):  # it has ended by itself
                 process.kill()
-        os.write(2, b"ended by a signal: run the same command again to go on\n")
+        _say(b"ended by a signal: run the same command again to go on\n")
         os._exit(128 + number)
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    # Who ignores a signal, as `nohup` does for a closed terminal, wants the study to go on.
+    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
     before = [signal.signal(number, end) for number in numbers]
     try:
         yield
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def _say(line: bytes) -> None:
+    """Write to the terminal, which may be gone, and show its cursor, which the progress display hides."""
+    with suppress(OSError):
+        if os.isatty(1):
+            os.write(1, b"\x1b[?25h")
+        os.write(2, line)
 
 
 def _resign(driver: Driver) -> None:

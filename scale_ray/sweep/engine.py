@@ -30,7 +30,7 @@ from scale_ray.sweep.plan import prepare_data, prepare_features
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.sweep.trainable import train_stage
-from scale_ray.training.failures import failed
+from scale_ray.training.failures import TrainingHung, failed
 from scale_ray.training.setup import find_device
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 # Seconds until the first message about work that cannot start, and between two such messages.
 _FIRST_MESSAGE, _REPEAT_MESSAGE = 10.0, 60.0
 
-# Bytes of memory that Ray counts for a driver of Ray Train and its controller: about what they take.
-_DRIVER_MEMORY = 300 * 10**6
+# Bytes of memory that Ray counts for a driver of Ray Train and its helpers: what they take.
+_DRIVER_MEMORY = 430 * 10**6
 
 
 class WorkSource(Protocol):
@@ -264,7 +264,10 @@ class _Events(tune.Callback):
         report = Path(trial.error_file).read_text() if trial.error_file else ""
         stage, again = self._queue.failed(trial.config["stage"], lambda cells: self._explain(cells, report))
         self._source.ended(stage, None)
-        self.progress.failed(stage, again=again, reason="" if again else self._reason(stage))
+        reason = self._reason(stage)
+        if again and not reason.startswith(TrainingHung.__name__):
+            reason = ""  # of an earlier run
+        self.progress.failed(stage, again=again, reason=reason)
 
     def _reason(self, stage: Stage) -> str:
         """`ValueError: its message` of the first cell's failure."""

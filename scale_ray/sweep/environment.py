@@ -57,7 +57,7 @@ def _check_socket(folder: Path) -> None:
 
 def _prove_writable(folder: Path, purpose: str, remedy: str) -> None:
     """Write a file where the folder is, or would be made."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
     try:
         with tempfile.TemporaryDirectory(prefix="scale_ray_", dir=there) as probe:
             (Path(probe) / "file").write_bytes(_PROBE)

@@ -57,10 +57,18 @@ class NoticedCheckpoints:
         checkpoints: where the state goes.
         noticed: whether the notice was given. Where several workers train together, all must get the same answer.
         every: steps between two questions.
+        on_saved: called with the step of every state that was saved.
     """
 
-    def __init__(self, checkpoints: Checkpoints, noticed: Callable[[], bool], *, every: int = 1):
-        self._checkpoints, self._noticed, self._every = checkpoints, noticed, every
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        noticed: Callable[[], bool],
+        *,
+        every: int = 1,
+        on_saved: Callable[[int], None] = lambda step: None,
+    ):
+        self._checkpoints, self._noticed, self._every, self._on_saved = checkpoints, noticed, every, on_saved
         self._saved = False
 
     def load(self, device: torch.device) -> State | None:
@@ -74,3 +82,4 @@ class NoticedCheckpoints:
 
     def save(self, state: State) -> None:
         self._checkpoints.save(state)
+        self._on_saved(state["step"])

@@ -83,7 +83,7 @@ class StudyProgress:
         """The stage has failed, and every cell that waits for it with it, unless it is tried again."""
         if again:
             self._running.pop(stage.key, None)
-            self.say(f"{self._title(stage)}: its process was lost, it will go on from its checkpoint")
+            self.say(f"{self._title(stage)}: {reason or 'its process was lost'}, it will go on from its checkpoint")
             return
         self._end(stage)
         self._failed += len(stage.waiting)

@@ -201,8 +201,11 @@ class StageQueue:
         self._look_after = _LOOK_AGAIN if free else min(1.5 * self._look_after, _LOOK_LATEST)
         self._next_look = self._clock() + self._look_after
         for stage, left in free:
-            if self._postponed.pop(stage.key, None) is not stage or stage.key not in self._waiting:
-                continue  # dropped or replaced meanwhile
+            if self._postponed.get(stage.key) is not stage:
+                continue  # replaced meanwhile
+            del self._postponed[stage.key]
+            if stage.key not in self._waiting:
+                continue  # dropped meanwhile
             if left is not None:
                 self._waiting.recall(stage.key)
                 continue
@@ -275,6 +278,7 @@ class StageQueue:
         elif stage.parent is not None:
             self._kept.add(stage.parent)
         if not again:
+            del self._attempts[key]
             self.failed_cells.update(cell.id for cell in stage.waiting)
             self._drop_children(stage)
             self._waiting.ended(key)

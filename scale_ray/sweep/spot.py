@@ -7,6 +7,7 @@ asks no cloud.
 """
 
 import argparse
+import http.client
 import json
 import os
 import subprocess
@@ -21,6 +22,10 @@ from pathlib import Path
 _POLL_SECONDS = 5.0  # what AWS recommends
 _TIMEOUT = 5.0
 _SECONDS_ON_GCP = 30
+_TRIES = 5
+
+# The service may be out of reach for a moment, or say what it does not document.
+_NO_ANSWER = (OSError, ValueError, KeyError, http.client.HTTPException)
 
 
 def seconds_left_on_aws() -> int | None:
@@ -59,22 +64,23 @@ def main() -> None:
     while (seconds := _seconds_left(CLOUDS[asked.cloud])) is None:
         time.sleep(_POLL_SECONDS)
     print(f"this machine will be taken away in {seconds} s", flush=True)
-    subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "ray"), "drain-node"),
-            *(("--address", asked.address) if asked.address else ()),
-            *(("--node-id", asked.node_id) if asked.node_id else ()),
-            *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the spot machine will be taken away"),
-            *("--deadline-remaining-seconds", str(seconds)),
-        ],
-        check=True,
-    )
+    drain = [
+        *(str(Path(sys.executable).parent / "ray"), "drain-node"),
+        *(("--address", asked.address) if asked.address else ()),
+        *(("--node-id", asked.node_id) if asked.node_id else ()),
+        *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the spot machine will be taken away"),
+        *("--deadline-remaining-seconds", str(seconds)),
+    ]
+    for _ in range(_TRIES):
+        if subprocess.run(drain, check=False).returncode == 0:
+            return
+    raise SystemExit("Ray does not take the notice")
 
 
 def _seconds_left(ask: Callable[[], int | None]) -> int | None:
     try:
         return ask()
-    except (OSError, ValueError, KeyError) as error:  # the service may be out of reach for a moment
+    except _NO_ANSWER as error:
         print(f"the cloud's metadata cannot be read: {error}", file=sys.stderr, flush=True)
         return None
 

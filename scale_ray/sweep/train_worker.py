@@ -51,9 +51,10 @@ def _train(task: Task) -> None:
         execution = execution.model_copy(update={"device": str(device)})
     store, workers = Store(task.store), Workers.current()
     ray.train.report({"step": task.stage.first})
-    kept = TrainCheckpoints(task.stage.key, execution.checkpoint_every, writes=workers.is_first)
+    kept = TrainCheckpoints(task.stage.key, execution.checkpoint_every, workers)
     with Notice() as notice, watching(task.stage, execution, store, task.ran) as watchdog:
-        progress = Progress(on_point=lambda point: ray.train.report(metrics(point)), on_life=watchdog.beat)
+        report = watchdog.waiting(ray.train.report)
+        progress = Progress(on_point=lambda point: report(metrics(point)), on_life=watchdog.beat)
         checkpoints = NoticedCheckpoints(
             kept, lambda: _any_has(notice, workers, device), every=_STEPS_BETWEEN_QUESTIONS
         )
@@ -85,13 +86,19 @@ class TrainCheckpoints:
     Args:
         key: of the training.
         every: steps between checkpoints.
-        writes: whether this worker writes; all workers must call `save`.
+        workers: of the training; the first writes, and all must call `load` and `save`.
     """
 
-    def __init__(self, key: str, every: int, *, writes: bool):
-        self._key, self._every, self._writes = key, every, writes
+    def __init__(self, key: str, every: int, workers: Workers):
+        self._key, self._every, self._workers = key, every, workers
 
     def load(self, device: torch.device) -> State | None:
+        state = self._load(device)
+        # Also where only one worker cannot read it: all must begin at the same step.
+        lacking = self._workers.total(torch.tensor(int(state is None), device=device))
+        return None if lacking else state
+
+    def _load(self, device: torch.device) -> State | None:
         kept = ray.train.get_checkpoint()
         if kept is None:
             return None
@@ -99,7 +106,7 @@ class TrainCheckpoints:
             with kept.as_directory() as folder:
                 content = (Path(folder) / STATE).read_bytes()
             return from_bytes(content, self._key, f"{kept.path}/{STATE}", device)
-        except (CheckpointError, FileNotFoundError) as error:  # the same on every worker
+        except (CheckpointError, FileNotFoundError) as error:
             logger.warning("%s: the training starts anew", error)
             return None
 
@@ -108,7 +115,11 @@ class TrainCheckpoints:
 
     def save(self, state: State) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            if self._writes:
-                (Path(folder) / STATE).write_bytes(to_bytes(state, self._key))
-            kept = ray.train.Checkpoint.from_directory(folder) if self._writes else None
+            kept = None
+            if self._workers.is_first:
+                try:
+                    (Path(folder) / STATE).write_bytes(to_bytes(state, self._key))
+                    kept = ray.train.Checkpoint.from_directory(folder)
+                except OSError as error:
+                    logger.warning("no checkpoint after step %s, the training goes on: %s", state["step"], error)
             ray.train.report({"step": state["step"]}, checkpoint=kept)

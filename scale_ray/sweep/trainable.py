@@ -45,8 +45,10 @@ def train_stage(
         Notice() as notice,
     ):
         tune.report({"step": stage.first})
-        progress = Progress(on_point=lambda point: tune.report(metrics(point)), on_life=watchdog.beat)
-        checkpoints = NoticedCheckpoints(kept, lambda: notice.given)
+        report = watchdog.waiting(tune.report)
+        progress = Progress(on_point=lambda point: report(metrics(point)), on_life=watchdog.beat)
+        # A stage that lost its process has made progress if it had come to a later checkpoint.
+        checkpoints = NoticedCheckpoints(kept, lambda: notice.given, on_saved=lambda step: report({"step": step}))
         run_stage(stage, execution, opened, progress, checkpoints, runner="ray tune")
 
 

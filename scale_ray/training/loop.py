@@ -61,7 +61,7 @@ class Progress:
     Attributes:
         on_step: called after every step with the number of steps done.
         on_point: called with every new point of the curve.
-        on_life: called before the first step, after every step and after every batch of an evaluation.
+        on_life: called once the images are open, after every step and after every batch of an evaluation.
     """
 
     on_step: Callable[[int], None] = lambda step: None
@@ -203,7 +203,6 @@ def train(
 
     if end == 0 and not points:  # the method does not learn, so its only point is at step 0
         measure(0)
-    progress.on_life()
     for step in range(first, last):
         meter.add(*_train_step(config, method, wrapped, batches, optimiser, step))
         done = step + 1

@@ -97,8 +97,11 @@ def run_stage(
     source, targets = open_inputs(stage, execution, store)
     training = Training(stage.config, source, targets, device, execution)
     refuse_changed_weights(stage)  # again, as they have been read only now
+    progress = progress or Progress()
+    if training.method.learns:  # what does not learn by steps may take any time
+        progress.on_life()
     start = _parents_state(stage, store, training.method, device)
-    trained = training.run(checkpoints, progress or Progress(), last=stage.last, start=start, cells=len(stage.waiting))
+    trained = training.run(checkpoints, progress, last=stage.last, start=start, cells=len(stage.waiting))
     facts = provenance(
         started=started,
         wall_seconds=sum(seconds for seconds, _ in trained.spent),

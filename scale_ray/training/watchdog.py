@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from scale_ray.config import Execution
 from scale_ray.records import Ran, now
@@ -27,7 +28,7 @@ class Watchdog:
 
     Args:
         seconds: without a sign of life after which the process ends; 0 for never.
-        on_hang: called before that, with one sentence; it has a tick to return.
+        on_hang: called before that, with one sentence; it has a minute to return.
 
     The count begins with the first sign of life.
     """
@@ -49,6 +50,16 @@ class Watchdog:
     def beat(self) -> None:
         """A sign of life."""
         self._silent = 0.0
+
+    def waiting(self, call: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+        """The same call, in which no seconds are counted: the training waits for somebody else."""
+
+        def wait(value: dict[str, Any]) -> None:
+            self._silent = None
+            call(value)
+            self.beat()
+
+        return wait
 
     def _watch(self) -> None:
         # Seconds are counted by ticks and not by a clock: a process that was stopped (SIGSTOP) has not hung.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from scale_ray.store import StoreError
 
@@ -23,7 +23,8 @@ def open_journal(path: Path) -> JournalStorage:
     try:
         _drop_torn_line(path)
         _check_lines(path)
-        return JournalStorage(_Backend(str(path)))
+        # The other lock that Optuna has is a symbolic link, which some file systems lack.
+        return JournalStorage(_Backend(str(path), lock_obj=JournalFileOpenLock(str(path))))
     except OSError as error:
         raise StoreError(f"{path}: cannot be opened ({error.strerror}): check the file and its permissions") from None
     except Exception as error:  # of what Optuna makes of the lines, which may be anybody's

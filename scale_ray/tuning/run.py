@@ -5,6 +5,8 @@ setting or tells it a result: a driver that was suspended may have lost the sear
 those of any study.
 """
 
+import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +28,9 @@ from scale_ray.tuning.search import Search
 from scale_ray.tuning.setting import Setting
 from scale_ray.tuning.settings import SettingQueue
 from scale_ray.tuning.source import SearchStages
+
+# How often a search is asked for before it is refused, with up to a second between.
+_TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,14 @@ def _own(driver: Driver, name: str) -> Callable[[], None]:
                 "long: wait for its end; what ends here is not told to the search"
             )
 
-    if not driver.acquire(key):
-        raise ConfigError(
-            f"another driver runs the search {name!r} on this store ({who()}): wait for its end, or give another "
-            "--name; if it was killed on another machine, the search is free after a minute"
-        )
-    return still_owned
+    for _ in range(_TRIES):
+        if driver.acquire(key):
+            return still_owned
+        time.sleep(random.random())  # two that begin at the same moment both give way
+    raise ConfigError(
+        f"another driver runs the search {name!r} on this store ({who()}): wait for its end, or give another --name; "
+        "if it was killed on another machine, the search is free after a minute"
+    )
 
 
 def _work_off(

@@ -247,6 +247,7 @@ class SettingQueue:
             value = score(record.result, self._search.validator)
         except ConfigError as error:
             return self._end(opened, TrialState.FAIL, reason=str(error))
+        self._still_owned()  # reading the record may have taken long
         opened.scores[repeat] = value
         if repeat not in self._optuna_study.get_trials(deepcopy=False)[opened.trial.number].intermediate_values:
             opened.trial.report(value, repeat)
@@ -258,6 +259,7 @@ class SettingQueue:
         return None
 
     def _end(self, opened: _Open, state: TrialState, *, value: float | None = None, reason: str = "") -> None:
+        self._still_owned()
         if reason:
             opened.trial.set_user_attr("reason", reason)
         self._optuna_study.tell(opened.trial, value, state, skip_if_finished=True)

@@ -79,14 +79,16 @@ class _Page(HTMLParser):
 
 
 def test_what_a_killed_report_left_goes_and_what_another_writes_stays(shared_study: Store, tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "figures"):
-        folder.mkdir(exist_ok=True)
-        for name in (".records.csv.0123abcd", ".records.csv.4567abcd"):
-            (folder / name).write_bytes(b"half")
-        os.utime(folder / ".records.csv.0123abcd", (0, 0))
+    (tmp_path / "figures").mkdir()
+    abandoned = [".records.csv.0123abcd", ".report.html.0123abcd"]
+    # Of a report that another process is writing, and of programs that the folder belongs to as well.
+    kept = [".records.csv.4567abcd", ".env.template", ".gitignore.20250101"]
+    for name in (*abandoned, *kept):
+        (tmp_path / name).write_bytes(b"half")
+        if name != ".records.csv.4567abcd":
+            os.utime(tmp_path / name, (0, 0))
     write_report(shared_study.location, tmp_path, Asked(most_drawn=0))
-    hidden = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob(".*")]
-    assert sorted(hidden) == [".records.csv.4567abcd", "figures/.records.csv.4567abcd"]
+    assert sorted(path.name for path in tmp_path.rglob(".*")) == sorted(kept)
 
 
 def test_the_page_holds_everything_and_fetches_nothing(whole: ReportPaths) -> None:

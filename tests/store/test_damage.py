@@ -89,12 +89,13 @@ def test_records_and_plans_of_the_first_release_have_no_digest_and_are_read(old_
     assert len(old_store.plans()) == 4
 
 
+@pytest.mark.parametrize("sort", [False, True])
 @pytest.mark.parametrize("indent", [None, 0, 4])
-def test_what_a_persons_tool_wrote_again_is_read_as_it_is(store: Store, indent: int | None) -> None:
+def test_what_a_persons_tool_wrote_again_is_read_as_it_is(store: Store, indent: int | None, sort: bool) -> None:
     store.write_record(record(0, done=True))
     store.write_plan(plan())
     for path in (Path(store.record_location(record(0).id)), Path(store.location) / "studies/s.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()), indent=indent))
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=indent, sort_keys=sort))
     assert list(store.records_as(Record)) == [record(0, done=True)]
     assert store.plans() == [plan()]
 

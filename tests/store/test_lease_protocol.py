@@ -87,7 +87,7 @@ class Study:
     def drive(self, process: Process) -> None:
         """What the process of a driver does."""
         driver = Driver(self.files, beat=BEAT, expiry=EXPIRY, clock=self.schedule.clock)  # type: ignore[arg-type]
-        driver._lock = driver._others._lock = Turnstile(self.schedule)  # type: ignore[assignment]
+        driver._lock = driver._others._lock = driver._beating = Turnstile(self.schedule)  # type: ignore[assignment]
         process.driver = driver
         begun = False
         while not begun:

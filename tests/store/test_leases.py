@@ -370,6 +370,18 @@ def test_one_reading_after_a_long_gap_declares_nobody_dead(files: Files, clock: 
     assert others.find(silent) is not None
 
 
+def test_a_driver_that_has_resigned_announces_itself_no_more(files: Files, clock: Clock) -> None:
+    """Its heartbeat may be on its way while the process is told to end."""
+    leaving, other = driver(files, clock), driver(files, clock)
+    for each in leaving, other:
+        each.beat()
+    assert leaving.acquire("key")
+    leaving.resign()
+    leaving.beat()
+    assert files.names("drivers") == [f"{other.id}.json"]
+    assert other.acquire("key")
+
+
 def test_after_a_long_silence_a_driver_keeps_what_nobody_has_taken(files: Files, clock: Clock) -> None:
     one, other = driver(files, clock, beat=1, expiry=6), driver(files, clock, beat=1, expiry=6)
     for each in one, other:

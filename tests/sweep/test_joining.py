@@ -5,7 +5,9 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 import ray
 from rich.console import Console
@@ -68,6 +70,18 @@ def test_another_service_at_the_address_is_one_line(
 ) -> None:
     monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 0.5)
     assert "something else listens there" in refusal(request.getfixturevalue(what))
+
+
+def test_a_proxy_for_the_web_is_not_asked(monkeypatch: pytest.MonkeyPatch, nowhere: str) -> None:
+    for name in ("http_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://{nowhere}")
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert cluster._silence(f"127.0.0.1:{port}") == ""
+    finally:
+        server.stop(None)
 
 
 @pytest.mark.parametrize("address", ["head", "head:", ":6379", "head:abc", "127.0.0.1:99999", "no-such-host.invalid:1"])

@@ -77,6 +77,12 @@ def test_a_stopped_process_has_not_hung() -> None:
     assert process.returncode == 0
 
 
+def test_waiting_for_somebody_else_does_not_count() -> None:
+    """A trial that reports waits for its driver, which may be suspended."""
+    ended = run("dog.beat(); dog.waiting(lambda value: time.sleep(0.5))({})", 0.1)
+    assert (ended.returncode, ended.stdout.splitlines()) == (0, ["begun", "came to its end"])
+
+
 def test_it_is_quiet_after_its_block() -> None:
     with Watchdog(0.001, lambda problem: os._exit(1)) as dog:
         pass

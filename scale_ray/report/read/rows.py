@@ -4,7 +4,7 @@ import json
 import math
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ def _names(studies: dict[str, list[str]], trial_id: str) -> str | None:
     return ", ".join(studies[trial_id]) if trial_id in studies else None
 
 
-def _outcome(record: Record) -> dict[str, Any]:
+def _outcome(record: _Unread) -> dict[str, Any]:
     origin = record.provenance
     charged = origin.wall_seconds if origin.charged_seconds is None else origin.charged_seconds
     row = {
@@ -202,7 +202,7 @@ def _outcome(record: Record) -> dict[str, Any]:
         **{f"{role}_digest": digest for role, digest in record.inputs.items()},
     }
     if record.result:
-        row |= _figures(record.result)
+        row |= _figures(record.result, record.config["data"])
     if record.failure:
         failure = record.failure
         message = failure.message.strip().partition("\n")[0]
@@ -210,7 +210,7 @@ def _outcome(record: Record) -> dict[str, Any]:
     return row
 
 
-def _figures(result: Result) -> dict[str, Any]:
+def _figures(result: Result, data: Mapping[str, Any]) -> dict[str, Any]:
     last = result.curve[-1] if result.curve else None
     return {
         "target_accuracy": result.target_accuracy,
@@ -221,7 +221,8 @@ def _figures(result: Result) -> dict[str, Any]:
         "kept_accuracy": last and last.kept_accuracy,
         **{f"validator_{name}": value for name, value in result.validators.items()},
         "steps": result.steps,
-        **dict(zip(("source_images", "target_images"), result.images.values(), strict=False)),
+        "source_images": result.images.get(data["source"]),
+        "target_images": result.images.get(data["target"]),
         "skipped_images": sum(map(len, result.skipped.values())),
         "oracle_accuracy": max((point.target_accuracy for point in result.curve), default=None),
     }
