@@ -330,8 +330,8 @@ def test_a_paused_driver_loses_its_key_and_takes_nothing_back(files: Files, cloc
         one.look()
         assert files.names("drivers") == [f"{one.id}.json"]
         process.send_signal(signal.SIGCONT)
-        within(lambda: [found.pid for found in one.others()] == [process.pid])  # it is alive again
-        assert process.driver_id not in [found.id for found in one.others()]  # under another id
+        # It is alive again, under another id. A heartbeat that was on its way may still come under the old one.
+        within(lambda: [found.pid for found in one.others() if found.id != process.driver_id] == [process.pid])
         assert one.holds("key")
         assert process.stdin is not None
         process.stdin.write("end\n")
