@@ -251,7 +251,7 @@ def test_a_node_about_to_be_taken_away_saves_first(
     ray_train: str, process: str, metadata: type[Metadata], start: Start, tiny_root: Path, tmp_path: Path
 ) -> None:
     """Spot instances give a notice; no checkpoint but the one of the notice is there to go on from."""
-    long = ("--losses", "ce", "--set", "optim.steps=4000", "--set", "evaluate_every=1000")
+    long = ("--losses", "ce", "--set", "optim.steps=12000", "--set", "evaluate_every=4000")
     undisturbed, store = tmp_path / "undisturbed", tmp_path / "store"
     assert run(tiny_root, undisturbed, *LONG, *long).returncode == 0
     with cluster(1) as made:
