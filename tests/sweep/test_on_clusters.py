@@ -257,18 +257,17 @@ def test_a_node_about_to_be_taken_away_saves_first(
     with cluster(1) as made:
         study = start(store, made.address, *long, "--checkpoint-every", "100000", "--ray-train", ray_train)
         wait_until(lambda: bool(ray_processes(process)), study)
+        (node,) = made.worker_nodes
         made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-        time.sleep(5)
-        announce(made)
+        announce(made, node.node_id)
         wait_until(has_checkpoint(store), study)
         ended(study)
         same(store, undisturbed)
 
 
-def announce(made: Cluster) -> None:
-    """The cloud says that the first worker node goes away; the watcher on that node hears it."""
+def announce(made: Cluster, node: str) -> None:
+    """The cloud says that this node goes away; the watcher there hears it."""
     Metadata.taken_away = True
-    node = next(iter(made.worker_nodes)).node_id
     watcher = [sys.executable, "-m", "scale_ray.sweep.spot", "aws", "--address", made.address, "--node-id", node]
     subprocess.run(watcher, check=True, capture_output=True, timeout=LIMIT)
 
