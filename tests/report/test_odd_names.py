@@ -60,12 +60,17 @@ def test_csv_and_parquet_give_every_name_back(odd_store: Store, tmp_path: Path) 
     cells = load(odd_store.location)
     frame = pd.read_csv(paths.records, keep_default_na=False, dtype=str)  # as docs/report.md says
     for column in ("cell", "source", "target", "pair", "losses"):
-        assert frame[column].tolist() == cells[column].tolist(), column
+        assert frame[column].tolist() == [_harmless(text) for text in cells[column]], column
         assert pd.read_parquet(paths.parquet[0])[column].tolist() == cells[column].tolist(), column
     (hole,) = pd.read_csv(paths.holes, keep_default_na=False, dtype=str).to_dict("records")
     assert hole["pair"] == " >nan"
     table = next(path for path in paths.tables if path.name == "pairs_by_method.csv")
     entries = pd.read_csv(table, keep_default_na=False, dtype=str)
-    assert {f"{source}>{target}" for source, target in pairs()} <= {*entries["row"], *entries["column"]} | {
+    assert {_harmless(f"{source}>{target}") for source, target in pairs()} <= {*entries["row"], *entries["column"]} | {
         name.replace("→", ">") for name in (*entries["row"], *entries["column"])
     }
+
+
+def _harmless(text: str) -> str:
+    """As a CSV has it: `->a` would be a formula."""
+    return f"'{text}" if text.startswith("-") and len(text) > 1 else text
