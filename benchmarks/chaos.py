@@ -20,6 +20,7 @@ Finished runs are kept in --work, so that an interrupted campaign goes on where 
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -30,8 +31,8 @@ from typing import Any
 from faults.choices import Run, draw
 from faults.processes import adopt_orphans, kill_all_below
 from faults.run import perform
-from faults.study import make_images
 from results import leave
+from tiny_images import make_images
 
 # What must be empty at the end of a run, in the order of the table's columns.
 CHECKS = {
@@ -55,7 +56,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     root = work / "images"
     if not root.exists():
-        make_images(work / "images.new")
+        make_images(work / "images.new", ["plain", "inverted"], [16, 16, 16])
         (work / "images.new").rename(root)
     if options.only is not None:
         _one(_run(options, options.only), root, work, options.limit)
@@ -65,7 +66,9 @@ def main() -> None:
     print(text)
     failed = [row for row in rows if _faults(row)]
     for row in failed:
-        print(f"FAILED {row['title']}: {json.dumps(_faults(row))}\n  again: {_again(options, row['number'])}")
+        print(
+            f"FAILED {row['title']}: {json.dumps(_faults(row))}\n  again: {shlex.join(_again(options, row['number']))}"
+        )
     sys.exit(bool(failed))
 
 
@@ -115,7 +118,7 @@ def _campaign(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
             pace = (time.monotonic() - began) / made_here if made_here else None
             left = f", about {pace * (options.kills - made) / 60:.0f} min left" if pace else ""
             print(f"{made} of {options.kills} kills{left}; {run.title}", flush=True)
-            subprocess.run([*_again(options, number).split(" "), "--limit", str(options.limit)], check=False)
+            subprocess.run([*_again(options, number), "--limit", str(options.limit)], check=False)
             kill_all_below()
             row = _finished(work, run)
             if row is None:
@@ -125,7 +128,7 @@ def _campaign(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _again(options: argparse.Namespace, number: int) -> str:
+def _again(options: argparse.Namespace, number: int) -> list[str]:
     """The command line of one run."""
     given = {
         "seed": options.seed,
@@ -137,9 +140,7 @@ def _again(options: argparse.Namespace, number: int) -> str:
         "stores": options.stores,
         "work": options.work.resolve(),
     }
-    return " ".join(
-        [sys.executable, str(Path(__file__).resolve()), *(f"--{key}={value}" for key, value in given.items())]
-    )
+    return [sys.executable, str(Path(__file__).resolve()), *(f"--{key}={value}" for key, value in given.items())]
 
 
 def _one(run: Run, root: Path, work: Path, limit: float) -> None:

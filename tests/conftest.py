@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-import numpy as np
 import pytest
 from hypothesis import settings
-from PIL import Image
 from s3_server import S3Server, s3_server
+from tiny_images import make_images
 from tiny_trial import TINY
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -73,22 +72,7 @@ def _cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """root/domain/class/image.png: three textures with noise; one domain is the first's negative, one is darker."""
     root = tmp_path_factory.mktemp("tiny")
-    numbers = np.random.default_rng(0)
-    rows, columns = np.indices((16, 16)) // 2
-    textures = {"checks": (rows + columns) % 2, "columns": columns % 2, "rows": rows % 2}
-    looks = {
-        "plain": lambda pixels: pixels,
-        "inverted": lambda pixels: 255 - pixels,
-        "dark": lambda pixels: pixels // 3,
-    }
-    for domain, look in looks.items():
-        for label, (class_name, texture) in enumerate(textures.items()):
-            folder = root / domain / class_name
-            folder.mkdir(parents=True)
-            for index in range(12 + 4 * label):
-                pixels = numbers.integers(0, 100, (16, 16, 3), dtype=np.uint8)
-                pixels += (100 * texture[:, :, None]).astype(np.uint8)
-                Image.fromarray(look(pixels)).save(folder / f"{index:02}.png")
+    make_images(root, ["plain", "inverted", "dark"], [12, 16, 20])
     return root
 
 

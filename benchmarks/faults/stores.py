@@ -5,6 +5,7 @@ import os
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ _WRITES = {
 }
 
 
-class Watched:
+class Watched(ABC):
     """Counts how often each cell's record was written as done.
 
     Attributes:
@@ -50,9 +51,9 @@ class Watched:
         """Cells whose done record was written again."""
         return sorted(cell for cell, times in self.writes.items() if times > 1)
 
+    @abstractmethod
     def names(self) -> list[str]:
         """Every file in the store, below its location."""
-        raise NotImplementedError
 
     def unfinished_uploads(self) -> int:
         """Uploads of several parts that nobody ended; a bucket's owner pays for the parts."""

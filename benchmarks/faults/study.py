@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-from PIL import Image
 from tiny_trial import TINY
 
 from faults.processes import heads, kill
@@ -18,20 +16,6 @@ COMBINATIONS = ("ce+ssl", "ce+ssl+dist", "ce+ssl+reg", "ce+ssl+dist+reg")  # the
 _STEPS, _WARM_UP = 160, 60
 
 _GIVEN = ("data.benchmark", "data.source", "data.target", "optim.steps", "optim.warmup_steps")
-
-
-def make_images(root: Path) -> None:
-    """root/domain/class/image.png: three textures with noise, and their negatives."""
-    numbers = np.random.default_rng(0)
-    rows, columns = np.indices((16, 16)) // 2
-    for domain in ("plain", "inverted"):
-        for name, texture in {"checks": (rows + columns) % 2, "columns": columns % 2, "rows": rows % 2}.items():
-            folder = root / domain / name
-            folder.mkdir(parents=True)
-            for index in range(16):
-                pixels = numbers.integers(0, 100, (16, 16, 3), dtype=np.uint8)
-                pixels += (100 * texture[:, :, None]).astype(np.uint8)
-                Image.fromarray(255 - pixels if domain == "inverted" else pixels).save(folder / f"{index:02}.png")
 
 
 def command(root: Path, store: str, cells: int, *more: str) -> list[str]:

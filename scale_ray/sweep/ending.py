@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 import psutil
+import ray
 
 from scale_ray.store.leases import Driver
 
@@ -34,9 +35,7 @@ def ending_at_once(driver: Driver) -> Iterator[None]:
         resigning = threading.Thread(target=_resign, args=(driver,), daemon=True)
         resigning.start()
         resigning.join(timeout=_SECONDS)
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):  # it has ended by itself
-                process.kill()
+        _kill_ray()
         _say(b"ended by a signal: run the same command again to go on\n")
         os._exit(128 + number)
 
@@ -48,6 +47,18 @@ def ending_at_once(driver: Driver) -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def _kill_ray() -> None:
+    """Kill the processes of a Ray that this process has started; its trials would live on for a minute."""
+    node = ray._private.worker._global_node  # of a cluster that was joined, it holds no process
+    for started in [] if node is None else node.all_processes.values():
+        for each in started:
+            with suppress(psutil.Error):  # it has ended by itself
+                process = psutil.Process(each.process.pid)
+                for below in (*process.children(recursive=True), process):
+                    with suppress(psutil.Error):
+                        below.kill()
 
 
 def _say(line: bytes) -> None:

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 # The file of a checkpoint of Ray Train that holds the state of a training.
 STATE = "state.pt"
 
-# How often a lost worker is replaced, each time from the last checkpoint. Preempted nodes do not count.
+# How often Ray Train replaces a lost worker, each time from the last checkpoint; then the study tries the stage again.
 _MAX_FAILURES = 3
 
 # Errors by which Ray reports a lost process or node. Errors of the training itself come unchanged.
@@ -75,7 +75,7 @@ def drive_stage(
     Args:
         assignment, known, execution, store, entries: as in `trainable.train_stage`.
         needs: the resources of the workers.
-        groups: the study's `train_groups.GroupCleaner`.
+        groups: the study's `group_cleaner.GroupCleaner`.
 
     Raises:
         Exception: whatever ended the training; the records already name it.

@@ -35,7 +35,9 @@ class Watchdog:
 
     def __init__(self, seconds: float, on_hang: Callable[[str], None]):
         self._seconds, self._on_hang = seconds, on_hang
-        self._silent: float | None = None
+        # Only the watching thread counts, and only the training notes: neither can undo what the other does.
+        self._ticks = 0
+        self._last_life: int | None = None  # the tick of the last sign of life; None while nothing is counted
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -49,13 +51,13 @@ class Watchdog:
 
     def beat(self) -> None:
         """A sign of life."""
-        self._silent = 0.0
+        self._last_life = self._ticks
 
     def waiting(self, call: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
         """The same call, in which no seconds are counted: the training waits for somebody else."""
 
         def wait(value: dict[str, Any]) -> None:
-            self._silent = None
+            self._last_life = None
             call(value)
             self.beat()
 
@@ -64,10 +66,9 @@ class Watchdog:
     def _watch(self) -> None:
         # Seconds are counted by ticks and not by a clock: a process that was stopped (SIGSTOP) has not hung.
         while not self._over.wait(_TICK):
-            if self._silent is None:
-                continue
-            self._silent += _TICK
-            if self._silent > self._seconds:
+            self._ticks += 1
+            last = self._last_life
+            if last is not None and (self._ticks - last) * _TICK > self._seconds:
                 self._end()
 
     def _end(self) -> None:

@@ -33,7 +33,7 @@ def close_the_terminal(*arguments: str) -> int:
     if child == 0:
         os.execv(sys.executable, [sys.executable, "-c", PROCESS, *arguments])
     shown = b""
-    while b"ready" not in shown:
+    while b"ready\r\n" not in shown:  # the whole line: half of it could not be written any more
         shown += os.read(terminal, 1000)
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
