@@ -26,7 +26,7 @@ from scale_ray.report.tables.forms import FORMS, grids
 from scale_ray.report.tables.grid import Grid, stacks
 from scale_ray.store import Store, StudyPlan
 from scale_ray.store.files import replacing
-from scale_ray.store.filesystems import remove_temporaries
+from scale_ray.store.whole_files import remove_temporaries
 
 _ABANDONED = 3600.0  # seconds after which an unfinished file is a killed report's
 

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
-from scale_ray.store.filesystems import Folder, StoreError, open_filesystem, whole_file
+from scale_ray.store.filesystems import Folder, StoreError, open_filesystem
+from scale_ray.store.whole_files import whole_file
 
 if TYPE_CHECKING:
     import pyarrow.fs

@@ -7,17 +7,15 @@ and turns errors into messages.
 import errno
 import os
 import re
-import secrets
 import shutil
-import time
-from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from scale_ray.errors import UserError, shown
+from scale_ray.store.whole_files import prove_writable, remove_temporaries, whole_file
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -30,15 +28,11 @@ _CONNECTIONS = 32  # botocore's default of 10 slows down the reading of many rec
 # Errors of a service that is temporarily unavailable. s3fs maps error codes and HTTP statuses to these numbers.
 _TRANSIENT_ERRNOS = {errno.EBUSY, errno.EIO, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
 
-
 # S3's limit of a single PUT. A larger object is uploaded in parts, and parts of a killed writer stay and are billed.
 _LARGEST_PUT = 5 * 2**30
 
 # One part of a name: no separator of any system, no control character, no byte that is not UTF-8, not `.` or `..`.
 _PART = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,255}")
-
-# What a killed writer leaves: the file's name, hidden, and eight characters.
-_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}", re.DOTALL)
 
 # How often a write is tried whose temporary file another process removes as a killed writer's.
 _ATTEMPTS = 3
@@ -135,7 +129,7 @@ class Folder:
         for folder in folders:
             path = self._path(folder)
             path.mkdir(parents=True, exist_ok=True)
-            _prove_writable(path)
+            prove_writable(path)
 
     def read(self, name: str) -> bytes:
         return self._path(name).read_bytes()
@@ -332,56 +326,3 @@ class Bucket:
 
             return bool(is_retriable(error))
         return False
-
-
-def _prove_writable(folder: Path) -> None:
-    """Write a file as every later one is written: permissions alone do not say that it works."""
-    path = folder / f".proof.{secrets.token_hex(4)}"  # hidden: other drivers list the folder
-    try:
-        with whole_file(path) as file:
-            file.write(b"proof")
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def remove_temporaries(folder: Path, names: Collection[str] | None = None, *, seconds: float = 0) -> None:
-    """Remove what killed writers left in a folder.
-
-    Args:
-        folder: its folders are left alone.
-        names: remove only what writers of these files left. Only a store's own folders may go without it: elsewhere a
-            hidden file of another program may look alike.
-        seconds: remove only what nobody has written to for so long.
-    """
-    for entry in folder.iterdir():
-        found = _TEMPORARY.fullmatch(entry.name)
-        if found is None or (names is not None and found[1] not in names):
-            continue
-        with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
-            if not seconds or time.time() - entry.lstat().st_mtime > seconds:
-                entry.unlink()
-
-
-def _new_file(folder: Path, name: str) -> tuple[int, str]:
-    """An open descriptor and the path of a new temporary file, with the rights that the umask gives to any new file.
-
-    tempfile would give 0600, which excludes other users of a shared store, and some file systems refuse a chmod.
-    """
-    while True:
-        path = os.fspath(folder / f".{name}.{secrets.token_hex(4)}")
-        with suppress(FileExistsError):
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that becomes `path`, at once, when the block ends without an error, flushed to disk."""
-    handle, name = _new_file(path.parent, path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)

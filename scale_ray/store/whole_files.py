@@ -1,0 +1,66 @@
+"""Local files that are written as a whole or not at all, and what killed writers leave of them."""
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+# What a killed writer leaves: the file's name, hidden, and eight characters.
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}", re.DOTALL)
+
+
+def prove_writable(folder: Path) -> None:
+    """Write a file as every later one is written: permissions alone do not say that it works."""
+    path = folder / f".proof.{secrets.token_hex(4)}"  # hidden: other drivers list the folder
+    try:
+        with whole_file(path) as file:
+            file.write(b"proof")
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path, names: Collection[str] | None = None, *, seconds: float = 0) -> None:
+    """Remove what killed writers left in a folder.
+
+    Args:
+        folder: its folders are left alone.
+        names: remove only what writers of these files left. Only a store's own folders may go without it: elsewhere a
+            hidden file of another program may look alike.
+        seconds: remove only what nobody has written to for so long.
+    """
+    for entry in folder.iterdir():
+        found = _TEMPORARY.fullmatch(entry.name)
+        if found is None or (names is not None and found[1] not in names):
+            continue
+        with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+            if not seconds or time.time() - entry.lstat().st_mtime > seconds:
+                entry.unlink()
+
+
+def _new_file(folder: Path, name: str) -> tuple[int, str]:
+    """An open descriptor and the path of a new temporary file, with the rights that the umask gives to any new file.
+
+    tempfile would give 0600, which excludes other users of a shared store, and some file systems refuse a chmod.
+    """
+    while True:
+        path = os.fspath(folder / f".{name}.{secrets.token_hex(4)}")
+        with suppress(FileExistsError):
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that becomes `path`, at once, when the block ends without an error, flushed to disk."""
+    handle, name = _new_file(path.parent, path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
