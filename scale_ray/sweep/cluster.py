@@ -134,7 +134,8 @@ def _silence(address: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    text = (isinstance(error, OSError) and error.strerror) or str(error).strip()
+    return text.partition("\n")[0] or type(error).__name__
 
 
 def footprint(resources: Resources, device: str, console: Console, *, cluster: bool) -> Footprint:
