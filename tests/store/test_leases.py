@@ -32,14 +32,18 @@ PATIENCE = 900  # ends a test that hangs; a busy machine may need minutes
 linux = pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="needs Linux's /proc")
 
 # Acquires one key, prints that, and lives until it is killed or told to end. `elsewhere`: as if on another machine.
+# A pause of the process lasts longer than the expiry by its clock, as it does by the clock of who counts it as dead.
 HOLDER = """
-import sys
+import signal, sys
 from scale_ray.store import lifeline
 from scale_ray.store.files import Files
 from scale_ray.store.leases import Driver
+from scale_ray.store.liveness import uptime
 if {elsewhere}:
     lifeline._boot = lambda: "another boot"
-with Driver(Files({location!r}), beat={beat}, expiry={expiry}) as driver:
+paused = []
+signal.signal(signal.SIGCONT, lambda *_: paused.append({expiry}))
+with Driver(Files({location!r}), beat={beat}, expiry={expiry}, clock=lambda: uptime() + sum(paused)) as driver:
     print(driver.acquire("key"), driver.id, flush=True)
     sys.stdin.readline()
 """
