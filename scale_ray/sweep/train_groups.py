@@ -1,17 +1,19 @@
 """Ray Train's trainer with fewer processes a trial: no manager of datasets, which trials do not use, and one cleaner
 of placement groups for the whole study."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback, RayTrainCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-if TYPE_CHECKING:
-    from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.util.placement_group import PlacementGroup
 
 _LEFT_OUT = (DatasetsCallback, PlacementGroupCleanerCallback)
 
@@ -39,15 +41,29 @@ class _GroupWatched(ControllerCallback, WorkerGroupCallback):
     def __init__(self, groups: ActorHandle):
         self._groups = groups
 
-    def after_worker_group_start(self, worker_group: "WorkerGroup") -> None:
-        state = worker_group.get_worker_group_state()
-        ray.get(self._groups.watch.remote(_own_id(), state.placement_group_handle.placement_group))
+    def after_controller_start(self, _: TrainRunContext) -> None:
+        # Ray Train has no callback between the making of a group and the end of its wait for resources.
+        TrainController.worker_group_cls = _WorkerGroup
+
+    def watch(self, group: PlacementGroup) -> None:
+        ray.get(self._groups.watch.remote(_own_id(), group))
 
     async def before_controller_shutdown(self) -> None:
         self._groups.forget.remote(_own_id())
 
     def before_controller_abort(self) -> None:
         self._groups.forget.remote(_own_id())
+
+
+class _WorkerGroup(WorkerGroup):
+    """Ray Train's workers; their placement group is watched from the start, while it waits for resources too."""
+
+    def _create_placement_group(self, *arguments: Any) -> PlacementGroupHandle:
+        handle = super()._create_placement_group(*arguments)
+        for callback in self._callbacks:
+            if isinstance(callback, _GroupWatched):
+                callback.watch(handle.placement_group)
+        return handle
 
 
 def _own_id() -> str:

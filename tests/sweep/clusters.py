@@ -38,16 +38,25 @@ def cluster(*cpus: int, head_cpus: int = 0) -> Iterator[Cluster]:
             made.shutdown()
 
 
-def left_behind(address: str) -> dict[str, str]:
-    """Placement groups that stay after their study, by id, with their state."""
+@contextmanager
+def connected(address: str) -> Iterator[None]:
     ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace=f"look-{os.getpid()}")
     try:
-        deadline = time.monotonic() + LIMIT
-        while True:
-            groups = {key: group["state"] for key, group in placement_group_table().items()}
-            alive = {key: state for key, state in groups.items() if state != "REMOVED"}
-            if not alive or time.monotonic() > deadline:
-                return alive
-            time.sleep(0.5)
+        yield
     finally:
         ray.shutdown()
+
+
+def groups() -> dict[str, str]:
+    """Placement groups of the connected cluster, by id, with their state."""
+    states = {key: group["state"] for key, group in placement_group_table().items()}
+    return {key: state for key, state in states.items() if state != "REMOVED"}
+
+
+def left_behind(address: str) -> dict[str, str]:
+    """Placement groups that stay after their study, by id, with their state."""
+    with connected(address):
+        deadline = time.monotonic() + LIMIT
+        while (alive := groups()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return alive

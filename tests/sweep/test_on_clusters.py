@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clusters import cluster, left_behind
+from clusters import cluster, connected, groups, left_behind
 from metadata_service import Metadata, metadata_service
 from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group, remove_placement_group
 from s3_server import s3_server
 from studies import LIMIT, command, descendants, results, run, wait_until
 
@@ -163,6 +164,28 @@ def test_a_killed_process_is_replaced(
     study = start(tmp_path, two_nodes.address, "--ray-train", ray_train)
     wait_until(has_checkpoint(tmp_path), study)
     os.kill(ray_processes(victim)[0], signal.SIGKILL)
+    ended(study)
+    same(tmp_path, undisturbed)
+    assert left_behind(two_nodes.address) == {}
+
+
+def test_a_killed_controller_leaves_no_group_that_waits(
+    two_nodes: Cluster, undisturbed: Path, start: Start, tmp_path: Path
+) -> None:
+    """Else its group would get resources later, and nobody would use them."""
+    with connected(two_nodes.address):
+        everything = placement_group([{"CPU": 1}, {"CPU": 1}])
+        assert everything.wait(LIMIT)
+        study = start(tmp_path, two_nodes.address, "--ray-train", "always")
+
+        def waiting() -> set[str]:
+            return {key for key, state in groups().items() if state == "PENDING"}
+
+        wait_until(lambda: len(waiting()) == 1, study)
+        (before,) = waiting()
+        os.kill(ray_processes("TrainController")[0], signal.SIGKILL)
+        wait_until(lambda: len(waiting()) == 1 and before not in waiting(), study)
+        remove_placement_group(everything)
     ended(study)
     same(tmp_path, undisturbed)
     assert left_behind(two_nodes.address) == {}
