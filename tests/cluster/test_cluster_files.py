@@ -1,6 +1,7 @@
 """The cluster files against Ray's own checks, a simulated AWS, the fields of KubeRay's RayJob, and this repository."""
 
 import copy
+import json
 import math
 import re
 import shlex
@@ -195,12 +196,21 @@ def policy(name: str) -> str:
     return text.replace("YOUR-ACCOUNT", "123456789012").replace("YOUR-BUCKET", "bucket")
 
 
+def for_moto(name: str) -> str:
+    """The policy with all resources for RunInstances: moto does not know which ones a call of it uses."""
+    document = json.loads(policy(name))
+    for statement in document["Statement"]:
+        if statement["Action"] == "ec2:RunInstances":
+            statement["Resource"] = "*"
+    return json.dumps(document)
+
+
 def as_user_with(*policies: str) -> dict[str, str]:
     """Options of a client with no rights but these."""
     iam = boto3.client("iam")
     iam.create_user(UserName="node")
     for name in policies:
-        iam.put_user_policy(UserName="node", PolicyName=name.partition(".")[0], PolicyDocument=policy(name))
+        iam.put_user_policy(UserName="node", PolicyName=name.partition(".")[0], PolicyDocument=for_moto(name))
     key = iam.create_access_key(UserName="node")["AccessKey"]
     return {"aws_access_key_id": key["AccessKeyId"], "aws_secret_access_key": key["SecretAccessKey"]}
 
@@ -224,8 +234,22 @@ def test_aws_starts_an_on_demand_head_and_a_spot_worker_with_a_gpu(aws: None) ->
     assert started["m6i.xlarge"]["IamInstanceProfile"]["Arn"].endswith("/scale-ray-head")
     assert started["g6.2xlarge"]["IamInstanceProfile"]["Arn"].endswith("/scale-ray-worker")
     for instance in started.values():
+        assert {"Key": "ray-cluster-name", "Value": config["cluster_name"]} in instance["Tags"]
         (disk,) = instance["BlockDeviceMappings"]
         assert disk["Ebs"]["DeleteOnTermination"] is True
+
+
+def test_the_head_starts_and_ends_only_machines_with_its_clusters_tag() -> None:
+    statements = json.loads(policy("head_policy.json"))["Statement"]
+    starts = [each for each in statements if each["Action"] == "ec2:RunInstances" and "instance/" in each["Resource"]]
+    ends = [each for each in statements if "ec2:TerminateInstances" in each["Action"]]
+    cluster = read("gpu.yaml")["cluster_name"]
+    assert [each["Condition"] for each in starts + ends] == [
+        {"StringEquals": {"aws:RequestTag/ray-cluster-name": cluster}},
+        {"StringEquals": {"ec2:ResourceTag/ray-cluster-name": cluster}},
+    ]
+    everything = [each["Action"] for each in statements if each["Resource"] == "*" and "Condition" not in each]
+    assert "RunInstances" not in str(everything)
 
 
 def test_the_roles_on_aws_allow_what_is_needed_and_no_more(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
