@@ -162,9 +162,9 @@ class Disturbed:
         if kind == "trial":
             return processes.trials()
         if kind == "worker":
-            return processes.below(os.getpid(), "RayTrainWorker")
+            return processes.named("RayTrainWorker")
         if kind == "controller":
-            return processes.below(os.getpid(), "TrainController")
+            return processes.named("TrainController")
         if kind == "raylet":
             return list(self._cluster.worker_nodes)
         if kind == "s3":
