@@ -142,7 +142,7 @@ ADDITIONS: dict[str, list[Edit]] = {
             "def spread(evidence):\n    return evidence.target.logits.std().item()\n\n\n"
             'VALIDATORS: dict[str, Validator] = {\n    "spread": spread,\n',
         ),
-        Edit("scale_ray/records.py", 'VALIDATOR_NAMES = ("source_val",', 'VALIDATOR_NAMES = ("spread", "source_val",'),
+        Edit("scale_ray/records.py", '    "source_val", "entropy",', '    "spread", "source_val", "entropy",'),
     ],
     "a sampler": [
         Edit(

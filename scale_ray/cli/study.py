@@ -110,7 +110,7 @@ def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: R
         store,
         execution.root,
         limit=grid.limit,
-        with_models=execution.keep_model,
+        beside=execution.beside,
         share=grid.sharing,
         command=command_line(),
     )

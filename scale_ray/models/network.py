@@ -126,6 +126,10 @@ class Network(Student):
             logits = widen(self.classifier(rows))
         return image_level(logits, len(images)), image_level(widen(rows), len(images))
 
+    def class_weights(self) -> Tensor:
+        weights: Tensor = self.classifier[-1].weight
+        return weights
+
     @contextmanager
     def _statistics_of(self, domain: DomainRole) -> Iterator[None]:
         """Let every DomainBatchNorm use the statistics of `domain` within the block; outside they use the source's."""
