@@ -33,7 +33,7 @@ LAST_POINT_VALIDATORS = frozenset({"classami", "mixval"})
 # method and loss combination only.
 WITHIN_ONE_METHOD = ("entropy", "im", "snd", "bnm", "transfer_score")
 
-# Scores of trainings among others on the same pair and seed. scale_ray/report/selection/set_validators.py computes them.
+# Scores of trainings among others on the same pair and seed: scale_ray/report/selection/set_validators.py.
 SET_VALIDATOR_NAMES = ("ensv",)
 
 # The only "validator" that reads target labels: target_accuracy. It measures the others and is never a default.

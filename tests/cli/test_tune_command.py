@@ -39,6 +39,11 @@ def test_many_fields_at_once_warn(images: Path) -> None:
         (["--set", "seed=3"], ["--set seed: the grid decides it", "--seeds"]),
         (["--set", "data.target=Art"], ["--set data.target: the grid decides it", "--pairs"]),
         (["--validator", "ims"], ["unknown validator 'ims'", "did you mean 'im'"]),
+        (["--validator", "ensv"], ["--validator ensv: it scores finished trainings among each other"]),
+        (
+            ["--validator", "mixval", "--early-stop", "asha", "--set", "evaluate_every=10"],
+            ["--early-stop asha needs a score at every point, and mixval is measured at the last one only"],
+        ),
         (["--sampler", "tpo"], ["unknown sampler 'tpo'"]),
         (["--early-stop", "asah"], ["unknown early stop 'asah'"]),
         (["--early-stop", "asha"], ["no point of the curve", "lower evaluate_every"]),

@@ -43,8 +43,10 @@ class Candidates:
         for set_, part in self.trainings.groupby(SET, sort=False):
             of_pairs = []
             for pair, share in part.groupby("pair"):
-                means = share.groupby("candidate", sort=False)[SCORES].mean()
-                means["seeds"] = share["seed"].nunique()
+                seeds = share["seed"].nunique()
+                # A score that one seed lacks is missing, and not the mean of the others.
+                means = share.groupby("candidate", sort=False)[SCORES].sum(min_count=seeds) / seeds
+                means["seeds"] = seeds
                 means["estimated regret"] = means[ESTIMATE].max() - means[ESTIMATE]
                 of_pairs.append(means)
                 yield (str(set_[0]), str(set_[1])), str(pair), means
