@@ -127,8 +127,9 @@ class Network(Student):
         return image_level(logits, len(images)), image_level(widen(rows), len(images))
 
     def class_weights(self) -> Tensor:
-        weights: Tensor = self.classifier[-1].weight
-        return weights
+        last = self.classifier[-1]
+        assert isinstance(last.weight, Tensor)
+        return last.weight
 
     @contextmanager
     def _statistics_of(self, domain: DomainRole) -> Iterator[None]:

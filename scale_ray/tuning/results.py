@@ -34,7 +34,8 @@ def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> lis
     """Every setting in the order in which it was asked for, without duplicates, which were not trained."""
     sharing = warm_ups_meet(search.space, search.base)
     warm_ups: set[str] = set()  # of the settings so far
-    found, of_done = [], []
+    found: list[Setting] = []
+    of_done: list[tuple[int, list[Record]]] = []
     for trial, values in _trials(search, optuna_study):
         cells = _cells(search, values)
         records = {cell.id: record for cell in cells if (record := _record(store, cell)) is not None}

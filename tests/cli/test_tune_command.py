@@ -33,6 +33,16 @@ def test_many_fields_at_once_warn(images: Path) -> None:
     assert "warning: 6 fields are tuned at once" in more.out
 
 
+def test_a_search_across_methods_by_a_score_of_certainty_warns(images: Path) -> None:
+    across = ["--losses", "ce", "--set", "method=mcc", "--space", "method=source_only|mcc", "--trials", "2"]
+    warned = tune(images, *across, "--dry-run")
+    assert warned.status == 0, warned.err
+    assert (
+        "warning: im ranks trainings of one method and loss combination only, and --space varies method" in warned.out
+    )
+    assert "warning" not in tune(images, *across, "--validator", "reverse", "--dry-run").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

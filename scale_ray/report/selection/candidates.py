@@ -110,10 +110,10 @@ def _complete(part: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The trainings of those candidates that have all seeds of a pair, pair by pair, and notes on the others."""
     wanted = part.groupby("pair")["seed"].transform("nunique")
     found = part.groupby(["pair", "candidate"])["seed"].transform("nunique")
-    missing = part[found < wanted].groupby(["pair", "candidate"], sort=False)["seed"].nunique()
+    missing = part[found < wanted].groupby(["pair", "candidate"], sort=False)["seed"].nunique().reset_index()
     notes = [
         f"Left out on {pair}: {candidate}, with {count(number, 'seed')} only."
-        for (pair, candidate), number in missing.items()
+        for pair, candidate, number in zip(*(missing[name] for name in missing), strict=True)
     ]
     kept = part[found == wanted]
     place = {candidate: index for index, candidate in enumerate(sorted(kept["candidate"].unique(), key=by_method))}

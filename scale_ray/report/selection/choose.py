@@ -86,7 +86,7 @@ def _refuse_unscored(found: Candidates, validator: str) -> None:
     of = f"of {count(len(found.trainings), 'done cell')}"
     if validator in SET_VALIDATOR_NAMES:
         unscored = found.trainings[found.trainings["cell"].isin(found.lacking)]
-        problem = f"{len(unscored):,} {of} have no stored predictions"
+        problem = f"{len(unscored):,} {of} without stored predictions"
         remedy = "run the study again with --keep-predictions, which trains those cells again"
     else:
         problem = f"{len(unscored):,} {of} are older than this validator"

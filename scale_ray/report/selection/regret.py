@@ -58,7 +58,7 @@ def _is_scored(of_pairs: dict[str, pd.DataFrame], name: str) -> bool:
 def _of_set(set_: tuple[str, str], of_pairs: dict[str, pd.DataFrame], name: str) -> dict[str, Any]:
     """The row of one validator on one set."""
     regret = {
-        pair: float(means[ORACLE].max() - means.loc[means[name].idxmax(), ORACLE]) for pair, means in of_pairs.items()
+        pair: float(means[ORACLE].max() - means[ORACLE].iloc[means[name].argmax()]) for pair, means in of_pairs.items()
     }
     overall = regret.pop(ALL_PAIRS, max(regret.values()))  # with one pair, that pair's
     correlations = [

@@ -140,7 +140,7 @@ def test_cells_without_predictions_are_counted_with_the_remedy(tmp_path: Path) -
     Path(store.predictions_location(cell)).unlink()
     found = found_in(store)
     words = (
-        r"^--choose ensv: 1 of 12 done cells have no stored predictions \(the first is fonts>mnistm dann seed 0\): run "
+        r"^--choose ensv: 1 of 12 done cells without stored predictions \(the first is fonts>mnistm dann seed 0\): run "
         "the study again with --keep-predictions, which trains those cells again$"
     )
     with pytest.raises(ReportError, match=words):
