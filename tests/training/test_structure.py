@@ -95,6 +95,8 @@ def test_classami_of_predictions_that_are_the_clusters_is_one_and_of_a_collapse_
     )
     assert VALIDATORS["classami"](of_clusters) == pytest.approx(1, abs=1e-12)
     assert VALIDATORS["classami"](collapsed) == 0
+    alike = replace(evidence(), target=predictions(one_hot([1] * 24, 3), torch.ones(24, 5)))
+    assert VALIDATORS["classami"](alike) == 0  # though one class is one cluster
 
 
 def test_classami_of_predictions_at_random_is_about_zero() -> None:

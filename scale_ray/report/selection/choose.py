@@ -9,6 +9,8 @@ from scale_ray.report.read.labels import count
 from scale_ray.report.selection.candidates import ESTIMATE, SCORES, SET, Candidates
 from scale_ray.report.selection.text import ORACLE_COLUMN
 
+_FEWEST = 3  # candidates of an ensemble
+
 
 def choice(found: Candidates, validator: str) -> pd.DataFrame:
     """The candidate with the highest mean score over seeds, on each pair and over all pairs; the first of equal ones.
@@ -61,6 +63,10 @@ def choice_notes(found: Candidates, validator: str) -> list[str]:
         notes.append(
             f"Warning: {validator} ranks trainings of one method and loss combination only, and {kinds} are compared "
             "here: it prefers those that train for certainty. Choose by ensv."
+        )
+    if validator == ESTIMATE and found.trainings.groupby([*SET, "pair"])["candidate"].nunique().min() < _FEWEST:
+        notes.append(
+            f"Warning: with fewer than {_FEWEST} candidates the ensemble follows the most certain one: compare more."
         )
     if validator == ORACLE:
         notes.append(f"{ORACLE_COLUMN} chose: an upper bound, no way to choose.")

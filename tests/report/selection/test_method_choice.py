@@ -1,5 +1,6 @@
 """Which method and setting is chosen, by what, with which estimate, and what that costs by target labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,12 @@ def test_a_score_that_does_not_rank_across_methods_is_warned_of(found: Candidate
     within = found_in(store)
     assert not any(note.startswith("Warning") for note in choice_notes(within, "im"))
     assert choice(within, "im")["choice"].tolist() == ["scale (ce+ssl), losses.threshold=0.9"]
+
+
+def test_an_ensemble_of_two_is_warned_of(found: Candidates) -> None:
+    two = replace(found, trainings=found.trainings[found.trainings["candidate"] != "mcc"])
+    assert choice_notes(two, "ensv")[0].startswith("Warning: with fewer than 3 candidates")
+    assert not choice_notes(two, "im")[0].startswith("Warning: with fewer")
 
 
 def test_loss_combinations_of_one_method_are_warned_of_too(tmp_path: Path) -> None:
@@ -164,6 +171,8 @@ def test_a_candidate_without_all_seeds_is_left_out_and_named(tmp_path: Path) -> 
     with_predictions(store, better, [0, 0, 1, 1, 2, 2, 0, 1])
     found = found_in(store)
     assert choice(found, "im")["choice"].tolist() == ["mcc"] * 3
+    assert choice(found, "im")["candidates"].tolist() == [3] * 3
+    assert "cdan" not in found.trainings["candidate"].tolist()
     assert "Left out on mnist>mnistm: cdan, with 1 seed only." in choice_notes(found, "im")
 
 
