@@ -199,7 +199,7 @@ class Store:
                 plan = kind.model_validate(values)
                 if name != _plan(plan.name):
                     raise ValueError(f"it is the plan of study '{shown(plan.name)}'")
-            except (ValueError, AttributeError, RecursionError) as error:
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise StoreError(
                     f"{self.location}/{shown(name)}: not a study plan ({_first(error)}): "
                     "move it away and run the study again"
