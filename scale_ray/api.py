@@ -23,6 +23,7 @@ def plan(
     limit: int | None = None,
     sharing: bool = True,
     keep_model: bool = False,
+    keep_predictions: bool = False,
 ) -> "Plan":
     """What `run` would do: the cells, those that the store answers already, and the stages to train.
 
@@ -33,6 +34,7 @@ def plan(
         limit: run only the first `limit` cells.
         sharing: train once what cells have in common.
         keep_model: a cell whose model is not stored is not done.
+        keep_predictions: a cell whose predictions are not stored is not done.
 
     Raises:
         UserError: a cell names something that does not exist, or its data cannot be read.
@@ -44,7 +46,7 @@ def plan(
         Store(store, missing_ok=True),
         None if root is None else Path(root).expanduser().absolute(),
         limit=limit,
-        with_models=keep_model,
+        beside=Execution(keep_model=keep_model, keep_predictions=keep_predictions).beside,
         share=sharing,
     )
 
@@ -80,7 +82,15 @@ def run(
     if root is not None:
         execution = execution.model_copy(update={"root": Path(root).expanduser().absolute()})
     opened = Store(store, create=True)
-    wanted = plan(study, store, execution.root, limit=limit, sharing=sharing, keep_model=execution.keep_model)
+    wanted = plan(
+        study,
+        store,
+        execution.root,
+        limit=limit,
+        sharing=sharing,
+        keep_model=execution.keep_model,
+        keep_predictions=execution.keep_predictions,
+    )
     workers = study.base.parallel.workers
     resources = resources or Resources(workers=workers)
     return run_study(wanted, opened, execution, resources, console)

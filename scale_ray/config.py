@@ -478,7 +478,11 @@ class TrialConfig(_Part):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-class _Beside(BaseModel):
+# What may lie in a store beside a record.
+Beside = Literal["model", "predictions"]
+
+
+class _Settings(BaseModel):
     """What a trial needs beside its config."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -493,7 +497,7 @@ class _Beside(BaseModel):
         return _parsed(cls, values)
 
 
-class Execution(_Beside):
+class Execution(_Settings):
     """Where and how a trial runs. Nothing here may change more than the last bits of a result, so no id contains it."""
 
     root: Path | None = Field(None, description="folder of an image benchmark: root/domain/class/image")
@@ -505,6 +509,11 @@ class Execution(_Beside):
     keep_model: bool = Field(
         False, description="store the trained model (without its projection head) beside the record"
     )
+    keep_predictions: bool = Field(
+        False,
+        description="store the student's class probabilities of every target image beside the record, in float16: at "
+        "most 2 bytes x images x classes",
+    )
     channels_last: bool = Field(True, description="memory layout of images and convolutions")
     hang_after: float = Field(
         1800,
@@ -515,8 +524,14 @@ class Execution(_Beside):
     )
     compile: bool = Field(False, description="torch.compile the encoders: minutes of warm-up, then faster steps")
 
+    @property
+    def beside(self) -> tuple[Beside, ...]:
+        """What a trial leaves beside its record; one that lacks any of it is not done."""
+        wanted: dict[Beside, bool] = {"model": self.keep_model, "predictions": self.keep_predictions}
+        return tuple(kind for kind, keep in wanted.items() if keep)
 
-class Resources(_Beside):
+
+class Resources(_Settings):
     """What one trial of a study asks Ray for, and where Ray is."""
 
     cpus: int = Field(1, ge=1, le=_MOST_OF_A_TRIAL, description="CPUs of one worker, and so its torch threads")

@@ -22,7 +22,19 @@ from scale_ray.config import RECIPE_VERSION, ConfigError, TrialConfig, check_nam
 SCHEMA_VERSION = 1
 
 # Names of the scores of a curve's point and of a result. scale_ray/training/validators.py computes them.
-VALIDATOR_NAMES = ("source_val", "entropy", "im", "snd", "bnm", "dev")
+VALIDATOR_NAMES = (
+    "source_val", "entropy", "im", "snd", "bnm", "dev", "classami", "transfer_score", "reverse", "mixval",
+)  # fmt: skip
+
+# Scored at the last point of a curve alone: they cost more than the others together (docs/method.md, section 7).
+LAST_POINT_VALIDATORS = frozenset({"classami", "mixval"})
+
+# They reward certainty, which some methods and loss terms train for and others do not: they rank trainings of one
+# method and loss combination only.
+WITHIN_ONE_METHOD = ("entropy", "im", "snd", "bnm", "transfer_score")
+
+# Scores of trainings among others on the same pair and seed: scale_ray/report/selection/set_validators.py.
+SET_VALIDATOR_NAMES = ("ensv",)
 
 # The only "validator" that reads target labels: target_accuracy. It measures the others and is never a default.
 ORACLE = "oracle"

@@ -9,7 +9,7 @@ from tiny_trial import TINY
 import scale_ray
 from scale_ray import Execution, Study, TrialConfig, plan, train
 from scale_ray.identity import declaration_problems
-from scale_ray.report import write_report
+from scale_ray.report import candidates, choice, load, write_report
 from scale_ray.report.build import Asked
 from scale_ray.store import Store
 from scale_ray.tuning.early_stop import RULES
@@ -45,6 +45,13 @@ assert base.replace({"losses.consistency": "mse"}).variant == "scale mse"
 on_clip = {"method": "clip_zero_shot", "losses.terms": "ce", "model.backbone": "clip_small"}
 assert train(base.replace(on_clip), root, store, execution=execution).status == "done"
 assert train(base.replace({"data.benchmark": "mine"}), root, store, execution=execution).config.data.benchmark == "mine"
+
+# A set validator, on stored predictions.
+keeping = execution.model_copy(update={"keep_predictions": True})
+kept = Store(f"{store}-predictions", create=True)
+for seed in (0, 1):
+    train(base.replace({"seed": seed}), root, kept.location, execution=keeping)
+assert choice(candidates(load(kept.location), kept), "surest")["choice"].tolist()
 
 assert SAMPLERS["again"](0) is not None
 assert RULES["early"]("validator_im", 10, 80) is not None

@@ -142,7 +142,16 @@ ADDITIONS: dict[str, list[Edit]] = {
             "def spread(evidence):\n    return evidence.target.logits.std().item()\n\n\n"
             'VALIDATORS: dict[str, Validator] = {\n    "spread": spread,\n',
         ),
-        Edit("scale_ray/records.py", 'VALIDATOR_NAMES = ("source_val",', 'VALIDATOR_NAMES = ("spread", "source_val",'),
+        Edit("scale_ray/records.py", '    "source_val", "entropy",', '    "spread", "source_val", "entropy",'),
+    ],
+    "a set validator": [
+        Edit(
+            "scale_ray/report/selection/set_validators.py",
+            'SET_VALIDATORS: dict[str, SetValidator] = {"ensv": ensv}',
+            "def surest(probabilities):\n    return probabilities.max(axis=2).mean(axis=1)\n\n\n"
+            'SET_VALIDATORS: dict[str, SetValidator] = {"ensv": ensv, "surest": surest}',
+        ),
+        Edit("scale_ray/records.py", 'SET_VALIDATOR_NAMES = ("ensv",)', 'SET_VALIDATOR_NAMES = ("ensv", "surest")'),
     ],
     "a sampler": [
         Edit(

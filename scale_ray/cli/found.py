@@ -105,7 +105,7 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
 
 
 def _print_frame(frame: "pd.DataFrame") -> None:
-    from scale_ray.tuning.choice import as_text
+    from scale_ray.report.selection.text import as_text
 
     table = Table(box=None, pad_edge=False)
     shown = as_text(frame)

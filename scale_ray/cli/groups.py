@@ -146,6 +146,16 @@ class ExecutionOptions:
             rich_help_panel=EXECUTION,
         ),
     ] = False
+    keep_predictions: Annotated[
+        bool,
+        typer.Option(
+            "--keep-predictions",
+            metavar="",
+            help="Store class probabilities of every target image beside the records (float16: at most 2 bytes x "
+            "images x classes), which --choose ensv reads.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = False
     compile: Annotated[
         bool,
         typer.Option(

@@ -2,17 +2,30 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from scale_ray.cli.console import console
 from scale_ray.cli.read import split_list
 from scale_ray.store import Store
 
+if TYPE_CHECKING:
+    from scale_ray.report.build import Chosen
+
 TABLES = "Tables"
 FIGURES = "Figures"
+Choose = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VALIDATOR",
+        help="Name the method and setting to use on each pair and over all, without target labels: by ensv (reads "
+        "--keep-predictions), which ranks across methods, or by another validator. oracle reads target labels.",
+        rich_help_panel=TABLES,
+    ),
+]
 StoreLocation = Annotated[
     str, typer.Argument(metavar="STORE", help="What a study was run into: a folder, s3://… or gs://….")
 ]
@@ -46,9 +59,13 @@ def report(
     oracle: Annotated[
         bool,
         typer.Option(
-            "--oracle", metavar="", help="Best epochs beside: chosen by target labels.", rich_help_panel=TABLES
+            "--oracle",
+            metavar="",
+            help="Best epochs, and the regret of every validator: by target labels.",
+            rich_help_panel=TABLES,
         ),
     ] = False,
+    choose: Choose = None,
     baseline: Annotated[
         str,
         typer.Option(
@@ -98,6 +115,7 @@ def report(
         facet=facet,
         published=published,
         oracle=oracle,
+        choose=choose,
         parquet=parquet,
         baseline=baseline,
         confusion=confusion or (),
@@ -108,6 +126,8 @@ def report(
     for stack in stacks(paths.grids):
         if stack.metric == "target_accuracy" and form in (None, stack.form):
             console.print(terminal_table(stack))
+    if paths.chosen is not None:
+        _print_choice(paths.chosen)
     if paths.missing:
         console.print(f"holes: {paths.missing} planned cells have no result: {paths.holes}")
     if len(paths.claims):
@@ -115,6 +135,20 @@ def report(
         told = ", ".join(f"{verdict}: {verdicts[verdict]}" for verdict in ("holds", "does not hold", TOO_FEW))
         console.print(f"the paper's claims on these cells: {told}")
     console.print(f"report: {paths.page}")
+
+
+def _print_choice(chosen: "Chosen") -> None:
+    from scale_ray.report.selection.text import as_text
+
+    shown = as_text(chosen.frame)
+    table = Table(box=None, pad_edge=False)
+    for heading in map(str, shown):
+        table.add_column(Text(heading))
+    for row in shown.to_numpy(dtype=str):
+        table.add_row(*map(Text, row))
+    console.print(table)
+    for note in chosen.notes:
+        console.print(Text(note))
 
 
 def status(store: StoreLocation) -> None:

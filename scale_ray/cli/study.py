@@ -10,8 +10,9 @@ from scale_ray.cli.configs import config_from, own_fields
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.groups import ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
-from scale_ray.cli.report import report
-from scale_ray.config import ConfigError, Execution, TrialConfig
+from scale_ray.cli.report import Choose, report
+from scale_ray.config import ConfigError, Execution, TrialConfig, check_name
+from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES
 from scale_ray.store import Store
 from scale_ray.study import Change, Study, approaches, change_of, combinations, describe, pairs
 
@@ -48,9 +49,13 @@ def study_command(start: Callable[[], Study], about: str) -> Callable[..., None]
         about: its help.
     """
 
-    def run(grid: GridOptions, trial: TrialOptions, ray: RayOptions, execution: ExecutionOptions) -> None:
+    def run(
+        grid: GridOptions, trial: TrialOptions, ray: RayOptions, execution: ExecutionOptions, choose: Choose = None
+    ) -> None:
+        if choose is not None:
+            check_name("validator", choose, [*VALIDATOR_NAMES, *SET_VALIDATOR_NAMES, ORACLE])
         study = with_options(start(), trial, grid, ray.fields)
-        run_and_report(study, execution.execution(trial.root), grid, ray)
+        run_and_report(study, execution.execution(trial.root), grid, ray, choose)
 
     run.__doc__ = about
     return command(run)
@@ -98,8 +103,14 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
     return Study(begun.name, base, axes).where(study.keep)
 
 
-def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: RayOptions) -> None:
-    """Print the plan of a study; unless it is a dry run, run what is missing and write the report."""
+def run_and_report(
+    study: Study, execution: Execution, grid: GridOptions, ray: RayOptions, choose: str | None = None
+) -> None:
+    """Print the plan of a study; unless it is a dry run, run what is missing and write the report.
+
+    Args:
+        choose: the validator that names the method and setting to use, among the study's cells.
+    """
     resources = ray.resources(study.base.parallel.workers)
     store = Store(ray.storage, create=not ray.dry_run, missing_ok=ray.dry_run)
 
@@ -110,10 +121,12 @@ def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: R
         store,
         execution.root,
         limit=grid.limit,
-        with_models=execution.keep_model,
+        beside=execution.beside,
         share=grid.sharing,
         command=command_line(),
     )
+    if choose in SET_VALIDATOR_NAMES and not execution.keep_predictions:
+        _refuse_lacking(plan, store, choose)
     if ray.dry_run and "method" in study.axes:
         _print_methods([study.base.replace(change_of("method", value)) for value in study.axes["method"]])
     _print_plan(plan, store, whole=ray.dry_run)
@@ -125,7 +138,7 @@ def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: R
     from scale_ray.sweep.run import run_study
 
     outcome = run_study(plan, store, execution, resources, console)
-    report(store.location)
+    report(store.location, choose=choose, study=study.name if choose else None)
     if outcome.interrupted:
         console.print(f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on")
         raise typer.Exit(INTERRUPTED)
@@ -135,6 +148,17 @@ def run_and_report(study: Study, execution: Execution, grid: GridOptions, ray: R
             "command again"
         )
         raise typer.Exit(1)
+
+
+def _refuse_lacking(plan: "Plan", store: Store, choose: str) -> None:
+    """Refuse a choice that reads predictions of cells that have none and will get none."""
+    stored = set(store.predictions_ids())
+    lacking = sum(cell.id not in stored for cell in plan.study.cells)
+    if lacking:
+        raise ConfigError(
+            f"--choose {choose} reads stored predictions, which {lacking:,} of {len(plan.study.cells):,} cells lack: "
+            "add --keep-predictions (cells that are done without them are trained again)"
+        )
 
 
 def _axes_of(study: Study, benchmark: str) -> Axes:

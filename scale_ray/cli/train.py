@@ -77,8 +77,9 @@ def train(
         **_method_and_terms(method, losses),
     }
     config = config_from(trial, {path: value for path, value in options.items() if value is not None})
-    if execution.keep_model and store is None:
-        raise ConfigError("--keep-model needs a store to keep the model in: add --store FOLDER")
+    for option, wanted in (("--keep-model", execution.keep_model), ("--keep-predictions", execution.keep_predictions)):
+        if wanted and store is None:
+            raise ConfigError(f"{option} needs a store to write into: add --store FOLDER")
     opened = Store(store, create=True) if store else None
 
     from scale_ray.training import loop

@@ -11,8 +11,8 @@ from scale_ray.cli.found import print_search, write_results
 from scale_ray.cli.groups import GRID, TRAINED, ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
 from scale_ray.cli.read import read_study_url
 from scale_ray.cli.study import with_options
-from scale_ray.config import check_name
-from scale_ray.records import ORACLE, VALIDATOR_NAMES
+from scale_ray.config import ConfigError, check_name
+from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES, WITHIN_ONE_METHOD
 from scale_ray.store import Store
 from scale_ray.study import Study
 
@@ -141,6 +141,12 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
         Each setting is trained on every pair and seed, and its score is the mean. Run the same command again after an
         interruption, or with more --trials: it goes on. The result is a config file for `ablate` and `train`.
         """
+        if options.validator in SET_VALIDATOR_NAMES:
+            raise ConfigError(
+                f"--validator {options.validator}: it scores finished trainings among each other, and a search asks "
+                "for the score of each: search by another one; with --keep-predictions the results show what "
+                f"{options.validator} chooses"
+            )
         check_name("validator", options.validator, [*VALIDATOR_NAMES, ORACLE])
         begun = start()
         # Seeds vary slowest, so that the first repeats are of all pairs.
@@ -181,6 +187,12 @@ def _search(study: Study, options: SearchOptions, trial: TrialOptions) -> "Searc
         console.print(
             f"warning: {len(searched)} fields are tuned at once: {options.trials} settings say little about so many; "
             "tune the few that matter first"
+        )
+    across = [path for path in ("method", "losses.terms") if path in searched]
+    if across and options.validator in WITHIN_ONE_METHOD:
+        console.print(
+            f"warning: {options.validator} ranks trainings of one method and loss combination only, and --space varies "
+            f"{' and '.join(across)}: it prefers those that train for certainty"
         )
     return Search(
         name=study.name,

@@ -36,6 +36,9 @@ class ZeroShotStudent(ClipStudent):
             features = self.encoder(images).features
         return self.logits(features, self.class_features), features
 
+    def class_weights(self) -> Tensor:
+        return self.class_features
+
 
 class ClipZeroShot(ClipMethod):
     """No loss terms and no training steps; it costs an evaluation."""

@@ -126,6 +126,11 @@ class Network(Student):
             logits = widen(self.classifier(rows))
         return image_level(logits, len(images)), image_level(widen(rows), len(images))
 
+    def class_weights(self) -> Tensor:
+        last = self.classifier[-1]
+        assert isinstance(last.weight, Tensor)
+        return last.weight
+
     @contextmanager
     def _statistics_of(self, domain: DomainRole) -> Iterator[None]:
         """Let every DomainBatchNorm use the statistics of `domain` within the block; outside they use the source's."""

@@ -33,6 +33,10 @@ class Student(nn.Module, ABC):
         """Class logits (B, K) of target images (B, 3, H, W)."""
         return self.predict_with_features(images)[0]
 
+    def class_weights(self) -> Tensor | None:
+        """Weights (K, D) of the last layer, one row per class; None if the logits come from no such layer."""
+        return None
+
     def running_statistics(self) -> list[Tensor]:
         """Running statistics that a worker updates from its own images only."""
         return []

@@ -11,18 +11,24 @@ if TYPE_CHECKING:
     from scale_ray.report.read.completeness import check, holes
     from scale_ray.report.read.errors import ReportError
     from scale_ray.report.read.load import load, load_curves
+    from scale_ray.report.selection.candidates import Candidates, candidates
+    from scale_ray.report.selection.choose import choice
+    from scale_ray.report.selection.regret import regrets
     from scale_ray.report.tables.axes import tabulate
     from scale_ray.report.tables.forms import grids
     from scale_ray.report.tables.grid import Entry, Grid, Stack, stacks
     from scale_ray.report.tables.terminal import terminal_table
 
 __all__ = [
-    "Entry", "Grid", "ReportError", "ReportPaths", "Stack", "check", "grids", "holes", "load", "load_curves", "stacks",
-    "tabulate", "terminal_table", "write_report",
+    "Candidates", "Entry", "Grid", "ReportError", "ReportPaths", "Stack", "candidates", "check", "choice", "grids",
+    "holes", "load", "load_curves", "regrets", "stacks", "tabulate", "terminal_table", "write_report",
 ]  # fmt: skip
 
 _MODULES = {
     "build": ["ReportPaths", "write_report"],
+    "selection.candidates": ["Candidates", "candidates"],
+    "selection.choose": ["choice"],
+    "selection.regret": ["regrets"],
     "read.completeness": ["check", "holes"],
     "read.errors": ["ReportError"],
     "read.load": ["load", "load_curves"],

@@ -19,11 +19,16 @@ from scale_ray.report.read.completeness import check, holes
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import count
 from scale_ray.report.read.load import load_contents
+from scale_ray.report.selection.candidates import candidates
+from scale_ray.report.selection.choose import choice, choice_notes
+from scale_ray.report.selection.regret import REGRET_NOTES, regrets
+from scale_ray.report.selection.text import as_text
 from scale_ray.report.tables.axes import tabulate
 from scale_ray.report.tables.csv import frame_to_csv
 from scale_ray.report.tables.formats import FORMATS
 from scale_ray.report.tables.forms import FORMS, grids
 from scale_ray.report.tables.grid import Grid, stacks
+from scale_ray.report.tables.markdown import escape, table_lines
 from scale_ray.store import Store, StudyPlan
 from scale_ray.store.files import replacing
 from scale_ray.store.whole_files import remove_temporaries
@@ -31,6 +36,13 @@ from scale_ray.store.whole_files import remove_temporaries
 _ABANDONED = 3600.0  # seconds after which an unfinished file is a killed report's
 
 MOST_DRAWN = 3  # as many as the paper has backbones; each figure takes some seconds
+
+
+class Chosen(NamedTuple):
+    """A table of choice and the notes under it."""
+
+    frame: pd.DataFrame
+    notes: list[str]
 
 
 class ReportPaths(NamedTuple):
@@ -41,10 +53,12 @@ class ReportPaths(NamedTuple):
     holes: Path
     tables: list[Path]  # Markdown, CSV, LaTeX and HTML of each form
     effects: list[Path]  # effects.md and .tex, and each table of effects as CSV
+    choice: list[Path]  # choice.csv and .md, and with the oracle regret.csv and .md
     figures: list[Path]  # PNG, SVG and PDF
     parquet: list[Path]  # cells and curves, on request
     grids: list[Grid]  # as in `tables`
     claims: pd.DataFrame  # see effects.claims.claims
+    chosen: Chosen | None  # on request
     missing: int  # planned cells without a result
 
 
@@ -57,7 +71,8 @@ class Asked:
         allow: kinds of mixed records to accept, see `completeness.check`.
         rows, columns, facet: axes of an additional table, see `axes.tabulate`.
         published: show other authors' accuracies on Office-Home beside the measured ones.
-        oracle: show best epochs, chosen by target labels, beside the last iterates.
+        oracle: show best epochs, chosen by target labels, beside the last iterates, and the regret of the validators.
+        choose: the validator that chooses a method and setting, see `choose.choice`.
         parquet: also write cells and curves as Parquet.
         baseline: the label that others are compared with, see `comparisons.against_baseline`.
         confusion: trials whose confusion matrices to draw: ids or their first characters.
@@ -72,6 +87,7 @@ class Asked:
     facet: str | None = None
     published: bool = False
     oracle: bool = False
+    choose: str | None = None
     parquet: bool = False
     baseline: str = BASELINE
     confusion: Collection[str] = ()
@@ -91,7 +107,8 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         StoreError: the store does not exist, something in it cannot be read, or `out` is not writable.
         ReportError: there is nothing to report, the records do not belong in one table (see `completeness.check`), an
             axis is impossible (see `axes.tabulate`), the baseline or the study does not exist, a trial has no confusion
-            matrix, or `out` is a file.
+            matrix or no score to choose by, or `out` is a file.
+        ConfigError: there is no validator of the name that is asked for.
     """
     asked = asked or Asked()
     loaded, curves = load_contents(store, study=asked.study)
@@ -105,6 +122,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     if asked.rows and asked.columns:
         found += tabulate(cells, asked.rows, asked.columns, asked.facet, remarks=remarks, oracle=asked.oracle)
     effects = effects_tables(cells, asked.baseline, most=asked.most_drawn)
+    of_choice = _choice_tables(cells, Store(store), asked, remarks)
     out = Path(out)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -119,6 +137,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         share = stacks(grid for grid in found if grid.form == form)
         tables += [_write(out / f"{form}.{ending}", write(share)) for ending, write in FORMATS.items()]
     of_effects = _write_effects(out, effects)
+    choice_files = [path for name, table in of_choice.items() for path in _write_table(out / name, table)]
     parquet = []
     if asked.parquet:
         parquet = [_write_parquet(out / "cells.parquet", shown), _write_parquet(out / "curves.parquet", curves)]
@@ -140,10 +159,12 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         holes=_write_csv(out / "holes.csv", missing),
         tables=tables,
         effects=of_effects,
+        choice=choice_files,
         figures=figures,
         parquet=parquet,
         grids=found,
         claims=effects.frames["claims"],
+        chosen=of_choice.get("choice"),
         missing=len(missing),
     )
     _remove_abandoned(written)
@@ -152,7 +173,16 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
 
 def _remove_abandoned(paths: ReportPaths) -> None:
     """Remove what killed reports left of these files, and nothing of any other program."""
-    written = [paths.page, paths.records, paths.holes, *paths.tables, *paths.effects, *paths.figures, *paths.parquet]
+    written = [
+        paths.page,
+        paths.records,
+        paths.holes,
+        *paths.tables,
+        *paths.effects,
+        *paths.choice,
+        *paths.figures,
+        *paths.parquet,
+    ]
     for folder, files in itertools.groupby(sorted(written), key=lambda path: path.parent):
         remove_temporaries(folder, {path.name for path in files}, seconds=_ABANDONED)
 
@@ -185,6 +215,30 @@ def _write_effects(out: Path, effects: Effects) -> list[Path]:
         else:
             paths.append(_write_csv(path, frame))
     return paths
+
+
+def _choice_tables(cells: pd.DataFrame, store: Store, asked: Asked, remarks: list[str]) -> dict[str, Chosen]:
+    """File name -> table of choice, of those that were asked for."""
+    is_done = ~cells["superseded"] & (cells["status"] == "done")
+    tables: dict[str, Chosen] = {}
+    if asked.choose is None and not (asked.oracle and is_done.any()):
+        return tables
+    found = candidates(cells[is_done], store)
+    if asked.choose is not None:
+        notes = choice_notes(found, asked.choose)
+        tables["choice"] = Chosen(choice(found, asked.choose), [*notes, *remarks])
+    if asked.oracle:
+        tables["regret"] = Chosen(regrets(found), [*REGRET_NOTES, *found.notes, *remarks])
+    return tables
+
+
+def _write_table(path: Path, table: Chosen) -> list[Path]:
+    """Write a table as CSV and as Markdown with its notes."""
+    lines = [*table_lines(as_text(table.frame)), "", *(f"- {escape(note)}" for note in table.notes)]
+    return [
+        _write_csv(path.with_suffix(".csv"), table.frame),
+        _write(path.with_suffix(".md"), "\n".join(lines) + "\n"),
+    ]
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> Path:

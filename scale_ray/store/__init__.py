@@ -1,6 +1,7 @@
 """The store owns identity and progress: a trial with a record in it is done, all others remain to be run."""
 
 from scale_ray.store.filesystems import StoreError
+from scale_ray.store.predictions import StoredPredictions
 from scale_ray.store.store import Store, StudyPlan, is_current, unreadable
 
-__all__ = ["Store", "StoreError", "StudyPlan", "is_current", "unreadable"]
+__all__ = ["Store", "StoreError", "StoredPredictions", "StudyPlan", "is_current", "unreadable"]

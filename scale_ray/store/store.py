@@ -5,6 +5,7 @@
     STORE/checkpoints/<key>.pt     the state of an unfinished training
     STORE/stages/<key>.pt          the result of a stage that several cells share
     STORE/models/<id>.safetensors  a trained model, if it was asked for
+    STORE/predictions/<id>.npz     a trial's predictions on its target, if they were asked for (see `predictions`)
     STORE/features/<key>.npy       features of a domain by a frozen encoder, and <key>.sha256, written last
     STORE/tuning/<name>/           a search: Optuna's journal and the results
     STORE/drivers/<id>.json        the drivers that run a study here now (see `liveness`)
@@ -18,7 +19,7 @@ or the new one, even if the writer is killed.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -26,18 +27,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json, to_json
 
 from scale_ray.cell import Cell
-from scale_ray.config import RECIPE_VERSION
+from scale_ray.config import RECIPE_VERSION, Beside
 from scale_ray.errors import shown
 from scale_ray.identity import identity
 from scale_ray.records import SCHEMA_VERSION, Record
 from scale_ray.store.files import Files
 from scale_ray.store.filesystems import StoreError
+from scale_ray.store.predictions import StoredPredictions, from_bytes, to_bytes
 from scale_ray.store.sealed import PLAN, RECORD, seal, unseal
 
 if TYPE_CHECKING:
     import pyarrow.fs
 
-_FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "features", "drivers", "leases")
+_FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "predictions", "features", "drivers", "leases")
 
 _ID = re.compile(r"[0-9a-f]{64}")
 
@@ -124,9 +126,14 @@ class Store:
         """The status of a trial. A record of another recipe version counts as `missing`."""
         return _status(self.read_record(trial_id))
 
-    def answers(self, trial_id: str, *, with_model: bool = False) -> bool:
-        """Whether the store answers the trial: it has a current record and, with `with_model`, the trained model."""
-        return is_current(self.read_record(trial_id)) and (not with_model or self.has_model(trial_id))
+    def answers(self, trial_id: str, *, beside: Collection[Beside] = ()) -> bool:
+        """Whether the store answers the trial: it has a current record and what is wanted beside it."""
+        return is_current(self.read_record(trial_id)) and self.has_beside(trial_id, beside)
+
+    def has_beside(self, trial_id: str, kinds: Collection[Beside]) -> bool:
+        """Whether the trial has every one of these files beside its record."""
+        name_of = {"model": _model, "predictions": _predictions}
+        return all(self.files.exists(name_of[kind](trial_id)) for kind in kinds)
 
     def record_ids(self) -> list[str]:
         """Sorted ids of all trials that have a record. It takes one listing for any number of them.
@@ -192,7 +199,7 @@ class Store:
                 plan = kind.model_validate(values)
                 if name != _plan(plan.name):
                     raise ValueError(f"it is the plan of study '{shown(plan.name)}'")
-            except (ValueError, AttributeError, RecursionError) as error:
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise StoreError(
                     f"{self.location}/{shown(name)}: not a study plan ({_first(error)}): "
                     "move it away and run the study again"
@@ -248,11 +255,35 @@ class Store:
     def model_location(self, trial_id: str) -> str:
         return self.files.locate(_model(trial_id))
 
-    def has_model(self, trial_id: str) -> bool:
-        return self.files.exists(_model(trial_id))
-
     def write_model(self, trial_id: str, content: bytes) -> None:
         self.files.write(_model(trial_id), content)
+
+    # Predictions
+
+    def predictions_location(self, trial_id: str) -> str:
+        return self.files.locate(_predictions(trial_id))
+
+    def write_predictions(self, trial_id: str, predictions: StoredPredictions) -> None:
+        self.files.write(_predictions(trial_id), to_bytes(predictions, trial_id))
+
+    def read_predictions(self, record: Record) -> StoredPredictions | None:
+        """The predictions of a record's trial on its target, or None if they are not stored.
+
+        Raises:
+            StoreError: the file is damaged, or not of this record.
+        """
+        name = _predictions(record.id)
+        content = self.files.read(name)
+        try:
+            return None if content is None else from_bytes(content, record)
+        except ValueError as error:
+            raise StoreError(
+                f"{self.files.locate(name)}: {error}: delete it and run the study again with --keep-predictions"
+            ) from None
+
+    def predictions_ids(self) -> list[str]:
+        """Sorted ids of all trials whose predictions are stored."""
+        return self._keys("predictions", ".npz")
 
     # Features
 
@@ -316,6 +347,10 @@ def _stage(key: str) -> str:
 
 def _model(trial_id: str) -> str:
     return f"models/{trial_id}.safetensors"
+
+
+def _predictions(trial_id: str) -> str:
+    return f"predictions/{trial_id}.npz"
 
 
 def _parse_record(location: str, content: bytes, kind: type[R]) -> R:

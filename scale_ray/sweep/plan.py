@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from scale_ray.cell import Cell
-from scale_ray.config import BaselineConfig, ConfigError, Execution, TrialConfig, field_paths
+from scale_ray.config import BaselineConfig, Beside, ConfigError, Execution, TrialConfig, field_paths
 from scale_ray.costs import estimate_seconds, seconds_per_step
 from scale_ray.data.cache import cpus
 from scale_ray.methods import METHODS
@@ -59,7 +59,7 @@ def plan_study(
     root: Path | None,
     *,
     limit: int | None = None,
-    with_models: bool = False,
+    beside: Collection[Beside] = (),
     share: bool = True,
     command: str | None = None,
 ) -> Plan:
@@ -70,7 +70,7 @@ def plan_study(
         store: holds the records.
         root: folder of an image benchmark.
         limit: run only the first `limit` cells; the others stay planned and are holes in the report.
-        with_models: train a cell again whose model is not stored.
+        beside: train a cell again that lacks one of these files beside its record.
         share: train once what cells have in common.
         command: the command line, which the report shows so that a reader can run it again.
 
@@ -84,7 +84,7 @@ def plan_study(
         configs = [_without_unread(config, study.base.baseline) for config in configs]
     cells = [resolve(config, root) for config in configs]
     _refuse_twins(study.name, cells)
-    answered, failed_before = _ask(store, [cell.id for cell in cells], with_models)
+    answered, failed_before = _ask(store, [cell.id for cell in cells], beside)
     todo = [cell for cell in cells[:limit] if cell.id not in answered]
     tree = stage_tree(cells)
     stored = frozenset(store.stage_keys())
@@ -117,7 +117,7 @@ def leaving(store: Store, study: str, planned: Collection[str]) -> frozenset[str
     """
     before = {cell.id for plan in store.plans_as(_PlannedIds, [study]) for cell in plan.cells}
     gone = before.difference(planned)
-    return frozenset(gone).difference(_ask(store, gone, with_models=False)[0]) if gone else frozenset()
+    return frozenset(gone).difference(_ask(store, gone)[0]) if gone else frozenset()
 
 
 def describe_leaving(study: str, cells: Collection[str]) -> str:
@@ -143,7 +143,7 @@ def _without_unread(config: TrialConfig, base: BaselineConfig) -> TrialConfig:
     return config.replace(unread) if unread else config
 
 
-def _ask(store: Store, cells: Iterable[str], with_models: bool) -> tuple[frozenset[str], frozenset[str]]:
+def _ask(store: Store, cells: Iterable[str], beside: Collection[Beside] = ()) -> tuple[frozenset[str], frozenset[str]]:
     """Ids of the cells that the store answers, and of those whose last run left a failure.
 
     Records are read one after the other: those of 100,000 cells together would take gigabytes.
@@ -153,7 +153,7 @@ def _ask(store: Store, cells: Iterable[str], with_models: bool) -> tuple[frozens
     for record in store.records(cell for cell in cells if cell in present):
         if record.status == "failed":
             failed.add(record.id)
-        if is_current(record) and (not with_models or store.has_model(record.id)):
+        if is_current(record) and store.has_beside(record.id, beside):
             answered.add(record.id)
     return frozenset(answered), frozenset(failed)
 

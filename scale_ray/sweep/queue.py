@@ -7,12 +7,13 @@ Tune's loop and reads what the last look has found.
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
 from scale_ray.cell import Cell
+from scale_ray.config import Beside
 from scale_ray.records import Record
 from scale_ray.stage import Stage
 from scale_ray.store import Store, is_current
@@ -57,7 +58,7 @@ class StageQueue:
         stages: from `stages_to_do`, each after its parent.
         store: says what is done.
         driver: this driver's leases on the store.
-        with_models: a cell whose model is not stored is not done.
+        beside: a cell that lacks one of these files beside its record is not done.
         keep: keys of stages whose state is kept, because cells that this run does not train go on from it.
         on_answered: called with the number of cells that another driver has finished.
         background: does a look, apart from Ray Tune's loop.
@@ -75,13 +76,13 @@ class StageQueue:
         store: Store,
         driver: Driver,
         *,
-        with_models: bool = False,
+        beside: Collection[Beside] = (),
         keep: frozenset[str] = frozenset(),
         on_answered: Callable[[int], None] = lambda cells: None,
         background: Callable[[Callable[[], _Free]], Future[_Free]] = _in_background,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._store, self._driver, self._with_models, self._on_answered = store, driver, with_models, on_answered
+        self._store, self._driver, self._beside, self._on_answered = store, driver, beside, on_answered
         # Two drivers in the same order would meet at every stage.
         self._waiting = Waiting(stages if driver.alone else random.sample(stages, len(stages)))
         self._running: dict[str, Stage] = {}
@@ -319,7 +320,7 @@ class StageQueue:
         return replace(stage, ends=left, waiting=left) if stage.ends else stage
 
     def _answered(self, cell: str, record: Record | None) -> bool:
-        return is_current(record) and (not self._with_models or self._store.has_model(cell))
+        return is_current(record) and self._store.has_beside(cell, self._beside)
 
     def _release(self, stage: Stage) -> None:
         self._driver.release(*_names(stage))

@@ -78,7 +78,7 @@ def _work_off(
         plan.stages,
         store,
         driver,
-        with_models=execution.keep_model,
+        beside=execution.beside,
         keep=keys_still_needed(plan, ended_here),
         on_answered=progress.answered,
     )

@@ -185,4 +185,4 @@ def _is_left(stage: Stage, execution: Execution, store: Store) -> bool:
     """Whether the stage has left its records, or its state where other stages go on from it."""
     if not stage.ends:
         return store.has_stage(stage.key)
-    return all(store.answers(cell.id, with_model=execution.keep_model) for cell in stage.ends)
+    return all(store.answers(cell.id, beside=execution.beside) for cell in stage.ends)

@@ -55,10 +55,11 @@ def train_stage(
 def metrics(point: Point) -> dict[str, Any]:
     """A point of the curve as Tune's metrics, means over several targets; scores are named `validator_<name>`."""
     measured = point.accuracies
-    of_targets = measured.validators.values()
+    of_targets = list(measured.validators.values())
+    scored = [name for name in VALIDATORS if all(name in scores for scores in of_targets)]
     return {
         "step": point.step,
         "target_accuracy": fmean(measured.target.values()),
         "source_val_accuracy": measured.source_val,
-        **{f"validator_{name}": fmean(scores[name] for scores in of_targets) for name in VALIDATORS},
+        **{f"validator_{name}": fmean(scores[name] for scores in of_targets) for name in scored},
     }

@@ -15,8 +15,9 @@ from scale_ray.data.batches import LabelledImages
 from scale_ray.data.views import evaluation_view
 from scale_ray.models import Student, Teacher
 from scale_ray.models.student import DomainRole
+from scale_ray.training.evidence import MIX_SHARE, Evidence, Mixed, Predictions, mixed_pairs, sample_indices
 from scale_ray.training.failures import TrainingDiverged
-from scale_ray.training.validators import Evidence, Predictions, sample_indices, scores
+from scale_ray.training.validators import scores
 from scale_ray.workers import ALONE, Workers
 
 _BATCH = 256
@@ -78,7 +79,12 @@ class Evaluator:
         self._view, self._device, self._workers = partial(view, size=size), device, workers
 
     def measure(
-        self, student: Student, teacher: Teacher | None, on_life: Callable[[], None] = lambda: None
+        self,
+        student: Student,
+        teacher: Teacher | None,
+        on_life: Callable[[], None] = lambda: None,
+        *,
+        last: bool = False,
     ) -> Accuracies:
         """Compute accuracies and scores, with running statistics in BatchNorm. The models' modes are restored.
 
@@ -86,6 +92,7 @@ class Evaluator:
             student: evaluated on source and targets.
             teacher: evaluated on the targets; None if there is none.
             on_life: called after every batch.
+            last: whether it is the last point of the curve, which has the scores of LAST_POINT_VALIDATORS too.
 
         Raises:
             TrainingDiverged: a prediction of the student is not finite.
@@ -93,11 +100,16 @@ class Evaluator:
         source_val = self._predict(student, self._source_val, "source", on_life)
         source_train = self._predict(student, self._source_train, "source", on_life)
         source_val_labels = torch.from_numpy(self._source_val.labels)
+        class_weights = student.class_weights()
+        if class_weights is not None:
+            class_weights = class_weights.detach().double().cpu()
         confusion, validators = {}, {}
         for domain, images in self._targets.items():
             predictions = self._predict(student, images, "target", on_life)
             confusion[domain] = self._confusion(predictions.logits, images.labels)
-            validators[domain] = scores(Evidence(source_train, source_val, source_val_labels, predictions))
+            mixed = self._mixed(student, images, predictions, on_life) if last else None
+            evidence = Evidence(source_train, source_val, source_val_labels, predictions, class_weights, mixed)
+            validators[domain] = scores(evidence, last=last)
         return Accuracies(
             target={domain: _accuracy(counts) for domain, counts in confusion.items()},
             teacher=None if teacher is None else self._on_targets(teacher.module, on_life),
@@ -105,6 +117,19 @@ class Evaluator:
             confusion={domain: counts.tolist() for domain, counts in confusion.items()},
             validators=validators,
         )
+
+    def probabilities(self, student: Student, on_life: Callable[[], None] = lambda: None) -> dict[str, Tensor]:
+        """Class probabilities (N, K) of every target domain's images in order, float64 on the CPU.
+
+        They come from the logits that `measure` counts, in one more pass over the targets.
+        """
+        none = torch.empty(0, dtype=torch.long)
+        return {
+            domain: self._outputs(student, self._stored(images), len(images.indices), none, "target", on_life)[
+                0
+            ].softmax(dim=1)
+            for domain, images in self._targets.items()
+        }
 
     def accuracy_of_labels(self, indices: Tensor, labels: Tensor) -> float | None:
         """Percent of the given pseudo-labels that are correct; None if there are no pseudo-labels.
@@ -123,7 +148,7 @@ class Evaluator:
         none = torch.empty(0, dtype=torch.long)
         accuracies = {}
         for domain, images in self._targets.items():
-            logits, _ = self._outputs(network, images, none, "target", on_life)
+            logits, _ = self._outputs(network, self._stored(images), len(images.indices), none, "target", on_life)
             accuracies[domain] = _accuracy(self._confusion(logits, images.labels))
         return accuracies
 
@@ -131,27 +156,59 @@ class Evaluator:
         self, network: Student, images: LabelledImages, domain: DomainRole, on_life: Callable[[], None]
     ) -> Predictions:
         sample = sample_indices(len(images.indices))
-        logits, features = self._outputs(network, images, sample, domain, on_life)
+        logits, features = self._outputs(network, self._stored(images), len(images.indices), sample, domain, on_life)
         if not (logits.isfinite().all() and features.isfinite().all()):
             raise TrainingDiverged("a prediction is not finite: lower optim.learning_rate or the loss weights")
         return Predictions(logits, sample, features)
+
+    def _mixed(
+        self, network: Student, images: LabelledImages, predictions: Predictions, on_life: Callable[[], None]
+    ) -> Mixed:
+        """Predictions on mixes of the sampled images' evaluation views; with a frozen encoder, of their features."""
+        predicted = predictions.logits[predictions.sample].argmax(dim=1)
+        pairs = mixed_pairs(predicted)
+        stored = self._stored(images)
+        none = torch.empty(0, dtype=torch.long)
+
+        def mixes(batch: Tensor) -> Tensor:
+            first, second = (stored(predictions.sample[column]) for column in pairs[batch].T)
+            return MIX_SHARE * first + (1 - MIX_SHARE) * second
+
+        logits, _ = self._outputs(network, mixes, len(pairs), none, "target", on_life)
+        return Mixed(predicted[pairs], logits)
+
+    def _stored(self, images: LabelledImages) -> Callable[[Tensor], Tensor]:
+        """A function that makes the model's input from places (B,) among these images."""
+
+        def inputs(batch: Tensor) -> Tensor:
+            return self._view(torch.from_numpy(images.images[images.indices[batch.numpy()]]).to(self._device))
+
+        return inputs
 
     @torch.inference_mode()
     def _outputs(
         self,
         network: Student,
-        images: LabelledImages,
+        inputs: Callable[[Tensor], Tensor],
+        count: int,
         sample: Tensor,
         domain: DomainRole,
         on_life: Callable[[], None],
     ) -> tuple[Tensor, Tensor]:
-        """Logits (N, K) of all images and features (n, D) of the images in `sample`, float64 on the CPU.
+        """Logits (N, K) of all inputs and features (n, D) of those in `sample`, float64 on the CPU.
+
+        Args:
+            network: predicts.
+            inputs: gets places (B,) and makes the model's input.
+            count: N.
+            sample: (n,) places.
+            domain: of the images.
+            on_life: called after every batch.
 
         Every worker predicts its own images and leaves the rows of the others zero; the workers' results are summed.
         """
         modes = {module: module.training for module in network.modules()}
         network.eval()
-        count = len(images.indices)
         mine = torch.arange(count)[self._workers.rank :: self._workers.size]
         feature_row = torch.full((count,), -1)
         feature_row[sample] = torch.arange(len(sample))
@@ -161,8 +218,7 @@ class Evaluator:
         with torch.compiler.set_stance("force_eager"):
             for start in range(0, len(mine), _BATCH):
                 batch = mine[start : start + _BATCH]
-                stored = torch.from_numpy(images.images[images.indices[batch.numpy()]]).to(self._device)
-                predicted, pooled = network.predict_with_features(self._view(stored), domain)
+                predicted, pooled = network.predict_with_features(inputs(batch), domain)
                 logits[batch] = predicted.double()
                 sampled = feature_row[batch] >= 0
                 features[feature_row[batch][sampled]] = pooled[sampled].double()

@@ -252,7 +252,10 @@ def _train_step(
 def _point(
     step: int, meter: _Meter, evaluator: Evaluator, method: Method, on_life: Callable[[], None], *, whole: bool
 ) -> Point:
-    """Make the next point of the curve. With `whole` it keeps the confusion matrices, which only the last one needs."""
+    """Make the next point of the curve.
+
+    With `whole` it has the confusion matrices and the scores that only the last one needs.
+    """
     means = meter.take()
     kept_fraction = means.pop("kept", None)
     broken = [name for name, mean in means.items() if not math.isfinite(mean)]
@@ -261,7 +264,7 @@ def _point(
             f"loss {', '.join(broken)} is not finite before step {step}: lower optim.learning_rate or the loss weights"
         )
     kept_accuracy = evaluator.accuracy_of_labels(*meter.take_kept_labels())
-    accuracies = evaluator.measure(method.student, method.teacher, on_life)
+    accuracies = evaluator.measure(method.student, method.teacher, on_life, last=whole)
     return Point(step, accuracies if whole else replace(accuracies, confusion={}), means, kept_fraction, kept_accuracy)
 
 

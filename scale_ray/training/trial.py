@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.batches import Batches, LabelledImages, UnlabelledImages, hold_out
@@ -17,7 +18,7 @@ from scale_ray.methods import Method
 from scale_ray.methods.function import FunctionMethod, TrainingData
 from scale_ray.records import Record, Result, Runner, now, provenance
 from scale_ray.stage import Stage
-from scale_ray.store import Store
+from scale_ray.store import Store, StoredPredictions
 from scale_ray.training.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -62,7 +63,7 @@ def run_trial(
     forget_inputs()
     cell = resolve(config, execution.root)
     answer = store.read_record(cell.id) if store else None
-    if store and answer is not None and store.answers(cell.id, with_model=execution.keep_model):
+    if store and answer is not None and store.answers(cell.id, beside=execution.beside):
         return answer
     with leaving_failures(alone(cell), execution, store):
         (record,) = run_stage(alone(cell), execution, store, progress)
@@ -119,8 +120,11 @@ def run_stage(
         records.append(
             Record(id=cell.id, status="done", config=cell.config, inputs=cell.inputs, result=result, provenance=facts)
         )
+    # All workers predict together.
+    probabilities = training.probabilities(progress) if execution.keep_predictions and stage.ends else {}
     if store is not None and training.workers.is_first:
-        _leave(stage, trained, records, _model(training.method) if execution.keep_model else None, store)
+        model = _model(training.method) if execution.keep_model else None
+        _leave(stage, trained, records, model, probabilities, store)
     return records
 
 
@@ -202,6 +206,10 @@ class Training:
             cells=cells,
         )
 
+    def probabilities(self, progress: Progress) -> dict[str, Tensor]:
+        """The student's class probabilities (N, K) of the images of every target domain, in order."""
+        return self._evaluator.probabilities(self.method.student, progress.on_life)
+
 
 def _labelled(domain: Domain) -> LabelledImages:
     return LabelledImages(domain.images, np.arange(len(domain.labels)), domain.labels)
@@ -247,13 +255,25 @@ def _result(trained: Trained, source: Domain, target: Domain) -> Result:
     )
 
 
-def _leave(stage: Stage, trained: Trained, records: list[Record], model: bytes | None, store: Store) -> None:
-    """Models before their records, results before the checkpoint goes: killed anywhere, nothing is lost."""
+def _leave(
+    stage: Stage,
+    trained: Trained,
+    records: list[Record],
+    model: bytes | None,
+    probabilities: Mapping[str, Tensor],
+    store: Store,
+) -> None:
+    """What lies beside a record before it, results before the checkpoint goes: killed anywhere, nothing is lost."""
     if not stage.ends:
         store.write_stage(stage.key, to_bytes(trained.state, stage.key))
     for record in records:
         if model is not None:
             store.write_model(record.id, model)
+        if probabilities:
+            assert record.result is not None
+            of_target = probabilities[record.config.data.target].numpy()
+            found = StoredPredictions.of(of_target, record.result.classes, record.inputs["target"])
+            store.write_predictions(record.id, found)
         store.write_record(record)  # which deletes the checkpoint of that name
     if stage.key not in {record.id for record in records}:
         store.delete_checkpoint(stage.key)

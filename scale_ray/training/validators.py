@@ -9,16 +9,14 @@ network's predictions do.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scale_ray.training.seeding import generator
-
-# Validators whose cost is quadratic in the number of images, or that need features, use at most so many of a split.
-SAMPLE_SIZE = 2_000
+from scale_ray.records import LAST_POINT_VALIDATORS
+from scale_ray.training.evidence import Evidence
+from scale_ray.training.structure import classami, mixval, reverse, transfer_score
 
 SND_TEMPERATURE = 0.05  # tau, the paper's value in all experiments
 
@@ -30,49 +28,7 @@ _DEV_TOLERANCE = 1e-6  # for the largest entry of the gradient of the mean loss
 _DEV_LARGEST_LOGIT = 50.0  # larger logits mean "certain" as well, and the squares of the weights must stay finite
 _ROUNDING = 1e-9  # a standard deviation below this share of the values' magnitude counts as zero
 
-
-@dataclass(frozen=True)
-class Predictions:
-    """A network's predictions on the N images of a split, in order; float64 on the CPU, finite.
-
-    Attributes:
-        logits: (N, K).
-        sample: (n,) int64, ascending indices of the images with features, as `sample_indices` chooses them.
-        features: (n, D) pooled encoder features h of these images.
-    """
-
-    logits: Tensor
-    sample: Tensor
-    features: Tensor
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The input of validators. It has no field for target labels.
-
-    Attributes:
-        source_train: predictions on at most SAMPLE_SIZE training images.
-        source_val: predictions on the held-out source images.
-        source_val_labels: (N,) int64, labels of the held-out source images.
-        target: predictions on the whole target domain.
-    """
-
-    source_train: Predictions
-    source_val: Predictions
-    source_val_labels: Tensor
-    target: Predictions
-
-
 Validator = Callable[[Evidence], float]
-
-
-def sample_indices(images: int) -> Tensor:
-    """Ascending indices (n,) of a fixed sample of a split with `images` images: all of them, or SAMPLE_SIZE.
-
-    They are a function of the number of images alone, so all trainings are scored on the same images of a domain.
-    """
-    order = torch.randperm(images, generator=generator(0, "validator_sample", images))
-    return order[:SAMPLE_SIZE].sort().values
 
 
 def source_val(evidence: Evidence) -> float:
@@ -154,12 +110,18 @@ VALIDATORS: dict[str, Validator] = {
     "snd": snd,
     "bnm": bnm,
     "dev": dev,
+    "classami": classami,
+    "transfer_score": transfer_score,
+    "reverse": reverse,
+    "mixval": mixval,
 }
 
 
-def scores(evidence: Evidence) -> dict[str, float]:
-    """The score of every validator, by name."""
-    return {name: validator(evidence) for name, validator in VALIDATORS.items()}
+def scores(evidence: Evidence, *, last: bool = True) -> dict[str, float]:
+    """The score of every validator, by name; of those in LAST_POINT_VALIDATORS only at the last point of a curve."""
+    return {
+        name: validator(evidence) for name, validator in VALIDATORS.items() if last or name not in LAST_POINT_VALIDATORS
+    }
 
 
 def controlled_risk(weights: Tensor, losses: Tensor) -> float:

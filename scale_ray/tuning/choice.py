@@ -12,12 +12,11 @@ from typing import Any
 import pandas as pd
 
 from scale_ray.config import TrialConfig, TuningBudget, field_paths
-from scale_ray.records import ORACLE, VALIDATOR_NAMES
+from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES
+from scale_ray.report.selection.text import ORACLE_COLUMN, as_text
 from scale_ray.report.tables.csv import frame_to_csv
 from scale_ray.report.tables.markdown import table_lines
 from scale_ray.tuning.setting import Setting
-
-ORACLE_COLUMN = "oracle (target labels)"
 
 # With fewer settings, a rank correlation means nothing.
 _FEWEST_RANKS = 3
@@ -97,7 +96,11 @@ def validators_frame(settings: Sequence[Setting]) -> pd.DataFrame:
     """
     done = _done(settings)
     best = chosen(settings, ORACLE)
-    names = [name for name in (*VALIDATOR_NAMES, ORACLE) if done and all(name in each.validators for each in done)]
+    names = [
+        name
+        for name in (*VALIDATOR_NAMES, *SET_VALIDATOR_NAMES, ORACLE)
+        if done and all(name in each.validators for each in done)
+    ]
     rows = []
     for name in names:
         choice = chosen(settings, name)
@@ -160,21 +163,8 @@ def search_notes(settings: Sequence[Setting], validator: str, steps_in_full: int
     return notes
 
 
-def as_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """Numbers as text: scores with four digits, percent and points with two decimals."""
-    return pd.DataFrame({name: [_text(value, str(name)) for value in frame[name]] for name in frame})
-
-
 def write_config(fields: Mapping[str, Any]) -> str:
     return json.dumps(fields, indent=1) + "\n"
-
-
-def _text(value: Any, name: str) -> str:
-    if value is None or value != value:
-        return "—"
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.2f}" if name in (ORACLE_COLUMN, "regret", "spearman") else f"{value:.4g}"
 
 
 def _done(settings: Sequence[Setting]) -> list[Setting]:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import fmean
 
 import optuna
@@ -11,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scale_ray.cell import Cell
 from scale_ray.config import ConfigError
 from scale_ray.records import ORACLE, Record
+from scale_ray.report.selection.set_validators import set_scores
 from scale_ray.store import Store, is_current
 from scale_ray.training.stages import branch
 from scale_ray.tuning.search import Search
@@ -32,10 +34,13 @@ def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> lis
     """Every setting in the order in which it was asked for, without duplicates, which were not trained."""
     sharing = warm_ups_meet(search.space, search.base)
     warm_ups: set[str] = set()  # of the settings so far
-    found = []
+    found: list[Setting] = []
+    of_done: list[tuple[int, list[Record]]] = []
     for trial, values in _trials(search, optuna_study):
         cells = _cells(search, values)
         records = {cell.id: record for cell in cells if (record := _record(store, cell)) is not None}
+        if trial.state == TrialState.COMPLETE:
+            of_done.append((len(found), list(records.values())))
         ends = {cell.id: cell.config.optim.steps for cell in cells if cell.id in records}
         stopped = trial.user_attrs.get("stopped")
         if stopped:
@@ -51,7 +56,26 @@ def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> lis
                 steps=sum(_steps(cell, ends[cell.id], warm_ups, sharing) for cell in cells if cell.id in ends),
             )
         )
+    for number, scores in _set_scores(of_done, store).items():
+        found[number] = replace(found[number], validators={**found[number].validators, **scores})
     return found
+
+
+def _set_scores(of_done: list[tuple[int, list[Record]]], store: Store) -> dict[int, dict[str, float]]:
+    """Mean score of every set validator over the repeats, by place of the setting; none where predictions lack.
+
+    Args:
+        of_done: place and records, one of each repeat, of the settings that are done.
+    """
+    totals: dict[int, dict[str, list[float]]] = {place: defaultdict(list) for place, _ in of_done}
+    for repeat in zip(*(records for _, records in of_done), strict=True):
+        scores = set_scores(store, repeat)
+        if scores is None:
+            return {}
+        for name, values in scores.items():
+            for (place, _), value in zip(of_done, values, strict=True):
+                totals[place][name].append(value)
+    return {place: {name: fmean(values) for name, values in scores.items()} for place, scores in totals.items()}
 
 
 def _record(store: Store, cell: Cell) -> Record | None:

@@ -125,7 +125,7 @@ def _work_off(
     driver: Driver,
     console: Console,
 ) -> None:
-    source = SearchStages(search, settings, StageQueue([], store, driver, with_models=execution.keep_model))
+    source = SearchStages(search, settings, StageQueue([], store, driver, beside=execution.beside))
     scheduler = None
     if search.early_stop != "none":
         scheduler = EarlyStop(

@@ -9,6 +9,7 @@ from optuna.distributions import distribution_to_json
 
 from scale_ray.cell import Cell
 from scale_ray.config import ConfigError, TrialConfig, check_name
+from scale_ray.records import LAST_POINT_VALIDATORS
 from scale_ray.training.resolve import resolve
 from scale_ray.tuning.early_stop import RULES, check_points
 from scale_ray.tuning.optuna_study import check_sampler
@@ -73,6 +74,11 @@ class Search:
         if self.early_stop != "none":
             check_name("early stop", self.early_stop, ["none", *RULES])
             check_points(self.early_stop, self.base)
+            if self.validator in LAST_POINT_VALIDATORS:
+                raise ConfigError(
+                    f"--early-stop {self.early_stop} needs a score at every point, and {self.validator} is measured at "
+                    "the last one only: set --early-stop none, or search by another validator"
+                )
         space_size = size(self.space)
         if space_size is not None and space_size < self.settings:
             raise ConfigError(f"the space has {space_size} settings, --trials asks for {self.settings}: lower it")

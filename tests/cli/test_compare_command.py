@@ -59,6 +59,12 @@ def test_all_methods_that_need_no_extra_are_compared_by_default(images: Path, tm
     assert "comparison-image_folder: 8 cells, 0 done, 8 to do" in outcome.out
 
 
+def test_a_comparison_that_keeps_predictions_may_choose_by_them(images: Path, tmp_path: Path) -> None:
+    outcome = compare(images, tmp_path, "--methods", "dann,mcc", "--choose", "ensv", "--keep-predictions")
+    assert outcome.status == 0, outcome.err
+    assert compare(images, tmp_path, "--methods", "dann,mcc", "--choose", "im").status == 0
+
+
 def test_a_setting_of_the_baselines_goes_to_those_that_read_it(images: Path, tmp_path: Path) -> None:
     """So that the other methods' cells stay what they were."""
 
@@ -98,6 +104,11 @@ def test_a_setting_of_the_baselines_goes_to_those_that_read_it(images: Path, tmp
         (["--methods", "scale,scale/losses.contrast=dist"], ["plans one cell twice"]),
         (["--methods", "dann,dann"], ["plans one cell twice (Art>Real World dann lenet seed 0)"]),
         (["--methods", ""], ["axis 'method' has no values"]),
+        (["--choose", "env"], ["unknown validator 'env'", "did you mean 'ensv'"]),
+        (
+            ["--methods", "dann,mcc", "--choose", "ensv"],
+            ["--choose ensv reads stored predictions, which 2 of 2 cells lack: add --keep-predictions"],
+        ),
         (["--set", "method=dann"], ["--set method: the grid decides it", "--methods"]),
         (["--set", "seed=1"], ["--set seed: the grid decides it", "--seeds"]),
     ],

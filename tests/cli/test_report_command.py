@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import Outcome, command, refused
+from commands import TINY, Outcome, command, refused
 from s3_server import S3Server
 
 from scale_ray.cell import Cell
@@ -41,6 +41,25 @@ def test_report_of_two_axes_and_of_a_mixed_store(trained: tuple[Outcome, Path], 
     assert "0.5" in outcome.out
     assert (tmp_path / "store" / "report" / "losses.threshold_by_seed.tex").is_file()
     refused(command("report", store.location, "--allow", "code", "--rows", "seed"), "name the two")
+
+
+def test_report_chooses_by_stored_predictions(images: Path, tmp_path: Path) -> None:
+    for seed in ("0", "1"):
+        options = ("--root", images, "--store", tmp_path, "--seed", seed, "--keep-predictions")
+        assert command("train", *TINY, *options).status == 0
+    outcome = command("report", tmp_path, "--choose", "ensv", "--oracle")
+    assert outcome.status == 0, outcome.err
+    assert "scale (ce+ssl)" in outcome.out
+    assert "Estimated accuracy: agreement with the labels of the candidates' ensemble" in outcome.out
+    assert sorted(path.name for path in (tmp_path / "report").glob("*.md") if path.stem in ("choice", "regret")) == [
+        "choice.md",
+        "regret.md",
+    ]
+
+
+def test_a_choice_without_predictions_is_one_line_that_names_the_remedy(trained: tuple[Outcome, Path]) -> None:
+    outcome = command("report", trained[1], "--choose", "ensv")
+    refused(outcome, "--choose ensv: 1 of 1 done cell without stored predictions", "with --keep-predictions")
 
 
 @pytest.mark.parametrize("name", ["report", "status"])

@@ -28,7 +28,7 @@ def test_train_leaves_a_record_and_says_where(trained: tuple[Outcome, Path]) -> 
         "ce+ssl",
         "scale",
     )
-    assert store.has_model(record.id)
+    assert store.has_beside(record.id, ["model"])
     lines = outcome.out.splitlines()
     assert lines[-1] == f"record: {store.record_location(record.id)}"
     assert lines[-2].startswith("Art>Real World ce+ssl lenet seed 0: target ")
@@ -117,7 +117,8 @@ def test_train_takes_a_baseline_without_losses(images: Path, tmp_path: Path) -> 
     assert record.result.curve[-1].losses.keys() == {"ce", "domain"}
 
 
-def test_keep_model_needs_a_store() -> None:
-    outcome = command("train", "--keep-model")
+@pytest.mark.parametrize("option", ["--keep-model", "--keep-predictions"])
+def test_what_is_kept_beside_a_record_needs_a_store(option: str) -> None:
+    outcome = command("train", option)
     assert outcome.status == 2
-    assert "--keep-model needs a store to keep the model in: add --store FOLDER" in outcome.err
+    assert f"{option} needs a store to write into: add --store FOLDER" in outcome.err

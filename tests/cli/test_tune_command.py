@@ -33,12 +33,27 @@ def test_many_fields_at_once_warn(images: Path) -> None:
     assert "warning: 6 fields are tuned at once" in more.out
 
 
+def test_a_search_across_methods_by_a_score_of_certainty_warns(images: Path) -> None:
+    across = ["--losses", "ce", "--set", "method=mcc", "--space", "method=source_only|mcc", "--trials", "2"]
+    warned = tune(images, *across, "--dry-run")
+    assert warned.status == 0, warned.err
+    assert (
+        "warning: im ranks trainings of one method and loss combination only, and --space varies method" in warned.out
+    )
+    assert "warning" not in tune(images, *across, "--validator", "reverse", "--dry-run").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--set", "seed=3"], ["--set seed: the grid decides it", "--seeds"]),
         (["--set", "data.target=Art"], ["--set data.target: the grid decides it", "--pairs"]),
         (["--validator", "ims"], ["unknown validator 'ims'", "did you mean 'im'"]),
+        (["--validator", "ensv"], ["--validator ensv: it scores finished trainings among each other"]),
+        (
+            ["--validator", "mixval", "--early-stop", "asha", "--set", "evaluate_every=10"],
+            ["--early-stop asha needs a score at every point, and mixval is measured at the last one only"],
+        ),
         (["--sampler", "tpo"], ["unknown sampler 'tpo'"]),
         (["--early-stop", "asah"], ["unknown early stop 'asah'"]),
         (["--early-stop", "asha"], ["no point of the curve", "lower evaluate_every"]),

@@ -121,11 +121,11 @@ def test_a_model_is_part_of_the_answer_where_it_is_asked_for(store: Store) -> No
     trial_id = record(0).id
     store.write_record(record(0, done=True))
     assert store.answers(trial_id)
-    assert not store.answers(trial_id, with_model=True)
+    assert not store.answers(trial_id, beside=["model"])
     assert store.model_location(trial_id) == f"{store.location}/models/{trial_id}.safetensors"
     store.write_model(trial_id, b"model")
-    assert store.has_model(trial_id)
-    assert store.answers(trial_id, with_model=True)
+    assert store.has_beside(trial_id, ["model"])
+    assert store.answers(trial_id, beside=["model"])
     assert store.files.read(f"models/{trial_id}.safetensors") == b"model"
 
 
@@ -141,7 +141,7 @@ def test_done_drops_the_checkpoint_and_failed_keeps_it(store: Store) -> None:
     store.write_record(record(0, done=True))
     assert store.checkpoint_keys() == []
     assert store.read_checkpoint(trial_id) is None
-    assert store.has_model(trial_id)
+    assert store.has_beside(trial_id, ["model"])
 
 
 def test_what_a_killed_writer_left_of_a_checkpoint_goes_with_it(local_store: Store) -> None:
@@ -157,7 +157,7 @@ def test_what_killed_writers_left_goes_where_no_other_driver_is_alive(local_stor
     (folder / "tuning/search").mkdir(parents=True)
     left = [folder / name / f".{record(0).id}.json.0123abcd" for name in sorted(os.listdir(folder)) if name != "tuning"]
     left.append(folder / "tuning/search/.chosen.json.x1y2z3w4")
-    assert len(left) == 9
+    assert len(left) == 10
     for path in left:
         path.write_bytes(b"half")
     with Driver(local_store.files), Driver(local_store.files) as driver:

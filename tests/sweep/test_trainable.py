@@ -22,4 +22,8 @@ def test_means_over_targets() -> None:
         "validator_snd": 4.5,
         "validator_bnm": 5.5,
         "validator_dev": 6.5,
+        "validator_classami": 7.5,
+        "validator_transfer_score": 8.5,
+        "validator_reverse": 9.5,
+        "validator_mixval": 10.5,
     }

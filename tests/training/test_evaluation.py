@@ -1,5 +1,7 @@
 """The evaluator counts right, every image once, and leaves the models as they were."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,12 @@ from torch import Tensor, nn
 from scale_ray.config import ModelConfig
 from scale_ray.data.batches import LabelledImages
 from scale_ray.models import Network, Teacher
-from scale_ray.training import evaluation, validators
+from scale_ray.records import LAST_POINT_VALIDATORS
+from scale_ray.training import evaluation, evidence
 from scale_ray.training.evaluation import Evaluator
+from scale_ray.training.evidence import MIX_SHARE, Evidence, Mixed, Predictions, mixed_pairs, sample_indices
 from scale_ray.training.failures import TrainingDiverged
-from scale_ray.training.validators import VALIDATORS, Evidence, Predictions, sample_indices, scores
+from scale_ray.training.validators import VALIDATORS, scores
 
 CONFIG = ModelConfig(hidden_dim=4, projection_dim=4)
 
@@ -110,26 +114,45 @@ def seen(student: Network, images: LabelledImages) -> Predictions:
         return Predictions(student.predict(pixels).double(), sample, pixels.mean(dim=(2, 3))[sample].double())
 
 
+def mixes(student: Network, images: LabelledImages, predictions: Predictions) -> Mixed:
+    """What it should tell of mixes: each made and forwarded alone."""
+    predicted = predictions.logits.argmax(dim=1)[predictions.sample].tolist()
+    labels, logits = [], []
+    for first, second in mixed_pairs(torch.tensor(predicted)).tolist():
+        pair = [predictions.sample[place] for place in (first, second)]
+        one, other = (
+            evaluation.evaluation_view(torch.from_numpy(images.images[images.indices[i]])[None], size=4) for i in pair
+        )
+        labels.append([predicted[first], predicted[second]])
+        with torch.no_grad():
+            logits.append(student.predict(MIX_SHARE * one + (1 - MIX_SHARE) * other)[0].double())
+    return Mixed(torch.tensor(labels), torch.stack(logits))
+
+
+@pytest.mark.parametrize("last", [False, True])
 def test_validators_are_told_of_every_image_in_order_and_of_the_samples_features(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, last: bool
 ) -> None:
     """Of some 300 images, two batches, with samples of 40 and a source whose images are every second of its domain."""
-    monkeypatch.setattr(validators, "SAMPLE_SIZE", 40)
+    monkeypatch.setattr(evidence, "SAMPLE_SIZE", 40)
     targets = {"here": shades(300, 0), "there": shades(290, 1)}
     source = shades(120, 2)
     source_train = LabelledImages(source.images, source.indices[::2], source.labels[::2])
     source_val = LabelledImages(source.images, source.indices[1::2], source.labels[1::2])
     student = network()
     evaluator = Evaluator(targets, source_val, source_train, num_classes=2, size=4, device=torch.device("cpu"))
-    measured = evaluator.measure(student, Teacher(student, 0.99))
+    measured = evaluator.measure(student, Teacher(student, 0.99), last=last)
     sampled = sample_indices(60).numpy()
     of_train = LabelledImages(source.images, source_train.indices[sampled], source_train.labels[sampled])
     for domain, images in targets.items():
         labels = torch.from_numpy(source_val.labels)
-        expected = scores(Evidence(seen(student, of_train), seen(student, source_val), labels, seen(student, images)))
+        predictions = seen(student, images)
+        given = Evidence(seen(student, of_train), seen(student, source_val), labels, predictions)
+        mixed = mixes(student, images, predictions) if last else None
+        expected = scores(replace(given, class_weights=student.classifier[0].weight, mixed=mixed), last=last)
         assert measured.validators[domain] == pytest.approx(expected, rel=1e-6)
         assert measured.validators[domain]["source_val"] == measured.source_val
-    assert measured.validators["here"].keys() == VALIDATORS.keys()
+    assert measured.validators["here"].keys() == VALIDATORS.keys() - ({} if last else LAST_POINT_VALIDATORS)
     assert measured.validators["here"]["snd"] != measured.validators["there"]["snd"]
 
 

@@ -19,7 +19,7 @@ from scale_ray.methods import METHODS
 from scale_ray.models import build_encoder
 from scale_ray.models.network import batch_norms
 from scale_ray.store import Store
-from scale_ray.training import validators
+from scale_ray.training import evidence
 from scale_ray.training.checkpoint import from_bytes, to_bytes
 from scale_ray.training.evaluation import Evaluator
 from scale_ray.training.loop import Trained
@@ -74,7 +74,7 @@ def accuracies(made: Training, config: TrialConfig, root: Path, workers: Workers
         name: LabelledImages(domain.images, np.arange(47), domain.labels[:47]) for name, domain in targets.items()
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(validators, "SAMPLE_SIZE", 20)
+        patch.setattr(evidence, "SAMPLE_SIZE", 20)
         shown = images[config.data.target]
         one = LabelledImages(shown.images, shown.indices[:1], shown.labels[:1])
         evaluator = Evaluator(images, shown, one, num_classes=3, size=16, device=CPU, workers=workers)

@@ -19,12 +19,14 @@ from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.data.batches import Batches
 from scale_ray.data.decoded import Domain
 from scale_ray.models import BACKBONES, Network
+from scale_ray.records import LAST_POINT_VALIDATORS
 from scale_ray.store import Store, StoreError
 from scale_ray.training.checkpoint import CheckpointError, from_bytes, to_bytes
 from scale_ray.training.failures import TrainingDiverged
 from scale_ray.training.loop import Progress
 from scale_ray.training.resolve import check_trial, open_data, resolve
-from scale_ray.training.trial import Training, run_trial
+from scale_ray.training.stages import stage_tree
+from scale_ray.training.trial import Training, run_stage, run_trial
 from scale_ray.training.validators import VALIDATORS
 
 CPU = torch.device("cpu")
@@ -109,7 +111,8 @@ def test_permuted_target_labels_change_nothing_but_reported_accuracy(tiny_config
     accuracies = {"target_accuracy", "teacher_accuracy", "kept_accuracy"}
     for true_point, false_point in zip(true_curve, false_curve, strict=True):
         assert true_point.model_dump(exclude=accuracies) == false_point.model_dump(exclude=accuracies)
-        assert true_point.validators.keys() == VALIDATORS.keys()
+        unscored = {} if true_point is true_curve[-1] else LAST_POINT_VALIDATORS
+        assert true_point.validators.keys() == VALIDATORS.keys() - unscored
     assert true_curve[-1].target_accuracy != false_curve[-1].target_accuracy
 
 
@@ -142,6 +145,42 @@ def test_a_stored_model_predicts_without_projection_head(
     network = Network(BACKBONES["lenet"].build(), BACKBONES["lenet"].feature_dim, 3, tiny_config.model)
     network.load_for_prediction(state)
     assert network.eval().predict(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
+
+
+def test_stored_predictions_are_those_that_the_record_counts_in_the_images_order(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
+    """The same record with and without them, and the trial is done only where they are stored."""
+    store, plain = Store(tmp_path / "store", create=True), Store(tmp_path / "plain", create=True)
+    without = run_trial(tiny_config, Execution(root=tiny_root), plain)
+    keeping = Execution(root=tiny_root, keep_predictions=True)
+    record = run_trial(tiny_config, keeping, store)
+    assert record.result == without.result
+    found = store.read_predictions(record)
+    assert found is not None
+    _, targets = open_data(tiny_config, ["inverted"], tiny_root)
+    labels = targets["inverted"].labels
+    assert 100 * np.mean(found.labels == labels) == pytest.approx(record.result.target_accuracy)
+    confusion = np.zeros((3, 3), dtype=int)
+    np.add.at(confusion, (labels, found.labels), 1)
+    assert confusion.tolist() == record.result.confusion
+    assert found.probabilities.sum(axis=1) == pytest.approx(np.ones(len(labels)), abs=2e-3)
+
+    assert not plain.has_beside(record.id, keeping.beside)
+    again = run_trial(tiny_config, keeping, plain)
+    assert again.result == without.result
+    assert np.array_equal(plain.read_predictions(again).probabilities, found.probabilities)
+
+
+def test_a_training_of_several_targets_leaves_the_predictions_of_each(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
+    config = tiny_config.replace({"method": "source_only", "losses.terms": "ce"})
+    cells = [resolve(config.replace({"data.target": target}), tiny_root) for target in ("inverted", "dark")]
+    (stage,) = stage_tree(cells)
+    store = Store(tmp_path, create=True)
+    for record in run_stage(stage, Execution(root=tiny_root, keep_predictions=True), store):
+        assert store.read_predictions(record) is not None
 
 
 def test_a_diverging_trial_leaves_a_record_with_its_error(

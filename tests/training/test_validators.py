@@ -11,17 +11,15 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from scale_ray.records import ORACLE, VALIDATOR_NAMES
-from scale_ray.training import validators
+from scale_ray.records import LAST_POINT_VALIDATORS, ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES, WITHIN_ONE_METHOD
+from scale_ray.training import evidence as evidence_
+from scale_ray.training.evidence import Evidence, Mixed, Predictions, sample_indices
 from scale_ray.training.validators import (
     DEV_L2,
     SND_TEMPERATURE,
     VALIDATORS,
-    Evidence,
-    Predictions,
     controlled_risk,
     density_ratio,
-    sample_indices,
     scores,
 )
 
@@ -44,7 +42,13 @@ def evidence(seed: int = 0, *, images: int = 12, classes: int = 4, dim: int = 3)
         return predictions(logits, torch.randn(count, dim, generator=numbers) + shift)
 
     labels = torch.randint(classes, (images,), generator=numbers)
-    return Evidence(split(2 * images, 0.0), split(images, 0.0), labels, split(images + 3, 0.7))
+    splits = split(2 * images, 0.0), split(images, 0.0), labels, split(images + 3, 0.7)
+    weights = torch.randn(classes, dim, generator=numbers).double()
+    mixed = Mixed(
+        torch.randint(classes, (images, 2), generator=numbers),
+        torch.randn(images, classes, generator=numbers).double(),
+    )
+    return Evidence(*splits, class_weights=weights, mixed=mixed)
 
 
 def of_target(logits: Tensor) -> Evidence:
@@ -253,6 +257,8 @@ def test_the_order_of_classes_does_not_matter(name: str) -> None:
         renamed(given_.source_val),
         order.argsort()[given_.source_val_labels],
         renamed(given_.target),
+        given_.class_weights[order],
+        Mixed(order.argsort()[given_.mixed.labels], given_.mixed.logits[:, order]),
     )
     assert VALIDATORS[name](other) == pytest.approx(VALIDATORS[name](given_), rel=1e-12)
 
@@ -267,7 +273,10 @@ def test_the_same_evidence_gives_the_same_bits_and_is_left_as_it_was(name: str) 
     assert torch.equal(given_.source_train.features, evidence(6).source_train.features)
 
 
-LIMITS = {"source_val": (0, 100), "entropy": (-math.log(4), 0), "im": (0, math.log(4)), "bnm": (0, 1)}
+LIMITS = {
+    "source_val": (0, 100), "entropy": (-math.log(4), 0), "im": (0, math.log(4)), "bnm": (0, 1), "classami": (-1, 1),
+    "transfer_score": (-(math.pi**2), 2), "reverse": (0, 100), "mixval": (0, 1),
+}  # fmt: skip
 
 
 @given(
@@ -287,7 +296,10 @@ def test_every_score_is_finite_and_within_its_limits(
         features = torch.full_like(split.features, 0.1) if equal_features else split.features
         return Predictions(scale * split.logits, split.sample, scale * features)
 
-    given_ = Evidence(scaled(made.source_train), scaled(made.source_val), made.source_val_labels, scaled(made.target))
+    given_ = Evidence(
+        scaled(made.source_train), scaled(made.source_val), made.source_val_labels, scaled(made.target),
+        scale * made.class_weights, made.mixed,
+    )  # fmt: skip
     found = scores(given_)
     assert list(found) == list(VALIDATORS)
     assert all(type(score) is float and math.isfinite(score) for score in found.values())
@@ -299,7 +311,8 @@ def test_every_score_is_finite_and_within_its_limits(
 @pytest.mark.parametrize("name", VALIDATORS)
 def test_a_single_image_of_each_split_has_a_score(name: str) -> None:
     one = predictions(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 5.0]]))
-    assert math.isfinite(VALIDATORS[name](Evidence(one, one, torch.tensor([1]), one)))
+    mixed = Mixed(torch.empty(0, 2, dtype=torch.long), torch.empty(0, 2).double())
+    assert math.isfinite(VALIDATORS[name](Evidence(one, one, torch.tensor([1]), one, torch.zeros(2, 2), mixed)))
 
 
 def test_an_image_far_beyond_all_others_has_a_finite_weight() -> None:
@@ -330,13 +343,23 @@ def test_nothing_that_a_validator_sees_could_hold_a_target_label() -> None:
         "source_val": Predictions,
         "source_val_labels": Tensor,
         "target": Predictions,
+        "class_weights": Tensor | None,
+        "mixed": Mixed | None,
     }
     assert {field.name for field in fields(Predictions)} == {"logits", "sample", "features"}
+    assert {field.name for field in fields(Mixed)} == {"labels", "logits"}
 
 
 def test_the_registry_has_the_names_that_records_know_and_no_oracle() -> None:
     assert tuple(VALIDATORS) == VALIDATOR_NAMES
     assert ORACLE not in VALIDATORS
+    assert LAST_POINT_VALIDATORS | set(WITHIN_ONE_METHOD) <= set(VALIDATOR_NAMES)
+    assert not {ORACLE, *VALIDATOR_NAMES} & set(SET_VALIDATOR_NAMES)
+
+
+def test_a_point_before_the_last_has_all_scores_but_those_of_the_last() -> None:
+    found = scores(replace(evidence(), mixed=None), last=False)
+    assert list(found) == [name for name in VALIDATORS if name not in LAST_POINT_VALIDATORS]
 
 
 def test_large_splits_are_sampled_alike_every_time() -> None:
@@ -346,12 +369,12 @@ def test_large_splits_are_sampled_alike_every_time() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert len(first) == len(first.unique()) == validators.SAMPLE_SIZE
+    assert len(first) == len(first.unique()) == evidence_.SAMPLE_SIZE
     assert torch.equal(first, first.sort().values)
     assert first.double().mean() == pytest.approx(2500, abs=150)
 
 
-def test_snd_and_dev_read_the_sample_alone() -> None:
+def test_what_is_costly_reads_the_sample_alone() -> None:
     whole = evidence(9, images=20)
     chosen = torch.arange(0, 20, 2)
 
@@ -363,6 +386,6 @@ def test_snd_and_dev_read_the_sample_alone() -> None:
 
     given_ = replace(whole, source_val=sampled(whole.source_val), target=sampled(whole.target))
     small = Evidence(whole.source_train, cut(whole.source_val), whole.source_val_labels[chosen], cut(whole.target))
-    for name in ("snd", "dev"):
+    for name in ("snd", "dev", "classami", "reverse"):
         assert VALIDATORS[name](given_) == VALIDATORS[name](small)
     assert VALIDATORS["im"](given_) == VALIDATORS["im"](whole)

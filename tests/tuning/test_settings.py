@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -11,7 +12,8 @@ from searches import FACTS, FEW, Driver, quality, search, write_done
 
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.records import Failure, Record
-from scale_ray.store import Store
+from scale_ray.store import Store, StoredPredictions
+from scale_ray.tuning.choice import chosen, validators_frame
 from scale_ray.tuning.optuna_study import open_optuna_study
 from scale_ray.tuning.results import settings_of
 from scale_ray.tuning.space import size
@@ -37,6 +39,23 @@ def test_every_setting_is_trained_on_every_repeat_and_its_score_is_their_mean(ti
     found = settings_of(driver.search, driver.optuna_study, store)
     assert [(each.state, each.repeats, each.steps) for each in found] == [("done", 2, 24)] * 6
     assert found[0].validators["oracle"] == pytest.approx(50 * found[0].validators["im"])
+
+
+def test_settings_are_scored_among_each_other_where_all_predictions_are_stored(tiny_root: Path, store: Store) -> None:
+    """Of four images, setting n of three is wrong on the first n; the ensemble of 0, 1 and 2 is wrong on the first."""
+    driver = Driver(search(tiny_root, FEW, settings=3, sampler="grid"), store).work()
+    assert "ensv" not in settings_of(driver.search, driver.optuna_study, store)[0].validators
+    for trial in driver.optuna_study.get_trials():
+        labels = np.array([1] * trial.number + [0] * (4 - trial.number))
+        counted = {"classes": ["a", "b"], "confusion": [np.bincount(labels, minlength=2).tolist(), [0, 0]]}
+        for cell in trial.user_attrs["cells"].values():
+            record = store.read_record(cell)
+            store.write_record(record.model_copy(update={"result": record.result.model_copy(update=counted)}))
+            store.write_predictions(cell, StoredPredictions.of(np.eye(2)[labels], ["a", "b"], record.inputs["target"]))
+    found = settings_of(driver.search, driver.optuna_study, store)
+    assert [setting.validators["ensv"] for setting in found] == [75, 100, 75]
+    assert chosen(found, "ensv").number == 1
+    assert validators_frame(found).set_index("validator").loc["ensv", "choice"] == 1
 
 
 @pytest.mark.parametrize("killed_after", [0, 1, 3, 6])

@@ -53,6 +53,8 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
     | kept_fraction, kept_accuracy | fraction (0 to 1) of pseudo-labels kept at the end; percent of them correct |
     | validator_source_val, validator_entropy, validator_im | label-free scores, higher is better: percent, nats, nats |
     | validator_snd, validator_bnm, validator_dev | nats, 0 to 1, minus an error rate; missing in older records |
+    | validator_classami, validator_transfer_score | up to 1, up to 2; missing in older records |
+    | validator_reverse, validator_mixval | percent, 0 to 1; missing in older records |
     | steps, shared_steps | training steps; how many of them were trained once for several cells |
     | wall_seconds | seconds of training and evaluation |
     | charged_seconds | wall_seconds with a shared stage's time divided among its cells; sums to the study's time |

@@ -1,0 +1,102 @@
+"""The table of choice: the candidate that a validator chooses on each domain pair and over all pairs."""
+
+import pandas as pd
+
+from scale_ray.config import check_name
+from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, WITHIN_ONE_METHOD
+from scale_ray.report.read.errors import ReportError
+from scale_ray.report.read.labels import count
+from scale_ray.report.selection.candidates import ESTIMATE, SCORES, SET, Candidates
+from scale_ray.report.selection.text import ORACLE_COLUMN
+
+_FEWEST = 3  # candidates of an ensemble
+
+
+def choice(found: Candidates, validator: str) -> pd.DataFrame:
+    """The candidate with the highest mean score over seeds, on each pair and over all pairs; the first of equal ones.
+
+    | column | unit, meaning |
+    |---|---|
+    | benchmark, backbone, pair | what was chosen for; `all pairs`: one candidate for all of them |
+    | choice | method, loss combination and settings |
+    | the validator's name | its mean score; for `oracle (target labels)`, percent |
+    | second, margin | the candidate with the next score, and how much lower that is |
+    | candidates, seeds | how many were compared, and over how many seeds each |
+    | estimated accuracy | percent of target images on which the choice agrees with the ensemble of all candidates |
+    | estimated regret | points by which that is below the best candidate's, on each pair; mean over pairs |
+
+    The last two are empty where predictions are not stored.
+
+    Raises:
+        ConfigError: there is no such validator.
+        ReportError: a training has no score by it.
+    """
+    check_name("validator", validator, SCORES)
+    _refuse_unscored(found, validator)
+    rows = []
+    for (benchmark, backbone), pair, means in found.compared():
+        ranked = means[validator].sort_values(ascending=False, kind="stable")
+        chosen, several = ranked.index[0], len(ranked) > 1
+        rows.append(
+            {
+                "benchmark": benchmark,
+                "backbone": backbone,
+                "pair": pair,
+                "choice": chosen,
+                ORACLE_COLUMN if validator == ORACLE else validator: ranked.iloc[0],
+                "second": ranked.index[1] if several else None,
+                "margin": ranked.iloc[0] - ranked.iloc[1] if several else None,
+                "candidates": len(ranked),
+                "seeds": int(means["seeds"].min()),
+                "estimated accuracy": means.loc[chosen, ESTIMATE],
+                "estimated regret": means.loc[chosen, "estimated regret"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def choice_notes(found: Candidates, validator: str) -> list[str]:
+    """What the table of `choice` means, what it lacks, and warnings."""
+    kinds = found.trainings.groupby(SET)["kind"].nunique().max()
+    notes = []
+    if validator in WITHIN_ONE_METHOD and kinds > 1:
+        notes.append(
+            f"Warning: {validator} ranks trainings of one method and loss combination only, and {kinds} are compared "
+            "here: it prefers those that train for certainty. Choose by ensv."
+        )
+    if validator == ESTIMATE and found.trainings.groupby([*SET, "pair"])["candidate"].nunique().min() < _FEWEST:
+        notes.append(
+            f"Warning: with fewer than {_FEWEST} candidates the ensemble follows the most certain one: compare more."
+        )
+    if validator == ORACLE:
+        notes.append(f"{ORACLE_COLUMN} chose: an upper bound, no way to choose.")
+    notes.append("Score: mean over seeds, last iterate, higher is better; over all pairs, the mean of the pairs.")
+    if found.lacking:
+        notes.append(
+            f"No estimate where predictions are not stored: {len(found.lacking):,} of "
+            f"{count(len(found.trainings), 'done cell')} (--keep-predictions)."
+        )
+    if len(found.lacking) < len(found.trainings):
+        by_definition = "; 0 on each pair by definition, as ensv chose" if validator == ESTIMATE else ""
+        notes.append(
+            "Estimated accuracy: agreement with the labels of the candidates' ensemble, percent. Estimated regret: "
+            f"points of it below the best candidate on each pair, mean over pairs{by_definition}."
+        )
+    return [*notes, *found.notes]
+
+
+def _refuse_unscored(found: Candidates, validator: str) -> None:
+    unscored = found.trainings[found.trainings[validator].isna()]
+    if unscored.empty:
+        return
+    of = f"of {count(len(found.trainings), 'done cell')}"
+    if validator in SET_VALIDATOR_NAMES:
+        unscored = found.trainings[found.trainings["cell"].isin(found.lacking)]
+        problem = f"{len(unscored):,} {of} without stored predictions"
+        remedy = "run the study again with --keep-predictions, which trains those cells again"
+    else:
+        problem = f"{len(unscored):,} {of} are older than this validator"
+        remedy = "move their records away and run the study again"
+    first = unscored.iloc[0]
+    example = f"the first is {first['pair']} {first['candidate']} seed {first['seed']}"
+    raise ReportError(f"--choose {validator}: {problem} ({example}): {remedy}")

@@ -1,0 +1,95 @@
+"""The regret of every validator, which reads target labels: a table for benchmarks."""
+
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from scale_ray.records import ORACLE
+from scale_ray.report.selection.candidates import ALL_PAIRS, SCORES, Candidates
+from scale_ray.report.selection.text import ORACLE_COLUMN
+
+ALL_SETS = "all"
+MEAN, WORST = "mean regret (target labels)", "worst regret (target labels)"
+OVERALL = "regret of one choice (target labels)"
+
+REGRET_NOTES = [
+    "By target labels: it measures the validators on benchmarks, and nothing may be chosen by it.",
+    "Regret: points of target accuracy of the validator's choice below the best candidate; means over seeds.",
+]
+
+_FEWEST_RANKS = 3  # with fewer candidates a rank correlation means nothing
+
+
+def regrets(found: Candidates) -> pd.DataFrame:
+    """Regret of every validator by set and over all, **by target labels**: for benchmarks, never to choose by.
+
+    | column | unit, meaning |
+    |---|---|
+    | benchmark, backbone | the set; `all`: all sets, each counting once |
+    | validator | from the smallest worst regret to the largest; the oracle chooses by target labels |
+    | mean regret (target labels) | points of target accuracy below the best candidate, mean over pairs |
+    | worst regret (target labels) | the same, of the worst pair |
+    | regret of one choice (target labels) | points that one choice for all pairs is below the best such choice |
+    | spearman | rank correlation of score and target accuracy, mean over pairs; empty with fewer than 3 candidates |
+    | pairs, candidates | how many pairs, and how many candidates each has at most |
+
+    Of all sets, the third regret is that of the worst set. A validator is left out of a set where a training has no
+    score by it, and then of `all`.
+    """
+    sets: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
+    for set_, pair, means in found.compared():
+        sets.setdefault(set_, {})[pair] = means
+    rows = []
+    for name in SCORES:
+        known = [_of_set(set_, of_pairs, name) for set_, of_pairs in sets.items() if _is_scored(of_pairs, name)]
+        rows += known
+        if len(known) == len(sets) > 1:
+            rows.append(_of_all(known))
+    frame = pd.DataFrame(rows).assign(last=lambda frame: frame["benchmark"] == ALL_SETS)
+    order = ["last", "benchmark", "backbone", WORST, MEAN]
+    return frame.sort_values(order, kind="stable", ignore_index=True).drop(columns="last")
+
+
+def _is_scored(of_pairs: dict[str, pd.DataFrame], name: str) -> bool:
+    return not any(means[name].isna().any() for means in of_pairs.values())
+
+
+def _of_set(set_: tuple[str, str], of_pairs: dict[str, pd.DataFrame], name: str) -> dict[str, Any]:
+    """The row of one validator on one set."""
+    regret = {
+        pair: float(means[ORACLE].max() - means[ORACLE].iloc[means[name].argmax()]) for pair, means in of_pairs.items()
+    }
+    overall = regret.pop(ALL_PAIRS, max(regret.values()))  # with one pair, that pair's
+    correlations = [
+        float(means[name].corr(means[ORACLE], method="spearman"))
+        for pair, means in of_pairs.items()
+        if pair != ALL_PAIRS and len(means) >= _FEWEST_RANKS and means[name].nunique() > 1 < means[ORACLE].nunique()
+    ]
+    return {
+        "benchmark": set_[0],
+        "backbone": set_[1],
+        "validator": ORACLE_COLUMN if name == ORACLE else name,
+        MEAN: fmean(regret.values()),
+        WORST: max(regret.values()),
+        OVERALL: overall,
+        "spearman": fmean(correlations) if correlations else None,
+        "pairs": len(regret),
+        "candidates": max(len(means) for means in of_pairs.values()),
+    }
+
+
+def _of_all(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row of one validator over all sets."""
+    correlations = [row["spearman"] for row in rows if row["spearman"] is not None]
+    return {
+        "benchmark": ALL_SETS,
+        "backbone": ALL_SETS,
+        "validator": rows[0]["validator"],
+        MEAN: fmean(row[MEAN] for row in rows),
+        WORST: max(row[WORST] for row in rows),
+        OVERALL: max(row[OVERALL] for row in rows),
+        "spearman": fmean(correlations) if correlations else None,
+        "pairs": sum(row["pairs"] for row in rows),
+        "candidates": max(row["candidates"] for row in rows),
+    }

@@ -1,0 +1,22 @@
+"""Numbers of a table of choice as text."""
+
+from typing import Any
+
+import pandas as pd
+
+ORACLE_COLUMN = "oracle (target labels)"
+
+_TWO_DECIMALS = ("regret", "estimated", "spearman", ORACLE_COLUMN)  # percent, points and correlations
+
+
+def as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Numbers as text: scores with four digits, percent and points with two decimals."""
+    return pd.DataFrame({name: [_text(value, str(name)) for value in frame[name]] for name in frame})
+
+
+def _text(value: Any, name: str) -> str:
+    if value is None or value != value:
+        return "—"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2f}" if any(part in name for part in _TWO_DECIMALS) else f"{value:.4g}"
