@@ -269,8 +269,8 @@ def _read_point(values: dict[str, Any]) -> Point:
     return Point(**values | {"accuracies": Accuracies(**values["accuracies"])})
 
 
-def _optimiser(method: Method, optim: OptimConfig) -> torch.optim.SGD:
-    """SGD over all parameters that require a gradient; the schedule multiplies a group's `base_lr`."""
+def _optimiser(method: Method, optim: OptimConfig) -> torch.optim.Optimizer:
+    """Over all parameters that require a gradient; the schedule multiplies a group's `base_lr`."""
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     encoder = [parameter for parameter in method.student.encoder.parameters() if parameter.requires_grad]
     in_encoder = {id(parameter) for parameter in encoder}
@@ -280,6 +280,9 @@ def _optimiser(method: Method, optim: OptimConfig) -> torch.optim.SGD:
         {"params": encoder, "lr": rates["encoder"], "base_lr": rates["encoder"]},
         {"params": heads, "lr": rates["heads"], "base_lr": rates["heads"]},
     ]
+    if optim.optimiser == "adam":
+        betas = (optim.momentum, 0.999)
+        return torch.optim.Adam(groups, betas=betas, weight_decay=optim.weight_decay, foreach=True)
     return torch.optim.SGD(
         groups, momentum=optim.momentum, nesterov=optim.nesterov, weight_decay=optim.weight_decay, foreach=True
     )
