@@ -89,9 +89,9 @@ class Network(Student):
         """
         with self._autocast(images):
             rows = self._rows(self.encoder(images))
-            bottleneck = self.classifier[:-1](rows) if hidden else None
-            logits = widen(self.classifier(rows) if bottleneck is None else self.classifier[-1](bottleneck))
-            kept = None if bottleneck is None else widen(bottleneck)
+            bottleneck = widen(self.classifier[:-1](rows))
+            logits = self._logits(bottleneck)
+            kept = bottleneck if hidden else None
             if not project:
                 return Outputs(logits, None, kept)
             assert self.projector is not None, "this network was loaded for prediction, without its projection head"
@@ -123,7 +123,7 @@ class Network(Student):
         """
         with self._autocast(images), self._statistics_of(domain):
             rows = self._rows(self.encoder(images))
-            logits = widen(self.classifier(rows))
+            logits = self._logits(widen(self.classifier[:-1](rows)))
         return image_level(logits, len(images)), image_level(widen(rows), len(images))
 
     @contextmanager
@@ -140,6 +140,12 @@ class Network(Student):
 
     def _autocast(self, images: Tensor) -> torch.autocast:
         return torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def _logits(self, bottleneck: Tensor) -> Tensor:
+        """Logits of the hidden layer, never in bfloat16, in which the two highest of an image were often equal."""
+        with torch.autocast(bottleneck.device.type, enabled=False):
+            logits: Tensor = self.classifier[-1](bottleneck)
+        return logits
 
     def _rows(self, feature_map: Tensor) -> Tensor:
         """(B, D, H', W') -> (B, D) if pooled, else (B * H' * W', D), on which a Linear is a 1x1 convolution."""
