@@ -3,8 +3,8 @@
 import pandas as pd
 
 RULE = (
-    "accuracy on held-out source images closer to chance than to that of source_only (mean over the records of the same "
-    "source and pre-training; without any, no more than a tenth of the way from chance to 100 %)"
+    "accuracy on held-out source images closer to chance than to that of source_only (mean over the records of the "
+    "same source and pre-training), or within a tenth of the way from chance to 100 %"
 )
 _ALONE = 0.1
 
@@ -23,6 +23,5 @@ def unlearned(cells: pd.DataFrame) -> pd.Series:
     of_source = plain.groupby([cells[name] for name in ("benchmark", "source", "pre_training")]).transform("mean")
     middle = (chance + of_source) / 2
     lowest = chance + _ALONE * (100 - chance)
-    # Where source_only itself stays near chance, nothing was learnt by anyone.
     bound = middle.where(middle > lowest, lowest)
     return done & (cells["source_val_accuracy"] < bound)
