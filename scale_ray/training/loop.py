@@ -178,6 +178,7 @@ def train(
         seconds = spent.pop()[0] if resumed else 0.0  # seconds of this stage in earlier sessions
         method.load_state_dict(saved["method"])
         optimiser.load_state_dict(saved["optimiser"])
+        _count_on_the_host(optimiser)
         batches.load_state(saved["batches"])
         meter = _Meter(dict(saved["meter_sums"]), dict(saved["meter_counts"]), list(saved["meter_labelled"]))
         points = [_read_point(point) for point in saved["points"]]
@@ -286,3 +287,10 @@ def _optimiser(method: Method, optim: OptimConfig) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         groups, momentum=optim.momentum, nesterov=optim.nesterov, weight_decay=optim.weight_decay, foreach=True
     )
+
+
+def _count_on_the_host(optimiser: torch.optim.Optimizer) -> None:
+    """Adam reads its count of steps at every step. On the device, where `from_bytes` puts it, the host would wait."""
+    for state in optimiser.state.values():
+        if "step" in state:
+            state["step"] = state["step"].cpu()

@@ -53,6 +53,8 @@ ALIKE |= {
     if name != "scale" and method.learns
 }
 ALIKE["dan"]["optim.learning_rate"] = 0.001  # its bandwidth follows features that nothing normalises here
+for name in ("sdat", "mic"):
+    ALIKE[name]["optim.learning_rate"] = 0.001  # at 0.01 twelve steps magnify last bits a million times
 ALIKE["mic"]["views.strong"] = "masked"
 for name in ("daprompt", "ad_clip"):
     ALIKE[name] |= {"model.backbone": "clip_tiny", "model.weights": "none"}
