@@ -55,7 +55,6 @@ ADDITIONS: dict[str, list[Edit]] = {
             '    reg_mean: Literal["batch", "image"] = "batch"\n'
             "    shrink_margin: Annotated[float, Introduced(0.3)] = Field(0.3, ge=0)\n",
         ),
-        Edit("scale_ray/config.py", "from typing import Any,", "from typing import Annotated, Any,"),
     ],
     "a backbone": [
         Edit(
@@ -110,6 +109,13 @@ ADDITIONS: dict[str, list[Edit]] = {
             "    halved_factor: Annotated[float, Introduced(0.5)] = Field(0.5, ge=0)\n"
             "    entropy_conditioning: bool = Field(False",
         ),
+    ],
+    "what a method's paper sets otherwise than this package": [
+        Edit(
+            "scale_ray/data/usual.py",
+            "USUAL: dict[str, dict[str, Any]] = {\n",
+            'USUAL: dict[str, dict[str, Any]] = {\n    "halved": {"baseline.halved_factor": 0.25},\n',
+        )
     ],
     "a variant of a method that is a row of its own": [
         Edit(
