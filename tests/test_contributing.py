@@ -127,9 +127,9 @@ ADDITIONS: dict[str, list[Edit]] = {
     "a strong view": [
         Edit(
             "scale_ray/data/views.py",
-            'STRONG_VIEWS: Registry[StrongView] = Registry({"randaugment": randaugment,',
+            "STRONG_VIEWS: Registry[StrongView] = Registry(\n    {",
             "def dimmed(images, views, generator, workers=ALONE):\n    return images / 2\n\n\n"
-            'STRONG_VIEWS: Registry[StrongView] = Registry({"dimmed": dimmed, "randaugment": randaugment,',
+            'STRONG_VIEWS: Registry[StrongView] = Registry(\n    {"dimmed": dimmed, ',
         )
     ],
     "a learning-rate schedule": [
