@@ -90,12 +90,13 @@ class Network(Student):
         with self._autocast(images):
             rows = self._rows(self.encoder(images))
             bottleneck = widen(self.classifier[:-1](rows))
-            logits = self._logits(bottleneck)
-            kept = bottleneck if hidden else None
-            if not project:
-                return Outputs(logits, None, kept)
-            assert self.projector is not None, "this network was loaded for prediction, without its projection head"
-            return Outputs(logits, F.normalize(widen(self.projector(rows)), dim=1), kept)
+            features = None
+            if project:
+                assert self.projector is not None, "this network was loaded for prediction, without its projection head"
+                features = F.normalize(widen(self.projector(rows)), dim=1)
+        # Never in bfloat16, in which the two highest logits of an image were often equal.
+        logits = self.classifier[-1](bottleneck)
+        return Outputs(logits, features, bottleneck if hidden else None)
 
     def forward_domains(
         self, source: Tensor, target: Tensor, *, project: bool = False, hidden: bool = False
@@ -123,7 +124,8 @@ class Network(Student):
         """
         with self._autocast(images), self._statistics_of(domain):
             rows = self._rows(self.encoder(images))
-            logits = self._logits(widen(self.classifier[:-1](rows)))
+            bottleneck = widen(self.classifier[:-1](rows))
+        logits = self.classifier[-1](bottleneck)
         return image_level(logits, len(images)), image_level(widen(rows), len(images))
 
     @contextmanager
@@ -140,12 +142,6 @@ class Network(Student):
 
     def _autocast(self, images: Tensor) -> torch.autocast:
         return torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16)
-
-    def _logits(self, bottleneck: Tensor) -> Tensor:
-        """Logits of the hidden layer, never in bfloat16, in which the two highest of an image were often equal."""
-        with torch.autocast(bottleneck.device.type, enabled=False):
-            logits: Tensor = self.classifier[-1](bottleneck)
-        return logits
 
     def _rows(self, feature_map: Tensor) -> Tensor:
         """(B, D, H', W') -> (B, D) if pooled, else (B * H' * W', D), on which a Linear is a 1x1 convolution."""
