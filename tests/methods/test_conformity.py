@@ -210,6 +210,10 @@ class TestEveryMethodThatLearns:
         config = of_method(tiny_config, name, clip_weights).replace(
             {"optim.steps": steps, "evaluate_every": steps, "optim.precision": "bf16"}
         )
+        # Statistics that mix a domain with its negative make source_val a matter of luck, in float32 too.
+        # So does a large rate for dan, whose kernels become as wide as its features.
+        changes = {} if name in ON_CLIP else {"model.batch_norm": "domain"}
+        config = config.replace(changes | ({"optim.learning_rate": 0.01} if name == "dan" else {}))
         source, targets = open_data(config, ["inverted"], tiny_root)
         training = Training(config, source, targets, CPU)
         assert training.run().points[-1].accuracies.source_val > 60  # chance is 33
