@@ -8,11 +8,14 @@ Digits by default: 8 methods x 4 domain pairs x 3 seeds. The options of `scale-r
 same command goes on after an interruption.
 """
 
-from scale_ray import Study, approaches, base_config, main, pairs
+from scale_ray import Study, approaches, base_config, main, pairs, usual_settings
+
+base = base_config("digits")
 
 study = Study(
     name="comparison-digits",
-    base=base_config("digits"),
+    base=base,
+    usual=usual_settings(base),  # of the methods' papers
     axes={
         "seed": range(3),
         "pair": pairs("mnist:mnistm", "optdigits:mnist", "fonts:mnist", "fonts:mnistm"),

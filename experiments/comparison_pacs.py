@@ -5,11 +5,14 @@
 PACS is ROOT/domain/class/image.jpg. Without --weights, torchvision's for ImageNet are downloaded.
 """
 
-from scale_ray import Study, approaches, base_config, main, pairs
+from scale_ray import Study, approaches, base_config, main, pairs, usual_settings
+
+base = base_config("pacs", {"model.backbone": "mobilenet_v2"}, steps=600)
 
 study = Study(
     name="comparison-pacs",
-    base=base_config("pacs", {"model.backbone": "mobilenet_v2"}, steps=600),
+    base=base,
+    usual=usual_settings(base),  # of the methods' papers
     axes={
         "seed": [0],
         "pair": pairs("art_painting:cartoon", "cartoon:art_painting"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scale_ray.api import load, main, plan, run, train, tune
     from scale_ray.config import Execution, Resources, TrialConfig
     from scale_ray.data.benchmarks import BENCHMARKS
-    from scale_ray.data.defaults import base_config
+    from scale_ray.data.defaults import base_config, usual_settings
     from scale_ray.data.views import STRONG_VIEWS
     from scale_ray.errors import UserError
     from scale_ray.losses import LOSSES
@@ -46,12 +46,13 @@ _HOMES = {
     "train": "scale_ray.api",
     "training_function": "scale_ray.methods",
     "tune": "scale_ray.api",
+    "usual_settings": "scale_ray.data.defaults",
 }
 
 __all__ = [
     "BACKBONES", "BENCHMARKS", "LOSSES", "METHODS", "STRONG_VIEWS", "Execution", "LossTerm", "Method", "Resources",
     "Study", "TrialConfig", "UserError", "approaches", "base_config", "combinations", "load", "main", "pairs", "plan",
-    "run", "train", "training_function", "tune",
+    "run", "train", "training_function", "tune", "usual_settings",
 ]  # fmt: skip
 
 

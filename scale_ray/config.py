@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -63,6 +63,7 @@ VARIANTS: dict[str, Variant] = {
     "losses.contrast": Variant("dist", {"proto": " proto", "bank": " bank"}),
     "baseline.entropy_conditioning": Variant(None, {True: "+E"}),
     "baseline.prompt_ensemble": Variant(None, {True: " ensemble"}),
+    "baseline.class_tokens": Variant(None, {True: " csc"}),
 }
 
 
@@ -139,6 +140,10 @@ class DataConfig(_Part):
     target: str = "Clipart"
     image_size: int = Field(224, ge=8, le=1024, description="side in pixels of what the network sees")
     resize: int = Field(256, ge=8, le=2048, description="side in pixels to which every image is decoded, before crops")
+    fit: Annotated[Literal["squeeze", "crop"], Introduced("squeeze")] = Field(
+        "squeeze",
+        description="how images become squares: both sides are resized, or the shorter one and the middle kept",
+    )
     holdout: float = Field(0.1, gt=0, lt=1, description="stratified share of the source kept for source_val_accuracy")
     class_balance: Literal["off", "source", "both"] = "source"
     gamma: float = Field(0.5, ge=0, le=2, description="sampling weight is (class frequency) ** -gamma")
@@ -282,14 +287,25 @@ class BaselineConfig(_Part):
     """
 
     weight: float = Field(1.0, ge=0, description="weight of the transfer loss; ce has weight 1")
+    transfer_from: Annotated[Literal["start", "warm_up"], Introduced("start")] = Field(
+        "start",
+        description="the transfer loss acts from step 0 on, or where step > optim.warmup_steps, with ce alone before",
+    )
     reversal_gamma: float = Field(
         10.0, gt=0, description="the reversed gradient has the coefficient 2 / (1 + exp(-gamma p)) - 1, p from 0 to 1"
     )
     entropy_conditioning: bool = Field(False, description="cdan weights images by certainty: CDAN+E")
     mcc_temperature: float = Field(2.5, gt=0, le=100, description="temperature of the target predictions in mcc")
+    margin: Annotated[float, Introduced(4.0)] = Field(4.0, gt=0, description="mdd: gamma, which weighs the source")
+    sharpness_radius: Annotated[float, Introduced(0.02)] = Field(
+        0.02, ge=0, description="sdat, mic: rho, how far the weights go up the task loss before its gradient is taken"
+    )
     prompt_ensemble: bool = Field(False, description="clip_zero_shot averages OpenAI's 80 prompts instead of using one")
     shared_tokens: int = Field(16, ge=1, description="daprompt: context tokens shared by the prompts of both domains")
     domain_tokens: int = Field(16, ge=1, description="daprompt: further context tokens of each domain")
+    class_tokens: Annotated[bool, Introduced(False)] = Field(
+        False, description="daprompt: each class has shared_tokens of its own (class-specific contexts)"
+    )
     prompt_threshold: float = Field(
         0.5, ge=0, lt=1, description="daprompt: a zero-shot label counts where confidence > prompt_threshold"
     )
@@ -304,7 +320,7 @@ class BaselineConfig(_Part):
 
 
 class OptimConfig(_Part):
-    """SGD, its schedule and its length (docs/method.md, section 6)."""
+    """The optimiser, its schedule and its length (docs/method.md, section 6)."""
 
     steps: int = Field(20_000, ge=1, le=_MOST)
     warmup_steps: int = Field(
@@ -313,8 +329,9 @@ class OptimConfig(_Part):
     batch_size: int = Field(32, ge=2, le=1_000_000, description="images per domain and step")
     learning_rate: float = Field(0.003, gt=0)
     encoder_factor: float = Field(0.1, ge=0, description="the encoder's learning rate is learning_rate times this")
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
+    optimiser: Annotated[Literal["sgd", "adam"], Introduced("sgd")] = "sgd"
+    momentum: float = Field(0.9, ge=0, lt=1, description="of adam, its first beta; the second is 0.999")
+    nesterov: bool = Field(True, description="of sgd alone")
     weight_decay: float = Field(1e-3, ge=0)
     schedule: Literal["inverse", "cosine", "constant"] = Field("inverse", description="inverse: (1 + 4e-4 t) ** -0.75")
     precision: Precision = Field(
@@ -324,7 +341,7 @@ class OptimConfig(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.nesterov and self.momentum == 0:
+        if self.optimiser == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov=True needs momentum > 0: set optim.nesterov to false")
         return self
 

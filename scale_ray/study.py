@@ -37,6 +37,8 @@ class Study(BaseModel):
         axes: name -> values. The name is a dotted path of TrialConfig. An axis may also move several fields together:
             then it has any name, and its values are dicts of dotted paths (see `pairs`, `combinations`, `approaches`).
             The first axis varies slowest.
+        usual: method -> dotted path -> value: what a cell of that method has unless an axis sets it; by default
+            nothing. `usual_settings(base)` gives what the methods' papers have.
 
     Raises:
         ConfigError: a name that cannot be a file's, an unknown field, or a field that two axes set.
@@ -52,13 +54,20 @@ class Study(BaseModel):
     name: str
     base: TrialConfig
     axes: dict[str, list[Any]]
+    usual: dict[str, dict[str, Any]]
     _keep: Callable[[TrialConfig], bool] | None = PrivateAttr(None)
 
-    def __init__(self, name: str, base: TrialConfig, axes: Mapping[str, Sequence[Any]]):
+    def __init__(
+        self,
+        name: str,
+        base: TrialConfig,
+        axes: Mapping[str, Sequence[Any]],
+        usual: Mapping[str, Mapping[str, Any]] | None = None,
+    ):
         try:
-            super().__init__(name=name, base=base, axes=axes)
+            super().__init__(name=name, base=base, axes=axes, usual=usual or {})
         except ValidationError as error:
-            problems = describe_problems(error).removeprefix("name: ").removeprefix("axes: ")
+            problems = describe_problems(error).removeprefix("name: ").removeprefix("axes: ").removeprefix("usual: ")
             raise ConfigError(f"study {name!r}: {problems}") from None
 
     @field_validator("axes", mode="before")
@@ -104,10 +113,22 @@ class Study(BaseModel):
             raise ValueError(f"{' x '.join(f'{len(values)} {axis}' for axis, values in axes.items())}: {_TOO_MANY}")
         return axes
 
+    @field_validator("usual")
+    @classmethod
+    def _check_usual(cls, usual: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        known = set(field_paths())
+        for method, fields in usual.items():
+            for path in fields:
+                if path not in known:
+                    raise ValueError(f"usual of {method!r}: {path!r} is not a config field: {suggest(path, known)}")
+        return usual
+
     @model_serializer(mode="wrap")
     def _write_filter(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As plain data, a filtered study has one axis, with the fields that each cell sets."""
         values: dict[str, Any] = write(self)
+        if not self.usual:
+            del values["usual"]
         return values if self._keep is None else {**values, "axes": {"cell": list(self.changes())}}
 
     def changes(self) -> Iterator[Change]:
@@ -116,6 +137,7 @@ class Study(BaseModel):
             change: Change = {}
             for axis, value in zip(self.axes, values, strict=True):
                 change |= change_of(axis, value)
+            change = self.usual.get(change.get("method", self.base.method), {}) | change
             if self._keep is None or self._keeps(self.base.replace(change)):
                 yield change
 
@@ -157,7 +179,7 @@ class Study(BaseModel):
         """
         if keep is not None and not callable(keep):
             raise ConfigError(f"study {self.name!r}: where({keep!r}): give a function of a config")
-        before, filtered = self._keep, Study(self.name, self.base, self.axes)
+        before, filtered = self._keep, Study(self.name, self.base, self.axes, self.usual)
         both = (lambda config: before(config) and keep(config)) if before and keep else keep or before
         filtered._keep = both
         return filtered
@@ -169,7 +191,7 @@ class Study(BaseModel):
 
     def with_axes(self, axes: Mapping[str, Sequence[Any]]) -> "Study":
         """The study with other values of these axes, each in the position that it has; new ones come last."""
-        return Study(self.name, self.base, {**self.axes, **axes}).where(self._keep)
+        return Study(self.name, self.base, {**self.axes, **axes}, self.usual).where(self._keep)
 
 
 def pairs(*texts: str) -> list[Change]:

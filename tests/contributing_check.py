@@ -38,6 +38,7 @@ assert result.validators["spread"] >= 0
 
 # A method with a setting, and a variant.
 config = base.replace({"method": "halved", "losses.terms": "ce", "baseline.halved_factor": 0.25})
+assert scale_ray.base_config("digits", {"method": "halved", "losses.terms": "ce"}).baseline.halved_factor == 0.25
 assert "confusion" in train(config, root, store, execution=execution).result.curve[-1].losses
 assert base.replace({"losses.consistency": "mse"}).variant == "scale mse"
 

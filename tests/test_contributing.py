@@ -55,7 +55,6 @@ ADDITIONS: dict[str, list[Edit]] = {
             '    reg_mean: Literal["batch", "image"] = "batch"\n'
             "    shrink_margin: Annotated[float, Introduced(0.3)] = Field(0.3, ge=0)\n",
         ),
-        Edit("scale_ray/config.py", "from typing import Any,", "from typing import Annotated, Any,"),
     ],
     "a backbone": [
         Edit(
@@ -111,6 +110,13 @@ ADDITIONS: dict[str, list[Edit]] = {
             "    entropy_conditioning: bool = Field(False",
         ),
     ],
+    "what a method's paper sets otherwise than this package": [
+        Edit(
+            "scale_ray/data/usual.py",
+            "USUAL: dict[str, dict[str, Any]] = {\n",
+            'USUAL: dict[str, dict[str, Any]] = {\n    "halved": {"baseline.halved_factor": 0.25},\n',
+        )
+    ],
     "a variant of a method that is a row of its own": [
         Edit(
             "scale_ray/config.py",
@@ -121,9 +127,9 @@ ADDITIONS: dict[str, list[Edit]] = {
     "a strong view": [
         Edit(
             "scale_ray/data/views.py",
-            'STRONG_VIEWS: Registry[StrongView] = Registry({"randaugment": randaugment,',
+            "STRONG_VIEWS: Registry[StrongView] = Registry(\n    {",
             "def dimmed(images, views, generator, workers=ALONE):\n    return images / 2\n\n\n"
-            'STRONG_VIEWS: Registry[StrongView] = Registry({"dimmed": dimmed, "randaugment": randaugment,',
+            'STRONG_VIEWS: Registry[StrongView] = Registry(\n    {"dimmed": dimmed, ',
         )
     ],
     "a learning-rate schedule": [

@@ -151,3 +151,41 @@ def test_approaches_set_method_terms_variant_and_network() -> None:
 def test_approaches_that_cannot_be_are_refused(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         approaches(text)
+
+
+# What the papers of the methods set
+
+
+def test_usual_settings_lie_over_the_base_and_under_the_axes() -> None:
+    usual = {"dann": {"optim.learning_rate": 0.01, "losses.threshold": 0.5}, "mcc": {"optim.learning_rate": 0.005}}
+    axes = {"method": approaches("source_only", "dann", "mcc"), "losses.threshold": [0.6, 0.7]}
+    study = Study("s", BASE, axes, usual)
+    cells = [(cell.method, cell.optim.learning_rate, cell.losses.threshold) for cell in study.cells()]
+    assert cells == [
+        ("source_only", 0.003, 0.6),
+        ("source_only", 0.003, 0.7),
+        ("dann", 0.01, 0.6),
+        ("dann", 0.01, 0.7),
+        ("mcc", 0.005, 0.6),
+        ("mcc", 0.005, 0.7),
+    ]
+    assert [cell.optim.learning_rate for cell in Study("s", BASE, axes).cells()] == [0.003] * 6
+
+
+def test_usual_settings_stay_through_filters_axes_and_plain_data() -> None:
+    study = Study("s", BASE, {"method": approaches("dann", "mcc")}, {"dann": {"optim.learning_rate": 0.01}})
+    assert study.model_dump(mode="json")["usual"] == {"dann": {"optim.learning_rate": 0.01}}
+    assert "usual" not in Study("s", BASE, {}).model_dump(mode="json")
+    for changed in (
+        study.where(lambda config: config.method == "dann"),
+        study.with_axes({"seed": [1]}).where(lambda config: config.method == "dann"),
+        Study(**study.where(lambda config: config.method == "dann").model_dump(mode="json")),
+    ):
+        assert [cell.optim.learning_rate for cell in changed.cells()] == [0.01]
+
+
+def test_an_unknown_field_of_a_methods_usual_settings_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"study 's': usual of 'dann': 'optim.lr' is not a config field: did you mean"
+    ):
+        Study("s", BASE, {}, {"dann": {"optim.lr": 0.01}})

@@ -5,15 +5,18 @@ from typing import Any
 
 from scale_ray.cli.groups import TrialOptions
 from scale_ray.cli.read import read_config, read_settings
-from scale_ray.config import ConfigError, TrialConfig, field_paths
+from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.benchmarks import check_benchmark
 from scale_ray.data.defaults import config_of, default_fields, schedule_of
+from scale_ray.data.usual import usual_fields
 
 
 def config_from(
     trial: TrialOptions, options: Mapping[str, Any], *, benchmark: str = "digits", own: Mapping[str, Any] | None = None
 ) -> TrialConfig:
-    """The benchmark's defaults, then `own`, the file's fields, the options and the settings: each overrides the last.
+    """The benchmark's defaults, those of the method that is named, then `own`, the file's fields, options and settings.
+
+    Each overrides the last.
 
     Args:
         trial: options that every training has.
@@ -32,19 +35,9 @@ def config_from(
         raise ConfigError(
             f"{benchmark} has no usual domain pair: name one (train: --source, --target; studies: --pairs)"
         )
-    fields = {**default_fields(benchmark, frozen=named.get("model.encoder") == "frozen"), **own, **file}
+    frozen, method = named.get("model.encoder") == "frozen", str(named.get("method", ""))
+    usual = usual_fields(benchmark, method, frozen=frozen)
+    fields = {**default_fields(benchmark, frozen=frozen), **usual, **own, **file}
     if trial.steps is not None:
         fields |= schedule_of(fields, trial.steps)
     return config_of({**fields, **trial.fields, **options, **settings})
-
-
-def own_fields(config: TrialConfig) -> dict[str, Any]:
-    """The fields in which a config differs from its benchmark's defaults, without benchmark and domain pair."""
-    usual = TrialConfig()
-    defaults = default_fields(config.data.benchmark, frozen=config.model.encoder == "frozen")
-    return {
-        path: config.value(path)
-        for path in field_paths()
-        if config.value(path) != defaults.get(path, usual.value(path))
-        and path not in ("data.benchmark", "data.source", "data.target")
-    } | ({"model.encoder": "frozen"} if config.model.encoder == "frozen" else {})

@@ -1,7 +1,7 @@
 """The studies that `scale-ray ablate`, `scale-ray compare` and `scale-ray tune` start from."""
 
 from scale_ray.data.benchmarks import BENCHMARKS
-from scale_ray.data.defaults import base_config
+from scale_ray.data.defaults import base_config, usual_settings
 from scale_ray.study import Study, approaches, combinations, pairs
 
 ABLATE = """Train every domain pair x loss combination x backbone x seed on Ray, then write the report.
@@ -35,9 +35,11 @@ def search() -> Study:
 
 
 def comparison() -> Study:
+    base = base_config("digits")
     return Study(
         name="comparison-digits",
-        base=base_config("digits"),
+        base=base,
+        usual=usual_settings(base),
         axes={
             "seed": range(3),
             "pair": pairs(*map(":".join, BENCHMARKS["digits"].pairs)),

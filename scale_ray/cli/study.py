@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from scale_ray.cli.configs import config_from, own_fields
+from scale_ray.cli.configs import config_from
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.groups import ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
 from scale_ray.cli.report import Choose, report
 from scale_ray.config import ConfigError, Execution, TrialConfig, check_name
+from scale_ray.data.defaults import own_fields, usual_settings
 from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES
 from scale_ray.store import Store
 from scale_ray.study import Change, Study, approaches, change_of, combinations, describe, pairs
@@ -100,7 +101,12 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
     if not pair and benchmark == before:
         pair = {path: study.base.value(path) for path in ("data.source", "data.target")}
     base = config_from(trial, options, benchmark=before, own=own_fields(study.base) | pair)
-    return Study(begun.name, base, axes).where(study.keep)
+    given = {*file, *settings, *trial.fields, *options}
+    usual = {
+        method: {path: value for path, value in fields.items() if path not in given}
+        for method, fields in (usual_settings(base) if study.usual else {}).items()
+    }
+    return Study(begun.name, base, axes, usual).where(study.keep)
 
 
 def run_and_report(
@@ -128,7 +134,7 @@ def run_and_report(
     if choose in SET_VALIDATOR_NAMES and not execution.keep_predictions:
         _refuse_lacking(plan, store, choose)
     if ray.dry_run and "method" in study.axes:
-        _print_methods([study.base.replace(change_of("method", value)) for value in study.axes["method"]])
+        _print_methods(study)
     _print_plan(plan, store, whole=ray.dry_run)
     if ray.dry_run:
         if plan.leaving:
@@ -256,17 +262,21 @@ def _renamed(name: str, before: str, benchmark: str) -> str:
     return name.removesuffix(before) + benchmark if name.endswith(before) else name
 
 
-def _print_methods(configs: list[TrialConfig]) -> None:
+def _print_methods(study: Study) -> None:
     """The source of each method, the origin of its settings, and the cost of a step."""
     from scale_ray.methods import METHODS
 
-    for config in configs:
-        method = METHODS[config.method]
+    for value in study.axes["method"]:
+        config = study.base.replace(change_of("method", value))
+        method, usual = METHODS[config.method], study.usual.get(config.method, {})
         cost = method.passes(config).cost
         terms = f" {config.combination}" if config.method == "scale" else ""
         console.print(f"{config.variant}{terms}: {cost:.1f} x the passes of source_only")
         console.print(f"  source: {method.paper}")
         console.print(f"  defaults: {method.defaults}")
+        if usual:
+            settings = ", ".join(f"{path}={value}" for path, value in usual.items())
+            console.print(f"  unlike the other methods: {settings}")
 
 
 def _print_plan(plan: "Plan", store: Store, *, whole: bool) -> None:

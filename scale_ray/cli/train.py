@@ -35,7 +35,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="scale, source_only, dan, dann, cdan, mcc, mean_teacher. Default: source_only for ce, else scale.",
+            help="scale, source_only, dann, mcc and others. Default: source_only for ce, else scale.",
             rich_help_panel=TRAINED,
         ),
     ] = None,

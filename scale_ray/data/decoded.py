@@ -25,7 +25,7 @@ from scale_ray.data.image_folder import (
     listing_digest,
 )
 from scale_ray.data.manifest import check_manifest, write_manifest
-from scale_ray.data.pixels import DARK, DECODER_VERSION, UnreadableImage, decode_image, is_dark
+from scale_ray.data.pixels import DARK, DECODER_VERSION, Fit, UnreadableImage, decode_image, is_dark
 from scale_ray.data.unused import count_unused, stray_folders, unused_files
 from scale_ray.data.warn import warn_once
 from scale_ray.errors import shown
@@ -66,7 +66,13 @@ class Content:
 
 
 def open_domains(
-    benchmark: str, domains: Sequence[str], *, root: Path | None, resize: int, corrupt: Literal["error", "skip"]
+    benchmark: str,
+    domains: Sequence[str],
+    *,
+    root: Path | None,
+    resize: int,
+    corrupt: Literal["error", "skip"],
+    fit: Fit = "squeeze",
 ) -> list[Domain]:
     """Open domains that are used together, in the given order. Images that are not in the cache are decoded first.
 
@@ -74,8 +80,9 @@ def open_domains(
         benchmark: a name in BENCHMARKS.
         domains: names in any accepted spelling.
         root: the folder that contains the domains' folders; not used by `digits`.
-        resize: side in pixels to which every image is resized; the aspect ratio is not kept.
+        resize: side in pixels to which every image is resized.
         corrupt: `error` stops at an unreadable image, `skip` leaves it out and lists it in `Domain.skipped`.
+        fit: how images become squares, see `decode_image`; drawn digits are squares.
 
     Raises:
         ConfigError: the benchmark or a domain is unknown, or the root or a folder is missing.
@@ -88,7 +95,7 @@ def open_domains(
     for name in folders:
         _warn_of_counts(benchmark, name, listings[name])
         _warn_of_unused(benchmark, name, folders[name])
-    return [_open_folder(benchmark, name, folders[name], listings[name], resize, corrupt) for name in names]
+    return [_open_folder(benchmark, name, folders[name], listings[name], resize, corrupt, fit) for name in names]
 
 
 def check_domains(
@@ -173,16 +180,23 @@ def _warn_of_unused(benchmark: str, domain: str, folder: Path) -> None:
 
 
 def _open_folder(
-    benchmark: str, name: str, folder: Path, listing: Listing, resize: int, corrupt: Literal["error", "skip"]
+    benchmark: str,
+    name: str,
+    folder: Path,
+    listing: Listing,
+    resize: int,
+    corrupt: Literal["error", "skip"],
+    fit: Fit,
 ) -> Domain:
     digests = image_digests(folder, listing)
     digest = listing_digest(digests)
 
     def build(unfinished: Path) -> None:
-        _decode_all(folder, listing, digests, resize, corrupt, unfinished)
-        write_manifest(unfinished, f"{benchmark} {name}, {resize} px")
+        _decode_all(folder, listing, digests, resize, corrupt, fit, unfinished)
+        write_manifest(unfinished, f"{benchmark} {name}, {resize} px{cropped}")
 
-    key = f"{digest[:32]}-{resize}-v{DECODER_VERSION}"
+    cropped = ", cropped" if fit == "crop" else ""
+    key = f"{digest[:32]}-{resize}{'-crop' if cropped else ''}-v{DECODER_VERSION}"
     images, labels, skipped, dark = open_or_build(cache_folder() / "decoded" / key, _load, build)
     if skipped and corrupt == "error":
         first, reason = next(iter(skipped.items()))
@@ -216,6 +230,7 @@ def _decode_all(
     digests: Mapping[str, str],
     size: int,
     corrupt: Literal["error", "skip"],
+    fit: Fit,
     unfinished: Path,
 ) -> None:
     def decode(name: str) -> tuple[np.ndarray, bool] | UnreadableImage:
@@ -227,7 +242,7 @@ def _decode_all(
                 "more, then run again"
             )
         try:
-            return decode_image(data, size), is_dark(data)
+            return decode_image(data, size, fit), is_dark(data)
         except UnreadableImage as error:
             if corrupt == "skip":
                 return error

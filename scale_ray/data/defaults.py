@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scale_ray.config import TrialConfig, absolute_weights
+from scale_ray.config import TrialConfig, absolute_weights, field_paths
 from scale_ray.data.benchmarks import FROZEN_DEFAULTS, check_benchmark
+from scale_ray.data.usual import USUAL, usual_fields
 
 
 def base_config(
@@ -14,14 +15,16 @@ def base_config(
 
     Args:
         benchmark: a name in BENCHMARKS.
-        changes: dotted path -> value. `{"model.encoder": "frozen"}` also brings the defaults of a frozen encoder.
+        changes: dotted path -> value. `{"model.encoder": "frozen"}` also brings the defaults of a frozen encoder, and
+            `{"method": "dann"}` the settings of its paper (see data/usual.py).
         steps: number of training steps; the warm-up keeps its share of them.
 
     Raises:
         ConfigError: an unknown benchmark or field, or a value that the field does not take.
     """
     changes = dict(changes or {})
-    fields = default_fields(benchmark, frozen=changes.get("model.encoder") == "frozen") | changes
+    frozen, method = changes.get("model.encoder") == "frozen", str(changes.get("method", ""))
+    fields = default_fields(benchmark, frozen=frozen) | usual_fields(benchmark, method, frozen=frozen) | changes
     return config_of(fields if steps is None else fields | schedule_of(fields, steps))
 
 
@@ -45,3 +48,32 @@ def config_of(fields: Mapping[str, Any]) -> TrialConfig:
     """The config with these fields; a weights file by its absolute path, because trials may run elsewhere."""
     config = TrialConfig().replace(fields)
     return config.replace({"model.weights": absolute_weights(config.model.weights)})
+
+
+def own_fields(config: TrialConfig) -> dict[str, Any]:
+    """The fields in which a config differs from its benchmark's defaults, without benchmark and domain pair."""
+    usual = TrialConfig()
+    defaults = default_fields(config.data.benchmark, frozen=config.model.encoder == "frozen")
+    return {
+        path: config.value(path)
+        for path in field_paths()
+        if config.value(path) != defaults.get(path, usual.value(path))
+        and path not in ("data.benchmark", "data.source", "data.target")
+    } | ({"model.encoder": "frozen"} if config.model.encoder == "frozen" else {})
+
+
+def usual_settings(base: TrialConfig) -> dict[str, dict[str, Any]]:
+    """The settings of every method's paper on a base config's benchmark, for `Study(…, usual=usual_settings(base))`.
+
+    A field that the base sets otherwise than its benchmark stays as the base has it.
+
+    Returns:
+        Method -> dotted path -> value.
+    """
+    benchmark, frozen, own = base.data.benchmark, base.model.encoder == "frozen", own_fields(base)
+    return {
+        method: {
+            path: value for path, value in usual_fields(benchmark, method, frozen=frozen).items() if path not in own
+        }
+        for method in USUAL
+    }

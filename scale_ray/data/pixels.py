@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -14,6 +15,8 @@ DECODER_VERSION = 1
 
 # Some libraries switch this on for the whole process; truncated images then get grey pixels instead of an error.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+Fit = Literal["squeeze", "crop"]
 
 DARK = (
     "of 16 bits a value only the lower 12 are used, and the upper 8 are read: multiply the values by 16 if the images "
@@ -31,12 +34,18 @@ class UnreadableImage(UserError):
     """Bytes that are not a complete image; the message gives the reason."""
 
 
-def decode_image(data: bytes, size: int) -> np.ndarray:
+def decode_image(data: bytes, size: int, fit: Fit = "squeeze") -> np.ndarray:
     """Decode an image file to (3, size, size) uint8 RGB.
 
     The EXIF orientation is applied and transparent images are put on white; of an animation, the first frame is taken.
-    Resizing is bilinear with antialiasing and does not keep the aspect ratio, like ResizeImage of
-    Transfer-Learning-Library (https://github.com/thuml/Transfer-Learning-Library, tllib/vision/transforms).
+
+    Args:
+        data: the bytes.
+        size: side of the result in pixels.
+        fit: `squeeze` resizes both sides, bilinear with antialiasing, and does not keep the aspect ratio, like
+            ResizeImage of Transfer-Learning-Library (https://github.com/thuml/Transfer-Learning-Library,
+            tllib/vision/transforms). `crop` keeps the middle square and resizes it, bicubic with antialiasing, as CLIP
+            does (https://github.com/openai/CLIP, clip/clip.py).
 
     Raises:
         UnreadableImage: the bytes are not a complete image.
@@ -47,7 +56,11 @@ def decode_image(data: bytes, size: int) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             # JPEG only: the decoder may scale by 1/2, 1/4 or 1/8 while both sides are at least twice the final size.
             image.draft(None, (2 * size, 2 * size))
-            resized = _to_rgb(ImageOps.exif_transpose(image)).resize((size, size), Image.Resampling.BILINEAR)
+            upright = _to_rgb(ImageOps.exif_transpose(image))
+            if fit == "crop":
+                resized = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+            else:
+                resized = upright.resize((size, size), Image.Resampling.BILINEAR)
     except UnidentifiedImageError:
         reasons = (reason for start, reason in _POINTERS.items() if data.startswith(start))
         raise UnreadableImage(next(reasons, "not an image of any known format")) from None

@@ -35,6 +35,10 @@ _ZOOM = (0.8, 1.2)
 _SHEAR = (-10.0, 10.0)
 _TRANSLATION = (-0.1, 0.1)
 
+# Of `masked`: the side of a patch as a share of the image's, and the probability that a patch is masked.
+_PATCH = 64 / 224
+_MASKED = 0.7
+
 
 def evaluation_view(images: Tensor, *, size: int) -> Tensor:
     """Centre crop and normalisation, without randomness.
@@ -174,9 +178,34 @@ def colour_affine(images: Tensor, views: ViewsConfig, generator: Generator, work
     return _warp(coloured, matrices[rows], size=images.shape[-1], padding="border")
 
 
+def masked(images: Tensor, views: ViewsConfig, generator: Generator, workers: Workers = ALONE) -> Tensor:
+    """Most of the image's patches replaced by the mean colour, which is 0 after normalisation.
+
+    Hoyer et al., MIC: Masked Image Consistency for Context-Enhanced Domain Adaptation, CVPR 2023
+    (https://arxiv.org/abs/2212.01322): patches with a side of 64 of 224 pixels, each masked with probability 0.7. On
+    any image they have that share of its side; the number of patches along it is rounded.
+
+    Args:
+        images: float in [0, 1], (B, 3, S, S), this worker's rows of the global batch.
+        views: not used; it is part of the signature of every strong view.
+        generator: the CPU generator to draw from.
+        workers: the processes that share the global batch.
+
+    Returns:
+        float in [0, 1], (B, 3, S, S).
+    """
+    batch, patches = workers.size * len(images), round(1 / _PATCH)
+    kept = torch.rand(batch, 1, patches, patches, generator=generator)[workers.rows(batch)] > _MASKED
+    kept = nn_functional.interpolate(_like(kept.float(), images), images.shape[2:], mode="nearest")
+    mean = _like(torch.tensor(IMAGENET_MEAN, dtype=images.dtype).view(3, 1, 1), images)
+    return torch.where(kept > 0, images, mean)
+
+
 StrongView = Callable[[Tensor, ViewsConfig, Generator, Workers], Tensor]
 
-STRONG_VIEWS: Registry[StrongView] = Registry({"randaugment": randaugment, "colour_affine": colour_affine})
+STRONG_VIEWS: Registry[StrongView] = Registry(
+    {"randaugment": randaugment, "colour_affine": colour_affine, "masked": masked}
+)
 
 
 # RandAugment's operations. Each maps images in [0, 1], (B, 3, H, W), and strengths in [-1, 1], (B,) on the CPU, to new

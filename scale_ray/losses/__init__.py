@@ -17,6 +17,8 @@ from scale_ray.losses.ce import cross_entropy
 from scale_ray.losses.certainty import certainty_weights
 from scale_ray.losses.confusion import class_confusion
 from scale_ray.losses.dist import bank_contrast, distribution_contrast, prototype_contrast
+from scale_ray.losses.margin import margin_disparity
+from scale_ray.losses.masked import weighted_self_training
 from scale_ray.losses.mmd import multi_kernel_mmd
 from scale_ray.losses.prompting import mapping_error, prediction_entropy, prompt_divergence
 from scale_ray.losses.reg import prototype_uniformity
@@ -45,6 +47,7 @@ __all__ = [
     "discrimination",
     "distribution_contrast",
     "mapping_error",
+    "margin_disparity",
     "multi_kernel_mmd",
     "multilinear_map",
     "prediction_entropy",
@@ -55,4 +58,5 @@ __all__ = [
     "reversal_coefficient",
     "reverse_gradient",
     "self_training",
+    "weighted_self_training",
 ]

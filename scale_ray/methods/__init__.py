@@ -10,10 +10,14 @@ from scale_ray.methods.clip_zero_shot import ClipZeroShot
 from scale_ray.methods.dan import Dan
 from scale_ray.methods.dann import Dann
 from scale_ray.methods.daprompt import DaPrompt
+from scale_ray.methods.fixmatch import FixMatch
 from scale_ray.methods.function import TrainingData, training_function
 from scale_ray.methods.mcc import Mcc
+from scale_ray.methods.mdd import Mdd
 from scale_ray.methods.mean_teacher import MeanTeacher
+from scale_ray.methods.mic import Mic
 from scale_ray.methods.scale import Scale
+from scale_ray.methods.sdat import Sdat
 from scale_ray.methods.source_only import SourceOnly
 from scale_ray.registry import Registry
 
@@ -26,6 +30,10 @@ METHODS: Registry[type[Method]] = Registry(
         "cdan": Cdan,
         "mean_teacher": MeanTeacher,
         "mcc": Mcc,
+        "mdd": Mdd,
+        "sdat": Sdat,
+        "mic": Mic,
+        "fixmatch": FixMatch,
         "clip_zero_shot": ClipZeroShot,
         "daprompt": DaPrompt,
         "ad_clip": AdClip,

@@ -53,14 +53,40 @@ class Transfer(Baseline):
     The features are the hidden layer of the classifier head (docs/method.md, section 1), after BatchNorm and ReLU; it
     corresponds to the bottleneck that the papers align. `model.batch_norm` decides whether BatchNorm sees the domains
     in one forward pass or in two.
+
+    With `baseline.transfer_from=warm_up` the first `optim.warmup_steps + 1` steps are those of source_only and read no
+    target. The reversal of the adversarial methods, whose progress counts from there, so begins with a classifier.
     """
+
+    def __init__(self, student: Network, context: MethodContext):
+        super().__init__(student, context)
+        self._first = _first_step(context.config)
+
+    @classmethod
+    def check(cls, config: TrialConfig) -> None:
+        super().check(config)
+        if _first_step(config) >= config.optim.steps:
+            raise ConfigError(
+                f"the transfer loss of method {config.method!r} never acts: with baseline.transfer_from='warm_up' it "
+                f"acts where step > optim.warmup_steps={config.optim.warmup_steps}, but the last step is "
+                f"{config.optim.steps - 1}: lower optim.warmup_steps"
+            )
 
     @classmethod
     def passes(cls, config: TrialConfig) -> Passes:
         return Passes(student=2)
 
+    def needs_target(self, step: int) -> bool:
+        return step >= self._first
+
+    def progress(self, step: int) -> float:
+        """Share of the steps with the transfer loss that is done, from 0."""
+        return (step - self._first) / (self.config.optim.steps - self._first)
+
     def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
-        assert target is not None
+        if target is None:
+            of_source = self.gathered(self.student(source.images))
+            return StepOutput({"ce": cross_entropy(of_source.logits, source.labels)})
         outputs = self.student.forward_domains(source.images, target.weak, hidden=True)
         of_source, of_target = (self.gathered(of_domain) for of_domain in outputs)
         losses = {
@@ -78,3 +104,8 @@ class Transfer(Baseline):
             source: outputs for the source rows of the global batch, with the hidden layer.
             target: outputs for its target rows, likewise.
         """
+
+
+def _first_step(config: TrialConfig) -> int:
+    """The first step with the transfer loss."""
+    return config.optim.warmup_steps + 1 if config.baseline.transfer_from == "warm_up" else 0

@@ -22,7 +22,7 @@ class Cdan(Dann):
 
     paper = "Long et al., Conditional Adversarial Domain Adaptation, NeurIPS 2018, https://arxiv.org/abs/1705.10667"
     defaults = "weight 1 and no entropy conditioning from the authors' code and TLLib; gamma 10 as in dann"
-    reads = frozenset({"weight", "reversal_gamma", "entropy_conditioning"})
+    reads = frozenset({"weight", "transfer_from", "reversal_gamma", "entropy_conditioning"})
 
     of_features: Tensor
     of_probabilities: Tensor

@@ -17,7 +17,7 @@ class Dan(Transfer):
 
     paper = "Long et al., Deep Adaptation Networks, ICML 2015, https://arxiv.org/abs/1502.02791"
     defaults = "weight 1 and bandwidths 2^-3 to 2^1 from TLLib, examples/domain_adaptation/image_classification/dan.py"
-    reads = frozenset({"weight"})
+    reads = frozenset({"weight", "transfer_from"})
     term = "mmd"
 
     def transfer(self, step: int, source: Outputs, target: Outputs) -> Tensor:

@@ -18,11 +18,8 @@ class Dann(Transfer):
     """
 
     paper = "Ganin et al., Domain-Adversarial Training of Neural Networks, JMLR 2016, https://arxiv.org/abs/1505.07818"
-    defaults = (
-        "gamma 10, over the whole training, from the paper, section 5.2.2; weight 1 and the discriminator's layers "
-        "from TLLib"
-    )
-    reads = frozenset({"weight", "reversal_gamma"})
+    defaults = "gamma 10 from the paper, section 5.2.2; weight 1 and the discriminator's layers from TLLib"
+    reads = frozenset({"weight", "transfer_from", "reversal_gamma"})
     term = "domain"
 
     def __init__(self, student: Network, context: MethodContext):
@@ -35,8 +32,7 @@ class Dann(Transfer):
         assert target.hidden is not None
         features = torch.cat([source.hidden, target.hidden])
         probabilities = torch.cat([source.logits, target.logits]).softmax(dim=1).detach()
-        progress = step / self.config.optim.steps
-        coefficient = reversal_coefficient(progress, self.config.baseline.reversal_gamma)
+        coefficient = reversal_coefficient(self.progress(step), self.config.baseline.reversal_gamma)
         inputs = reverse_gradient(self._discriminator_input(features, probabilities), coefficient)
         source_scores, target_scores = self.discriminator(inputs).split([len(source.hidden), len(target.hidden)])
         return discrimination(source_scores, target_scores, self._image_weights(probabilities))

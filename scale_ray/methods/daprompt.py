@@ -1,7 +1,9 @@
 """`daprompt`: learnt prompts for each domain on a frozen CLIP. A re-implementation of DAPL.
 
 Ge et al., Domain Adaptation via Prompt Learning, https://arxiv.org/abs/2202.06687. A prompt consists of 16 vectors that
-both domains share, 16 vectors of the image's domain, and the name of the class. There are 2 K prompts, one per domain
+both domains share, 16 vectors of the image's domain, and the name of the class. With `baseline.class_tokens` each class
+has shared vectors of its own (class-specific contexts, CSC), as in the released configuration ep25-32-csc.yaml; without
+it all classes have the same, as in ep25-32.yaml. There are 2 K prompts, one per domain
 and class. Training makes the prompt of an image's domain and class the most similar one to the image. Source images
 have their true labels; target images have CLIP's zero-shot labels ("a photo of a {class}."), where CLIP is confident.
 The K prompts of the target domain classify.
@@ -37,6 +39,7 @@ class DomainPromptStudent(ClipStudent):
         encoder, classes, precision: as in ClipStudent.
         shared: number of context tokens that both domains share.
         specific: number of further context tokens of each domain.
+        by_class: whether each class has shared tokens of its own.
 
     Attributes:
         zero_shot_features: (K, E), the features of the prompts "a photo of a {class}."
@@ -45,19 +48,29 @@ class DomainPromptStudent(ClipStudent):
     zero_shot_features: Tensor
 
     def __init__(
-        self, encoder: FrozenClip, classes: Sequence[str], precision: Precision, *, shared: int, specific: int
+        self,
+        encoder: FrozenClip,
+        classes: Sequence[str],
+        precision: Precision,
+        *,
+        shared: int,
+        specific: int,
+        by_class: bool = False,
     ):
         super().__init__(encoder, classes, precision)
         self.prompts = ClassPrompts(encoder, self.classes, shared + specific)
+        of_classes = (len(self.classes),) if by_class else ()
         self.shared, self.source, self.target = (
-            nn.Parameter(0.02 * torch.randn(tokens, encoder.token_dim)) for tokens in (shared, specific, specific)
+            nn.Parameter(0.02 * torch.randn(*tokens, encoder.token_dim))
+            for tokens in ((*of_classes, shared), (specific,), (specific,))
         )
         self.register_buffer("zero_shot_features", encoder.class_features(self.classes), persistent=False)
 
     def class_features(self, domains: Sequence[Tensor]) -> Tensor:
         """Features (D * K, E) of the class prompts of D domains, domain by domain; a domain is given by its tokens."""
-        contexts = torch.stack([torch.cat([self.shared, domain]) for domain in domains])
-        return self.encoder.encode_prompts(*self.prompts(contexts))
+        of_classes = self.shared.shape[:-2]
+        contexts = [torch.cat([self.shared, domain.expand(*of_classes, -1, -1)], dim=-2) for domain in domains]
+        return self.encoder.encode_prompts(*self.prompts(torch.stack(contexts)))
 
     def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
         """Predict with the target's prompts, for images of either domain."""
@@ -74,7 +87,7 @@ class DaPrompt(ClipMethod):
 
     paper = "Ge et al., Domain Adaptation via Prompt Learning, https://arxiv.org/abs/2202.06687"
     defaults = "16 + 16 tokens, weight 1 and threshold 0.5 from the released code, configs/trainers/DAPL"
-    reads = frozenset({"shared_tokens", "domain_tokens", "prompt_threshold"})
+    reads = frozenset({"shared_tokens", "domain_tokens", "class_tokens", "prompt_threshold"})
 
     labels_target = True
 
@@ -93,6 +106,7 @@ class DaPrompt(ClipMethod):
             config.optim.precision,
             shared=config.baseline.shared_tokens,
             specific=config.baseline.domain_tokens,
+            by_class=config.baseline.class_tokens,
         )
 
     @classmethod

@@ -12,7 +12,7 @@ class Mcc(Transfer):
 
     paper = "Jin et al., Minimum Class Confusion, ECCV 2020, https://arxiv.org/abs/1912.03699"
     defaults = "weight 1 and temperature 2.5 from the paper and TLLib"
-    reads = frozenset({"weight", "mcc_temperature"})
+    reads = frozenset({"weight", "transfer_from", "mcc_temperature"})
     term = "confusion"
 
     def transfer(self, step: int, source: Outputs, target: Outputs) -> Tensor:

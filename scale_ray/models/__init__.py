@@ -2,7 +2,7 @@
 
 from scale_ray.models.backbones import BACKBONES, Backbone, WeightsError, build_encoder
 from scale_ray.models.class_statistics import ClassStatistics
-from scale_ray.models.discriminator import domain_discriminator
+from scale_ray.models.discriminator import auxiliary_classifier, domain_discriminator
 from scale_ray.models.network import FeatureNetwork, Network, Outputs
 from scale_ray.models.projection_bank import ProjectionBank
 from scale_ray.models.student import Student
@@ -10,5 +10,5 @@ from scale_ray.models.teacher import Teacher
 
 __all__ = [
     "BACKBONES", "Backbone", "ClassStatistics", "FeatureNetwork", "Network", "Outputs", "ProjectionBank", "Student",
-    "Teacher", "WeightsError", "build_encoder", "domain_discriminator",
+    "Teacher", "WeightsError", "auxiliary_classifier", "build_encoder", "domain_discriminator",
 ]  # fmt: skip

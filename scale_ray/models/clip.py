@@ -257,15 +257,16 @@ class ClassPrompts(nn.Module):
         self.register_buffer("ends", ends + context, persistent=False)
 
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """The prompts of all K classes with each of M contexts (M, n, W).
+        """The prompts of all K classes with each of M contexts, (M, n, W), or (M, K, n, W) with one for each class.
 
         Returns:
             Token embeddings (M * K, L, W) and indices of the end tokens (M * K,), context by context.
         """
         contexts, classes = len(context), len(self.rest)
+        context = context[:, None] if context.ndim == 3 else context
         parts = (
             self.start.expand(contexts, -1, -1, -1),
-            context[:, None].expand(-1, classes, -1, -1),
+            context.expand(-1, classes, -1, -1),
             self.rest.expand(contexts, -1, -1, -1),
         )
         return torch.cat(parts, dim=2).flatten(0, 1), self.ends.repeat(contexts)

@@ -1,4 +1,4 @@
-"""The domain discriminator of the adversarial methods."""
+"""What the adversarial methods train against the student: a domain discriminator, or a second classifier."""
 
 from torch import nn
 
@@ -20,3 +20,11 @@ def domain_discriminator(inputs: int, hidden: int) -> nn.Sequential:
         nn.Linear(hidden, 1),
         nn.Flatten(0),
     )
+
+
+def auxiliary_classifier(inputs: int, num_classes: int) -> nn.Sequential:
+    """A network that maps (N, inputs) to (N, num_classes) logits; its one hidden layer is as wide as the input.
+
+    The head of TLLib's MDD (tllib/alignment/mdd.py), without its dropout.
+    """
+    return nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, num_classes))

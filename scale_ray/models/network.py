@@ -89,13 +89,14 @@ class Network(Student):
         """
         with self._autocast(images):
             rows = self._rows(self.encoder(images))
-            bottleneck = self.classifier[:-1](rows) if hidden else None
-            logits = widen(self.classifier(rows) if bottleneck is None else self.classifier[-1](bottleneck))
-            kept = None if bottleneck is None else widen(bottleneck)
-            if not project:
-                return Outputs(logits, None, kept)
-            assert self.projector is not None, "this network was loaded for prediction, without its projection head"
-            return Outputs(logits, F.normalize(widen(self.projector(rows)), dim=1), kept)
+            bottleneck = widen(self.classifier[:-1](rows))
+            features = None
+            if project:
+                assert self.projector is not None, "this network was loaded for prediction, without its projection head"
+                features = F.normalize(widen(self.projector(rows)), dim=1)
+        # Never in bfloat16, in which the two highest logits of an image were often equal.
+        logits = self.classifier[-1](bottleneck)
+        return Outputs(logits, features, bottleneck if hidden else None)
 
     def forward_domains(
         self, source: Tensor, target: Tensor, *, project: bool = False, hidden: bool = False
@@ -123,7 +124,8 @@ class Network(Student):
         """
         with self._autocast(images), self._statistics_of(domain):
             rows = self._rows(self.encoder(images))
-            logits = widen(self.classifier(rows))
+            bottleneck = widen(self.classifier[:-1](rows))
+        logits = self.classifier[-1](bottleneck)
         return image_level(logits, len(images)), image_level(widen(rows), len(images))
 
     def class_weights(self) -> Tensor:

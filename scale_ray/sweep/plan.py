@@ -88,6 +88,8 @@ def plan_study(
     todo = [cell for cell in cells[:limit] if cell.id not in answered]
     tree = stage_tree(cells)
     stored = frozenset(store.stage_keys())
+    of_axes = {path for axis, values in study.axes.items() for value in values for path in change_of(axis, value)}
+    told = {path for fields in study.usual.values() for path in fields} - of_axes  # by the method's name
     return Plan(
         study=StudyPlan(name=study.name, created=now(), cells=cells, command=command),
         todo=todo,
@@ -95,7 +97,7 @@ def plan_study(
         failed_before=failed_before,
         tree=tree,
         stages=stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo],
-        differing=differing_fields([cell.config for cell in cells]),
+        differing=[path for path in differing_fields([cell.config for cell in cells]) if path not in told],
         leaving=leaving(store, study.name, {cell.id for cell in cells}),
     )
 
@@ -191,7 +193,7 @@ def prepare_data(stages: Sequence[Stage], root: Path | None) -> None:
     seen = set()
     for stage in stages:
         data = stage.config.data
-        key = (data.benchmark, data.source, stage.targets, data.resize, data.corrupt)
+        key = (data.benchmark, data.source, stage.targets, data.resize, data.fit, data.corrupt)
         if key not in seen:
             seen.add(key)
             open_data(stage.config, stage.targets, root)

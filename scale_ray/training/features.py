@@ -88,6 +88,8 @@ def features_key(stage: Stage, domain: str) -> str:
         "kept": model.frozen_views,
         "size": [data.resize, data.image_size],
     }
+    if data.fit != "squeeze":
+        document["fit"] = data.fit
     inputs = stage.waiting[0].inputs
     if code := {role: inputs[role] for role in inputs if role.startswith(("backbone ", "strong view "))}:
         document["code"] = code

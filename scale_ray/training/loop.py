@@ -178,6 +178,7 @@ def train(
         seconds = spent.pop()[0] if resumed else 0.0  # seconds of this stage in earlier sessions
         method.load_state_dict(saved["method"])
         optimiser.load_state_dict(saved["optimiser"])
+        _count_on_the_host(optimiser)
         batches.load_state(saved["batches"])
         meter = _Meter(dict(saved["meter_sums"]), dict(saved["meter_counts"]), list(saved["meter_labelled"]))
         points = [_read_point(point) for point in saved["points"]]
@@ -272,8 +273,8 @@ def _read_point(values: dict[str, Any]) -> Point:
     return Point(**values | {"accuracies": Accuracies(**values["accuracies"])})
 
 
-def _optimiser(method: Method, optim: OptimConfig) -> torch.optim.SGD:
-    """SGD over all parameters that require a gradient; the schedule multiplies a group's `base_lr`."""
+def _optimiser(method: Method, optim: OptimConfig) -> torch.optim.Optimizer:
+    """Over all parameters that require a gradient; the schedule multiplies a group's `base_lr`."""
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     encoder = [parameter for parameter in method.student.encoder.parameters() if parameter.requires_grad]
     in_encoder = {id(parameter) for parameter in encoder}
@@ -283,6 +284,16 @@ def _optimiser(method: Method, optim: OptimConfig) -> torch.optim.SGD:
         {"params": encoder, "lr": rates["encoder"], "base_lr": rates["encoder"]},
         {"params": heads, "lr": rates["heads"], "base_lr": rates["heads"]},
     ]
+    if optim.optimiser == "adam":
+        betas = (optim.momentum, 0.999)
+        return torch.optim.Adam(groups, betas=betas, weight_decay=optim.weight_decay, foreach=True)
     return torch.optim.SGD(
         groups, momentum=optim.momentum, nesterov=optim.nesterov, weight_decay=optim.weight_decay, foreach=True
     )
+
+
+def _count_on_the_host(optimiser: torch.optim.Optimizer) -> None:
+    """Adam reads its count of steps at every step. On the device, where `from_bytes` puts it, the host would wait."""
+    for state in optimiser.state.values():
+        if "step" in state:
+            state["step"] = state["step"].cpu()

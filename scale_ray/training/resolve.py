@@ -48,6 +48,11 @@ def check_trial(config: TrialConfig) -> TrialConfig:
     check_benchmark(config.data.benchmark)
     check_name("method", config.method, METHODS)
     check_name("views.strong", config.views.strong, STRONG_VIEWS)
+    if config.views.strong == "masked" and config.model.encoder == "frozen":
+        raise ConfigError(
+            "views.strong='masked' teaches an encoder to read context, and model.encoder is 'frozen': train the "
+            "encoder, or choose another strong view"
+        )
     for term in config.losses.terms:
         check_name("loss term", term, LOSSES)
     METHODS[config.method].check_backbone(config)
@@ -136,7 +141,12 @@ def open_data(config: TrialConfig, targets: Sequence[str], root: Path | None) ->
     """
     data = config.data
     source, *opened = open_domains(
-        data.benchmark, [data.source, *targets], root=root, resize=data.resize, corrupt=data.corrupt
+        data.benchmark,
+        [data.source, *targets],
+        root=root,
+        resize=data.resize,
+        corrupt=data.corrupt,
+        fit=data.fit,
     )
     return source, dict(zip(targets, opened, strict=True))
 

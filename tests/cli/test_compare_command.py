@@ -95,7 +95,7 @@ def test_a_setting_of_the_baselines_goes_to_those_that_read_it(images: Path, tmp
         ),
         (
             ["--methods", "dann/baseline.entropy_conditioning=true"],
-            ["baseline.entropy_conditioning is True, which method 'dann' does not read (cdan do)"],
+            ["baseline.entropy_conditioning is True, which method 'dann' does not read (cdan, sdat, mic do)"],
         ),
         (
             ["--methods", "scale:ce+ssl/losses.contrast=bank"],

@@ -118,6 +118,25 @@ def test_resizing_has_antialiasing_and_squeezes() -> None:
     assert np.abs(small.astype(int) - 127).max() < 8
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_crop_keeps_the_middle_square_at_its_proportions(form: str) -> None:
+    """Red, green, blue from left to right, each a square: of 3 x 1 squares the green one is the middle."""
+    wide = np.zeros((64, 192, 3), np.uint8)
+    for part in range(3):
+        wide[:, 64 * part : 64 * (part + 1), part] = 255
+    for image in (Image.fromarray(wide), Image.fromarray(wide.transpose(1, 0, 2).copy())):
+        small = decode_image(encoded(image, form), 16, "crop")
+        assert small.shape == (3, 16, 16)
+        inner = small[:, 2:-2, 2:-2].astype(int)  # interpolation reaches over the edge of the square
+        assert np.abs(inner - np.array([0, 255, 0])[:, None, None]).max() < 8
+        assert not np.array_equal(small, decode_image(encoded(image, form), 16))
+
+
+def test_a_square_is_whole_either_way() -> None:
+    grey = Image.fromarray(np.full((48, 48, 3), 77, np.uint8))
+    assert np.array_equal(decode_image(encoded(grey), 12, "crop"), decode_image(encoded(grey), 12))
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

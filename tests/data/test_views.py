@@ -17,6 +17,7 @@ from scale_ray.data.views import (
     colour_affine,
     crop_and_flip,
     evaluation_view,
+    masked,
     randaugment,
     strong_view,
     weak_view,
@@ -420,3 +421,25 @@ def test_a_strong_view_leaves_its_input_alone() -> None:
     for name, operation in OPERATIONS.items():
         operation(images, torch.full((6,), 0.5))
         assert torch.equal(images, before), name
+
+
+# ------------------------------------------------------------------------------------------------------------- masked
+
+
+def test_masked_leaves_whole_patches_of_the_images_and_the_mean_colour_elsewhere() -> None:
+    images = torch.rand(400, 3, 32, 32, generator=seeded(1))
+    result = masked(images, ViewsConfig(), seeded())
+    kept = (result == images).all(dim=1)
+    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1).expand_as(images)
+    assert torch.equal(result, torch.where(kept[:, None], images, mean))
+    # 64 of 224 pixels is 0.286 of the side: 4 patches of 8 pixels along it.
+    patches = kept.unflatten(2, (4, 8)).unflatten(1, (4, 8)).float().mean(dim=(2, 4))
+    assert set(patches.unique().tolist()) == {0.0, 1.0}
+    share = patches.mean().item()
+    assert abs(share - 0.3) < 4 * (0.3 * 0.7 / patches.numel()) ** 0.5
+    assert len({tuple(image.flatten().tolist()) for image in patches}) > 350  # each image draws its own
+
+
+def test_a_masked_patch_is_zero_after_normalisation() -> None:
+    view = strong_view(noise(8, 32), ViewsConfig(strong="masked"), size=32, generator=seeded())
+    assert ((view.abs() < 1e-6).all(dim=1)).float().mean() > 0.4

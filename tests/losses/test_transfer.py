@@ -18,16 +18,75 @@ from scale_ray.losses import (
     certainty_weights,
     class_confusion,
     discrimination,
+    margin_disparity,
     multi_kernel_mmd,
     multilinear_map,
     randomised_multilinear_map,
     reversal_coefficient,
     reverse_gradient,
+    weighted_self_training,
 )
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+# Margin disparity
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10**6), rows=st.integers(1, 5), classes=st.integers(2, 5), margin=st.sampled_from([1.0, 4.0])
+)
+def test_margin_disparity_is_what_loops_over_images_give(seed: int, rows: int, classes: int, margin: float) -> None:
+    of_source, scores, of_target, target_scores = normal(4, rows, classes, seed=seed)
+    expected = 0.0
+    for logits, auxiliary in zip(of_source.tolist(), scores.tolist(), strict=True):
+        total = sum(math.exp(each) for each in auxiliary)
+        expected -= margin * math.log(math.exp(auxiliary[logits.index(max(logits))]) / total) / rows
+    for logits, auxiliary in zip(of_target.tolist(), target_scores.tolist(), strict=True):
+        total = sum(math.exp(each) for each in auxiliary)
+        share = math.exp(auxiliary[logits.index(max(logits))]) / total
+        expected -= math.log(min(1 - share + 1e-6, 1)) / rows
+    found = margin_disparity(of_source, scores, of_target, target_scores, margin)
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_margin_disparity_is_low_where_the_classifiers_agree_on_the_source_and_not_on_the_target() -> None:
+    logits = torch.tensor([[9.0, -9.0]])
+    agree, differ = logits, -logits
+    assert margin_disparity(logits, agree, logits, differ, 4.0) < 1e-3
+    worst = margin_disparity(logits, differ, logits, agree, 4.0)
+    assert worst.item() == pytest.approx(4 * 18 - math.log(1e-6), abs=0.1)  # finite, by the offset
+    scores = logits.clone().requires_grad_()
+    assert gradcheck(lambda each: margin_disparity(logits.double(), each, logits.double(), -each, 4.0), scores.double())
+
+
+def test_margin_disparity_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="margin must be positive"):
+        margin_disparity(*torch.zeros(4, 2, 3), 0.0)
+    with pytest.raises(ValueError, match="must both be"):
+        margin_disparity(torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2, 3), torch.zeros(2, 3), 4.0)
+
+
+# Self-training on masked images
+
+
+def test_each_pseudo_label_counts_as_much_as_it_is_sure() -> None:
+    logits, labels = normal(4, 3), torch.tensor([0, 2, 1, 1])
+    confidence = torch.tensor([1.0, 0.5, 0.0, 0.25], dtype=torch.float64, requires_grad=True)
+    expected = -sum(
+        share * logits[row].log_softmax(dim=0)[label].item() / 4
+        for row, (label, share) in enumerate(zip(labels.tolist(), [1.0, 0.5, 0.0, 0.25], strict=True))
+    )
+    logits.requires_grad_()
+    loss = weighted_self_training(logits, labels, confidence)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    loss.backward()
+    assert confidence.grad is None
+    with pytest.raises(ValueError, match=r"confidence \(4, 1\) \(N,\)"):
+        weighted_self_training(logits, labels, torch.ones(4, 1))
 
 
 # Maximum mean discrepancy
@@ -267,7 +326,7 @@ def test_autocast_and_half_precision_do_not_change_the_sums(loss: Callable[[Tens
     assert half.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["mmd", "adversarial", "confusion", "certainty"])
+@pytest.mark.parametrize("name", ["mmd", "adversarial", "confusion", "certainty", "margin", "masked"])
 def test_the_examples_in_the_docstrings_hold(name: str) -> None:
     module = importlib.import_module(f"scale_ray.losses.{name}")
     failed, tried = doctest.testmod(module, extraglobs={"torch": torch})

@@ -182,6 +182,23 @@ def test_daprompts_losses_one_image_at_a_time(clip_config: TrialConfig) -> None:
     assert output.weights == {"prompt": 1.0}
 
 
+def test_with_class_tokens_each_class_learns_shared_tokens_of_its_own(clip_config: TrialConfig) -> None:
+    """The prompts of class k are those of a student whose one context is that of k."""
+    config = clip_config.replace({"method": "daprompt"})
+    generic, specific = (
+        build(config.replace({"baseline.class_tokens": by_class})).student for by_class in (False, True)
+    )
+    assert (generic.shared.shape, specific.shared.shape) == ((16, 32), (3, 16, 32))
+    with torch.no_grad():
+        found = specific.class_features([specific.source, specific.target]).unflatten(0, (2, 3))
+        for label in range(3):
+            generic.shared.copy_(specific.shared[label])
+            alone = generic.class_features([specific.source, specific.target]).unflatten(0, (2, 3))
+            torch.testing.assert_close(found[:, label], alone[:, label])
+    specific.class_features([specific.source])[1].sum().backward()
+    assert specific.shared.grad.abs().sum(dim=(1, 2)).gt(0).tolist() == [False, True, False]
+
+
 def test_ad_clip_gives_every_image_its_own_prompt(clip_config: TrialConfig) -> None:
     """An image's logits do not depend on the batch that it is in, neither in training's pairs nor in prediction."""
     method = build(clip_config.replace({"method": "ad_clip"}))

@@ -25,12 +25,16 @@ CPU = torch.device("cpu")
 # Another valid value of every setting of the baselines.
 SETTINGS = {
     "weight": 0.5,
+    "transfer_from": "warm_up",
     "reversal_gamma": 5.0,
     "entropy_conditioning": True,
     "mcc_temperature": 2.0,
+    "margin": 2.0,
+    "sharpness_radius": 0.5,
     "prompt_ensemble": True,
     "shared_tokens": 8,
     "domain_tokens": 8,
+    "class_tokens": True,
     "prompt_threshold": 0.99,
     "content_tokens": 2,
     "entropy_weight": 0.1,
@@ -47,7 +51,8 @@ def of_method(config: TrialConfig, name: str, clip_weights: Path | str = "none")
     """On a CLIP, one of random weights does where no accuracy is looked at."""
     clip = {"model.backbone": "clip_tiny", "model.weights": str(clip_weights)} if name in ON_CLIP else {}
     terms = "ce+ssl+dist+reg" if name == "scale" else "ce"
-    return config.replace({"method": name, "losses.terms": terms, **clip})
+    views = {"views.strong": "masked"} if name == "mic" else {}
+    return config.replace({"method": name, "losses.terms": terms, **clip, **views})
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -75,7 +80,7 @@ class TestEveryMethod:
     def test_beats_chance_on_both_domains_and_is_deterministic(
         self, name: str, tiny_config: TrialConfig, tiny_root: Path, clip_weights: Path
     ) -> None:
-        steps = 30 if name in ON_CLIP else 50
+        steps = 30 if name in ON_CLIP else 100 if name == "mic" else 50
         config = of_method(tiny_config, name, clip_weights).replace({"optim.steps": steps, "evaluate_every": steps})
         source, targets = open_data(config, ["inverted"], tiny_root)
         one, two = (Training(config, source, targets, CPU) for _ in range(2))
@@ -175,7 +180,7 @@ class TestEveryMethod:
             method = build(changed)
             if not method.learns:
                 return method.student.predict(source_batch().images).sum().item()
-            step = 4
+            step = 1  # of the warm-up, which `transfer_from` leaves to ce
             output = method.step(step, source_batch(), target_batch() if method.needs_target(step) else None)
             weights = changed.losses.terms | output.weights
             loss = torch.stack([weights[term] * value for term, value in output.losses.items()]).sum()
@@ -205,6 +210,10 @@ class TestEveryMethodThatLearns:
         config = of_method(tiny_config, name, clip_weights).replace(
             {"optim.steps": steps, "evaluate_every": steps, "optim.precision": "bf16"}
         )
+        # Statistics that mix a domain with its negative make source_val a matter of luck, in float32 too.
+        # So does a large rate for dan, whose kernels become as wide as its features.
+        changes = {} if name in ON_CLIP else {"model.batch_norm": "domain"}
+        config = config.replace(changes | ({"optim.learning_rate": 0.01} if name == "dan" else {}))
         source, targets = open_data(config, ["inverted"], tiny_root)
         training = Training(config, source, targets, CPU)
         assert training.run().points[-1].accuracies.source_val > 60  # chance is 33
@@ -243,7 +252,7 @@ class TestEveryMethodOnImages:
         assert same(student.state_dict(), other.state_dict())
 
 
-@pytest.mark.parametrize("name", ON_IMAGES)
+@pytest.mark.parametrize("name", [name for name in ON_IMAGES if name != "mic"])
 def test_every_method_on_images_trains_on_a_frozen_encoders_features(
     name: str, frozen_config: TrialConfig, tiny_root: Path
 ) -> None:
@@ -273,13 +282,13 @@ def test_a_baseline_refuses_loss_terms(name: str, tiny_config: TrialConfig) -> N
         check_trial(of_method(tiny_config, name).replace({"losses.terms": "ce+ssl"}))
 
 
-@pytest.mark.parametrize("name", ["dan", "dann", "cdan", "mean_teacher", "mcc"])
+@pytest.mark.parametrize("name", ["dan", "dann", "cdan", "mean_teacher", "mcc", "mdd", "sdat", "mic"])
 def test_a_baseline_refuses_what_it_cannot_do(name: str, tiny_config: TrialConfig) -> None:
     config = of_method(tiny_config, name)
     with pytest.raises(ConfigError, match=r"whole images: set model.contrast_level to 'pooled'"):
         check_trial(config.replace({"model.contrast_level": "spatial"}))
     balanced = config.replace({"data.class_balance": "both"})
-    if name == "mean_teacher":
+    if name in ("mean_teacher", "mic"):
         assert build(balanced).step(0, source_batch(), target_batch()).pseudo_labels is not None
         check_trial(balanced)
     else:

@@ -10,6 +10,8 @@ from tiny_steps import CLASSES, STEPS_PER_EPOCH, build, source_batch, target_bat
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.batches import TargetBatch
 from scale_ray.methods import METHODS
+from scale_ray.training.resolve import check_trial, open_data
+from scale_ray.training.trial import Training
 
 
 def test_a_target_batch_has_no_field_for_labels() -> None:
@@ -207,3 +209,199 @@ def test_consistency_is_ramped_up_over_the_warm_up(tiny_config: TrialConfig) -> 
 
     assert weights(4) == pytest.approx([3 * math.exp(-5), 3 * math.exp(-1.25), 3])
     assert weights(0) == [3, 3, 3]
+
+
+# Transfer losses after the warm-up
+
+TRANSFER = ["dan", "dann", "cdan", "mcc", "mdd", "sdat", "mic"]
+
+
+def transfer(config: TrialConfig, name: str, **changes: object):
+    views = {"views.strong": "masked"} if name == "mic" else {}
+    return build(config.replace({"method": name, "losses.terms": "ce", **views, **changes}))
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+def test_before_the_transfer_loss_begins_a_step_is_that_of_source_only(tiny_config: TrialConfig, name: str) -> None:
+    waiting = transfer(tiny_config, name, **{"baseline.transfer_from": "warm_up"})
+    plain = transfer(tiny_config, "source_only")
+    last = tiny_config.optim.warmup_steps
+    assert [waiting.needs_target(step) for step in (0, last, last + 1)] == [False, False, True]
+    outputs = [method.step(last, source_batch(), None) for method in (waiting, plain)]
+    assert [list(output.losses) for output in outputs] == [["ce"], ["ce"]]
+    for output in outputs:
+        output.losses["ce"].backward()
+    for (key, one), (_, other) in zip(
+        waiting.student.named_parameters(), plain.student.named_parameters(), strict=True
+    ):
+        assert (one.grad is None and other.grad is None) or torch.equal(one.grad, other.grad), key
+    assert {"ce"} < waiting.step(last + 1, source_batch(), target_batch()).losses.keys()
+
+
+def test_progress_counts_from_where_the_transfer_loss_begins(tiny_config: TrialConfig) -> None:
+    """12 steps with a warm-up of 2: steps 3 to 11 have the transfer loss."""
+    waiting = transfer(tiny_config, "dann", **{"baseline.transfer_from": "warm_up"})
+    assert [waiting.progress(step) for step in (3, 6, 12)] == [0, pytest.approx(1 / 3), 1]
+    assert [transfer(tiny_config, "dann").progress(step) for step in (0, 3, 12)] == [0, 0.25, 1]
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+def test_a_transfer_loss_that_never_acts_is_refused(tiny_config: TrialConfig, name: str) -> None:
+    changes = {"method": name, "losses.terms": "ce", "views.strong": "masked", "optim.warmup_steps": 11}
+    config = tiny_config.replace(changes)
+    METHODS[name].check(config)
+    with pytest.raises(ConfigError, match=r"never acts.*optim.warmup_steps=11.*last step is 11: lower optim.warmup"):
+        METHODS[name].check(config.replace({"baseline.transfer_from": "warm_up"}))
+
+
+# Sharpness
+
+
+def gradients(method, output) -> dict[str, torch.Tensor]:
+    losses = torch.stack([output.weights.get(name, 1.0) * loss for name, loss in output.losses.items()])
+    losses.sum().backward()
+    return {name: value.grad.clone() for name, value in method.named_parameters() if value.grad is not None}
+
+
+def reference(config: TrialConfig, step: int, *, moved: bool) -> dict[str, torch.Tensor]:
+    """By hand: cdan and mcc as two methods that share one student; with `moved`, its weights lie uphill."""
+    method = transfer(config, "cdan").double()
+    confusion = METHODS["mcc"].transfer
+    student, baseline = method.student, config.baseline
+
+    def losses() -> tuple[torch.Tensor, torch.Tensor]:
+        of_source, of_target = student.forward_domains(
+            source_batch().images.double(), target_batch().weak.double(), hidden=True
+        )
+        ce = torch.nn.functional.cross_entropy(of_source.logits, source_batch().labels)
+        task = ce + baseline.weight * confusion(method, step, of_source, of_target)
+        return task, baseline.weight * method.transfer(step, of_source, of_target)
+
+    before = {name: value.detach().clone() for name, value in student.named_parameters()}
+    if moved:
+        losses()[0].backward()
+        slopes = {name: value.grad for name, value in student.named_parameters() if value.grad is not None}
+        length = sum(float(slope.square().sum()) for slope in slopes.values()) ** 0.5
+        with torch.no_grad():
+            for name, value in student.named_parameters():
+                if name in slopes:
+                    value.add_(slopes[name], alpha=baseline.sharpness_radius / length)
+        method.zero_grad()
+    sum(losses()).backward()
+    assert moved != all(torch.equal(before[name], value) for name, value in student.named_parameters())
+    return {name: value.grad for name, value in method.named_parameters() if value.grad is not None}
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.5])
+def test_the_gradient_of_sdat_is_that_of_cdan_and_mcc_uphill_of_the_task_loss(
+    tiny_config: TrialConfig, radius: float
+) -> None:
+    config = tiny_config.replace({"baseline.sharpness_radius": radius, "baseline.weight": 0.7})
+    method, step = transfer(config, "sdat").double(), 6
+    source, target = source_batch(), target_batch()
+    weights = {name: value.detach().clone() for name, value in method.named_parameters()}
+    found = gradients(
+        method,
+        method.step(
+            step,
+            dataclasses.replace(source, images=source.images.double()),
+            dataclasses.replace(target, weak=target.weak.double()),
+        ),
+    )
+    expected = reference(config, step, moved=radius > 0)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12, msg=name)
+    assert all(torch.equal(value, weights[name]) for name, value in method.named_parameters())
+
+
+@pytest.mark.parametrize("mode", ["separate", "joint", "domain", "frozen"])
+def test_the_two_passes_of_sdat_and_mic_update_running_statistics_once(tiny_config: TrialConfig, mode: str) -> None:
+    counts, means = {}, {}
+    for name in ("cdan", "sdat", "mic"):
+        method = transfer(tiny_config, name, **{"model.batch_norm": mode, "baseline.sharpness_radius": 0.0})
+        method.step(5, source_batch(), target_batch())
+        state = method.student.state_dict()
+        counts[name] = {key: int(value) for key, value in state.items() if key.endswith(("_tracked", "_batches"))}
+        means[name] = {key: value for key, value in state.items() if "mean" in key or "var" in key}
+        layers = [module for module in method.student.modules() if hasattr(module, "track_running_stats")]
+        assert all(layer.track_running_stats for layer in layers)
+    assert counts["cdan"] == counts["sdat"] == counts["mic"]
+    for key, value in means["cdan"].items():
+        torch.testing.assert_close(means["sdat"][key], value, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(means["mic"][key], value, rtol=1e-6, atol=1e-7)
+
+
+# The margin disparity's second classifier
+
+
+def test_the_student_gains_from_what_the_second_classifier_loses(tiny_config: TrialConfig) -> None:
+    method, step = transfer(tiny_config, "mdd"), tiny_config.optim.steps - 1
+
+    def disparity() -> torch.Tensor:
+        return method.step(step, source_batch(), target_batch()).losses["disparity"]
+
+    before = disparity()
+    before.backward()
+    hidden = list(method.student.classifier[:-1].parameters())
+    assert method.student.classifier[-1].weight.grad is None  # the student's predictions alone are read
+    for parameters, sign, length in ((list(method.auxiliary.parameters()), -1, 0.01), (hidden, 1, 0.001)):
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.sub_(length * parameter.grad)
+        assert sign * (disparity() - before) > 0
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.add_(length * parameter.grad)
+
+
+# Masked images
+
+
+def test_mic_learns_from_all_pseudo_labels_as_much_as_the_teacher_is_sure(tiny_config: TrialConfig) -> None:
+    method = transfer(tiny_config, "mic", **{"baseline.sharpness_radius": 0.0})
+    with torch.no_grad():
+        confidence, labels = method.teacher(target_batch().weak).logits.softmax(dim=1).max(dim=1)
+        logits = method.student(target_batch().strong).logits
+    output = method.step(5, source_batch(), target_batch())
+    expected = (confidence * torch.nn.functional.cross_entropy(logits, labels, reduction="none")).mean()
+    assert output.losses["masked"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert output.weights == {"masked": 1.0, "confusion": 1.0, "domain": 1.0}
+    assert torch.equal(output.pseudo_labels, labels)
+
+
+def test_mic_needs_masked_images_and_an_encoder_that_learns(tiny_config: TrialConfig, frozen_config) -> None:
+    config = tiny_config.replace({"method": "mic", "losses.terms": "ce"})
+    with pytest.raises(ConfigError, match=r"'mic' learns from masked images.*'colour_affine': set views.strong to"):
+        check_trial(config)
+    check_trial(config.replace({"views.strong": "masked"}))
+    for name in ("mic", "mean_teacher"):
+        with pytest.raises(ConfigError, match=r"views.strong='masked' teaches an encoder.*model.encoder is 'frozen'"):
+            check_trial(frozen_config.replace({"method": name, "losses.terms": "ce", "views.strong": "masked"}))
+
+
+# FixMatch
+
+
+def test_fixmatch_is_scale_with_its_fields_bit_for_bit(tiny_config: TrialConfig, tiny_root) -> None:
+    fixed = {"losses.terms": "ce+ssl", "losses.threshold": 0.95, "model.teacher_momentum": 0.0}
+    configs = [
+        tiny_config.replace({"method": "fixmatch", "losses.terms": "ce", "losses.threshold": 0.1}),
+        tiny_config.replace({"method": "scale", **fixed}),
+    ]
+    source, targets = open_data(configs[0], ["inverted"], tiny_root)
+    one, other = (Training(config, source, targets, torch.device("cpu")) for config in configs)
+    assert one.run().points == other.run().points
+    for (key, value), expected in zip(one.method.state_dict().items(), other.method.state_dict().values(), strict=True):
+        assert torch.equal(value, expected), key
+
+
+def test_the_teacher_of_fixmatch_is_the_student(tiny_config: TrialConfig) -> None:
+    method = transfer(tiny_config, "fixmatch")
+    for step in range(3):
+        with torch.no_grad():
+            for parameter in method.student.parameters():
+                parameter.add_(0.1 * step)
+        method.after_update()
+        pairs = zip(method.student.parameters(), method.teacher.module.parameters(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)

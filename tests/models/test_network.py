@@ -45,17 +45,33 @@ def test_features_have_length_one(level: str, images: Tensor) -> None:
 def test_bf16_rounds_what_is_inside_and_gives_float32_with_features_of_length_one(images: Tensor) -> None:
     model, exact = network("pooled", precision="bf16"), network("pooled")
     inside: dict[str, torch.dtype] = {}
-    for name in ("encoder", "classifier", "projector"):
+    for name in ("encoder", "classifier.2", "classifier.3", "projector"):
         model.get_submodule(name).register_forward_hook(
             lambda module, arguments, output, name=name: inside.update({name: output.dtype})
         )
     outputs, expected = model(images, project=True), exact(images, project=True)
-    assert inside == dict.fromkeys(("encoder", "classifier", "projector"), torch.bfloat16)
+    assert inside == {
+        "encoder": torch.bfloat16,
+        "classifier.2": torch.bfloat16,
+        "classifier.3": torch.float32,
+        "projector": torch.bfloat16,
+    }
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert outputs.features.dtype == outputs.logits.dtype == torch.float32
     torch.testing.assert_close(outputs.features.norm(dim=1), torch.ones(IMAGES), rtol=1e-6, atol=0)
     torch.testing.assert_close(outputs.logits, expected.logits, rtol=0, atol=0.2)
     assert not torch.equal(outputs.logits, expected.logits)
+
+
+def test_under_bf16_logits_that_differ_little_are_not_rounded_to_one(images: Tensor) -> None:
+    """1 and 1 + 2^-10 are one number in bfloat16, which has 8 bits."""
+    model = network("pooled", precision="bf16").eval()
+    last = model.classifier[-1]
+    nn.init.zeros_(last.weight)
+    with torch.no_grad():
+        last.bias.copy_(torch.tensor([1.0, 1 + 2**-10, 0.0, 0.0, 0.0]))
+    for logits in (model.predict(images), model(images).logits, model(images, hidden=True).logits):
+        assert (logits[:, 1] > logits[:, 0]).all()
 
 
 def test_predictions_have_the_precision_of_training(images: Tensor) -> None:
@@ -136,7 +152,7 @@ def test_both_domains_in_one_forward_or_in_two(mode: str, images: Tensor) -> Non
 def test_row_i_times_l_plus_l_is_location_l_of_image_i() -> None:
     """An encoder that passes 3-channel images on, heads that pass rows on: the rows are the pixels."""
     model = Network(nn.Identity(), 3, CLASSES, ModelConfig(contrast_level="spatial")).eval()
-    model.classifier = nn.Identity()
+    model.classifier = nn.Sequential(nn.Identity())
     image, row, column = torch.meshgrid(torch.arange(2), torch.arange(4), torch.arange(5), indexing="ij")
     maps = torch.stack([image, row, column], dim=1).float()  # the channels of a pixel say where it is
     logits = model(maps).logits

@@ -41,12 +41,21 @@ ALIKE: dict[str, dict[str, Any]] = {
     "balance both": {**FROZEN, "data.class_balance": "both", "losses.statistics_window": "ema"},
     "no balance": {**FROZEN, "data.class_balance": "off", "losses.covariance": "full", "losses.consistency": "mse"},
 }
+ALIKE["after the warm-up"] = {
+    **FROZEN,
+    "method": "dann",
+    "losses.terms": "ce",
+    "baseline.transfer_from": "warm_up",
+}
 ALIKE |= {
     name: {**FROZEN, "method": name, "losses.terms": "ce"}
     for name, method in METHODS.items()
     if name != "scale" and method.learns
 }
 ALIKE["dan"]["optim.learning_rate"] = 0.001  # its bandwidth follows features that nothing normalises here
+for name in ("sdat", "mic"):
+    ALIKE[name]["optim.learning_rate"] = 0.001  # at 0.01 twelve steps magnify last bits a million times
+ALIKE["mic"]["views.strong"] = "masked"
 for name in ("daprompt", "ad_clip"):
     ALIKE[name] |= {"model.backbone": "clip_tiny", "model.weights": "none"}
 APART: dict[str, dict[str, Any]] = {

@@ -206,11 +206,9 @@ def test_baselines_share_nothing_and_change_nothing_for_the_others(
 ) -> None:
     """Beside source_only and scale, which share their warm-up, every other method is a stage of its own."""
     names = [name for name in METHODS if name not in ("scale", "source_only")]
-    clip = {"model.backbone": "clip_tiny"}
-    approaches = [
-        {"method": name, "losses.terms": "ce", **(clip if issubclass(METHODS[name], ClipMethod) else {})}
-        for name in ["source_only", *names]
-    ]
+    own = {name: {"model.backbone": "clip_tiny"} for name in names if issubclass(METHODS[name], ClipMethod)}
+    own["mic"] = {"views.strong": "masked"}
+    approaches = [{"method": name, "losses.terms": "ce", **own.get(name, {})} for name in ["source_only", *names]]
     approaches.append({"method": "scale", "losses.terms": "ce+dist"})
     study = comparison(tiny_config, [("plain", "inverted")], approaches)
     cells = planned(study.cells(), tiny_root)

@@ -12,6 +12,7 @@ from scale_ray.report.effects.contrasts import main_effects, shapley_values
 from scale_ray.report.effects.measured import Measured, measure
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import by_combination, join
+from scale_ray.report.read.unlearned import RULE
 from scale_ray.report.tables.facets import facets
 
 BASELINE = "ce"  # training without adaptation
@@ -166,6 +167,9 @@ def effects_tables(
     labels: set[str] = set()
     for benchmark, facet, _, part in parts[:most]:
         scope = {"benchmark": benchmark, "facet": facet}
+        if number := int(part["unlearned"].sum()):
+            trainings = "1 training" if number == 1 else f"{number} trainings"
+            notes.append(f"{join(benchmark, facet)}: {trainings} here did not learn the source: {RULE}.")
         measured, remarks = measure(part, baseline, metric)
         labels |= set(measured.cells["label"])
         notes += [f"{join(benchmark, facet)}: {remark}" for remark in remarks]

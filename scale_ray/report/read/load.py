@@ -14,8 +14,9 @@ from scale_ray.config import suggest
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import tuned_note
 from scale_ray.report.read.rows import COLUMNS, OTHER_FIELDS, VALIDATORS, Reader
+from scale_ray.report.read.unlearned import unlearned
 
-_IMAGES = ["source_images", "target_images", "skipped_images"]
+_IMAGES = ["classes", "source_images", "target_images", "skipped_images"]
 _TYPES = {
     **dict.fromkeys(["seed", "other_fields"], "int64"),
     **dict.fromkeys(["steps", "shared_steps", *_IMAGES, "workers", "recipe_version"], "Int64"),
@@ -59,7 +60,7 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
     | wall_seconds | seconds of training and evaluation |
     | charged_seconds | wall_seconds with a shared stage's time divided among its cells; sums to the study's time |
     | worker_hours | charged_seconds (else wall_seconds) x workers, in hours; GPU hours if device is a GPU |
-    | source_images, target_images | number of images that were used; missing in older records |
+    | classes, source_images, target_images | how many of them there are; missing in older records |
     | skipped_images | number of unreadable images left out |
     | error, traceback | `kind: first line of the message`; the full traceback |
     | device, host, runner, workers, backend | where the cell ran |
@@ -68,6 +69,7 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
     | source_digest, target_digest, weights_digest | digests of the inputs |
     | any other input's digest | of a user's own code, as in `method mine_digest` |
     | superseded | true for an old record whose config has a newer cell; no table counts it |
+    | unlearned | true for a training that did not learn its source; tables mark what it enters |
     | any other field of `TrialConfig` | by dotted path (`losses.threshold`), if its values differ; `tuning` as text |
     | oracle_accuracy | percent, the curve's highest target_accuracy, chosen by target labels; only on request |
 
@@ -126,6 +128,7 @@ def _cells(reader: Reader, study: str | None) -> pd.DataFrame:
     fields = ["benchmark", "source", "target", "method", "losses", "backbone", "seed", "other_fields"]
     cells["config"] = cells.groupby(fields, sort=False).ngroup()
     cells["superseded"] = _superseded(cells)
+    cells["unlearned"] = unlearned(cells)
     if study is not None:
         if study not in reader.studies:
             hint = suggest(study, reader.studies)

@@ -41,7 +41,7 @@ _IDENTITY = [
 _OUTCOME = [
     "status", "target_accuracy", "teacher_accuracy", "source_val_accuracy", "class_mean_accuracy", "kept_fraction",
     "kept_accuracy", *VALIDATORS, "steps", "shared_steps", "wall_seconds", "charged_seconds", "worker_hours",
-    "source_images", "target_images", "skipped_images",
+    "classes", "source_images", "target_images", "skipped_images",
     "error", "device", "host", "runner", "workers", "backend", "started", "git_commit", "git_dirty",
     "package_version", "recipe_version", "versions", "source_digest", "target_digest", "weights_digest", "traceback",
     "oracle_accuracy",
@@ -221,6 +221,7 @@ def _figures(result: Result, data: Mapping[str, Any]) -> dict[str, Any]:
         "kept_accuracy": last and last.kept_accuracy,
         **{f"validator_{name}": value for name, value in result.validators.items()},
         "steps": result.steps,
+        "classes": len(result.classes) or None,
         "source_images": result.images.get(data["source"]),
         "target_images": result.images.get(data["target"]),
         "skipped_images": sum(map(len, result.skipped.values())),

@@ -19,7 +19,7 @@ from scale_ray.report.tables import notes
 from scale_ray.report.tables.grid import AVERAGE, METRICS, Beside, Entry, Grid, Key, Layout, Position
 from scale_ray.report.tables.uncertainty import ALPHA, FEWEST_KEYS, half_width_over_seeds, significantly_above
 
-Trial = tuple[str, str]  # id, status
+Trial = tuple[str, str, bool]  # id, status, whether it did not learn its source
 Trials = dict[Position, dict[Key, Trial]]
 Values = dict[Position, dict[Key, float]]  # percent, of done cells
 
@@ -57,11 +57,11 @@ def build_grids(
     metrics = [*METRICS, *(["oracle_accuracy"] if oracle else [])]
     trials: dict[str, Trials] = {}
     values: dict[str, dict[str, Values]] = {metric: {} for metric in metrics}
-    frame = cells[["group", "row", "column", "pair", "seed", "cell", "status", *metrics]]
+    frame = cells[["group", "row", "column", "pair", "seed", "cell", "status", "unlearned", *metrics]]
     lines = zip(*(frame[name].tolist() for name in frame), strict=True)
-    for group, row, column, pair, seed, trial, status, *accuracies in lines:
+    for group, row, column, pair, seed, trial, status, unlearned, *accuracies in lines:
         position, key = (row, column), (pair, seed)
-        trials.setdefault(group, {}).setdefault(position, {})[key] = (trial, status)
+        trials.setdefault(group, {}).setdefault(position, {})[key] = (trial, status, unlearned)
         if status == "done":
             for metric, value in zip(metrics, accuracies, strict=True):
                 if value == value:  # not NaN
@@ -102,7 +102,7 @@ def _grid(
         common = set.intersection(*map(set, found.values())) if found else set()
         keys = sorted(common, key=lambda key: (key[1], key[0]))
         for position, of_entry in of_group.items():
-            entries[position] = _entry(list(of_entry.values()), found.get(position, {}), keys)
+            entries[position] = _entry(of_entry, found.get(position, {}), keys)
         averaged |= common
         left_out += notes.left_out(group, of_group, found, common)
         if keys and layout.rows_compare:
@@ -113,16 +113,16 @@ def _grid(
     grid = Grid(*named, entries, [], frozenset(best), group=layout.group)
     if averaged:
         grid.notes.append(notes.definition(grid, averaged, layout.over_pairs))
-    grid.notes.extend([*remarks, *left_out, *notes.incomplete(grid)])
+    grid.notes.extend([*remarks, *left_out, *notes.incomplete(grid), *notes.unlearned(grid)])
     grid.notes.extend(notes.of_best(grid.best, unmarked, FEWEST_KEYS, ALPHA))
     return grid
 
 
-def _entry(trials: list[Trial], values: dict[Key, float], keys: list[Key]) -> Entry:
+def _entry(trials: dict[Key, Trial], values: dict[Key, float], keys: list[Key]) -> Entry:
     """`keys`: those to average, sorted by seed."""
-    statuses = [status for _, status in trials]
+    statuses = [status for _, status, _ in trials.values()]
     counts = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
-    entry = Entry(measured=len(values), trials=tuple(trial for trial, _ in trials), **counts)
+    entry = Entry(measured=len(values), trials=tuple(trial for trial, _, _ in trials.values()), **counts)
     if not values or not keys:
         return entry
     by_seed: dict[int, list[float]] = {}
@@ -136,7 +136,8 @@ def _entry(trials: list[Trial], values: dict[Key, float], keys: list[Key]) -> En
     weights = {(pair, seed): 1 / (len(means) * len(by_seed[seed])) for pair, seed in keys}
     half = half_width_over_seeds(averaged, weights)
     low, high = (None, None) if half is None else (mean - half, mean + half)
-    return dataclasses.replace(entry, mean=mean, std=std, low=low, high=high, n=len(means))
+    unlearned = sum(trials[key][2] for key in keys)
+    return dataclasses.replace(entry, mean=mean, std=std, low=low, high=high, n=len(means), unlearned=unlearned)
 
 
 def _best(

@@ -31,6 +31,7 @@ class Entry:
     missing: int = 0
     stale: int = 0
     measured: int = 0  # done, with a value of the grid's metric: source_only has no teacher accuracy
+    unlearned: int = 0  # averaged ones of a training that did not learn its source
     trials: tuple[str, ...] = ()  # ids of all cells counted above
     low: float | None = None  # 95 % interval of the mean for the same pairs and other seeds
     high: float | None = None

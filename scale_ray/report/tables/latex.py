@@ -6,7 +6,7 @@ from scale_ray.report.tables.text import row_texts
 _ESCAPED = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", ">": r"$\rightarrow$", "<": r"$<$",
-    "±": r"$\pm$", "†": r"$^\dagger$", "—": "---",
+    "±": r"$\pm$", "†": r"$^\dagger$", "‡": r"$^\ddagger$", "—": "---",
 }  # fmt: skip
 
 

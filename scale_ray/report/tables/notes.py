@@ -1,6 +1,7 @@
 """The notes under a grid: what is averaged, what was left out, what is incomplete, what bold means."""
 
 from scale_ray.report.read.labels import count
+from scale_ray.report.read.unlearned import RULE
 from scale_ray.report.tables.grid import Grid, Key, Position
 
 
@@ -14,7 +15,7 @@ def definition(grid: Grid, averaged: set[Key], over_pairs: bool) -> str:
 
 def left_out(
     group: str,
-    trials: dict[Position, dict[Key, tuple[str, str]]],
+    trials: dict[Position, dict[Key, tuple[str, str, bool]]],
     values: dict[Position, dict[Key, float]],
     common: set[Key],
 ) -> list[str]:
@@ -22,7 +23,7 @@ def left_out(
 
     Args:
         group: its label, or empty.
-        trials: (id, status) by position and key.
+        trials: (id, status, whether it did not learn its source) by position and key.
         values: accuracies of done cells by position and key.
         common: the keys that every position of `values` has.
     """
@@ -34,7 +35,7 @@ def left_out(
     for pair, seed in left[:4]:
         lacking = [
             f"{position[0] if group else ' / '.join(position)} "
-            f"{trials[position].get((pair, seed), ('', 'not planned'))[1]}"
+            f"{trials[position].get((pair, seed), ('', 'not planned', False))[1]}"
             for position in values
             if (pair, seed) not in values[position]
         ]
@@ -62,6 +63,15 @@ def incomplete(grid: Grid) -> list[str]:
         if entry.mean is not None and entry.done < entry.planned:
             notes.append(f"† {row} / {column}: {entry.holes(f'of {entry.planned} ')}.")
     return notes
+
+
+def unlearned(grid: Grid) -> list[str]:
+    """What ‡ means, and how many of an entry's trainings it is for."""
+    marked = {position: entry for position, entry in grid.entries.items() if entry.unlearned}
+    if not marked:
+        return []
+    shares = "; ".join(f"{row} / {column}: {entry.unlearned}" for (row, column), entry in marked.items())
+    return [f"‡ Averages trainings that did not learn their source: {RULE}. Their number: {shares}."]
 
 
 def of_best(best: frozenset[Position], unmarked: dict[str, int], fewest: int, alpha: float) -> list[str]:

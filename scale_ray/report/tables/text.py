@@ -8,13 +8,15 @@ from scale_ray.report.tables.grid import Entry, Grid, Position, Stack
 def entry_text(entry: Entry, grid: Grid) -> str:
     """`94.2 ± 0.3`, or the reason for a missing number.
 
-    `(n=2)` follows if n differs over the grid, and † if some of the entry's records are missing.
+    `(n=2)` follows if n differs over the grid, † if some of the entry's records are missing, and ‡ if one of its
+    trainings did not learn its source.
     """
     if entry.mean is None:
         return _reason(entry)
     spread = "" if entry.std is None else f" ± {entry.std:.1f}"
     count = "" if grid.seeds is not None else f" (n={entry.n})"
-    return f"{entry.mean:.1f}{spread}{count}{' †' if entry.done < entry.planned else ''}"
+    marks = f"{'†' if entry.done < entry.planned else ''}{'‡' if entry.unlearned else ''}"
+    return f"{entry.mean:.1f}{spread}{count}{' ' * bool(marks)}{marks}"
 
 
 def beside_text(grid: Grid, position: Position) -> str:
