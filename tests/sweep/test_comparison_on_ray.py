@@ -51,7 +51,7 @@ def test_two_workers_under_ray_train_give_every_methods_curve(tiny_root: Path, t
         assert alone.result is not None
         assert found.result is not None
         for point, expected in zip(found.result.curve, alone.result.curve, strict=True):
-            # Where features hardly differ, a discriminator's BatchNorm magnifies rounding. tests/training/test_parallel.py
+            # Where features hardly differ, a discriminator's BatchNorm magnifies rounding. test_parallel.py
             # is exact, in float64.
             assert point.losses == pytest.approx(expected.losses, rel=5e-3, abs=1e-4)
     assert not together
