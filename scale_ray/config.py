@@ -314,7 +314,10 @@ class OptimConfig(_Part):
     learning_rate: float = Field(0.003, gt=0)
     encoder_factor: float = Field(0.1, ge=0, description="the encoder's learning rate is learning_rate times this")
     layer_decay: Annotated[float, Introduced(1.0)] = Field(
-        1.0, gt=0, le=1, description="an encoder of timm: the rate of a layer is that of the layer above times this"
+        1.0,
+        gt=0,
+        le=1,
+        description="an encoder of timm: every layer learns at this times the rate of the next, the last at the full rate",
     )
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True

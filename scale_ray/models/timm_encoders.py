@@ -133,13 +133,8 @@ def check_pretrained(backbone: str) -> None:
     Raises:
         WeightsError: it has none.
     """
-    import timm
-
     if not _config(backbone).has_weights:
-        architecture = backbone.removeprefix(_PREFIX).split(".")[0]
-        tagged = [f"{_PREFIX}{name}" for name in timm.list_pretrained(f"{architecture}.*")]
-        others = f", or model.backbone {' or '.join(tagged)}" if tagged else ""
-        raise WeightsError(f"model.weights: timm has no weights of {backbone!r}: write 'none' or a file's path{others}")
+        raise WeightsError(f"model.weights: timm has no weights of {backbone!r}: write 'none' or a file's path")
 
 
 class TimmEncoder(nn.Module):
@@ -244,9 +239,9 @@ def _ask_hub(repository: str | None) -> None:
     """Fail at once where the hub is out of reach: a download would try again for a minute."""
     from huggingface_hub import file_exists, try_to_load_from_cache
 
-    file = "model.safetensors"
-    if repository and not isinstance(try_to_load_from_cache(repository, file), str):
-        file_exists(repository, file)
+    files = ("model.safetensors", "pytorch_model.bin")  # timm takes the first that there is
+    if repository and not any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
+        file_exists(repository, files[0])
 
 
 def _with_file(backbone: str, image_size: int, weights: str) -> Any:

@@ -34,8 +34,6 @@ FAMILIES: dict[str, tuple[int, int, bool]] = {
     "mixer_s32_224.untrained": (32, 512, False),
 }
 
-HALVES = ((0.5,) * 3, (0.5,) * 3)
-
 
 def config_of(name: str, **changes: Any) -> TrialConfig:
     plain = {"model.weights": "none", "model.hidden_dim": 16, "model.projection_dim": 8, "data.resize": 256}
@@ -88,7 +86,6 @@ def test_its_features_are_timms_on_images_that_are_normalised_as_timm_says(
     assert found.ndim == (4 if FAMILIES[name][2] else 2)
     assert pooled(found).shape == (4, FAMILIES[name][1]) == (4, feature_dim(f"timm:{name}", FAMILIES[name][0]))
     torch.testing.assert_close(pooled(found), expected, rtol=1e-3, atol=1e-4)
-    assert pooled(found).std(dim=0).min() >= 0
     assert pooled(found).std() > 0
 
 
@@ -111,7 +108,7 @@ def test_a_step_trains_every_parameter(name: str, built: TimmEncoder, pixels: Te
     first = next(key for key, _ in network.named_parameters() if key.endswith("weight"))
     changed = [key for key, parameter in network.named_parameters() if not torch.equal(parameter, before[key])]
     assert first in changed
-    assert len(changed) > len(before) / 4
+    assert len(changed) > len(list(network.parameters())) / 4  # some begin with a scale of zero
 
 
 def test_its_state_makes_the_same_encoder(
@@ -176,9 +173,8 @@ def test_locations_have_features_where_timm_averages_a_map(name: str) -> None:
 
 
 def test_bfloat16_and_channels_last_change_little(name: str, built: TimmEncoder, pixels: Tensor) -> None:
-    network = network_on(built, name, **{"optim.precision": "bf16"}).to(memory_format=torch.channels_last).eval()
-    exact = network_on(built, name).eval()
-    network.bf16 = True
+    exact, network = (network_on(built, name).eval() for _ in range(2))
+    network.to(memory_format=torch.channels_last).bf16 = True
     with torch.no_grad():
         found, expected = (each(views_of(pixels)).logits for each in (network, exact))
     assert found.dtype == torch.float32
