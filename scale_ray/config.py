@@ -317,7 +317,7 @@ class OptimConfig(_Part):
         1.0,
         gt=0,
         le=1,
-        description="an encoder of timm: every layer learns at this times the rate of the next, the last at the full rate",
+        description="an encoder of timm: every layer learns at this times the rate of the next one",
     )
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True

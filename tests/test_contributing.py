@@ -55,7 +55,6 @@ ADDITIONS: dict[str, list[Edit]] = {
             '    reg_mean: Literal["batch", "image"] = "batch"\n'
             "    shrink_margin: Annotated[float, Introduced(0.3)] = Field(0.3, ge=0)\n",
         ),
-        Edit("scale_ray/config.py", "from typing import Any,", "from typing import Annotated, Any,"),
     ],
     "a backbone": [
         Edit(

