@@ -182,11 +182,13 @@ def _table(options: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
         faults = [_faults(row) for row in with_it]
         counts = {name: sum(len(each.get(name, ())) for each in faults) for name in (*CHECKS, "not ended")}
         lines.append({"victim": kind, "kills": kills, "runs with it": len(with_it)} | counts)
+    last = max((row["seconds to the last process"] for row in rows if "seconds to the last process" in row), default=0)
     two = sum(row["run"]["drivers"] == 2 for row in rows)
     notes = [
         f"seed {options.seed}, {len(rows)} runs of {options.cells} cells, {two} of them by two drivers",
         "a fault of a run counts in the row of every kind of victim that the run had; `all` counts each once",
         "twice: done records that were written again; different: records and tables that an undisturbed study has not",
+        f"the last process of a run was gone {last} s after its study at the latest",
         f"commands that ended by themselves and were run again: {sum(sum(row['own ends'].values()) for row in rows)}",
     ]
     notes += [f"failed: {row['title']}" for row in rows if _faults(row)]

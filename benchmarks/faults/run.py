@@ -26,6 +26,11 @@ _LOOK, _WRITING, _WITHOUT_RAY = 60.0, 3.0, 60.0
 # Seconds for which a driver of Ray waits for a lost head to come back; Ray's default is 60.
 _HEAD_MAY_RETURN = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
 
+# Seconds within which every process must be gone. An agent of Ray that loses its raylet looks for it five times in
+# 10 s, then reports the loss to the head with a limit of 60 s that Ray does not let anyone set
+# (`publish_error_to_driver` in ray/_private/utils.py). Where the head is dead too, that is how long the agent lives.
+_JOBS_END, _AGENTS_END = 20.0, 150.0
+
 _STARTS = 8  # of one driver beyond its kills; then the run has failed
 
 
@@ -162,9 +167,9 @@ class Disturbed:
         if kind == "trial":
             return processes.trials()
         if kind == "worker":
-            return processes.below(os.getpid(), "RayTrainWorker")
+            return processes.named("RayTrainWorker")
         if kind == "controller":
-            return processes.below(os.getpid(), "TrainController")
+            return processes.named("TrainController")
         if kind == "raylet":
             return list(self._cluster.worker_nodes)
         if kind == "s3":
@@ -222,7 +227,7 @@ def perform(run: Run, root: Path, work: Path, limit: float) -> dict[str, Any]:
         ended = disturbed.disturb()
         disturbed.say("all drivers have ended well" if ended else "NOT all drivers have ended well")
         groups = disturbed.placement_groups() if ended else {}
-        processes_of_jobs = processes.settled(processes.of_jobs, 20)
+        processes_of_jobs = processes.settled(processes.of_jobs, _JOBS_END)
         disturbed.stop_cluster()
         found = results(disturbed.store.location)
         made_tables = tables(disturbed.store.location, folder / "report")
@@ -230,7 +235,9 @@ def perform(run: Run, root: Path, work: Path, limit: float) -> dict[str, Any]:
         left["temporary"] += ["an unfinished upload"] * disturbed.store.unfinished_uploads()
         twice = disturbed.store.twice
         drivers = disturbed.drivers
-    still_there = processes.settled(processes.living, 20)
+    closed = time.monotonic()
+    still_there = processes.settled(processes.living, _AGENTS_END)
+    last_process = time.monotonic() - closed
     processes.kill_all_below()
     return {
         "ended": ended,
@@ -246,6 +253,7 @@ def perform(run: Run, root: Path, work: Path, limit: float) -> dict[str, Any]:
         **left,
         "starts": [driver.starts for driver in drivers],
         "own ends": dict(Counter(end for driver in drivers for end in driver.ends)),
+        "seconds to the last process": round(last_process),
         "seconds": round(time.monotonic() - began),
     }
 

@@ -116,6 +116,26 @@ def test_processes_below_this_one_are_found_by_name_until_they_end() -> None:
         assert below(os.getpid(), "a name of its own") == []
 
 
+ORPHAN = """
+import os, subprocess, sys, time
+from faults.processes import adopt_orphans, kill, living, named
+adopt_orphans()
+sleep = "['sleep', '1000001']"
+subprocess.run([sys.executable, "-c", f"import subprocess; subprocess.Popen({sleep})"], check=True)
+(orphan,) = named("1000001")
+kill(orphan)
+while os.path.exists(f"/proc/{orphan}"):
+    time.sleep(0.01)
+assert living() == []
+sys.exit(7)
+"""
+
+
+def test_orphans_stay_in_sight_and_leave_no_zombie() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHAN], env=os.environ | {"PYTHONPATH": ":".join(sys.path)})
+    assert done.returncode == 7
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3 * LIMIT)
 def test_a_short_campaign_of_random_kills_loses_nothing(tmp_path: Path) -> None:
