@@ -8,12 +8,15 @@ from scale_ray.cli.read import read_config, read_settings
 from scale_ray.config import ConfigError, TrialConfig, field_paths
 from scale_ray.data.benchmarks import check_benchmark
 from scale_ray.data.defaults import config_of, default_fields, schedule_of
+from scale_ray.timm_names import size_fields
 
 
 def config_from(
     trial: TrialOptions, options: Mapping[str, Any], *, benchmark: str = "digits", own: Mapping[str, Any] | None = None
 ) -> TrialConfig:
-    """The benchmark's defaults, then `own`, the file's fields, the options and the settings: each overrides the last.
+    """The defaults of benchmark and encoder, then `own`, the file's fields, the options and the settings.
+
+    Each overrides the last.
 
     Args:
         trial: options that every training has.
@@ -32,16 +35,18 @@ def config_from(
         raise ConfigError(
             f"{benchmark} has no usual domain pair: name one (train: --source, --target; studies: --pairs)"
         )
-    fields = {**default_fields(benchmark, frozen=named.get("model.encoder") == "frozen"), **own, **file}
+    usual = default_fields(benchmark, frozen=named.get("model.encoder") == "frozen")
+    fields = {**usual, **size_fields(str(named.get("model.backbone", ""))), **own, **file}
     if trial.steps is not None:
         fields |= schedule_of(fields, trial.steps)
     return config_of({**fields, **trial.fields, **options, **settings})
 
 
 def own_fields(config: TrialConfig) -> dict[str, Any]:
-    """The fields in which a config differs from its benchmark's defaults, without benchmark and domain pair."""
+    """The fields in which a config differs from the defaults of benchmark and encoder, without benchmark and pair."""
     usual = TrialConfig()
     defaults = default_fields(config.data.benchmark, frozen=config.model.encoder == "frozen")
+    defaults |= size_fields(config.model.backbone)
     return {
         path: config.value(path)
         for path in field_paths()

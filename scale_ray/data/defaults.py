@@ -5,6 +5,7 @@ from typing import Any
 
 from scale_ray.config import TrialConfig, absolute_weights
 from scale_ray.data.benchmarks import FROZEN_DEFAULTS, check_benchmark
+from scale_ray.timm_names import size_fields
 
 
 def base_config(
@@ -14,13 +15,15 @@ def base_config(
 
     Args:
         benchmark: a name in BENCHMARKS.
-        changes: dotted path -> value. `{"model.encoder": "frozen"}` also brings the defaults of a frozen encoder.
+        changes: dotted path -> value. `{"model.encoder": "frozen"}` also brings the defaults of a frozen encoder, and
+            a backbone of timm the size of images in timm's data config.
         steps: number of training steps; the warm-up keeps its share of them.
 
     Raises:
         ConfigError: an unknown benchmark or field, or a value that the field does not take.
     """
     changes = dict(changes or {})
+    changes = size_fields(str(changes.get("model.backbone", ""))) | changes
     fields = default_fields(benchmark, frozen=changes.get("model.encoder") == "frozen") | changes
     return config_of(fields if steps is None else fields | schedule_of(fields, steps))
 

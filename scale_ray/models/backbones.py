@@ -12,9 +12,10 @@ from torchvision import models as zoo
 from scale_ray.config import ConfigError, ModelConfig, check_name
 from scale_ray.models import timm_encoders
 from scale_ray.models.student import Student
-from scale_ray.models.timm_encoders import TimmEncoder, is_timm
+from scale_ray.models.timm_encoders import TimmEncoder
 from scale_ray.models.weights import WeightsError, load_weights, read_weights, reason, refuse_torchscript
 from scale_ray.registry import Registry
+from scale_ray.timm_names import canonical_name, is_timm
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def canonical_backbone(backbone: str) -> str:
     Raises:
         ConfigError: timm is not installed, or has no such encoder.
     """
-    return timm_encoders.canonical_name(backbone) if is_timm(backbone) else backbone
+    return canonical_name(backbone) if is_timm(backbone) else backbone
 
 
 def check_backbone(model: ModelConfig, image_size: int) -> None:

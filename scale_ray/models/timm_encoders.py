@@ -1,10 +1,8 @@
-"""Encoders of timm by name: `timm:vit_small_patch14_dinov2.lvd142m` (https://github.com/huggingface/pytorch-image-models).
+"""Encoders of timm, built for images of one size; their names are in `timm_names`.
 
-timm belongs to the extra `timm`. It takes seconds to import and is imported only where a backbone of it is named.
+timm takes seconds to import and is imported only where a backbone of it is named.
 """
 
-import difflib
-import importlib.util
 import logging
 import re
 from dataclasses import dataclass
@@ -18,50 +16,15 @@ from torch import Tensor, nn
 from scale_ray.config import ConfigError
 from scale_ray.models.student import Student
 from scale_ray.models.weights import WeightsError, read_weights, reason
+from scale_ray.timm_names import native_size, pretrained_config, timm_name
 
 log = logging.getLogger(__name__)
-
-_PREFIX = "timm:"
 
 # Prefixes of names in state dicts: of DistributedDataParallel, of a student, and of TimmEncoder.
 _WRAPPED = re.compile(r"^(module\.)?(encoder\.)?(model\.)?")
 
 # Characters of another library's message that a message shows.
 _MOST_SHOWN = 300
-
-
-def is_timm(backbone: str) -> bool:
-    """Whether a backbone is one of timm."""
-    return backbone.startswith(_PREFIX)
-
-
-def canonical_name(backbone: str) -> str:
-    """The name with its tag: `timm:resnet50` is `timm:resnet50.a1_in1k` as long as that is timm's default.
-
-    The tag says which weights `imagenet` are and how images are normalised. As the name is part of a trial's identity,
-    another default in another version of timm is another trial.
-
-    Raises:
-        ConfigError: timm is not installed, or has no such architecture or tag.
-    """
-    if importlib.util.find_spec("timm") is None:
-        raise ConfigError(f"model.backbone {backbone!r} needs timm: pip install 'scale-ray[timm]'")
-    import timm
-
-    architecture, _, tag = backbone.removeprefix(_PREFIX).partition(".")
-    _check_one_of("architecture", architecture, timm.list_models(), backbone)
-    if tag:
-        tags = [config.tag for config in timm.models.get_arch_pretrained_cfgs(architecture).values()]
-        _check_one_of(f"tag of {architecture!r}", tag, tags, backbone)
-    return f"{_PREFIX}{architecture}.{tag or timm.models.get_pretrained_cfg(architecture).tag}"
-
-
-def _check_one_of(what: str, name: str, known: list[str], backbone: str) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or known[:4]
-        raise ConfigError(
-            f"model.backbone {backbone!r}: timm has no {what} {name!r}; the nearest are {', '.join(near)}"
-        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +57,7 @@ def facts(backbone: str, image_size: int) -> Facts:
                 features = model.forward_features(torch.empty(1, 3, image_size, image_size))
                 pooled = model.forward_head(features, pre_logits=True)
         except Exception as error:  # every architecture refuses in its own way
-            native = _native_size(backbone)
+            native = native_size(backbone)
             remedy = f"set data.image_size to {native}" if image_size != native else "choose another one"
             raise ConfigError(
                 f"model.backbone {backbone!r} cannot encode images of {image_size} px ({reason(error)}): {remedy}"
@@ -135,7 +98,7 @@ def check_pretrained(backbone: str) -> None:
     Raises:
         WeightsError: it has none.
     """
-    if not _config(backbone).has_weights:
+    if not pretrained_config(backbone).has_weights:
         raise WeightsError(f"model.weights: timm has no weights of {backbone!r}: write 'none' or a file's path")
 
 
@@ -203,32 +166,22 @@ def synchronise_batch_norm(student: Student) -> Student:
     return convert_sync_batchnorm(student)
 
 
-def _config(backbone: str) -> Any:
-    from timm.models import get_pretrained_cfg
-
-    return get_pretrained_cfg(backbone.removeprefix(_PREFIX))
-
-
-def _native_size(backbone: str) -> int:
-    return int(_config(backbone).input_size[-1])
-
-
 def _create(backbone: str, image_size: int, **weights: Any) -> Any:
     """A model without classifier. timm interpolates position embeddings of its weights to the size of the images."""
     import timm
 
-    name, config = backbone.removeprefix(_PREFIX), _config(backbone)
-    resized = config.fixed_input_size and _native_size(backbone) != image_size
+    name, config = timm_name(backbone), pretrained_config(backbone)
+    resized = config.fixed_input_size and native_size(backbone) != image_size
     size = {"img_size": image_size} if resized else {}
     return timm.create_model(name, num_classes=0, **size, **weights)
 
 
 def _with_pretrained(backbone: str, image_size: int) -> Any:
     try:
-        _ask_hub(_config(backbone).hf_hub_id)
+        _ask_hub(pretrained_config(backbone).hf_hub_id)
         return _create(backbone, image_size, pretrained=True)
     except Exception as error:  # a download fails with many types of error, and a copy on disk may be damaged
-        config = _config(backbone)
+        config = pretrained_config(backbone)
         url = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
         raise WeightsError(
             f"model.weights: cannot download the weights of {backbone!r} from {url} or read their copy "
@@ -250,7 +203,7 @@ def _with_file(backbone: str, image_size: int, weights: str) -> Any:
     """A model with a state dict that has timm's names; heads in it are left out, and all else must fit."""
     state = {_WRAPPED.sub("", name): value for name, value in read_weights(Path(weights)).items()}
     wanted = {name.split(".")[0] for name in _create_names(backbone, image_size)}
-    classifiers = _config(backbone).classifier or ()
+    classifiers = pretrained_config(backbone).classifier or ()
     heads = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     kept = {
         name: value

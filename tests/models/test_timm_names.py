@@ -17,10 +17,12 @@ import timm
 import torch
 from torch import Tensor
 
-from scale_ray.config import ConfigError, ModelConfig
+from scale_ray.config import ConfigError, ModelConfig, TrialConfig
+from scale_ray.data.defaults import base_config
 from scale_ray.models import WeightsError, build_encoder
 from scale_ray.models.backbones import canonical_backbone, check_backbone
 from scale_ray.models.timm_encoders import facts
+from scale_ray.timm_names import size_fields
 
 TINY = "timm:test_vit.r160_in1k"
 SIDE = 32
@@ -30,6 +32,7 @@ def test_a_name_stands_for_timms_default_tag_and_says_so(monkeypatch: pytest.Mon
     assert canonical_backbone("timm:resnet50") == "timm:resnet50.a1_in1k"
     assert canonical_backbone("timm:resnet50.a2_in1k") == "timm:resnet50.a2_in1k"
     assert canonical_backbone("resnet50") == "resnet50"
+    assert canonical_backbone("timm:davit_large") == canonical_backbone("timm:davit_large.") == "timm:davit_large"
     other = timm.models.get_pretrained_cfg("resnet50.a2_in1k")
     monkeypatch.setattr(timm.models, "get_pretrained_cfg", lambda name: other)  # another default, some day
     assert canonical_backbone("timm:resnet50") == "timm:resnet50.a2_in1k"
@@ -56,6 +59,32 @@ def test_a_missing_timm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ConfigError, match=r"'timm:resnet50' needs timm: pip install 'scale-ray\[timm\]'"):
         check_backbone(ModelConfig(backbone="timm:resnet50", weights="none"), 224)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "resize"),
+    [
+        ("vit_base_patch16_224.augreg_in21k", 224, 248),  # 224 / 0.9 = 248.9
+        ("vit_small_patch14_dinov2", 518, 518),
+        ("tf_efficientnet_lite0", 224, 256),
+        ("swin_base_patch4_window12_384", 384, 384),
+        ("volo_d4_448", 448, 448),  # crop_pct 1.15: a margin
+    ],
+)
+def test_images_have_the_size_of_timms_data_config_unless_another_is_named(name: str, size: int, resize: int) -> None:
+    data = base_config("pacs", {"model.backbone": f"timm:{name}"}).data
+    assert (data.image_size, data.resize) == (size, resize)
+    named = base_config("pacs", {"model.backbone": f"timm:{name}", "data.image_size": 112, "data.resize": 128}).data
+    assert (named.image_size, named.resize) == (112, 128)
+    ours = base_config("pacs", {"model.backbone": "resnet50"}).data
+    assert (ours.image_size, ours.resize) == (128, 144)
+
+
+def test_every_encoder_of_timm_has_a_size_and_one_canonical_name() -> None:
+    for name in timm.list_models():
+        canonical = canonical_backbone(f"timm:{name}")
+        assert canonical_backbone(canonical) == canonical
+        TrialConfig().replace(size_fields(canonical))
 
 
 @pytest.mark.parametrize(
@@ -130,6 +159,18 @@ def test_a_file_of_another_architecture_is_one_line(name: str, whole: torch.nn.M
     with pytest.raises(WeightsError, match=r"w\.pth: weights of another architecture than 'timm:test_") as refused:
         build_encoder(name, str(path), SIDE)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_resnet_of_timm_computes_the_bits_of_torchvisions(name: str, tmp_path: Path) -> None:
+    """From the same file of torchvision, in evaluation and in training."""
+    ours = build_encoder(name, "none")
+    torch.save(ours.state_dict(), tmp_path / "w.pth")
+    timms = build_encoder(f"timm:{name}.tv_in1k", str(tmp_path / "w.pth"), 64)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for training in (False, True):
+            assert torch.equal(timms.train(training)(images), ours.train(training)(images))
 
 
 def test_one_missing_tensor_is_an_error(whole: torch.nn.Module, tmp_path: Path) -> None:
