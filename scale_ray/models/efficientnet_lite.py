@@ -37,7 +37,7 @@ _NAME = re.compile(r"(?:_blocks\.(?P<block>\d+)\.)?(?P<layer>_[a-z0-9_]+)\.(?P<t
 
 
 def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with timm's names.
+    """The state dict with timm's names, and with contiguous tensors, as safetensors wants them.
 
     Blocks are numbered through in `state`, and within a stage in timm. Every stage has another number of channels.
 
@@ -45,7 +45,16 @@ def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
         WeightsError: a name is not one of these packages.
     """
     stages = _stages(state)
-    return {_rename(name, stages): value for name, value in state.items()}
+    return {_rename(name, stages): value.contiguous() for name, value in state.items()}
+
+
+def convert(package_file: Path, result: Path) -> None:
+    """Write the weights of a file of one of these packages as safetensors with timm's names.
+
+    Raises:
+        WeightsError: the file cannot be read, or is none of these packages.
+    """
+    safetensors.torch.save_file(to_timm(read_weights(package_file)), result)
 
 
 def _stages(state: dict[str, Tensor]) -> list[tuple[int, int]]:
@@ -73,6 +82,6 @@ if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python -m scale_ray.models.efficientnet_lite FILE.pth RESULT.safetensors")
     try:
-        safetensors.torch.save_file(to_timm(read_weights(Path(sys.argv[1]))), sys.argv[2])
+        convert(Path(sys.argv[1]), Path(sys.argv[2]))
     except UserError as error:
         sys.exit(str(error))

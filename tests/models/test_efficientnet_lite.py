@@ -47,11 +47,13 @@ def test_every_tensor_gets_its_name(number: int) -> None:
 
 def test_the_command_writes_a_file_for_the_backbone(tmp_path: Path) -> None:
     state, expected = theirs(0)
+    state["_conv_stem.weight"] = state["_conv_stem.weight"].contiguous(memory_format=torch.channels_last)  # as theirs
     torch.save(state, tmp_path / "lite0.pth")
     command = [sys.executable, "-m", "scale_ray.models.efficientnet_lite"]
     subprocess.run([*command, tmp_path / "lite0.pth", tmp_path / "lite0.safetensors"], check=True)
     encoder = build_encoder("timm:tf_efficientnet_lite0.in1k", str(tmp_path / "lite0.safetensors"), 32)
-    assert torch.equal(encoder.model.conv_head.weight, expected["conv_head.weight"])
+    for layer in ("conv_stem", "conv_head"):
+        assert torch.equal(getattr(encoder.model, layer).weight, expected[f"{layer}.weight"])
     again = subprocess.run(
         [*command, tmp_path / "lite0.safetensors", tmp_path / "x"], capture_output=True, text=True, check=False
     )
