@@ -28,6 +28,7 @@ from scale_ray.data.views import evaluation_view
 from scale_ray.models import build_encoder
 from scale_ray.models.efficientnet_lite import convert
 from scale_ray.models.network import pooled
+from scale_ray.models.timm_encoders import TimmEncoder
 
 LITE0 = "timm:tf_efficientnet_lite0.in1k"
 SIZE, RESIZE = 224, 256
@@ -62,6 +63,7 @@ def _encoders(lite0: Path, mobilenet: str) -> Iterator[tuple[str, nn.Module]]:
         convert(lite0, Path(renamed))
         yield "tf_efficientnet_lite0, normalised as timm says (0.5)", build_encoder(LITE0, renamed, SIZE)
         other = build_encoder(LITE0, renamed, SIZE)
+        assert isinstance(other, TimmEncoder)
         other.renormalises = False
         yield "the same, normalised as ImageNet", other
     yield "mobilenet_v2", build_encoder("mobilenet_v2", mobilenet)
