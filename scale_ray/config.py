@@ -183,7 +183,7 @@ _READ_WHERE_FROZEN = ("frozen_views", "bottleneck_dim")
 class ModelConfig(_Part):
     """Encoder, heads and how BatchNorm treats the two domains (docs/method.md, section 1)."""
 
-    backbone: str = "resnet50"
+    backbone: str = Field("resnet50", description="a name in BACKBONES, or of timm as in 'timm:resnet50.a1_in1k'")
     weights: str = Field("imagenet", description="'none', 'imagenet', of a CLIP 'openai', or the path of a state dict")
     encoder: Literal["trained", "frozen"] = Field(
         "trained", description="frozen: features are computed once, and a bottleneck with both heads is trained on them"
@@ -329,6 +329,12 @@ class OptimConfig(_Part):
     batch_size: int = Field(32, ge=2, le=1_000_000, description="images per domain and step")
     learning_rate: float = Field(0.003, gt=0)
     encoder_factor: float = Field(0.1, ge=0, description="the encoder's learning rate is learning_rate times this")
+    layer_decay: Annotated[float, Introduced(1.0)] = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="an encoder of timm: every layer learns at this times the rate of the next one",
+    )
     optimiser: Annotated[Literal["sgd", "adam"], Introduced("sgd")] = "sgd"
     momentum: float = Field(0.9, ge=0, lt=1, description="of adam, its first beta; the second is 0.999")
     nesterov: bool = Field(True, description="of sgd alone")

@@ -173,7 +173,7 @@ def provenance(*, wall_seconds: float, charged_seconds: float | None = None, **f
 @cache
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in ("scale-ray", "torch", "torchvision", "kornia", "pillow", "numpy", "ray", "optuna"):
+    for package in ("scale-ray", "torch", "torchvision", "timm", "kornia", "pillow", "numpy", "ray", "optuna"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

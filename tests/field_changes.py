@@ -64,6 +64,7 @@ CHANGES: dict[str, Any] = {
     "optim.learning_rate": 0.01,
     "optim.encoder_factor": 1.0,
     "optim.optimiser": "adam",
+    "optim.layer_decay": 0.75,
     "optim.momentum": 0.8,
     "optim.nesterov": False,
     "optim.weight_decay": 5e-4,

@@ -9,12 +9,13 @@ from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.benchmarks import check_benchmark
 from scale_ray.data.defaults import config_of, default_fields, schedule_of
 from scale_ray.data.usual import usual_fields
+from scale_ray.timm_names import size_fields
 
 
 def config_from(
     trial: TrialOptions, options: Mapping[str, Any], *, benchmark: str = "digits", own: Mapping[str, Any] | None = None
 ) -> TrialConfig:
-    """The benchmark's defaults, those of the method that is named, then `own`, the file's fields, options and settings.
+    """The defaults of benchmark, encoder and method, then `own`, the file's fields, options and settings.
 
     Each overrides the last.
 
@@ -37,7 +38,13 @@ def config_from(
         )
     frozen, method = named.get("model.encoder") == "frozen", str(named.get("method", ""))
     usual = usual_fields(benchmark, method, frozen=frozen)
-    fields = {**default_fields(benchmark, frozen=frozen), **usual, **own, **file}
+    fields = {
+        **default_fields(benchmark, frozen=frozen),
+        **size_fields(str(named.get("model.backbone", ""))),
+        **usual,
+        **own,
+        **file,
+    }
     if trial.steps is not None:
         fields |= schedule_of(fields, trial.steps)
     return config_of({**fields, **trial.fields, **options, **settings})

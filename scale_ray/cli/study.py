@@ -100,7 +100,9 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
     pair: Change = axes["pair"][0] if axes.get("pair") else {}
     if not pair and benchmark == before:
         pair = {path: study.base.value(path) for path in ("data.source", "data.target")}
-    base = config_from(trial, options, benchmark=before, own=own_fields(study.base) | pair)
+    only = axes.get("model.backbone", [])
+    encoder = {"model.backbone": only[0]} if len(only) == 1 else {}  # it brings its size
+    base = config_from(trial, options, benchmark=before, own=own_fields(study.base) | pair | encoder)
     given = {*file, *settings, *trial.fields, *options}
     usual = {
         method: {path: value for path, value in fields.items() if path not in given}

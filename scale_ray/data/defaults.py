@@ -6,6 +6,7 @@ from typing import Any
 from scale_ray.config import TrialConfig, absolute_weights, field_paths
 from scale_ray.data.benchmarks import FROZEN_DEFAULTS, check_benchmark
 from scale_ray.data.usual import USUAL, usual_fields
+from scale_ray.timm_names import size_fields
 
 
 def base_config(
@@ -16,13 +17,15 @@ def base_config(
     Args:
         benchmark: a name in BENCHMARKS.
         changes: dotted path -> value. `{"model.encoder": "frozen"}` also brings the defaults of a frozen encoder, and
-            `{"method": "dann"}` the settings of its paper (see data/usual.py).
+            `{"method": "dann"}` the settings of its paper (see data/usual.py),
+            and a backbone of timm the size of images in timm's data config.
         steps: number of training steps; the warm-up keeps its share of them.
 
     Raises:
         ConfigError: an unknown benchmark or field, or a value that the field does not take.
     """
     changes = dict(changes or {})
+    changes = size_fields(str(changes.get("model.backbone", ""))) | changes
     frozen, method = changes.get("model.encoder") == "frozen", str(changes.get("method", ""))
     fields = default_fields(benchmark, frozen=frozen) | usual_fields(benchmark, method, frozen=frozen) | changes
     return config_of(fields if steps is None else fields | schedule_of(fields, steps))
@@ -51,9 +54,10 @@ def config_of(fields: Mapping[str, Any]) -> TrialConfig:
 
 
 def own_fields(config: TrialConfig) -> dict[str, Any]:
-    """The fields in which a config differs from its benchmark's defaults, without benchmark and domain pair."""
+    """The fields in which a config differs from the defaults of benchmark and encoder, without benchmark and pair."""
     usual = TrialConfig()
     defaults = default_fields(config.data.benchmark, frozen=config.model.encoder == "frozen")
+    defaults |= size_fields(config.model.backbone)
     return {
         path: config.value(path)
         for path in field_paths()

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from scale_ray.config import ConfigError, TrialConfig, check_name
+from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
-from scale_ray.models import BACKBONES, FeatureNetwork, Network, Outputs, Student, Teacher, build_encoder
-from scale_ray.models.backbones import check_weights
+from scale_ray.models import FeatureNetwork, Network, Outputs, Student, Teacher, build_encoder
+from scale_ray.models.backbones import check_backbone, feature_dim
 from scale_ray.workers import ALONE, Workers
 
 
@@ -132,8 +132,7 @@ class Method(nn.Module, ABC):
         Raises:
             ConfigError: it cannot.
         """
-        check_name("model.backbone", config.model.backbone, BACKBONES)
-        check_weights(config.model.backbone, config.model.weights)
+        check_backbone(config.model, config.data.image_size)
 
     @classmethod
     def build_student(cls, context: MethodContext) -> Student:
@@ -142,12 +141,12 @@ class Method(nn.Module, ABC):
         Raises:
             WeightsError: the weights cannot be loaded.
         """
-        config = context.config
-        feature_dim = BACKBONES[config.model.backbone].feature_dim
-        if config.model.encoder == "frozen":
-            return FeatureNetwork(feature_dim, context.num_classes, config.model, config.optim.precision)
-        encoder = build_encoder(config.model.backbone, config.model.weights)
-        return Network(encoder, feature_dim, context.num_classes, config.model, config.optim.precision)
+        config, model, size = context.config, context.config.model, context.config.data.image_size
+        width = feature_dim(model.backbone, size)
+        if model.encoder == "frozen":
+            return FeatureNetwork(width, context.num_classes, model, config.optim.precision)
+        encoder = build_encoder(model.backbone, model.weights, size)
+        return Network(encoder, width, context.num_classes, model, config.optim.precision)
 
     @classmethod
     def reads_target(cls, config: TrialConfig) -> bool:

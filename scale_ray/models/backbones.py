@@ -1,29 +1,21 @@
-"""Encoders and the loading of their weights. To add a backbone, add one entry to BACKBONES."""
+"""Encoders by name. To add a backbone, add one entry to BACKBONES; those of timm have names such as `timm:resnet50`."""
 
-import hashlib
-import logging
-import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torchvision import models as zoo
 
-from scale_ray.config import NAMED_WEIGHTS, ConfigError
+from scale_ray.config import ConfigError, ModelConfig, check_name
+from scale_ray.models import timm_encoders
+from scale_ray.models.student import Student
+from scale_ray.models.timm_encoders import TimmEncoder
+from scale_ray.models.weights import WeightsError, load_weights, read_weights, reason, refuse_torchscript
 from scale_ray.registry import Registry
-
-log = logging.getLogger(__name__)
-
-
-class WeightsError(ConfigError):
-    """Weights that cannot be loaded or do not fit the network; the message names the file and the remedy."""
+from scale_ray.timm_names import canonical_name, is_timm
 
 
 @dataclass(frozen=True)
@@ -103,11 +95,41 @@ BACKBONES: Registry[Backbone] = Registry(
 )
 
 
+def canonical_backbone(backbone: str) -> str:
+    """The name that is part of a trial's identity: of timm's encoders with its tag; others are as they are written.
+
+    Raises:
+        ConfigError: timm is not installed, or has no such encoder.
+    """
+    return canonical_name(backbone) if is_timm(backbone) else backbone
+
+
+def check_backbone(model: ModelConfig, image_size: int) -> None:
+    """Check, before any computation, that this encoder can be built with its weights for images of this size.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not is_timm(model.backbone):
+        check_name("model.backbone", model.backbone, (*BACKBONES, "timm:NAME"))
+    elif canonical_backbone(model.backbone) and not timm_encoders.facts(model.backbone, image_size).is_map:
+        _check_level(model)
+    check_weights(model.backbone, model.weights)
+
+
+def _check_level(model: ModelConfig) -> None:
+    if model.contrast_level != "pooled":
+        raise ConfigError(
+            f"model.contrast_level is {model.contrast_level!r}, but {model.backbone!r} gives no map whose mean are its "
+            "features: set it to 'pooled'"
+        )
+
+
 def check_weights(backbone: str, weights: str) -> None:
     """Check, before any computation, that the weights can exist for this backbone.
 
     Args:
-        backbone: a name in BACKBONES.
+        backbone: a name in BACKBONES, or `timm:` and a name of timm.
         weights: `none`, `imagenet` or the path of a state dict.
 
     Raises:
@@ -117,7 +139,9 @@ def check_weights(backbone: str, weights: str) -> None:
     if weights == "none":
         return
     if weights == "imagenet":
-        if BACKBONES[backbone].imagenet is None:
+        if is_timm(backbone):
+            timm_encoders.check_pretrained(backbone)
+        elif BACKBONES[backbone].imagenet is None:
             raise WeightsError(f"model.weights: {backbone!r} has no ImageNet weights: write 'none' or a file's path")
     elif not Path(weights).is_file():
         raise WeightsError(f"model.weights: no file {weights!r}: write 'none', 'imagenet' or the path of a state dict")
@@ -125,60 +149,35 @@ def check_weights(backbone: str, weights: str) -> None:
         refuse_torchscript(Path(weights))
 
 
-def refuse_torchscript(path: Path) -> None:
-    """Refuse a TorchScript archive (torch.jit.save), which contains code. OpenAI publishes CLIP in this form.
-
-    Raises:
-        WeightsError: the file is such an archive; the message says how to convert it into a state dict.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:  # safetensors, an old torch.save, or no weights at all: `read_weights` decides
-        return
-    if scripted:
-        raise WeightsError(
-            f"{path}: a TorchScript archive, which contains code that is not run here. If you trust its origin, "
-            f"convert it into a state dict: python -c \"import torch; torch.save(torch.jit.load('{path}', "
-            f"map_location='cpu').state_dict(), '{path.stem}_state.pth')\""
-        )
+def feature_dim(backbone: str, image_size: int) -> int:
+    """D, the width of the encoder's features."""
+    if is_timm(backbone):
+        return timm_encoders.facts(backbone, image_size).feature_dim
+    return BACKBONES[backbone].feature_dim
 
 
-def weights_digest(weights: str) -> str | None:
-    """sha256 (hex) of the weights file, which replaces its path in a trial's identity; None for a named weight set.
-
-    Raises:
-        WeightsError: the file cannot be read.
-    """
-    if weights in NAMED_WEIGHTS:
-        return None
-    try:
-        state = Path(weights).stat()
-        return _file_digest(weights, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
-    except OSError as error:
-        raise WeightsError(
-            f"model.weights: {weights!r} cannot be read ({error.strerror}): check the file and its permissions"
-        ) from error
+def has_layers(backbone: str, image_size: int) -> bool:
+    """Whether the order of the encoder's layers is known, which `optim.layer_decay` needs."""
+    return is_timm(backbone) and timm_encoders.facts(backbone, image_size).has_layers
 
 
-@cache
-def _file_digest(path: str, *state: int) -> str:
-    """Cached by what changes with the content, as a study asks once per cell."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def build_encoder(backbone: str, weights: str) -> nn.Module:
+def build_encoder(backbone: str, weights: str, image_size: int = 224) -> nn.Module:
     """Build an encoder with its weights. Random weights are drawn from torch's global generator.
 
     Args:
-        backbone: a name in BACKBONES.
+        backbone: a name in BACKBONES, or `timm:` and a name of timm.
         weights: `none` for random ones, `imagenet`, or the path of a state dict.
+        image_size: side in pixels of the images; some encoders are built for one size.
+
+    Returns:
+        A module that maps images to maps (B, D, H', W'), or to pooled features (B, D).
 
     Raises:
         WeightsError: the weights cannot be downloaded or read, or belong to another architecture.
     """
     check_weights(backbone, weights)
+    if is_timm(backbone):
+        return timm_encoders.build(backbone, weights, image_size)
     entry = BACKBONES[backbone]
     encoder = entry.build()
     if weights == "imagenet":
@@ -188,47 +187,11 @@ def build_encoder(backbone: str, weights: str) -> nn.Module:
     return encoder
 
 
-def load_weights(encoder: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    """Load a state dict into an encoder and log which of its tensors were used.
-
-    The state dict may contain heads that the encoder does not have. It must contain every tensor of the encoder, as a
-    partly random network would give meaningless results.
-
-    Args:
-        encoder: changed in place.
-        state: name -> tensor; the prefixes `module.` and `encoder.` are removed.
-        origin: where the weights come from, for messages.
-
-    Raises:
-        WeightsError: tensors of the encoder are missing or have another shape, or a layer has more tensors than the
-            encoder's.
-    """
-    state = {name.removeprefix("module.").removeprefix("encoder."): value for name, value in state.items()}
-    wanted = encoder.state_dict()
-    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
-    misfits = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
-    top_level = {name for name, _ in encoder.named_children()}
-    left_over = [name for name in state if name not in wanted]
-    foreign = [name for name in left_over if name.split(".")[0] in top_level]
-    if missing or misfits or foreign:
-        raise WeightsError(
-            f"{origin}: weights of another architecture: {len(missing)} tensors missing{_examples(missing)}, "
-            f"{len(misfits)} of another shape{_examples(misfits)}, {len(foreign)} too many{_examples(foreign)}: "
-            "choose the file or the backbone that fits"
-        )
-    encoder.load_state_dict({name: state.get(name, value) for name, value in wanted.items()})
-    heads = sorted({name.rsplit(".", 1)[0] for name in left_over})
-    log.info("%s: %d tensors loaded; in the file but unused: %s", origin, len(wanted), ", ".join(heads) or "nothing")
-
-
-def _examples(names: list[str]) -> str:
-    return f" (such as {names[0]})" if names else ""
-
-
-def reason(error: Exception) -> str:
-    """The type and first sentence of an error; torch's messages continue with advice to switch safe loading off."""
-    first = re.split(r"[.] |\n", str(error))[0]
-    return f"{type(error).__name__}: {first}"
+def synchronise_batch_norm(student: Student) -> Student:
+    """Replace every BatchNorm of a student by one whose statistics are those of all workers' images."""
+    if any(isinstance(module, TimmEncoder) for module in student.modules()):
+        return timm_encoders.synchronise_batch_norm(student)
+    return nn.SyncBatchNorm.convert_sync_batchnorm(student)
 
 
 def _download(entry: Backbone) -> dict[str, Tensor]:
@@ -241,30 +204,3 @@ def _download(entry: Backbone) -> dict[str, Tensor]:
             f"model.weights: cannot download {entry.imagenet.url} or read its copy ({reason(error)}): "
             f"put that file into {folder}, or give its path as model.weights"
         ) from error
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a file of torch.save or safetensors. No code in the file is run.
-
-    Returns:
-        name -> tensor, on the CPU. A state dict under the key `state_dict` of a checkpoint is found too.
-
-    Raises:
-        WeightsError: the file cannot be read, contains no state dict, or is a TorchScript archive.
-    """
-    refuse_torchscript(path)
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes raise any type of error: UnicodeDecodeError, KeyError, struct.error
-        raise WeightsError(
-            f"{path}: not a state dict that is safe to load ({reason(error)}): save model.state_dict() with torch.save"
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise WeightsError(f"{path}: holds no state dict (name -> tensor): save model.state_dict()")
-    return state

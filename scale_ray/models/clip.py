@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scale_ray.config import ConfigError, Precision
-from scale_ray.models.backbones import WeightsError, load_weights, read_weights, reason, refuse_torchscript
 from scale_ray.models.student import Student, widen
+from scale_ray.models.weights import WeightsError, load_weights, read_weights, reason, refuse_torchscript
 
 _WEIGHTS_FILE = "open_clip_model.safetensors"
 

@@ -31,6 +31,8 @@ class DomainBatchNorm(_BatchNorm):
     def __init__(self, original: _BatchNorm):
         assert original.momentum is not None, "a cumulative average would need the count on the host"
         super().__init__(original.num_features, original.eps, original.momentum, original.affine)
+        # A BatchNorm of timm may end in a dropout and an activation, which are parts of it.
+        self.drop, self.act = (getattr(original, name, nn.Identity()) for name in ("drop", "act"))
         self.load_state_dict(original.state_dict())
         self.register_buffer("target_mean", self.running_mean.clone())
         self.register_buffer("target_var", self.running_var.clone())
@@ -41,6 +43,9 @@ class DomainBatchNorm(_BatchNorm):
         """Accept any number of dimensions, like SyncBatchNorm: this class replaces BatchNorm1d and BatchNorm2d."""
 
     def forward(self, input: Tensor) -> Tensor:
+        return self.act(self.drop(self._normalise(input)))
+
+    def _normalise(self, input: Tensor) -> Tensor:
         updates = self.training and self.track_running_stats
         if not self.on_target:
             output = super().forward(input)

@@ -40,7 +40,7 @@ class Network(Student):
     statistics, also in training mode; its scale and shift still learn.
 
     Args:
-        encoder: maps images (B, 3, H, W) to a feature map (B, D, H', W').
+        encoder: maps images (B, 3, H, W) to a feature map (B, D, H', W'), or to pooled features (B, D).
         feature_dim: D.
         num_classes: K.
         config: widths of the heads, level of the contrast, and mode of BatchNorm.
@@ -152,7 +152,7 @@ class Network(Student):
         """(B, D, H', W') -> (B, D) if pooled, else (B * H' * W', D), on which a Linear is a 1x1 convolution."""
         if self.spatial:
             return feature_map.flatten(2).transpose(1, 2).flatten(0, 1)
-        return feature_map.mean(dim=(2, 3))
+        return pooled(feature_map)
 
     def running_statistics(self) -> list[Tensor]:
         """Running means and variances of BatchNorm that a worker updates from its own images only."""
@@ -203,6 +203,11 @@ def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """All BatchNorm layers in `module`, synchronised ones included."""
     return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Features (B, D) of what an encoder gives: a map (B, D, H', W'), or features that are pooled already."""
+    return features.mean(dim=(2, 3)) if features.ndim == 4 else features
 
 
 def image_level(values: Tensor, images: int) -> Tensor:

@@ -26,8 +26,9 @@ from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import VIEWS
 from scale_ray.data.manifest import check_manifest, write_manifest
 from scale_ray.data.pixels import DECODER_VERSION
-from scale_ray.models import BACKBONES, build_encoder
-from scale_ray.models.backbones import check_weights
+from scale_ray.models import build_encoder
+from scale_ray.models.backbones import check_weights, feature_dim
+from scale_ray.models.network import pooled
 from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.training.resolve import open_data, refuse_changed_domain, refuse_changed_weights
@@ -151,12 +152,14 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def _shape(config: TrialConfig, domain: Domain) -> tuple[int, ...]:
     model = config.model
-    return len(domain.images), 1 + 2 * model.frozen_views, BACKBONES[model.backbone].feature_dim
+    width = feature_dim(model.backbone, config.data.image_size)
+    return len(domain.images), 1 + 2 * model.frozen_views, width
 
 
 def _compute(config: TrialConfig, domain: Domain, execution: Execution, path: Path) -> None:
     device = find_device(execution.device)
-    encoder = build_encoder(config.model.backbone, config.model.weights).to(device).eval()
+    model, size = config.model, config.data.image_size
+    encoder = build_encoder(model.backbone, model.weights, size).to(device).eval()
     if execution.channels_last:
         encoder = encoder.to(memory_format=torch.channels_last)
     starts = range(0, len(domain.images), _BATCH)
@@ -194,7 +197,7 @@ def _forward(
     pixels = torch.from_numpy(np.array(images[start : start + _BATCH])).to(device)
     bf16 = config.optim.precision == "bf16"
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        rows = [encoder(view).float().mean(dim=(2, 3)).half() for view in _views(config, pixels, start)]
+        rows = [pooled(encoder(view).float()).half() for view in _views(config, pixels, start)]
     return torch.stack(rows, dim=1).cpu().numpy()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from scale_ray.config import OptimConfig, TrialConfig
 from scale_ray.data.batches import Batches
 from scale_ray.methods import Method, StepOutput
+from scale_ray.models.timm_encoders import TimmEncoder
 from scale_ray.records import CurvePoint
 from scale_ray.training.checkpoint import Checkpoints, State
 from scale_ray.training.evaluation import Accuracies, Evaluator
@@ -279,17 +280,31 @@ def _optimiser(method: Method, optim: OptimConfig) -> torch.optim.Optimizer:
     encoder = [parameter for parameter in method.student.encoder.parameters() if parameter.requires_grad]
     in_encoder = {id(parameter) for parameter in encoder}
     heads = [parameter for parameter in trained if id(parameter) not in in_encoder]
-    rates = {"encoder": optim.learning_rate * optim.encoder_factor, "heads": optim.learning_rate}
-    groups = [
-        {"params": encoder, "lr": rates["encoder"], "base_lr": rates["encoder"]},
-        {"params": heads, "lr": rates["heads"], "base_lr": rates["heads"]},
-    ]
+    rate = optim.learning_rate * optim.encoder_factor
+    parts = [(encoder, rate)] if optim.layer_decay == 1 else _by_layer(method.student.encoder, rate, optim.layer_decay)
+    groups = [{"params": part, "lr": rate, "base_lr": rate} for part, rate in [*parts, (heads, optim.learning_rate)]]
     if optim.optimiser == "adam":
         betas = (optim.momentum, 0.999)
         return torch.optim.Adam(groups, betas=betas, weight_decay=optim.weight_decay, foreach=True)
     return torch.optim.SGD(
         groups, momentum=optim.momentum, nesterov=optim.nesterov, weight_decay=optim.weight_decay, foreach=True
     )
+
+
+def _by_layer(encoder: nn.Module, rate: float, decay: float) -> list[tuple[list[nn.Parameter], float]]:
+    """The parameters of every layer of a timm encoder and their learning rate; the last layer learns at `rate`.
+
+    Clark et al., ELECTRA, https://arxiv.org/abs/2003.10555; for images BEiT, https://arxiv.org/abs/2106.08254. BEiT's
+    code also exempts biases and norms from weight decay, which stays `optim.weight_decay` here.
+    """
+    assert isinstance(encoder, TimmEncoder), "resolve refuses optim.layer_decay for any other encoder"
+    layers = encoder.layers()
+    members: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in encoder.named_parameters():
+        if parameter.requires_grad:
+            members.setdefault(layers[name], []).append(parameter)
+    last = max(layers.values())
+    return [(members[layer], rate * decay ** (last - layer)) for layer in sorted(members)]
 
 
 def _count_on_the_host(optimiser: torch.optim.Optimizer) -> None:

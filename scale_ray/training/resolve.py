@@ -16,7 +16,8 @@ from scale_ray.errors import shown
 from scale_ray.identity import identity
 from scale_ray.losses import LOSSES
 from scale_ray.methods import METHODS
-from scale_ray.models.backbones import WeightsError, weights_digest
+from scale_ray.models.backbones import canonical_backbone, has_layers
+from scale_ray.models.weights import WeightsError, weights_digest
 from scale_ray.stage import Stage
 from scale_ray.training.entries import code_digests, forget_code
 
@@ -39,7 +40,7 @@ def resolve(config: TrialConfig, root: Path | None) -> Cell:
 
 
 def check_trial(config: TrialConfig) -> TrialConfig:
-    """Refuse every name that does not exist; return the config in canonical spelling: domains, and the path of weights.
+    """Refuse every name that does not exist; return the config in canonical spelling (domains, backbone, weights).
 
     Raises:
         ConfigError: an unknown benchmark, domain, backbone, method, loss term or view; weights that cannot be used; a
@@ -56,12 +57,15 @@ def check_trial(config: TrialConfig) -> TrialConfig:
     for term in config.losses.terms:
         check_name("loss term", term, LOSSES)
     METHODS[config.method].check_backbone(config)
+    _check_layer_decay(config)
     _check_baseline(config)
     METHODS[config.method].check(config)
     domains = {
         role: canonical_domain(config.data.benchmark, config.value(f"data.{role}")) for role in ("source", "target")
     }
     changes = {f"data.{role}": name for role, name in domains.items() if name != config.value(f"data.{role}")}
+    if (backbone := canonical_backbone(config.model.backbone)) != config.model.backbone:
+        changes["model.backbone"] = backbone
     weights = absolute_weights(config.model.weights)  # because trials may run elsewhere
     if not is_text(weights):
         raise ConfigError(
@@ -70,6 +74,17 @@ def check_trial(config: TrialConfig) -> TrialConfig:
     if weights != config.model.weights:
         changes["model.weights"] = weights
     return config.replace(changes) if changes else config
+
+
+def _check_layer_decay(config: TrialConfig) -> None:
+    """Refuse a decay over layers that nobody knows, or that do not learn."""
+    decay, model = config.optim.layer_decay, config.model
+    if decay == 1 or (model.encoder == "trained" and has_layers(model.backbone, config.data.image_size)):
+        return
+    raise ConfigError(
+        f"optim.layer_decay is {decay:g}, which only a trained encoder of timm with ordered layers reads, and not "
+        f"{model.label!r}: leave it at 1"
+    )
 
 
 def _check_baseline(config: TrialConfig) -> None:

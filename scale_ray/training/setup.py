@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch.nn import SyncBatchNorm
 
 from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.methods import METHODS, Method, MethodContext
+from scale_ray.models.backbones import synchronise_batch_norm
 from scale_ray.training.seeding import step_seed
 from scale_ray.workers import ALONE, Workers
 
@@ -41,7 +41,7 @@ def build_method(
     torch.manual_seed(step_seed(config.seed, "initialisation", 0))
     student = METHODS[config.method].build_student(context)
     if _synchronises(config):
-        student = SyncBatchNorm.convert_sync_batchnorm(student)
+        student = synchronise_batch_norm(student)
     return METHODS[config.method](student, context)
 
 

@@ -47,6 +47,24 @@ def test_the_same_study_by_axis_options(images: Path, tmp_path: Path) -> None:
     assert sorted(ids_of(outcome)) == sorted(ids_of(script(own_study(), images, tmp_path)))
 
 
+def test_an_encoder_of_timm_brings_the_size_of_its_images(images: Path, tmp_path: Path) -> None:
+    timms = base_config("image_folder", {"model.backbone": "timm:test_vit", "model.weights": "none"})
+    own = Study("timms", timms, {"pair": pairs("Art:Real World")})
+    begun = ids_of(script(own, images, tmp_path))
+    named = ("--set", "data.image_size=160", "--set", "data.resize=168")  # timm's crop_pct is 0.95
+    assert ids_of(script(own, images, tmp_path, *named)) == begun
+    assert ids_of(script(own, images, tmp_path, *named[:2], "--set", "data.resize=176")) != begun
+    trial = ["--benchmark", "image_folder", "--root", str(images), "--weights", "none", "--backbone", "timm:test_vit"]
+    grid = ["--pairs", "Art:Real World", "--losses", "ce+ssl+dist+reg", "--seeds", "1", "--dry-run"]
+    outcome = command("ablate", *grid, *trial, "--store", str(tmp_path))
+    assert ids_of(outcome) == begun
+    usual = Study(
+        "usual", timms.replace({"model.backbone": "lenet", "data.image_size": 224, "data.resize": 256}), own.axes
+    )
+    other = script(own, images, tmp_path, "--backbone", "lenet")
+    assert ids_of(other) == ids_of(script(usual, images, tmp_path))
+
+
 def test_a_filtered_study_of_ones_own(images: Path, tmp_path: Path) -> None:
     filtered = own_study().where(lambda config: config.combination != "ce" or config.losses.threshold == 0.8)
     assert "mine: 12 cells" in script(filtered, images, tmp_path).out

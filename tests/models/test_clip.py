@@ -15,8 +15,9 @@ from torch import Tensor
 from scale_ray.config import ConfigError
 from scale_ray.data import views
 from scale_ray.models import WeightsError
-from scale_ray.models.backbones import check_weights, read_weights
+from scale_ray.models.backbones import check_weights
 from scale_ray.models.clip import CLIP_BACKBONES, ClassPrompts, FrozenClip, check_clip
+from scale_ray.models.weights import read_weights
 
 CLASSES = ["cat", "alarm clock", "screwdriver"]
 

@@ -13,7 +13,7 @@ from torchvision import models as zoo
 
 from scale_ray.config import ConfigError
 from scale_ray.models import WeightsError, build_encoder
-from scale_ray.models.backbones import weights_digest
+from scale_ray.models.weights import weights_digest
 
 MOBILENET_FILE = Path(__file__).parents[3] / "shared/weights/mobilenet_v2_features_torchvision.pth"
 
@@ -64,7 +64,7 @@ def test_a_torchvision_state_dict_gives_torchvisions_features(
     resnet18: nn.Module, saved: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = saved("resnet18")
-    with caplog.at_level(logging.INFO, logger="scale_ray.models.backbones"):
+    with caplog.at_level(logging.INFO, logger="scale_ray.models.weights"):
         encoder = build_encoder("resnet18", str(path))
     assert_is(encoder, resnet18)
     (message,) = caplog.messages
@@ -91,7 +91,7 @@ def test_other_ways_to_save_the_same_weights(
 
 def test_the_log_says_so_where_nothing_is_unused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save(build_encoder("lenet", "none").state_dict(), tmp_path / "w.pth")
-    with caplog.at_level(logging.INFO, logger="scale_ray.models.backbones"):
+    with caplog.at_level(logging.INFO, logger="scale_ray.models.weights"):
         build_encoder("lenet", str(tmp_path / "w.pth"))
     assert caplog.messages[0].endswith("in the file but unused: nothing")
 
@@ -271,7 +271,7 @@ def test_a_digest_stands_for_the_content_and_not_for_the_path(tmp_path: Path) ->
 
 @pytest.mark.skipif(not MOBILENET_FILE.exists(), reason=f"needs {MOBILENET_FILE.name}, which is not in the repository")
 def test_pretrained_mobilenet_features_load(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="scale_ray.models.backbones"):
+    with caplog.at_level(logging.INFO, logger="scale_ray.models.weights"):
         encoder = build_encoder("mobilenet_v2", str(MOBILENET_FILE))
     assert "312 tensors loaded" in caplog.messages[0]
     assert encoder.features[0][1].running_var.std() > 0.01  # trained, not the initial ones

@@ -15,7 +15,7 @@ from scale_ray.cell import Cell
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.benchmarks import DataError
 from scale_ray.identity import identity
-from scale_ray.models.backbones import WeightsError
+from scale_ray.models import WeightsError
 from scale_ray.records import Record
 from scale_ray.store import Store
 from scale_ray.training import features, trial
