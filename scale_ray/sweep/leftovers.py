@@ -6,7 +6,7 @@ from scale_ray.store.leases import Driver
 # Ray Tune's own files, by driver. Nothing is read from them: the store says all that a next run needs.
 SCRATCH = ".tune_"
 
-# Ray Train's own files of unfinished trainings, in the store: their latest checkpoints, by stage.
+# Ray Train's own files of unfinished trainings, in the store, by stage. Nothing is read from them either.
 TRAIN_RUNS = ".ray_train"
 
 

@@ -177,7 +177,7 @@ def test_a_training_that_hung_is_tried_again_and_not_for_ever(store: Store, driv
     queue = StageQueue([alone(cell("a"))], store, driver)
     for attempt in range(1, ATTEMPTS + 1):
         assert keys(queue) == ["a"]
-        failure(store, "a", f"no step has ended, {attempt}", kind="TrainingHung")
+        failure(store, "a", f"no sign of life, {attempt}", kind="TrainingHung")
         assert queue.failed("a", unexplained)[1] is (attempt < ATTEMPTS)
     record = store.read_record("a")
     assert record is not None

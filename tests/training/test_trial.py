@@ -355,3 +355,24 @@ def test_a_trial_that_the_store_answers_is_not_trained_again(
     steps: list[int] = []
     assert run_trial(tiny_config, Execution(root=tiny_root), store, Progress(on_step=steps.append)) == first
     assert steps == []
+
+
+def test_images_that_are_opened_are_signs_of_life(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a trial which hangs while it opens them is ended, and one that decodes for hours is not."""
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))
+    alive: list[str] = []
+    progress = Progress(on_step=lambda step: alive.append("step"), on_life=lambda: alive.append("life"))
+    run_trial(tiny_config, Execution(root=tiny_root), progress=progress)
+    images = len(list((tiny_root / "plain").rglob("*.png"))) + len(list((tiny_root / "inverted").rglob("*.png")))
+    assert alive.index("step") > images > 0
+
+
+def test_a_method_that_does_not_learn_by_steps_is_at_rest_once_images_are_open(
+    tiny_config: TrialConfig, tiny_root: Path
+) -> None:
+    alive: list[str] = []
+    progress = Progress(on_life=lambda: alive.append("life"), on_rest=lambda: alive.append("rest"))
+    run_trial(tiny_config, Execution(root=tiny_root), progress=progress)
+    assert "rest" not in alive
