@@ -364,15 +364,6 @@ def test_images_that_are_opened_are_signs_of_life(
     monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))
     alive: list[str] = []
     progress = Progress(on_step=lambda step: alive.append("step"), on_life=lambda: alive.append("life"))
-    run_trial(tiny_config, Execution(root=tiny_root), progress=progress)
+    run_trial(tiny_config, Execution(root=tiny_root), None, progress)
     images = len(list((tiny_root / "plain").rglob("*.png"))) + len(list((tiny_root / "inverted").rglob("*.png")))
     assert alive.index("step") > images > 0
-
-
-def test_a_method_that_does_not_learn_by_steps_is_at_rest_once_images_are_open(
-    tiny_config: TrialConfig, tiny_root: Path
-) -> None:
-    alive: list[str] = []
-    progress = Progress(on_life=lambda: alive.append("life"), on_rest=lambda: alive.append("rest"))
-    run_trial(tiny_config, Execution(root=tiny_root), progress=progress)
-    assert "rest" not in alive
