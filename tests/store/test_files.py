@@ -319,6 +319,22 @@ def test_a_writer_that_is_taken_for_a_killed_one_writes_again(tmp_path: Path, mo
     assert (files.read("a"), files.read("b")) == (b"1", b"2")
 
 
+def test_a_folder_is_proved_beside_a_driver_that_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush, cleaned = os.fsync, set()
+
+    def fsync(descriptor: int) -> None:
+        flush(descriptor)
+        for folder in (tmp_path, tmp_path / "a"):
+            if folder not in cleaned and list(folder.glob(".*")):
+                cleaned.add(folder)
+                Files(folder).remove_temporaries("")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    Files(tmp_path, create=True).make_folders(["a"])
+    assert cleaned == {tmp_path, tmp_path / "a"}
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]
+
+
 # Names that others have written
 
 

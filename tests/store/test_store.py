@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow.fs
@@ -18,7 +19,7 @@ from s3_server import S3Server
 from scale_ray.cell import Cell
 from scale_ray.config import RECIPE_VERSION
 from scale_ray.store import Store, StoreError, StudyPlan, is_current
-from scale_ray.store.leases import Driver
+from scale_ray.store.leases import Announcement, Driver
 from scale_ray.store.sealed import RECORD, seal
 from scale_ray.sweep.leftovers import remove_leftovers
 
@@ -235,6 +236,35 @@ def test_what_killed_writers_left_goes_where_no_other_driver_is_alive(local_stor
     with Driver(local_store.files) as driver:
         remove_leftovers(local_store, driver, frozenset())
     assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("when", ["before the announcements are read", "after they are read"])
+def test_what_a_driver_makes_that_has_just_begun_stays(
+    store: Store, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ender may have read the announcements some seconds ago; here no time passes."""
+    with Driver(store.files, clock=lambda: 0.0) as ender, ExitStack() as stack:
+
+        def begin() -> str:
+            folder = f".tune_{stack.enter_context(Driver(store.files)).id}"
+            store.files.make_folders([folder])
+            store.files.write(f"{folder}/experiment.json", b"")
+            return f"{folder}/experiment.json"
+
+        assert ender.others() == []
+        if when.startswith("before"):
+            made = [begin()]
+        else:
+            made, others = [], ender.others
+
+            def before_it_begins(**options: bool) -> list[Announcement]:
+                found = others(**options)
+                made.append(begin())
+                return found
+
+            monkeypatch.setattr(ender, "others", before_it_begins)
+        remove_leftovers(store, ender, frozenset())
+        assert [store.files.exists(name) for name in made] == [True]
 
 
 def test_stages(store: Store) -> None:
