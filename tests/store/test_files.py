@@ -468,6 +468,26 @@ def test_retries_end_with_an_error(s3: S3Server, monkeypatch: pytest.MonkeyPatch
         Files("s3://bucket/a").read("x")
 
 
+def test_an_error_shows_no_password_of_its_url(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from botocore.exceptions import EndpointConnectionError
+
+    def refuse(*_: object, **__: object) -> None:
+        raise EndpointConnectionError(endpoint_url="https://me:correct-horse@minio:9000/bucket")
+
+    files = Files("s3://bucket/a")
+    monkeypatch.setattr(files_module, "RETRY_SECONDS", 0.2)
+    for name in ("read", "write", "make_folders"):
+        monkeypatch.setattr(files._filesystem, name, refuse)
+    for call in (lambda: files.read("x"), lambda: files.write("x", b""), lambda: files.make_folders([""])):
+        with pytest.raises(StoreError, match=r'endpoint URL: "https://me:\*\*\*@minio:9000/bucket"') as raised:
+            call()
+        assert "correct-horse" not in str(raised.value)
+    assert "https://me:***@minio" in caplog.text
+    assert "correct-horse" not in caplog.text
+
+
 def test_one_request_a_call(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second GET of the same file could return another content, and every request takes time."""
     files = Files(s3.new_url(), create=True)
