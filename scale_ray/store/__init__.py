@@ -1,6 +1,7 @@
 """The store owns identity and progress: a trial with a record in it is done, all others remain to be run."""
 
 from scale_ray.store.filesystems import StoreError
-from scale_ray.store.store import Store, StudyPlan, is_current, unreadable
+from scale_ray.store.record_files import is_current, unreadable
+from scale_ray.store.store import Store, StudyPlan
 
 __all__ = ["Store", "StoreError", "StudyPlan", "is_current", "unreadable"]

@@ -38,7 +38,7 @@ def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> lis
         records = {cell.id: record for cell in cells if (record := _record(store, cell)) is not None}
         ends = {cell.id: cell.config.optim.steps for cell in cells if cell.id in records}
         stopped = trial.user_attrs.get("stopped")
-        if stopped:
+        if stopped and cells:
             ends.setdefault(cells[stopped["repeat"]].id, stopped["step"])
         found.append(
             Setting(

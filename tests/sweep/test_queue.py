@@ -119,6 +119,19 @@ def test_a_parents_state_goes_with_its_last_child(store: Store, driver: Driver) 
     assert not store.has_stage("trunk")
 
 
+def test_a_parents_state_stays_for_a_driver_that_has_just_begun(store: Store) -> None:
+    with Driver(store.files, clock=lambda: 0.0) as driver:  # for which no time passes
+        queue = StageQueue(family("a"), store, driver)
+        queue.next()
+        store.write_stage("trunk", b"state")
+        queue.finished("trunk")
+        assert keys(queue) == ["a"]
+        assert driver.others() == []
+        with Driver(store.files):
+            queue.finished("a")
+            assert store.has_stage("trunk")
+
+
 def test_a_parents_state_stays_for_a_child_that_failed(store: Store, driver: Driver) -> None:
     queue = StageQueue(family("a", "b"), store, driver)
     queue.next()

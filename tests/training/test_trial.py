@@ -21,7 +21,7 @@ from scale_ray.data.decoded import Domain
 from scale_ray.models import BACKBONES, Network
 from scale_ray.store import Store, StoreError
 from scale_ray.training.checkpoint import CheckpointError, from_bytes, to_bytes
-from scale_ray.training.failures import TrainingDiverged
+from scale_ray.training.failures import TrainingDiverged, describe_failure, explained
 from scale_ray.training.loop import Progress
 from scale_ray.training.resolve import check_trial, open_data, resolve
 from scale_ray.training.trial import Training, run_trial
@@ -367,3 +367,21 @@ def test_images_that_are_opened_are_signs_of_life(
     run_trial(tiny_config, Execution(root=tiny_root), None, progress)
     images = len(list((tiny_root / "plain").rglob("*.png"))) + len(list((tiny_root / "inverted").rglob("*.png")))
     assert alive.index("step") > images > 0
+
+
+def test_a_failed_record_shows_no_password_of_a_url() -> None:
+    def fail() -> None:
+        try:
+            raise OSError("no answer from postgresql://me:correct-horse@host/db")
+        except OSError as error:
+            raise ValueError("https://me:correct-horse@a/b and\nhttps://me:correct-horse@c/d") from error
+
+    with pytest.raises(ValueError, match="me") as raised:
+        fail()
+    found = describe_failure(raised.value)
+    lost = explained("TrialLost", str(raised.value), found.traceback)
+    assert found.message == lost.message == "https://me:***@a/b and\nhttps://me:***@c/d"
+    for traceback in (found.traceback, lost.traceback):
+        assert "postgresql://me:***@host/db" in traceback
+        # The source lines of this test hold the text too, and are starred as well.
+        assert "correct-horse" not in traceback
