@@ -83,7 +83,7 @@ class RecordFiles:
 
     def _listed(self) -> dict[str, list[str]]:
         """id -> the files to read, in this order: where a failure is gone since the listing, the trial is done."""
-        found = {}
+        found: dict[str, list[str]] = {}
         for name in self._files.names("records"):  # sorted: a failure comes before the record
             if not name.endswith(".json"):
                 continue
@@ -93,8 +93,8 @@ class RecordFiles:
                     f"{self._files.locate('records')}/{shown(name)}: no record has this name (64 hex digits): if a "
                     "program for synchronisation or an editor copied a record, compare the two and move one away"
                 )
-            statuses = ("failed", "done") if match[2] else ("done",)
-            found.setdefault(match[1], [record_file(match[1], status) for status in statuses])
+            failure = [record_file(match[1], "failed")] if match[2] else []
+            found.setdefault(match[1], [*failure, record_file(match[1])])
         return found
 
     def _read(self, name: str) -> Record | None:
