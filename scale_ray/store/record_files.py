@@ -81,7 +81,7 @@ class RecordFiles:
 
     def _listed(self) -> dict[str, list[str]]:
         """id -> the files to read; where a failure was listed, also the record that may have come since."""
-        found = {}
+        found: dict[str, list[str]] = {}
         for name in self._files.names("records"):  # sorted: a failure comes before the record
             if not name.endswith(".json"):
                 continue
@@ -91,8 +91,8 @@ class RecordFiles:
                     f"{self._files.locate('records')}/{shown(name)}: no record has this name (64 hex digits): if a "
                     "program for synchronisation or an editor copied a record, compare the two and move one away"
                 )
-            statuses = ("failed", "done") if match[2] else ("done",)
-            found.setdefault(match[1], [record_file(match[1], status) for status in statuses])
+            failure = [record_file(match[1], "failed")] if match[2] else []
+            found.setdefault(match[1], [*failure, record_file(match[1])])
         return found
 
     def _read(self, name: str) -> Record | None:

@@ -173,11 +173,13 @@ class Store:
             try:
                 # Not model_validate_json: it needs three times the memory, and a plan may have 100,000 cells.
                 values = from_json(unseal(content, PLAN)[0])
+                if not isinstance(values, dict):
+                    raise ValueError("it is no JSON object")
                 values.pop("sha256", None)  # of a plan that a tool wrote again
                 plan = kind.model_validate(values)
                 if name != _plan(plan.name):
                     raise ValueError(f"it is the plan of study '{shown(plan.name)}'")
-            except (ValueError, AttributeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise StoreError(
                     f"{self.location}/{shown(name)}: not a study plan ({first_problem(error)}): "
                     "move it away and run the study again"
