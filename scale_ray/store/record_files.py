@@ -57,7 +57,9 @@ class RecordFiles:
 
     def read(self, trial_id: str) -> Record | None:
         record = self._read(record_file(trial_id))
-        return record if is_current(record) else _holding([self._read(record_file(trial_id, "failed")), record])
+        if is_current(record) or (failure := self._read(record_file(trial_id, "failed"))) is None:
+            return record
+        return _holding([failure, self._read(record_file(trial_id))])  # the trial may have ended since the first look
 
     def answers(self, trial_id: str) -> bool:
         return is_current(self._read(record_file(trial_id)))
