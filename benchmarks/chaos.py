@@ -44,6 +44,7 @@ CHECKS = {
     "leases": ("leases", "announcements"),
     "states": ("states",),
     "processes": ("processes",),
+    "astray": ("astray",),
 }
 
 
@@ -159,10 +160,14 @@ def _keep(work: Path, run: Run, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finished(work: Path, run: Run) -> dict[str, Any] | None:
-    """What the latest run with the same choices left; one that did not come to its end is made again."""
+    """What a run with the same choices left, a failed one first: a replay that passes does not undo a failure.
+
+    One that did not come to its end is made again.
+    """
     path, wanted = work / "runs.jsonl", json.loads(json.dumps(asdict(run)))
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return next((row for row in reversed(rows) if row["run"] == wanted and not row.get("crashed")), None)
+    same = [row for row in rows if row["run"] == wanted and not row.get("crashed")]
+    return next((row for row in same if _faults(row)), same[-1] if same else None)
 
 
 def _faults(row: dict[str, Any]) -> dict[str, Any]:
@@ -188,6 +193,7 @@ def _table(options: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
         f"seed {options.seed}, {len(rows)} runs of {options.cells} cells, {two} of them by two drivers",
         "a fault of a run counts in the row of every kind of victim that the run had; `all` counts each once",
         "twice: done records that were written again; different: records and tables that an undisturbed study has not",
+        "astray: drivers that lost their head and went on for over a minute, or ended with a traceback",
         f"the last process of a run was gone {last} s after its study at the latest",
         f"commands that ended by themselves and were run again: {sum(sum(row['own ends'].values()) for row in rows)}",
     ]

@@ -542,8 +542,8 @@ class Execution(_Settings):
         1800,
         ge=0,
         le=_MOST,
-        description="seconds without a step, once its images are open, after which a trial on Ray is ended and tried "
-        "again; 0: never",
+        description="seconds without a step, or without an image opened before the first one, after which a trial on "
+        "Ray is ended and tried again; 0: never",
     )
     compile: bool = Field(False, description="torch.compile the encoders: minutes of warm-up, then faster steps")
 

@@ -2,8 +2,10 @@
 
 import re
 
-# Up to the last @ of the word, since a password may hold any other sign.
-_PASSWORD = re.compile(r"(\b[a-z][\w+.-]*://[^\s:/?#@]*:)[^\s]+(?=@)", re.IGNORECASE)
+# Up to the last @ of the word before the next URL in it, since a password may hold any other sign.
+_PASSWORD = re.compile(
+    r"(\b[a-z][\w+.-]*://[^\s:/?#@]*:)(?:(?![,;'\"<>()\[\]{}|]+[a-z][\w+.-]*://)\S)+(?=@)", re.IGNORECASE
+)
 _QUERY = re.compile(
     r"([?&][\w.-]*(?:password|passwd|pwd|secret|token|signature|credential|access_?key|api_?key)=)[^\s&#]+",
     re.IGNORECASE,

@@ -13,6 +13,11 @@ from scale_ray.urls import redacted
         ("postgresql://me:secret@host:5432/db", "postgresql://me:***@host:5432/db"),
         ("postgresql+psycopg2://me:p@ss/w:rd@host/db", "postgresql+psycopg2://me:***@host/db"),
         ("mysql://:secret@host/db", "mysql://:***@host/db"),
+        (
+            'Could not connect to the endpoint URL: "https://me:secret@minio:9000/a", then\n  https://me:secret@b/c.',
+            'Could not connect to the endpoint URL: "https://me:***@minio:9000/a", then\n  https://me:***@b/c.',
+        ),
+        ("['s3://a:secret@b','s3://c:secret@d']", "['s3://a:***@b','s3://c:***@d']"),
         ("--study-url=postgresql://me:secret@host/db --trials 3", "--study-url=postgresql://me:***@host/db --trials 3"),
         ("s3://AKIA:secret@bucket/prefix", "s3://AKIA:***@bucket/prefix"),
         ("postgresql://host/db?user=me&password=secret#x", "postgresql://host/db?user=me&password=***#x"),

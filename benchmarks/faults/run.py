@@ -202,10 +202,10 @@ class Disturbed:
             self._cluster = self._nodes.enter_context(cluster(self._run.workers, self._run.workers))
 
     def _lose_head(self) -> None:
-        """The head dies, and with it the cluster; its drivers would wait a minute for it. Another cluster comes."""
+        """The head dies, and with it the cluster, and its drivers end. Another cluster comes."""
         self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
         for driver in self.drivers:
-            driver.kill()
+            driver.outlive_head(_WITHOUT_RAY)
         self._nodes.close()
         self._open_cluster()
 
@@ -252,6 +252,7 @@ def perform(run: Run, root: Path, work: Path, limit: float) -> dict[str, Any]:
         "processes": [line[:200] for line in processes_of_jobs + still_there],
         **left,
         "starts": [driver.starts for driver in drivers],
+        "astray": [text for driver in drivers for text in driver.astray],
         "own ends": dict(Counter(end for driver in drivers for end in driver.ends)),
         "seconds to the last process": round(last_process),
         "seconds": round(time.monotonic() - began),

@@ -38,17 +38,22 @@ def workers_option(workers: int) -> tuple[str, ...]:
     return ("--workers-per-trial", str(workers)) if workers > 1 else ()
 
 
+# What the command prints below a traceback.
+_FAULT = "This is a fault of scale-ray"
+
+
 class Driver:
     """One person at one terminal: the same command, again and again until it ends well.
 
     Attributes:
         ends: exit status and last line of every end that nobody caused.
+        astray: what it did wrong after it had lost its head: went on for too long, or ended with a traceback.
         starts: how often it was started.
     """
 
     def __init__(self, name: str, folder: Path):
         self.name, self._folder = name, folder
-        self.starts, self.ends = 0, list[str]()
+        self.starts, self.ends, self.astray = 0, list[str](), list[str]()
         self._process: subprocess.Popen[bytes] | None = None
         self._file: IO[bytes] | None = None
         self._killed = False
@@ -76,8 +81,7 @@ class Driver:
         status = self._process.wait()
         self._file.close()
         if status and not self._killed:
-            printed = (self._folder / f"{self.name}-{self.starts}.log").read_text(errors="replace").strip()
-            self.ends.append(f"exit {status}: {printed.rpartition(chr(10))[2][:300]}")
+            self.ends.append(f"exit {status}: {self._printed().rpartition(chr(10))[2][:300]}")
         self._process = None
 
     def kill(self) -> None:
@@ -88,17 +92,27 @@ class Driver:
             self._process.wait()
 
     def kill_head(self, patience: float) -> None:
-        """Kill the head processes of the Ray that this driver has started; end it where it does not end by itself."""
-        self._killed = True
-        if self.pid is None:
-            return
-        for pid in heads(self.pid):
+        """Kill the head processes of the Ray that this driver has started, and wait for its own end."""
+        for pid in heads(self.pid) if self.pid is not None else ():
             kill(pid)
-        assert self._process is not None
+        self.outlive_head(patience)
+
+    def outlive_head(self, patience: float) -> None:
+        """Wait for the end of a driver that has lost its head, and note one that is no good end."""
+        if self._process is None or self.pid is None:
+            return
+        self._killed = True
         try:
-            self._process.wait(timeout=patience)
+            status = self._process.wait(timeout=patience)
         except subprocess.TimeoutExpired:
             self.kill()
+            self.astray.append(f"{self.name} has not ended within {patience:.0f} s without its head")
+        else:
+            if _FAULT in (printed := self._printed()):
+                self.astray.append(f"{self.name} ended with {status} without its head: {printed[-300:]}")
+
+    def _printed(self) -> str:
+        return (self._folder / f"{self.name}-{self.starts}.log").read_text(errors="replace").strip()
 
 
 def tables(store: str, out: Path) -> dict[str, str]:

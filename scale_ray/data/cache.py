@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import track
 
@@ -34,7 +34,10 @@ R = TypeVar("R")
 
 ABANDONED_SECONDS = 24 * 3600
 _PLAIN_LINE_SECONDS = 10
+_LOCK_SECONDS = 1.0
 _TICK_SECONDS = 0.02  # kernels advance the clock of their file systems every 1 to 10 ms
+
+_listeners: list[Callable[[], None]] = []  # see `heard`
 
 
 def cache_folder() -> Path:
@@ -92,13 +95,39 @@ def _lock(folder: Path) -> Iterator[None]:
     lock = FileLock(make_folder(cache_folder() / "locks") / folder.name)
     try:
         with suppress(NotImplementedError):  # on a file system without locks every process builds
-            lock.acquire()
+            _acquire(lock)
     except OSError as error:
         raise _not_written(Path(lock.lock_file), error) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock) -> None:
+    """Wait for a lock. That its holder works on, whose own watchdog would end it, is a sign of life of this process."""
+    while True:
+        try:
+            lock.acquire(timeout=_LOCK_SECONDS)
+        except Timeout:
+            _tell_listeners()
+        else:
+            return
+
+
+@contextmanager
+def heard(listener: Callable[[], None]) -> Iterator[None]:
+    """Call `listener` within the block at every item of work that `progress` shows, and while a lock is waited for."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def _tell_listeners() -> None:
+    for listener in _listeners:
+        listener()
 
 
 @contextmanager
@@ -293,6 +322,12 @@ def cpus() -> int:
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Yield the items and show progress on stderr: a bar on a terminal, otherwise a line every 10 seconds."""
+    for item in _shown(items, total, what):
+        _tell_listeners()
+        yield item
+
+
+def _shown(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     console = Console(stderr=True)
     if console.is_terminal:
         yield from track(items, description=what, total=total, console=console, transient=True)

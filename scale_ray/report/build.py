@@ -198,8 +198,8 @@ def _record(store: str | Path, trial: str) -> Record:
     record = opened.read_record(found[0])
     if record is None or record.result is None or not record.result.confusion:
         raise ReportError(
-            f"--confusion {trial}: {opened.record_location(found[0])} has no confusion matrix (a failed trial or an "
-            "old record): name another trial"
+            f"--confusion {trial}: the record of cell {found[0]} in {opened.location} has no confusion matrix (a "
+            "failed trial or an old record): name another trial"
         )
     return record
 

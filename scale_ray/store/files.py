@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 from scale_ray.store.filesystems import Folder, StoreError, open_filesystem
 from scale_ray.store.whole_files import whole_file
+from scale_ray.urls import redacted
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -220,4 +221,5 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error).partition("\n")[0] or type(error).__name__
+    text = (isinstance(error, OSError) and error.strerror) or str(error).partition("\n")[0] or type(error).__name__
+    return redacted(text)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scale_ray.errors import UserError, shown
-from scale_ray.store.whole_files import prove_writable, remove_temporaries, whole_file
+from scale_ray.store.whole_files import prove_writable, remove_temporaries, write_whole
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -33,9 +33,6 @@ _LARGEST_PUT = 5 * 2**30
 
 # One part of a name: no separator of any system, no control character, no byte that is not UTF-8, not `.` or `..`.
 _PART = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,255}")
-
-# How often a write is tried whose temporary file another process removes as a killed writer's.
-_ATTEMPTS = 3
 
 
 class StoreError(UserError):
@@ -144,15 +141,7 @@ class Folder:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        path = self._path(name)
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                with whole_file(path) as file:
-                    file.write(content)
-                return
-            except FileNotFoundError:
-                if attempt == _ATTEMPTS or not path.parent.is_dir():
-                    raise
+        write_whole(self._path(name), content)
 
     def delete(self, name: str) -> None:
         self._path(name).unlink()

@@ -128,8 +128,14 @@ class Driver:
         """Whether no other driver can regard this one as dead yet. While False, it must start no new work."""
         return self._clock() - self._last_beat < self._expiry - self._beat_seconds
 
-    def others(self) -> list[Announcement]:
-        """The other live drivers (host, pid, start time), as of a few seconds ago."""
+    def others(self, *, now: bool = False) -> list[Announcement]:
+        """The other live drivers (host, pid, start time), as of a few seconds ago.
+
+        Args:
+            now: ask the store. Before anything is removed that a driver may need which has just begun.
+        """
+        if now:
+            self._others.refresh()
         return [driver for driver in self._others.alive() if driver.id not in self._ids]
 
     @property

@@ -1,7 +1,8 @@
 """The store owns identity and progress: a trial with a record in the store is done, all others remain to be run.
 
     STORE/studies/<name>.json      the planned cells of a study
-    STORE/records/<id>.json        one record per trial, done or failed
+    STORE/records/<id>.json        one record per trial that is done
+    STORE/records/<id>.failed.json  of a trial that is not done: how it failed last (see `record_files`)
     STORE/checkpoints/<key>.pt     the state of an unfinished training
     STORE/stages/<key>.pt          the result of a stage that several cells share
     STORE/models/<id>.safetensors  a trained model, if it was asked for
@@ -18,30 +19,27 @@ It is a folder or a prefix of an object store (see `files`). Writes are atomic: 
 or the new one, even if the writer is killed.
 """
 
-import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import from_json
 
 from scale_ray.cell import Cell
-from scale_ray.config import RECIPE_VERSION, Beside
+from scale_ray.config import Beside
 from scale_ray.errors import shown
-from scale_ray.identity import identity
-from scale_ray.records import SCHEMA_VERSION, Record
+from scale_ray.records import Record
 from scale_ray.store.files import Files
 from scale_ray.store.filesystems import StoreError
 from scale_ray.store.predictions import StoredPredictions, from_bytes, to_bytes
-from scale_ray.store.sealed import PLAN, RECORD, seal, unseal
+from scale_ray.store.record_files import RecordFiles, Status, first_problem, record_file, status_of
+from scale_ray.store.sealed import PLAN, seal, unseal
 
 if TYPE_CHECKING:
     import pyarrow.fs
 
 _FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "predictions", "features", "drivers", "leases")
-
-_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class StudyPlan(BaseModel):
@@ -80,6 +78,7 @@ class Store:
     def __init__(self, location: str | Path, *, create: bool = False, missing_ok: bool = False):
         self.files = Files(location)
         self.location, self.folder = self.files.location, self.files.folder
+        self._records = RecordFiles(self.files)
         if create:
             self.prove_writable()
         elif not missing_ok and not self.files.location_exists():
@@ -99,19 +98,22 @@ class Store:
 
     # Records
 
-    def record_location(self, trial_id: str) -> str:
-        return self.files.locate(_record(trial_id))
+    def record_location(self, trial_id: str, status: Status = "done") -> str:
+        """Where the trial's record is. One that failed has a name of its own."""
+        return self.files.locate(record_file(trial_id, status))
 
     def write_record(self, record: Record) -> None:
         """Write a record, and delete the trial's checkpoint if it is done.
 
         A failure never replaces a record that answers its cell: two drivers may have run the same trial.
         """
-        if record.status == "failed" and is_current(self.read_record(record.id)):
-            return
-        self.files.write(_record(record.id), seal(record.to_json(), RECORD))
+        self._records.write(record)
         if record.status == "done":
             self.delete_checkpoint(record.id)
+
+    def remove_overcome_failures(self) -> None:
+        """Remove the failures of trials that are done by now. No other driver may be alive."""
+        self._records.remove_overcome()
 
     def read_record(self, trial_id: str) -> Record | None:
         """The trial's record, or None if it has none.
@@ -119,16 +121,15 @@ class Store:
         Raises:
             StoreError: the file exists and cannot be read as the trial's record.
         """
-        content = self.files.read(_record(trial_id))
-        return None if content is None else self._parse_record(_record(trial_id), content, Record)
+        return self._records.read(trial_id)
 
-    def status(self, trial_id: str) -> Literal["done", "failed", "missing"]:
+    def status(self, trial_id: str) -> Status:
         """The status of a trial. A record of another recipe version counts as `missing`."""
-        return _status(self.read_record(trial_id))
+        return status_of(self.read_record(trial_id))
 
     def answers(self, trial_id: str, *, beside: Collection[Beside] = ()) -> bool:
         """Whether the store answers the trial: it has a current record and what is wanted beside it."""
-        return is_current(self.read_record(trial_id)) and self.has_beside(trial_id, beside)
+        return self._records.answers(trial_id) and self.has_beside(trial_id, beside)
 
     def has_beside(self, trial_id: str, kinds: Collection[Beside]) -> bool:
         """Whether the trial has every one of these files beside its record."""
@@ -142,14 +143,7 @@ class Store:
             StoreError: a file has another name than a record has, as the copies have that programs for synchronisation
                 make of a file in conflict.
         """
-        ids = self._keys("records", ".json")
-        for found in ids:
-            if not _ID.fullmatch(found):
-                raise StoreError(
-                    f"{self.location}/records/{shown(found)}.json: no record has this name (64 hex digits): if a "
-                    "program for synchronisation or an editor copied a record, compare the two and move one away"
-                )
-        return ids
+        return self._records.ids()
 
     def records(self, ids: Iterable[str] | None = None) -> Iterator[Record]:
         """The existing records among these ids, in the order of the ids; with None, every record, ordered by id.
@@ -161,19 +155,11 @@ class Store:
 
     def records_as(self, kind: type[R], ids: Iterable[str] | None = None) -> Iterator[R]:
         """Like `records`, parsed as a subclass of Record, such as one that leaves out a part."""
-        for name, content in self.files.read_many(map(_record, self.record_ids() if ids is None else ids)):
-            yield self._parse_record(name, content, kind)
+        return self._records.read_as(kind, ids)
 
-    def _parse_record(self, name: str, content: bytes, kind: type[R]) -> R:
-        location = self.files.locate(name)
-        record = _parse_record(location, content, kind)
-        if name != _record(record.id):
-            raise unreadable(location, f"it is the record of cell {shown(record.id)}")
-        return record
-
-    def statuses(self) -> dict[str, Literal["done", "failed", "missing"]]:
+    def statuses(self) -> dict[str, Status]:
         """The `status` of every trial that has a record, in one pass."""
-        return {record.id: _status(record) for record in self.records()}
+        return {record.id: status_of(record) for record in self.records()}
 
     # Study plans
 
@@ -195,13 +181,15 @@ class Store:
             try:
                 # Not model_validate_json: it needs three times the memory, and a plan may have 100,000 cells.
                 values = from_json(unseal(content, PLAN)[0])
+                if not isinstance(values, dict):
+                    raise ValueError("it is no JSON object")
                 values.pop("sha256", None)  # of a plan that a tool wrote again
                 plan = kind.model_validate(values)
                 if name != _plan(plan.name):
                     raise ValueError(f"it is the plan of study '{shown(plan.name)}'")
-            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise StoreError(
-                    f"{self.location}/{shown(name)}: not a study plan ({_first(error)}): "
+                    f"{self.location}/{shown(name)}: not a study plan ({first_problem(error)}): "
                     "move it away and run the study again"
                 ) from None
             yield plan
@@ -315,24 +303,6 @@ class Store:
         return [name.removesuffix(suffix) for name in self.files.names(folder) if name.endswith(suffix)]
 
 
-def is_current(record: Record | None) -> bool:
-    """Whether this record answers its cell: it is done, and of this recipe version."""
-    return _status(record) == "done"
-
-
-def _status(record: Record | None) -> Literal["done", "failed", "missing"]:
-    return record.status if record is not None and record.recipe_version == RECIPE_VERSION else "missing"
-
-
-def unreadable(location: str, problem: object) -> StoreError:
-    """The error for a file that cannot be read as a record."""
-    return StoreError(f"{location}: not a readable record ({problem}): move it away and run the study again")
-
-
-def _record(trial_id: str) -> str:
-    return f"records/{trial_id}.json"
-
-
 def _plan(study: str) -> str:
     return f"studies/{study}.json"
 
@@ -351,55 +321,3 @@ def _model(trial_id: str) -> str:
 
 def _predictions(trial_id: str) -> str:
     return f"predictions/{trial_id}.npz"
-
-
-def _parse_record(location: str, content: bytes, kind: type[R]) -> R:
-    try:
-        text, sealed = unseal(content, RECORD)
-    except ValueError as error:
-        raise unreadable(location, error) from None
-    try:
-        record = kind.model_validate_json(text if sealed else _without_digest(text))
-        # A record of another schema may validate by chance, and one without a version by the field's default.
-        if record.schema_version == SCHEMA_VERSION and "schema_version" in record.model_fields_set:
-            if not sealed and kind is Record and record.recipe_version == RECIPE_VERSION:
-                _check_identity(location, record)
-            return record
-        problem = None
-    except ValidationError as error:
-        problem = _first(error)
-    try:
-        version: Any = from_json(text).get("schema_version")
-    except (ValueError, AttributeError) as error:
-        version, problem = SCHEMA_VERSION, _first(error)
-    if version == SCHEMA_VERSION:
-        raise unreadable(location, problem)
-    raise StoreError(
-        f"{location}: record schema {shown(str(version))}, this scale-ray reads {SCHEMA_VERSION}: use the version that "
-        "wrote it"
-    )
-
-
-def _without_digest(text: bytes) -> bytes:
-    """A record that a tool wrote again, without the digest that no longer fits, wherever it is."""
-    if b'"sha256"' not in text:
-        return text
-    try:
-        values = from_json(text)
-        del values["provenance"]["sha256"]
-    except (ValueError, KeyError, TypeError):
-        return text
-    return to_json(values, inf_nan_mode="constants")
-
-
-def _check_identity(location: str, record: Record) -> None:
-    """Refuse a record whose config or inputs were changed. Nothing else tells in a record without a digest."""
-    if identity(record.config, record.inputs) != record.id:
-        raise unreadable(location, "its config and inputs are those of another cell")
-
-
-def _first(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{shown('.'.join(map(str, problem['loc'])))}: {problem['msg']}"
-    return str(error)

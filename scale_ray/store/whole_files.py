@@ -13,14 +13,29 @@ from typing import IO
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}", re.DOTALL)
 
 
+# How often a write is tried whose temporary file another process removes as a killed writer's.
+_ATTEMPTS = 3
+
+
 def prove_writable(folder: Path) -> None:
     """Write a file as every later one is written: permissions alone do not say that it works."""
     path = folder / f".proof.{secrets.token_hex(4)}"  # hidden: other drivers list the folder
     try:
-        with whole_file(path) as file:
-            file.write(b"proof")
+        write_whole(path, b"proof")
     finally:
         path.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file at once, flushed to disk, also beside a process that calls `remove_temporaries`."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with whole_file(path) as file:
+                file.write(content)
+            return
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS or not path.parent.is_dir():
+                raise
 
 
 def remove_temporaries(folder: Path, names: Collection[str] | None = None, *, seconds: float = 0) -> None:

@@ -120,7 +120,7 @@ def _silence(address: str) -> str:
     try:
         with socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS):
             pass
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last is of a name that no host can have
         return _first_line(error)
     if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
         return ""  # only Ray has the certificates for more

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from scale_ray.cell import Cell
 from scale_ray.config import Execution, Resources
-from scale_ray.records import Failure, Ran
+from scale_ray.records import Ran
 from scale_ray.stage import Stage
 from scale_ray.store import Store, StoreError
 from scale_ray.store.leases import Driver
@@ -30,7 +30,7 @@ from scale_ray.sweep.plan import prepare_data, prepare_features
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.sweep.trainable import train_stage
-from scale_ray.training.failures import TrainingHung, failed
+from scale_ray.training.failures import TrainingHung, explained, failed
 from scale_ray.training.setup import find_device
 
 logger = logging.getLogger(__name__)
@@ -279,6 +279,6 @@ class _Events(tune.Callback):
     def _explain(self, cells: Sequence[Cell], report: str) -> None:
         """Write failed records for these cells, whose process ended without writing one."""
         last_line = report.strip().rpartition("\n")[2] or "its process died"
-        failure = Failure(kind="TrialLost", message=f"ended without a record: {last_line}", traceback=report)
+        failure = explained("TrialLost", f"ended without a record: {last_line}", report)
         for cell in cells:
             self._store.write_record(failed(cell, self._execution, failure, self._ran))

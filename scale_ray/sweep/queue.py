@@ -328,11 +328,11 @@ class StageQueue:
     def _forget_parent_of(self, stage: Stage) -> None:
         """Delete the parent's state when all stages that go on from it are done, unless another driver may need it."""
         parent = stage.parent
-        if parent is None or parent in self._kept or self._driver.others():
+        if parent is None or parent in self._kept or self._waiting.has_children(parent):
             return
-        if not self._waiting.has_children(parent) and not any(
-            other.parent == parent for other in self._running.values()
-        ):
+        if any(other.parent == parent for other in self._running.values()):
+            return
+        if not self._driver.others(now=True):
             self._store.delete_stage(parent)
 
 

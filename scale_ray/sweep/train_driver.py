@@ -5,26 +5,23 @@ and every running stage has one of each.
 https://docs.ray.io/en/latest/train/user-guides/hyperparameter-optimization.html
 """
 
-import json
-import logging
 import os
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import ray.train
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME, ENV_VARS_TO_PROPAGATE
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2._internal.exceptions import RayTrainError
-from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState
 from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from scale_ray.config import Execution
+from scale_ray.errors import UserError
 from scale_ray.records import Ran
 from scale_ray.stage import Stage
 from scale_ray.store import Store
@@ -32,11 +29,6 @@ from scale_ray.sweep.cluster import Footprint
 from scale_ray.sweep.leftovers import TRAIN_RUNS
 from scale_ray.sweep.train_groups import Trainer
 from scale_ray.training.failures import leaving_failures
-
-logger = logging.getLogger(__name__)
-
-# The file of a checkpoint of Ray Train that holds the state of a training.
-STATE = "state.pt"
 
 # How often Ray Train replaces a lost worker, each time from the last checkpoint; then the study tries the stage again.
 _MAX_FAILURES = 3
@@ -82,40 +74,16 @@ def drive_stage(
     """
     stage: Stage = assignment.get("work") or known[assignment["stage"]]
     opened, ran = Store(store), needs.ran
-    drop_damaged_run(stage.key, opened)
+    # The state of the training is a checkpoint of the store. What Ray Train noted of an earlier run is of no use, and a
+    # kill may have left half of it.
+    run = f"{TRAIN_RUNS}/{stage.key}"
+    opened.files.delete_folder(run)
     # A process or node that Ray lost is no failure of the training: the driver of the study tries it again.
     with leaving_failures(stage, execution, opened, ran, lambda error: not isinstance(error, _LOST)):
         _fit(Task(stage, execution, store, ran, entries), needs, opened, groups)
     if not _is_left(stage, execution, opened):
         raise StageFailed(f"{stage.title()}: failed, its records name the reason")
-    opened.files.delete_folder(f"{TRAIN_RUNS}/{stage.key}")
-
-
-def drop_damaged_run(key: str, store: Store) -> None:
-    """Delete what Ray Train kept of a training, as a whole, where it cannot go on from it; the training starts anew.
-
-    Ray Train does not write its files atomically, so a kill may have left half a one.
-    """
-    run = f"{TRAIN_RUNS}/{key}"
-    name = f"{run}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}"
-    snapshot = store.files.read(name)
-    if snapshot is None:
-        return
-    try:
-        kept = _CheckpointManagerState.model_validate(json.loads(snapshot)).checkpoint_results
-        folders = [each.checkpoint_dir_name for each in kept]
-        if not all(re.fullmatch(r"checkpoint_[\w.-]+", folder) for folder in folders):
-            raise ValueError("a checkpoint has a name that Ray Train does not give")
-    except (ValueError, RecursionError) as error:
-        problem = f"{store.files.locate(name)} is damaged ({str(error).partition(chr(10))[0]})"
-    else:
-        states = [f"{run}/{folder}/{STATE}" for folder in folders]
-        lacking = [state for state in states if not store.files.exists(state)]
-        if not lacking:
-            return
-        problem = f"{store.files.locate(lacking[0])} is missing"
-    logger.warning("%s: %s is deleted, and the training starts anew", problem, store.files.locate(run))
-    store.files.delete_folder(run)
+    opened.files.delete_folder(run)
 
 
 def _fit(task: Task, needs: Footprint, store: Store, groups: ActorHandle) -> None:
@@ -141,7 +109,6 @@ def _fit(task: Task, needs: Footprint, store: Store, groups: ActorHandle) -> Non
             name=task.stage.key,
             storage_path=path,
             storage_filesystem=filesystem,
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
             callbacks=[TuneReportCallback()],
         ),
@@ -149,7 +116,21 @@ def _fit(task: Task, needs: Footprint, store: Store, groups: ActorHandle) -> Non
     try:
         trainer.fit()
     except WorkerGroupError as error:
-        raise next(iter(error.worker_failures.values()), error) from error
+        raise cause(error) from error
+
+
+def cause(error: WorkerGroupError) -> Exception:
+    """Which of the workers' failures ended a training.
+
+    Workers that wait for one that is lost, or that has failed, end with an error of the process group. So a loss comes
+    first, which the study tries again; then what the user can mend; then any other.
+    """
+    failures = list(error.worker_failures.values())
+    for kind in (*_LOST, UserError, Exception):
+        for failure in failures:
+            if isinstance(failure, kind):
+                return failure
+    return error
 
 
 def _work(config: dict[str, Any]) -> None:

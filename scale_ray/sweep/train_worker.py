@@ -1,9 +1,5 @@
 """One worker of a stage under Ray Train: trains as a Tune trial does, on its rows of every batch."""
 
-import logging
-import tempfile
-from pathlib import Path
-
 import ray.train
 import torch
 import torch.distributed as dist
@@ -13,16 +9,14 @@ from scale_ray.errors import UserError
 from scale_ray.store import Store
 from scale_ray.sweep.notice import Notice, NoticedCheckpoints
 from scale_ray.sweep.pickling import unpickle_entries
-from scale_ray.sweep.train_driver import STATE, Task
+from scale_ray.sweep.train_driver import Task
 from scale_ray.sweep.trainable import metrics
-from scale_ray.training.checkpoint import CheckpointError, State, from_bytes, to_bytes
+from scale_ray.training.checkpoint import Checkpoints, State, StoreCheckpoints
 from scale_ray.training.failures import TrainingDiverged, leaving_failures
 from scale_ray.training.loop import Progress
 from scale_ray.training.trial import run_stage
 from scale_ray.training.watchdog import watching
 from scale_ray.workers import Workers
-
-logger = logging.getLogger(__name__)
 
 # Steps between two questions whether one of the workers has a notice. Every worker must ask at the same steps.
 _STEPS_BETWEEN_QUESTIONS = 10
@@ -51,10 +45,10 @@ def _train(task: Task) -> None:
         execution = execution.model_copy(update={"device": str(device)})
     store, workers = Store(task.store), Workers.current()
     ray.train.report({"step": task.stage.first})
-    kept = TrainCheckpoints(task.stage.key, execution.checkpoint_every, workers)
+    kept = SharedCheckpoints(StoreCheckpoints(store, task.stage.key, execution.checkpoint_every), workers)
     with Notice() as notice, watching(task.stage, execution, store, task.ran) as watchdog:
         report = watchdog.waiting(ray.train.report)
-        progress = Progress(on_point=lambda point: report(metrics(point)), on_life=watchdog.beat)
+        progress = Progress(on_point=lambda point: report(metrics(point)), on_life=watchdog.beat, on_rest=watchdog.rest)
         checkpoints = NoticedCheckpoints(
             kept, lambda: _any_has(notice, workers, device), every=_STEPS_BETWEEN_QUESTIONS
         )
@@ -78,48 +72,32 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, UserError)
 
 
-class TrainCheckpoints:
-    """Keeps the latest state of a training in Ray Train's checkpoints.
+class SharedCheckpoints:
+    """The store's checkpoints of a training by several workers, all of which must call `load` and `save`.
 
-    A damaged state is passed over, and the training starts anew.
+    Ray Train has checkpoints of its own, but a full disk would end a training that saves one, and a trial without Ray
+    Train could not go on from it.
 
     Args:
-        key: of the training.
-        every: steps between checkpoints.
-        workers: of the training; the first writes, and all must call `load` and `save`.
+        checkpoints: in the store; the first worker writes.
+        workers: of the training.
     """
 
-    def __init__(self, key: str, every: int, workers: Workers):
-        self._key, self._every, self._workers = key, every, workers
+    def __init__(self, checkpoints: Checkpoints, workers: Workers):
+        self._checkpoints, self._workers = checkpoints, workers
 
     def load(self, device: torch.device) -> State | None:
-        state = self._load(device)
-        # Also where only one worker cannot read it: all must begin at the same step.
-        lacking = self._workers.total(torch.tensor(int(state is None), device=device))
-        return None if lacking else state
-
-    def _load(self, device: torch.device) -> State | None:
-        kept = ray.train.get_checkpoint()
-        if kept is None:
-            return None
-        try:
-            with kept.as_directory() as folder:
-                content = (Path(folder) / STATE).read_bytes()
-            return from_bytes(content, self._key, f"{kept.path}/{STATE}", device)
-        except (CheckpointError, FileNotFoundError) as error:
-            logger.warning("%s: the training starts anew", error)
-            return None
+        while True:
+            state = self._checkpoints.load(device)
+            step = torch.tensor([-1 if state is None else state["step"]], device=device)
+            # A worker of an earlier group that Ray has lost may still have written between two reads.
+            if len(self._workers.gather(step).unique()) == 1:
+                return state
 
     def due(self, step: int) -> bool:
-        return step % self._every == 0
+        return self._checkpoints.due(step)
 
     def save(self, state: State) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            kept = None
-            if self._workers.is_first:
-                try:
-                    (Path(folder) / STATE).write_bytes(to_bytes(state, self._key))
-                    kept = ray.train.Checkpoint.from_directory(folder)
-                except OSError as error:
-                    logger.warning("no checkpoint after step %s, the training goes on: %s", state["step"], error)
-            ray.train.report({"step": state["step"]}, checkpoint=kept)
+        if self._workers.is_first:
+            self._checkpoints.save(state)
+        ray.train.report({"step": state["step"]})

@@ -46,7 +46,7 @@ def train_stage(
     ):
         tune.report({"step": stage.first})
         report = watchdog.waiting(tune.report)
-        progress = Progress(on_point=lambda point: report(metrics(point)), on_life=watchdog.beat)
+        progress = Progress(on_point=lambda point: report(metrics(point)), on_life=watchdog.beat, on_rest=watchdog.rest)
         # A stage that lost its process has made progress if it had come to a later checkpoint.
         checkpoints = NoticedCheckpoints(kept, lambda: notice.given, on_saved=lambda step: report({"step": step}))
         run_stage(stage, execution, opened, progress, checkpoints, runner="ray tune")

@@ -15,6 +15,7 @@ from scale_ray.errors import UserError
 from scale_ray.records import Failure, Ran, Record, now, provenance
 from scale_ray.stage import Stage
 from scale_ray.store import Store
+from scale_ray.urls import redacted
 
 
 class TrainingHung(RuntimeError):
@@ -79,9 +80,13 @@ def failed(
 
 
 def describe_failure(error: BaseException) -> Failure:
-    """An exception as a record keeps it."""
-    text = "".join(traceback.format_exception(error))
-    return Failure(kind=type(error).__name__, message=_as_utf_8(str(error)), traceback=_as_utf_8(text))
+    """An exception as a record keeps it, without passwords of URLs."""
+    return explained(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
+
+
+def explained(kind: str, message: str, traceback: str) -> Failure:
+    """A failure as a record keeps it, without passwords of URLs."""
+    return Failure(kind=kind, message=_as_utf_8(redacted(message)), traceback=_as_utf_8(redacted(traceback)))
 
 
 def _as_utf_8(text: str) -> str:

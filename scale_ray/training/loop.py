@@ -62,12 +62,14 @@ class Progress:
     Attributes:
         on_step: called after every step with the number of steps done.
         on_point: called with every new point of the curve.
-        on_life: called once the images are open, after every step and after every batch of an evaluation.
+        on_life: called as the images are opened, after every step and after every batch of an evaluation.
+        on_rest: called before work that may take any time without a sign of life.
     """
 
     on_step: Callable[[int], None] = lambda step: None
     on_point: Callable[[Point], None] = lambda point: None
     on_life: Callable[[], None] = lambda: None
+    on_rest: Callable[[], None] = lambda: None
 
 
 @dataclass

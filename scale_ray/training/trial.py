@@ -12,6 +12,7 @@ from torch import Tensor
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.batches import Batches, LabelledImages, UnlabelledImages, hold_out
 from scale_ray.data.benchmarks import DataError
+from scale_ray.data.cache import heard
 from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import views_of
 from scale_ray.methods import Method
@@ -95,12 +96,15 @@ def run_stage(
     if checkpoints is None:
         every = execution.checkpoint_every
         checkpoints = StoreCheckpoints(store, stage.key, every) if store else NoCheckpoints()
-    source, targets = open_inputs(stage, execution, store)
+    progress = progress or Progress()
+    progress.on_life()
+    with heard(progress.on_life):
+        source, targets = open_inputs(stage, execution, store)
     training = Training(stage.config, source, targets, device, execution)
     refuse_changed_weights(stage)  # again, as they have been read only now
-    progress = progress or Progress()
-    if training.method.learns:  # what does not learn by steps may take any time
-        progress.on_life()
+    progress.on_life()
+    if not training.method.learns:  # what does not learn by steps may take any time
+        progress.on_rest()
     start = _parents_state(stage, store, training.method, device)
     trained = training.run(checkpoints, progress, last=stage.last, start=start, cells=len(stage.waiting))
     facts = provenance(

@@ -53,11 +53,15 @@ class Watchdog:
         """A sign of life."""
         self._last_life = self._ticks
 
+    def rest(self) -> None:
+        """Count nothing until the next sign of life."""
+        self._last_life = None
+
     def waiting(self, call: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
         """The same call, in which no seconds are counted: the training waits for somebody else."""
 
         def wait(value: dict[str, Any]) -> None:
-            self._last_life = None
+            self.rest()
             call(value)
             self.beat()
 
@@ -74,7 +78,7 @@ class Watchdog:
     def _end(self) -> None:
         faulthandler.dump_traceback(file=sys.__stderr__ or 2)
         told = threading.Thread(
-            target=self._on_hang, args=(f"no step has ended for {self._seconds:,.0f} s",), daemon=True
+            target=self._on_hang, args=(f"no sign of life for {self._seconds:,.0f} s",), daemon=True
         )
         told.start()
         told.join(timeout=60 * _TICK)  # the store may be what hangs

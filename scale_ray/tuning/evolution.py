@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
-_GENERATION = "cma:generation"  # Optuna's own name, so that searches of earlier versions go on
+from scale_ray.tuning.attributes import GENERATION
 
 
 class EvolutionSampler(BaseSampler):
@@ -40,7 +40,7 @@ class EvolutionSampler(BaseSampler):
             return {}
         space = _SearchSpaceTransform(search_space, transform_0_1=True)
         optimiser = _told(space, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), self._seed)
-        study._storage.set_trial_system_attr(trial._trial_id, _GENERATION, optimiser.generation)
+        study._storage.set_trial_system_attr(trial._trial_id, GENERATION, optimiser.generation)
         return space.untransform(optimiser.ask())
 
     def sample_independent(
@@ -57,7 +57,7 @@ def _told(space: _SearchSpaceTransform, done: list[FrozenTrial], seed: int) -> C
     )
     generations: dict[int, list[FrozenTrial]] = {}
     for trial in sorted(done, key=lambda trial: (trial.datetime_complete, trial.number)):
-        generations.setdefault(trial.system_attrs.get(_GENERATION, -1), []).append(trial)
+        generations.setdefault(trial.system_attrs.get(GENERATION, -1), []).append(trial)
     while len(told := generations.get(optimiser.generation, [])) >= optimiser.population_size:
         optimiser.tell(
             [(space.transform(trial.params), -trial.values[0]) for trial in told[: optimiser.population_size]]

@@ -29,10 +29,12 @@ def open_journal(path: Path) -> JournalStorage:
         raise StoreError(f"{path}: cannot be opened ({error.strerror}): check the file and its permissions") from None
     except Exception as error:  # of what Optuna makes of the lines, which may be anybody's
         reason = str(error) if isinstance(error, ValueError) else repr(error)
-        raise StoreError(
-            f"{path}: not a readable journal ({reason}): move {path.parent} away and run the search again; its records "
-            "stay"
-        ) from error
+        raise StoreError(f"{path}: not a readable journal ({reason}): {remedy(path)}") from error
+
+
+def remedy(path: Path) -> str:
+    """What to do with a journal that nobody can go on with."""
+    return f"move {path.parent} away and run the search again; its records stay"
 
 
 class _Backend(JournalFileBackend):

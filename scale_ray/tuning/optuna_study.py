@@ -6,20 +6,22 @@ to it (see `run`). `optuna-dashboard STORE/tuning/<name>/journal.log` opens it, 
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from scale_ray.config import ConfigError, check_name
 from scale_ray.store import Store
+from scale_ray.tuning.attributes import check_attributes
 from scale_ray.tuning.database import open_database
 from scale_ray.tuning.evolution import EvolutionSampler
-from scale_ray.tuning.journal import open_journal
+from scale_ray.tuning.journal import open_journal, remedy
 from scale_ray.tuning.space import Space, size
+from scale_ray.urls import redacted
 
 # For `grid`, every setting is enqueued in order, so its sampler never chooses.
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
@@ -57,11 +59,16 @@ def open_optuna_study(store: Store, name: str, url: str | None, spec: Mapping[st
     Raises:
         ConfigError: the store cannot hold a journal, the database cannot be used, or the search was begun with another
             spec or on another store.
-        StoreError: the journal cannot be read.
+        StoreError: the journal cannot be read, or the study holds what no search writes.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = _journal(store, name) if url is None else open_database(url)
+    storage = open_journal(_journal_path(store, name)) if url is None else open_database(url)
     optuna_study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    if url is None:
+        journal = _journal_path(store, name)
+        check_attributes(optuna_study, str(journal), remedy(journal))
+    else:
+        check_attributes(optuna_study, f"--study-url {redacted(url)}", "give another --name; the records stay")
     begun_with = optuna_study.user_attrs.get("spec")
     wanted = json.loads(json.dumps(spec))
     if begun_with is None:
@@ -93,10 +100,10 @@ def _refuse_another_store(optuna_study: optuna.Study, store: Store) -> None:
         )
 
 
-def _journal(store: Store, name: str) -> BaseStorage:
+def _journal_path(store: Store, name: str) -> Path:
     if store.folder is None:
         raise ConfigError(
             f"store {store.location} is not a folder, which Optuna's journal needs: give --study-url sqlite:///FILE or "
             "postgresql://…; records, checkpoints and results still go to the store"
         )
-    return open_journal(store.folder / folder(name) / "journal.log")
+    return store.folder / folder(name) / "journal.log"

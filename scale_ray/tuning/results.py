@@ -43,7 +43,7 @@ def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> lis
             of_done.append((len(found), list(records.values())))
         ends = {cell.id: cell.config.optim.steps for cell in cells if cell.id in records}
         stopped = trial.user_attrs.get("stopped")
-        if stopped:
+        if stopped and cells:
             ends.setdefault(cells[stopped["repeat"]].id, stopped["step"])
         found.append(
             Setting(

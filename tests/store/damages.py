@@ -126,6 +126,26 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+# Operations in Optuna's journal: optuna.storages.journal._storage.JournalOperation.
+_SET_SPEC, CREATE_TRIAL, _SET_USER_ATTR, SET_SYSTEM_ATTR = 2, 4, 8, 9
+
+
+def _attribute(name: str, value: object, operation: int = _SET_USER_ATTR) -> Callable[[Scene], None]:
+    """Somebody has set an attribute of the first setting, or (`_SET_SPEC`) of the search, to another value."""
+
+    def spoil(scene: Scene) -> None:
+        kind = "system_attr" if operation == SET_SYSTEM_ATTR else "user_attr"
+        owner = {"study_id": 0} if operation == _SET_SPEC else {"trial_id": 0}
+        entry = {"op_code": operation, "worker_id": "somebody", kind: {name: value}} | owner
+        logs = [json.loads(line) for line in scene.path.read_text().splitlines()]
+        kept = [log for log in logs if name not in log.get(kind, {})]
+        created = next(index for index, log in enumerate(kept) if log["op_code"] == CREATE_TRIAL)
+        kept.insert(created + 1, entry)
+        _write_text(scene.path, "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in kept))
+
+    return spoil
+
+
 _COPY, _CONFLICT = " (copy)", ".sync-conflict-20260301-120000-ABCDEFG"
 
 EVERY = {
@@ -163,7 +183,23 @@ OF_KIND: dict[str, dict[str, Callable[[Scene], None]]] = {
     "checkpoint": {"a pickle in a zip": _torch_pickle},
     "stage": {"a pickle in a zip": _torch_pickle},
     "features": {"an array of pickles": _array_pickle},
-    "journal": {"bit of a number": _flip_number, "nested lists": _nest("[", "]"), "another type": _other_type},
+    "journal": {
+        "bit of a number": _flip_number,
+        "nested lists": _nest("[", "]"),
+        "another type": _other_type,
+        "a spec that is text": _attribute("spec", "x", _SET_SPEC),
+        "a spec that is a list": _attribute("spec", ["x"], _SET_SPEC),
+        "cells that are text": _attribute("cells", "x"),
+        "cells that are a list": _attribute("cells", ["x"]),
+        "a curve that is a number": _attribute("curve", 1),
+        "a curve of words": _attribute("curve", [["a", "b"]]),
+        "stopped at no step": _attribute("stopped", {"repeat": 0}),
+        "stopped at another repeat": _attribute("stopped", {"repeat": 9, "step": 4}),
+        "a reason that is a list": _attribute("reason", [1]),
+        "a duplicate of a word": _attribute("duplicate_of", "x"),
+        "a generation that is a list": _attribute("cma:generation", [0], SET_SYSTEM_ATTR),
+        "enqueued values that are a list": _attribute("fixed_params", [1], SET_SYSTEM_ATTR),
+    },
 }
 
 

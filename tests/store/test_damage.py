@@ -120,7 +120,7 @@ def test_a_record_under_another_cells_name_does_not_answer_for_it(store: Store) 
     store.write_record(record(0, done=True))
     wrong = Path(store.record_location(record(1).id))
     shutil.copy(store.record_location(record(0).id), wrong)
-    words = f"^{wrong}: not a readable record .it is the record of cell {record(0).id}.: move it away and run the study"
+    words = f"^{wrong}: not a readable record .it is the done record of cell {record(0).id}.: move it away and run the"
     with pytest.raises(StoreError, match=words):
         store.answers(record(1).id)
     for read in READERS.values():

@@ -319,6 +319,22 @@ def test_a_writer_that_is_taken_for_a_killed_one_writes_again(tmp_path: Path, mo
     assert (files.read("a"), files.read("b")) == (b"1", b"2")
 
 
+def test_a_folder_is_proved_beside_a_driver_that_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush, cleaned = os.fsync, set()
+
+    def fsync(descriptor: int) -> None:
+        flush(descriptor)
+        for folder in (tmp_path, tmp_path / "a"):
+            if folder not in cleaned and list(folder.glob(".*")):
+                cleaned.add(folder)
+                Files(folder).remove_temporaries("")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    Files(tmp_path, create=True).make_folders(["a"])
+    assert cleaned == {tmp_path, tmp_path / "a"}
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]
+
+
 # Names that others have written
 
 
@@ -450,6 +466,26 @@ def test_retries_end_with_an_error(s3: S3Server, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StoreError, match=r"/x: cannot be read \(Could not connect to the endpoint URL.+: check the"):
         Files("s3://bucket/a").read("x")
+
+
+def test_an_error_shows_no_password_of_its_url(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from botocore.exceptions import EndpointConnectionError
+
+    def refuse(*_: object, **__: object) -> None:
+        raise EndpointConnectionError(endpoint_url="https://me:correct-horse@minio:9000/bucket")
+
+    files = Files("s3://bucket/a")
+    monkeypatch.setattr(files_module, "RETRY_SECONDS", 0.2)
+    for name in ("read", "write", "make_folders"):
+        monkeypatch.setattr(files._filesystem, name, refuse)
+    for call in (lambda: files.read("x"), lambda: files.write("x", b""), lambda: files.make_folders([""])):
+        with pytest.raises(StoreError, match=r'endpoint URL: "https://me:\*\*\*@minio:9000/bucket"') as raised:
+            call()
+        assert "correct-horse" not in str(raised.value)
+    assert "https://me:***@minio" in caplog.text
+    assert "correct-horse" not in caplog.text
 
 
 def test_one_request_a_call(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import studies
-from damages import STRANGER, Poison, Scene, damages, is_extra
+from damages import CREATE_TRIAL, SET_SYSTEM_ATTR, STRANGER, Poison, Scene, damages, is_extra
 from whole_store import (
     COMBINATIONS,
     DONE,
@@ -55,9 +55,6 @@ COMMANDS = ["train", "dry-run", "ablate", "tune", "report", "status"]
 
 # States and traces of work: a store without one is as good, it only costs time.
 MAY_GO = {"checkpoint", "stage", "features", "features' digest", "driver", "lease", "table"}
-
-# Operations in Optuna's journal: optuna.storages.journal._storage.JournalOperation.
-_CREATE_TRIAL, _SET_SYSTEM_ATTR = 4, 9
 
 # Kinds whose damage makes `train` train another cell than the unfinished one.
 FEATURES = {"features", "features' digest"}
@@ -199,9 +196,9 @@ def test_an_optimiser_that_a_journal_brings_along_is_never_unpickled(bench: Benc
     right = bench.evidence("tune", undisturbed)
     journal = bench.lay() / bench.made.files["journal"]
     lines = journal.read_text().splitlines()
-    begun = next(index for index, line in enumerate(lines) if json.loads(line)["op_code"] == _CREATE_TRIAL)
+    begun = next(index for index, line in enumerate(lines) if json.loads(line)["op_code"] == CREATE_TRIAL)
     poison = {"cma:optimizer:0": pickle.dumps(Poison(bench.marker)).hex()}
-    entry = {"op_code": _SET_SYSTEM_ATTR, "worker_id": "someone", "trial_id": 0, "system_attr": poison}
+    entry = {"op_code": SET_SYSTEM_ATTR, "worker_id": "someone", "trial_id": 0, "system_attr": poison}
     journal.write_text("\n".join([*lines[: begun + 1], json.dumps(entry), *lines[begun + 1 :]]) + "\n")
     outcome = run(tune(bench.made, bench.store, *more))
     assert not bench.marker.exists(), "the pickle ran"

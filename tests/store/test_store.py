@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow.fs
@@ -18,7 +19,8 @@ from s3_server import S3Server
 from scale_ray.cell import Cell
 from scale_ray.config import RECIPE_VERSION
 from scale_ray.store import Store, StoreError, StudyPlan, is_current
-from scale_ray.store.leases import Driver
+from scale_ray.store.leases import Announcement, Driver
+from scale_ray.store.sealed import RECORD, seal
 from scale_ray.sweep.leftovers import remove_leftovers
 
 # Writes the records of three trials again and again. Each is large enough to be caught half-written.
@@ -97,6 +99,75 @@ def test_a_failure_never_takes_the_place_of_an_answer(store: Store) -> None:
     assert store.status(record(1).id) == "failed"
 
 
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_a_failure_that_is_written_while_the_trial_ends_loses_nothing(
+    store: Store, failed_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, write = Store(store.location), store.files.write
+
+    def late(name: str, content: bytes) -> None:
+        other.write_record(record(0, done=True))  # after the look of the driver that was paused
+        write(name, content)
+
+    if failed_before:
+        store.write_record(record(0, padding="before"))
+    monkeypatch.setattr(store.files, "write", late)
+    store.write_record(record(0))
+    for found in (store.read_record(record(0).id), *store.records(), *store.records([record(0).id])):
+        assert found == record(0, done=True)
+    assert store.statuses() == {record(0).id: "done"}
+
+
+def test_a_trial_that_ends_while_its_records_are_read_is_not_passed_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write_record(record(0))
+    other, read, names = Store(store.location), store.files.read, store.files.names
+
+    def listed_before(folder: str) -> list[str]:
+        found = names(folder)
+        other.write_record(record(0, done=True))
+        return found
+
+    def read_before(name: str) -> bytes | None:
+        found = read(name)
+        other.write_record(record(0, done=True))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.files, "names", listed_before)
+        assert list(store.records()) == [record(0, done=True)]
+    other.files.delete(f"records/{record(0).id}.json")
+    other.write_record(record(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(store.files, "read", read_before)
+        assert store.read_record(record(0).id) == record(0, done=True)
+
+
+def test_the_last_failure_of_a_trial_is_told_until_it_is_done(store: Store) -> None:
+    trial_id, name = record(0).id, f"records/{record(0).id}.json"
+    store.files.write(name, seal(record(0, padding="by 0.1.0").to_json(), RECORD))  # which knew no other name
+    assert store.status(trial_id) == "failed"
+    for padding in ("first", "second"):
+        store.write_record(record(0, padding=padding))
+        for found in (store.read_record(trial_id), *store.records()):
+            assert found == record(0, padding=padding)
+    assert store.record_ids() == [trial_id]
+    store.write_record(record(0, done=True))
+    for found in (store.read_record(trial_id), *store.records()):
+        assert found == record(0, done=True)
+
+
+def test_a_done_record_under_the_name_of_a_failure_is_named(store: Store) -> None:
+    store.write_record(record(0, done=True))
+    content = store.files.read(f"records/{record(0).id}.json")
+    assert content is not None
+    store.files.write(f"records/{record(0).id}.failed.json", content)
+    wrong = store.record_location(record(0).id, "failed")
+    with pytest.raises(StoreError, match=f"^{wrong}: not a readable record .it is the done record of cell"):
+        list(store.records())
+
+
 def test_statuses_in_one_pass(store: Store) -> None:
     assert store.record_ids() == []
     assert store.statuses() == {}
@@ -166,6 +237,67 @@ def test_what_killed_writers_left_goes_where_no_other_driver_is_alive(local_stor
     with Driver(local_store.files) as driver:
         remove_leftovers(local_store, driver, frozenset())
     assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("when", ["before the announcements are read", "after they are read"])
+def test_what_a_driver_makes_that_has_just_begun_stays(
+    store: Store, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ender may have read the announcements some seconds ago; here no time passes."""
+    with Driver(store.files, clock=lambda: 0.0) as ender, ExitStack() as stack:
+
+        def begin() -> str:
+            folder = f".tune_{stack.enter_context(Driver(store.files)).id}"
+            store.files.make_folders([folder])
+            store.files.write(f"{folder}/experiment.json", b"")
+            return f"{folder}/experiment.json"
+
+        assert ender.others() == []
+        if when.startswith("before"):
+            made = [begin()]
+        else:
+            made, others = [], ender.others
+
+            def before_it_begins(**options: bool) -> list[Announcement]:
+                found = others(**options)
+                made.append(begin())
+                return found
+
+            monkeypatch.setattr(ender, "others", before_it_begins)
+        remove_leftovers(store, ender, frozenset())
+        assert [store.files.exists(name) for name in made] == [True]
+
+
+def test_failures_of_trials_that_are_done_go_at_the_end(local_store: Store) -> None:
+    overcome, failed = record(0), record(1)
+    for each in (overcome, failed, record(0, done=True)):
+        local_store.write_record(each)
+    names = local_store.files.names("records")
+    assert names == sorted([f"{overcome.id}.failed.json", f"{overcome.id}.json", f"{failed.id}.failed.json"])
+    with Driver(local_store.files) as driver:
+        remove_leftovers(local_store, driver, frozenset())
+    assert local_store.files.names("records") == sorted([f"{overcome.id}.json", f"{failed.id}.failed.json"])
+    assert local_store.statuses() == {overcome.id: "done", failed.id: "failed"}
+
+
+# A driver that dies in its `with` block: it neither resigns nor ends.
+_DIES = """
+import os, signal, sys
+from scale_ray.store import Store
+from scale_ray.store.leases import Driver
+with Driver(Store(sys.argv[1]).files):
+    os.makedirs(os.path.join(sys.argv[1], ".tune_x"))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_driver_with_nothing_to_do_removes_what_one_left_that_was_just_killed(local_store: Store) -> None:
+    """Its look removes the proof of the death, after which the dead one must not count as alive for some seconds."""
+    subprocess.run([sys.executable, "-c", _DIES, local_store.location], check=False)
+    assert len(local_store.files.names("drivers")) == 1
+    with Driver(local_store.files) as driver:
+        remove_leftovers(local_store, driver, frozenset())
+    assert ".tune_x" not in local_store.files.folders("")
 
 
 def test_stages(store: Store) -> None:
@@ -313,7 +445,7 @@ def test_a_relative_path_does_not_move_with_the_process(tmp_path: Path, monkeypa
     store = Store("runs", create=True)
     monkeypatch.chdir("/")
     store.write_record(record(0))
-    assert (tmp_path / "runs" / "records" / f"{record(0).id}.json").exists()
+    assert (tmp_path / "runs" / "records" / f"{record(0).id}.failed.json").exists()
 
 
 def test_a_store_under_a_file_cannot_be_written(tmp_path: Path) -> None:
@@ -344,7 +476,9 @@ def test_a_store_without_write_permission_is_refused(local_store: Store) -> None
 
 def test_a_store_whose_folder_vanishes_is_named(local_store: Store) -> None:
     (Path(local_store.location) / "records").rmdir()
-    with pytest.raises(StoreError, match=f"{record(0).id}.json: cannot be written .No such file or directory.: check"):
+    with pytest.raises(
+        StoreError, match=f"{record(0).id}.failed.json: cannot be written .No such file or directory.: check"
+    ):
         local_store.write_record(record(0))
 
 

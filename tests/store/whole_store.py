@@ -224,7 +224,7 @@ def _name_files(made: Made, store: Store, cells: dict[str, Cell], stage: Stage) 
     (search,) = [plan for plan in store.plans() if plan.name == SEARCH]
     name("done record", f"records/{done}.json", f"records/{sister}.json")
     name("record of a search", *(f"records/{cell.id}.json" for cell in search.cells[:2]))
-    name("failed record", f"records/{failed}.json", f"records/{unfinished}.json")
+    name("failed record", f"records/{failed}.failed.json", f"records/{unfinished}.failed.json")
     name("plan", f"studies/{STUDY}.json", f"studies/{SEARCH}.json")
     others = [key for key in store.checkpoint_keys() if key != unfinished]
     name("checkpoint", f"checkpoints/{unfinished}.pt", f"checkpoints/{others[0]}.pt")

@@ -18,13 +18,18 @@ pytestmark = pytest.mark.slow
 CHANGED = "domain 'inverted' has changed since the study was planned: run again"
 
 
-@pytest.mark.parametrize("options", [(), ("--workers-per-trial", "1")], ids=["ray tune", "ray train"])
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--ray-train", "always"), ("--workers-per-trial", "2")],
+    ids=["ray tune", "ray train", "two workers of ray train"],
+)
 def test_cells_that_start_after_two_classes_were_swapped_fail_and_a_second_run_trains_them(
     tiny_root: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     root = Path(shutil.copytree(tiny_root, tmp_path / "root"))
     store = tmp_path / "store"
-    line = command(root, store, "--cpus-per-trial", str(cpus()), *options)  # one cell at a time
+    cpus_each = cpus() // 2 if "--workers-per-trial" in options else cpus()
+    line = command(root, store, "--cpus-per-trial", str(cpus_each), *options)  # one cell at a time
     study = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: any((store / "records").glob("*.json")), study)
     for one, other in (("rows", "away"), ("columns", "rows"), ("away", "columns")):
@@ -37,6 +42,7 @@ def test_cells_that_start_after_two_classes_were_swapped_fail_and_a_second_run_t
     assert 0 < len(failed) < 4
     for record in records:
         assert record.id == identity(record.config, record.inputs)
+        assert (record.provenance.runner == "ray train") == bool(options)
         assert record.failure is None or (record.failure.kind, CHANGED in record.failure.message) == ("DataError", True)
     if options:
         return

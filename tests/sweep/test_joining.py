@@ -84,7 +84,13 @@ def test_a_proxy_for_the_web_is_not_asked(monkeypatch: pytest.MonkeyPatch, nowhe
         server.stop(None)
 
 
-@pytest.mark.parametrize("address", ["head", "head:", ":6379", "head:abc", "127.0.0.1:99999", "no-such-host.invalid:1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("head", "head:", ":6379", "head:abc", "127.0.0.1:99999", "no-such-host.invalid:1"),
+        *("head..cluster:6379", f"{'h' * 70}.cluster:6379", ".:6379"),
+    ],
+)
 def test_what_is_no_address_is_one_line(address: str) -> None:
     assert f"no Ray cluster at address '{address}'" in refusal(address)
 

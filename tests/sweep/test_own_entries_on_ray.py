@@ -66,7 +66,7 @@ def pull(step, losses):
     once = ("--methods", "scale:ce+0.1*pull", "--checkpoint-every", "5", "--hang-after", "20")
     printed = run(folder, tiny_root, tmp_path / "store", *once)
     assert hung.exists()
-    assert "TrainingHung: no step has ended for 20 s, it will go on from its checkpoint" in printed
+    assert "TrainingHung: no sign of life for 20 s, it will go on from its checkpoint" in printed
     (record,) = Store(tmp_path / "store").records()
     assert record.status == "done"
     run(folder, tiny_root, tmp_path / "undisturbed", *once)

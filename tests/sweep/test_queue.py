@@ -119,6 +119,19 @@ def test_a_parents_state_goes_with_its_last_child(store: Store, driver: Driver) 
     assert not store.has_stage("trunk")
 
 
+def test_a_parents_state_stays_for_a_driver_that_has_just_begun(store: Store) -> None:
+    with Driver(store.files, clock=lambda: 0.0) as driver:  # for which no time passes
+        queue = StageQueue(family("a"), store, driver)
+        queue.next()
+        store.write_stage("trunk", b"state")
+        queue.finished("trunk")
+        assert keys(queue) == ["a"]
+        assert driver.others() == []
+        with Driver(store.files):
+            queue.finished("a")
+            assert store.has_stage("trunk")
+
+
 def test_a_parents_state_stays_for_a_child_that_failed(store: Store, driver: Driver) -> None:
     queue = StageQueue(family("a", "b"), store, driver)
     queue.next()
@@ -177,7 +190,7 @@ def test_a_training_that_hung_is_tried_again_and_not_for_ever(store: Store, driv
     queue = StageQueue([alone(cell("a"))], store, driver)
     for attempt in range(1, ATTEMPTS + 1):
         assert keys(queue) == ["a"]
-        failure(store, "a", f"no step has ended, {attempt}", kind="TrainingHung")
+        failure(store, "a", f"no sign of life, {attempt}", kind="TrainingHung")
         assert queue.failed("a", unexplained)[1] is (attempt < ATTEMPTS)
     record = store.read_record("a")
     assert record is not None

@@ -48,7 +48,7 @@ def undisturbed(study: tuple[Path, str], tiny_root: Path, tmp_path_factory: pyte
     shutil.copytree(study[0], store)
     for record in Store(store).records():
         if record.status == "failed":
-            Path(Store(store).record_location(record.id)).unlink()
+            Path(Store(store).record_location(record.id, record.status)).unlink()
     run_here(command(tiny_root, store))
     return store
 

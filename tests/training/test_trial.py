@@ -22,7 +22,7 @@ from scale_ray.models import BACKBONES, Network
 from scale_ray.records import LAST_POINT_VALIDATORS
 from scale_ray.store import Store, StoreError
 from scale_ray.training.checkpoint import CheckpointError, from_bytes, to_bytes
-from scale_ray.training.failures import TrainingDiverged
+from scale_ray.training.failures import TrainingDiverged, describe_failure, explained
 from scale_ray.training.loop import Progress
 from scale_ray.training.resolve import check_trial, open_data, resolve
 from scale_ray.training.stages import stage_tree
@@ -395,3 +395,33 @@ def test_a_trial_that_the_store_answers_is_not_trained_again(
     steps: list[int] = []
     assert run_trial(tiny_config, Execution(root=tiny_root), store, Progress(on_step=steps.append)) == first
     assert steps == []
+
+
+def test_images_that_are_opened_are_signs_of_life(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a trial which hangs while it opens them is ended, and one that decodes for hours is not."""
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))
+    alive: list[str] = []
+    progress = Progress(on_step=lambda step: alive.append("step"), on_life=lambda: alive.append("life"))
+    run_trial(tiny_config, Execution(root=tiny_root), None, progress)
+    images = len(list((tiny_root / "plain").rglob("*.png"))) + len(list((tiny_root / "inverted").rglob("*.png")))
+    assert alive.index("step") > images > 0
+
+
+def test_a_failed_record_shows_no_password_of_a_url() -> None:
+    def fail() -> None:
+        try:
+            raise OSError("no answer from postgresql://me:correct-horse@host/db")
+        except OSError as error:
+            raise ValueError("https://me:correct-horse@a/b and\nhttps://me:correct-horse@c/d") from error
+
+    with pytest.raises(ValueError, match="me") as raised:
+        fail()
+    found = describe_failure(raised.value)
+    lost = explained("TrialLost", str(raised.value), found.traceback)
+    assert found.message == lost.message == "https://me:***@a/b and\nhttps://me:***@c/d"
+    for traceback in (found.traceback, lost.traceback):
+        assert "postgresql://me:***@host/db" in traceback
+        # The source lines of this test hold the text too, and are starred as well.
+        assert "correct-horse" not in traceback

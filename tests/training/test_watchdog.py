@@ -38,7 +38,7 @@ def test_a_training_that_hangs_ends_its_process_and_says_where() -> None:
     # A lock that is held: like a collective, it never returns and no exception reaches it.
     ended = run("lock = threading.Lock(); dog.beat(); lock.acquire(); lock.acquire()", 0.05)
     assert ended.returncode == EXIT_STATUS
-    assert ended.stdout.splitlines() == ["begun", "no step has ended for 0 s"]
+    assert ended.stdout.splitlines() == ["begun", "no sign of life for 0 s"]
     assert "lock.acquire" in ended.stderr or '"<string>", line' in ended.stderr  # the stack of the main thread
 
 
@@ -47,8 +47,8 @@ def test_signs_of_life_keep_it_alive() -> None:
     assert (ended.returncode, ended.stdout.splitlines()) == (0, ["begun", "came to its end"])
 
 
-def test_what_comes_before_the_first_step_may_take_any_time() -> None:
-    ended = run("time.sleep(0.5)", 0.01)
+def test_nothing_counts_before_the_first_sign_of_life_and_while_it_rests() -> None:
+    ended = run("time.sleep(0.5); dog.beat(); dog.rest(); time.sleep(0.5)", 0.01)
     assert (ended.returncode, ended.stdout.splitlines()) == (0, ["begun", "came to its end"])
 
 

@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from searches import Driver, search
 
 from scale_ray.store import Store, StoreError
+from scale_ray.tuning.database import open_database
 from scale_ray.tuning.journal import open_journal
 
 
@@ -113,3 +115,55 @@ def test_a_full_disk_is_named(journal: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match=rf"^{journal}: cannot be written \(No space left on device\)"):
         study.ask()
+
+
+# Attributes, which others may edit
+
+_POISON: dict[str, list[object]] = {
+    "cells": ["x", ["x"], {"0": 1}, 1, None],
+    "curve": ["x", {"1": 2}, [1, 2], [["a", 1.0]], [[1, "b"]], [[1]], None],
+    "stopped": ["x", [0, 1], {"repeat": 7, "step": 1}, {"repeat": 0}, {"repeat": 0, "step": "x"}, 3],
+    "reason": [3, ["x"], None],
+    "duplicate_of": ["x", [0], -1],
+    "cma:generation": [[0], {"a": 1}, "x", 1.5, None],
+    "fixed_params": ["x", [1], {"losses.threshold": [1]}, {"losses.threshold": "high"}],
+}
+_SPECS: list[object] = ["x", [1], 7, {"space": [1]}, {"space": {"losses.threshold": "x"}}, {"space": {"a": "[]"}}]
+
+
+def _poison(storage: optuna.storages.BaseStorage, name: str, value: object) -> None:
+    """Set an attribute of a setting that has not ended, and end that; a study's where it is the spec."""
+    study = optuna.load_study(study_name="try", storage=storage)
+    if name == "spec":
+        study.set_user_attr(name, value)
+        return
+    kept = storage.set_trial_system_attr if name in ("cma:generation", "fixed_params") else storage.set_trial_user_attr
+    for state in (TrialState.COMPLETE, TrialState.WAITING):
+        waiting = optuna.trial.create_trial(state=TrialState.WAITING)
+        number = storage.create_new_trial(study._study_id, template_trial=waiting)
+        kept(number, name, value)  # type: ignore[arg-type]
+        if state == TrialState.COMPLETE:
+            storage.set_trial_state_values(number, state, [1.0])
+
+
+@pytest.mark.parametrize("kind", ["journal", "database"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*((name, value) for name, values in _POISON.items() for value in values), *(("spec", value) for value in _SPECS)],
+)
+def test_an_attribute_that_no_search_writes_is_one_line_that_names_it(
+    store: Store, tiny_root: Path, tmp_path: Path, kind: str, name: str, value: object
+) -> None:
+    url = None if kind == "journal" else f"sqlite:///{tmp_path}/search.db"
+    assert store.folder is not None
+    path = store.folder / "tuning/try/journal.log"
+    wanted = search(tiny_root, repeats=1, settings=2, sampler="cmaes")
+    Driver(wanted, store, url=url).work(1)
+    _poison(open_journal(path) if url is None else open_database(url), name, value)
+    with pytest.raises(StoreError) as raised:
+        Driver(wanted, store, url=url).work(3)
+    told = str(raised.value)
+    assert told.startswith(f"{path if url is None else f'--study-url {url}'}: not a readable search (")
+    assert "\n" not in told
+    assert name in told or name == "spec"
+    assert "its records stay" in told or "the records stay" in told

@@ -93,7 +93,7 @@ class Reader:
         """Yield one tuple of `COLUMNS` per cell. Raises a StoreError at the first file that cannot be read."""
         planned, studies = self._plans()
         for record in self._store.records_as(_Unread):
-            read = self._identity(record.config, self._store.record_location(record.id))
+            read = self._identity(record.config, self._store.record_location(record.id, record.status))
             identity = planned.pop(record.id, read)
             yield (record.id, _names(studies, record.id), *identity, *map(_outcome(record).get, _OUTCOME))
             for role in record.inputs.keys() - _ROLES:
