@@ -16,6 +16,7 @@ from scale_ray.methods.mcc import Mcc
 from scale_ray.methods.mdd import Mdd
 from scale_ray.methods.mean_teacher import MeanTeacher
 from scale_ray.methods.mic import Mic
+from scale_ray.methods.prototypes import Prototypes
 from scale_ray.methods.scale import Scale
 from scale_ray.methods.sdat import Sdat
 from scale_ray.methods.source_only import SourceOnly
@@ -34,6 +35,7 @@ METHODS: Registry[type[Method]] = Registry(
         "sdat": Sdat,
         "mic": Mic,
         "fixmatch": FixMatch,
+        "prototypes": Prototypes,
         "clip_zero_shot": ClipZeroShot,
         "daprompt": DaPrompt,
         "ad_clip": AdClip,

@@ -4,6 +4,7 @@ For classical methods on features of a frozen encoder, or for a training loop of
 package's loop: its student is evaluated once, as that of any method.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -71,18 +72,30 @@ class FittedStudent(Student):
         return logits, logits
 
 
-class FunctionMethod(Method):
-    """The base of all methods that are one function: see `training_function`."""
+class Fitted(Method):
+    """The base of methods that take no steps: `fit` gets all images at once, before the only evaluation."""
 
-    defaults = "the function's own"
     learns = False
-
-    function: ClassVar[TrainingFunction]
-    student: FittedStudent
 
     @classmethod
     def passes(cls, config: TrialConfig) -> Passes:
         return Passes(student=0)
+
+    @abstractmethod
+    def fit(self, data: TrainingData) -> None:
+        """Make the student what it shall be. Torch's global generator is seeded by the trial's seed."""
+
+    def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
+        return StepOutput({})
+
+
+class FunctionMethod(Fitted):
+    """The base of all methods that are one function: see `training_function`."""
+
+    defaults = "the function's own"
+
+    function: ClassVar[TrainingFunction]
+    student: FittedStudent
 
     @classmethod
     def build_student(cls, context: MethodContext) -> FittedStudent:
@@ -90,9 +103,6 @@ class FunctionMethod(Method):
 
     def fit(self, data: TrainingData) -> None:
         self.student.encoder = type(self).function(data).to(data.device)
-
-    def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
-        return StepOutput({})
 
 
 def training_function(function: TrainingFunction, paper: str = "your own") -> type[Method]:

@@ -16,7 +16,7 @@ from scale_ray.data.cache import heard
 from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import views_of
 from scale_ray.methods import Method
-from scale_ray.methods.function import FunctionMethod, TrainingData
+from scale_ray.methods.function import Fitted, TrainingData
 from scale_ray.records import Record, Result, Runner, now, provenance
 from scale_ray.stage import Stage
 from scale_ray.store import Store, StoredPredictions
@@ -195,7 +195,7 @@ class Training:
         cells: int = 1,
     ) -> Trained:
         """Train; the arguments are those of `loop.train`."""
-        if isinstance(self.method, FunctionMethod):
+        if isinstance(self.method, Fitted):
             torch.manual_seed(step_seed(self._config.seed, "function", 0))
             self.method.fit(self._data)
         return train(

@@ -1,0 +1,151 @@
+"""`prototypes`: nearest class mean on the features of a pre-trained encoder, refined on the target's own clusters."""
+
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.methods.base import MethodContext, check_ce_alone, check_class_balance
+from scale_ray.methods.function import Fitted, TrainingData
+from scale_ray.models import BACKBONES, build_encoder
+from scale_ray.models.prototypes import (
+    Space,
+    best_shrinkage,
+    class_means,
+    drawn_folds,
+    powered,
+    refined,
+    within_class_space,
+)
+from scale_ray.models.student import DomainRole, Student
+
+# Logits are cosines over this temperature, as in SND and AdaContrast.
+TEMPERATURE = 0.05
+
+_BATCH = 256
+
+
+class PrototypeStudent(Student):
+    """Classifies by the nearest prototype. Each domain is centred at its own mean.
+
+    Args:
+        encoder: maps inputs to features (B, D) or maps (B, D, H, W); it is not trained.
+        feature_dim: D.
+        num_classes: K.
+    """
+
+    source_mean: Tensor
+    target_mean: Tensor
+    axes: Tensor
+    variances: Tensor
+    prototypes: Tensor
+    shrinkage: Tensor
+
+    def __init__(self, encoder: nn.Module, feature_dim: int, num_classes: int):
+        super().__init__()
+        self.encoder, self.feature_dim = encoder, feature_dim
+        self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)  # says on which device the student is
+        for name, shape in {
+            "source_mean": (feature_dim,),
+            "target_mean": (feature_dim,),
+            "axes": (feature_dim, feature_dim),
+            "variances": (feature_dim,),
+            "prototypes": (num_classes, feature_dim),
+        }.items():
+            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("shrinkage", torch.ones(()))
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Powered features (B, D) of inputs, float32."""
+        found = self.encoder(inputs)
+        return powered((found.mean(dim=(2, 3)) if found.ndim == 4 else found).float())
+
+    def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
+        features = self.features(images)
+        mean = self.source_mean if domain == "source" else self.target_mean
+        space = Space(self.axes, self.variances, float(self.shrinkage))
+        return space.directions(features - mean) @ self.prototypes.T / TEMPERATURE, features
+
+    def class_weights(self) -> Tensor:
+        return self.prototypes
+
+
+class Prototypes(Fitted):
+    """Nothing is trained; the cost is that of one evaluation and some eigenvalue problems.
+
+    Source and target are centred at their means and whitened by the source's covariance within classes. The class means
+    of the source are the first prototypes; rounds of assigning target images to the nearest one, and averaging, refine
+    them. The shrinkage of the covariance is that which classifies held-out source images best, so no setting is left.
+    With a frozen encoder an image's features are the mean over its evaluation view and its stored weak views.
+
+    It says how far the features alone reach: it is far ahead of training where classes are many and their images few
+    and compact, and behind it where the target's clusters are not its classes.
+    """
+
+    paper = "Liang et al., SHOT, ICML 2020, https://arxiv.org/abs/2002.08546: its pseudo-labels, on whitened features"
+    defaults = "no setting of its own: the source chooses the shrinkage"
+
+    student: PrototypeStudent
+
+    def __init__(self, student: Student, context: MethodContext):
+        super().__init__(student, context)
+        self._num_classes = context.num_classes
+
+    @classmethod
+    def check(cls, config: TrialConfig) -> None:
+        check_ce_alone(config)
+        check_class_balance(config, pseudo_labels=False)
+        if config.model.weights == "none":
+            raise ConfigError(
+                "method 'prototypes' compares features of a pre-trained encoder, and model.weights is 'none': "
+                "name its weights"
+            )
+
+    @classmethod
+    def build_student(cls, context: MethodContext) -> PrototypeStudent:
+        model = context.config.model
+        frozen = model.encoder == "frozen"
+        size = context.config.data.image_size
+        encoder = nn.Identity() if frozen else build_encoder(model.backbone, model.weights, size)
+        encoder.requires_grad_(False)
+        return PrototypeStudent(encoder, BACKBONES[model.backbone].feature_dim, context.num_classes)
+
+    @torch.no_grad()
+    def fit(self, data: TrainingData) -> None:
+        student = self.student.eval()
+        source = _features(student, data, data.source.images[data.source.indices])
+        target = _features(student, data, data.target.images)
+        labels = torch.from_numpy(data.source.labels).to(source.device)
+        means = source.mean(dim=0), target.mean(dim=0)
+        source, target = source - means[0], target - means[1]
+        folds = drawn_folds(len(labels), torch.Generator().manual_seed(torch.initial_seed())).to(labels.device)
+        shrinkage = best_shrinkage(source, labels, self._num_classes, folds)
+        space = within_class_space(source, labels, self._num_classes, shrinkage)
+        first = F.normalize(class_means(space.directions(source), labels, self._num_classes), dim=1)
+        found = refined(first, space.directions(target))
+        for name, value in {
+            "source_mean": means[0],
+            "target_mean": means[1],
+            "axes": space.axes,
+            "variances": space.variances,
+            "prototypes": found,
+            "shrinkage": torch.tensor(shrinkage),
+        }.items():
+            getattr(student, name).copy_(value)
+
+
+def _features(student: PrototypeStudent, data: TrainingData, stored: np.ndarray) -> Tensor:
+    """Features (N, D) of stored images, float64."""
+    frozen = data.config.model.encoder == "frozen"
+    inputs = partial(_mean_of_views, data) if frozen else data.view
+    batches = [stored[start : start + _BATCH] for start in range(0, len(stored), _BATCH)]
+    return torch.cat([student.features(inputs(batch)).double() for batch in batches])
+
+
+def _mean_of_views(data: TrainingData, rows: np.ndarray) -> Tensor:
+    """(B, D): the mean over the evaluation view and the weak views of stored rows (B, 1 + 2V, D)."""
+    kept = 1 + data.config.model.frozen_views
+    return torch.from_numpy(np.array(rows[:, :kept])).to(data.device).float().mean(dim=1)
