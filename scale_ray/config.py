@@ -255,6 +255,9 @@ class LossesConfig(_Part):
         "cumulative", description="epoch: reset each epoch; ema: decays by model.teacher_momentum"
     )
     reg_mean: Literal["batch", "image"] = "batch"
+    mcc_temperature: Annotated[float, Introduced(2.5)] = Field(
+        2.5, gt=0, le=100, description="mcc: temperature of the predictions whose confusion is minimised"
+    )
 
     @field_validator("terms", mode="before")
     @classmethod

@@ -42,6 +42,7 @@ CHANGES: dict[str, Any] = {
     "losses.covariance": "full",
     "losses.statistics_window": "epoch",
     "losses.reg_mean": "image",
+    "losses.mcc_temperature": 2.0,
     "baseline.weight": 0.5,
     "baseline.transfer_from": "warm_up",
     "baseline.reversal_gamma": 5.0,

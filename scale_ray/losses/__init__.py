@@ -5,7 +5,7 @@ To add a term, write `losses/<term>.py` with a `TERM` and add one line to LOSSES
 LOSSES, so a loss combination cannot name them.
 """
 
-from scale_ray.losses import ce, dist, reg, ssl
+from scale_ray.losses import ce, confusion, dist, im, reg, ssl
 from scale_ray.losses.adversarial import (
     discrimination,
     multilinear_map,
@@ -17,6 +17,7 @@ from scale_ray.losses.ce import cross_entropy
 from scale_ray.losses.certainty import certainty_weights
 from scale_ray.losses.confusion import class_confusion
 from scale_ray.losses.dist import bank_contrast, distribution_contrast, prototype_contrast
+from scale_ray.losses.im import information_maximisation
 from scale_ray.losses.margin import margin_disparity
 from scale_ray.losses.masked import weighted_self_training
 from scale_ray.losses.mmd import multi_kernel_mmd
@@ -32,6 +33,8 @@ LOSSES: Registry[LossTerm] = Registry(
         "ssl": ssl.TERM,
         "dist": dist.TERM,
         "reg": reg.TERM,
+        "mcc": confusion.TERM,
+        "im": im.TERM,
     }
 )
 
@@ -46,6 +49,7 @@ __all__ = [
     "cross_entropy",
     "discrimination",
     "distribution_contrast",
+    "information_maximisation",
     "mapping_error",
     "margin_disparity",
     "multi_kernel_mmd",

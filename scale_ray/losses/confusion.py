@@ -1,10 +1,11 @@
-"""Class confusion: how often two different classes are both predicted for the same target image."""
+"""`mcc`: class confusion, how often two different classes are both predicted for the same target image."""
 
 import torch
 from torch import Tensor
 
+from scale_ray.config import LossesConfig
 from scale_ray.losses.certainty import certainty_weights
-from scale_ray.losses.term import full_precision
+from scale_ray.losses.term import LossTerm, StepTensors, full_precision, given
 
 
 @full_precision
@@ -38,3 +39,11 @@ def class_confusion(logits: Tensor, temperature: float) -> Tensor:
     confusion = (predictions * certainty_weights(predictions)[:, None]).T @ predictions
     shares = confusion.diagonal() / confusion.sum(dim=1).clamp(min=torch.finfo(confusion.dtype).tiny)
     return 1 - shares.mean()
+
+
+def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
+    return class_confusion(given(step.weak_target_logits), losses.mcc_temperature)
+
+
+# Of the weak view, as in the paper: on strong views the confusion is that of the views.
+TERM = LossTerm(_compute, needs=frozenset({"weak_target"}), after_warmup=False, reads=frozenset({"mcc_temperature"}))

@@ -12,7 +12,7 @@ from scale_ray.config import LossesConfig, check_name
 
 P = ParamSpec("P")
 
-Need = Literal["target", "pseudo_labels", "features", "statistics"]
+Need = Literal["target", "weak_target", "pseudo_labels", "features", "statistics"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class StepTensors:
     locations: int = 1  # L
     source_features: Tensor | None = None  # (B * L, A), L2-normalised
     target_logits: Tensor | None = None  # (B * L, K), strong view
+    weak_target_logits: Tensor | None = None  # (B * L, K), weak view
     target_features: Tensor | None = None  # (B * L, A), strong view
     pseudo_labels: Tensor | None = None  # (B * L,), teacher on the weak view
     confidence: Tensor | None = None  # (B * L,), the teacher's highest probability
@@ -46,9 +47,10 @@ class LossTerm:
 
     Args:
         compute: (step tensors, config) -> scalar, before the term's weight.
-        needs: which tensors must be computed for it. `target`: the student's outputs for a target batch;
-            `pseudo_labels`: the teacher's outputs for that batch; `features`: the student's projections; `statistics`:
-            class statistics of the teacher's source projections and, with contrast=bank, the last of them.
+        needs: which tensors must be computed for it. `target`: the student's outputs for the strong views of a target
+            batch; `weak_target`: its logits for their weak views, one more pass of the student; `pseudo_labels`: the
+            teacher's outputs for that batch; `features`: the student's projections; `statistics`: class statistics of
+            the teacher's source projections and, with contrast=bank, the last of them.
         after_warmup: whether the term waits: it then acts only where step > optim.warmup_steps.
         reads: names of the fields of LossesConfig that `compute` reads. Cells that differ only in fields which no
             active term reads during the warm-up share it.

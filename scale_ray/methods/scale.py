@@ -21,6 +21,10 @@ from scale_ray.models.network import image_level, per_location
 _TARGET_VIEWS = ("views.strong", "views.randaugment_operations", "views.randaugment_magnitude")
 
 
+# Needs that read a target batch, each by a pass of the student.
+_VIEWS: frozenset[Need] = frozenset({"target", "weak_target"})
+
+
 @dataclass(frozen=True)
 class _TeacherLabels:
     probabilities: Tensor  # (B, K)
@@ -64,7 +68,7 @@ class Scale(Method):
     def passes(cls, config: TrialConfig) -> Passes:
         needs = _needs(config.losses.terms)
         labels = cls.reads_target(config) and ("pseudo_labels" in needs or config.data.class_balance == "both")
-        return Passes(student=1 + ("target" in needs), teacher=labels + ("statistics" in needs))
+        return Passes(student=1 + len(needs & _VIEWS), teacher=labels + ("statistics" in needs))
 
     @classmethod
     def check(cls, config: TrialConfig) -> None:
@@ -77,7 +81,7 @@ class Scale(Method):
 
     @classmethod
     def reads_target(cls, config: TrialConfig) -> bool:
-        return "target" in _needs(config.losses.terms)
+        return bool(_needs(config.losses.terms) & _VIEWS)
 
     @classmethod
     def warm_up(cls, config: TrialConfig) -> TrialConfig:
@@ -89,7 +93,7 @@ class Scale(Method):
         settings = frozenset[str]().union(*(term.reads for term in LOSSES.values()))
         unread = [f"losses.{name}" for name in settings - _read_in_warm_up(config, terms)]
         changes: dict[str, object] = {"method": "scale", "losses.terms": terms}
-        if "target" not in _needs(terms):
+        if not _needs(terms) & _VIEWS:
             if config.model.encoder == "trained":  # stored features depend on all fields of the views
                 unread += _TARGET_VIEWS
             if config.data.class_balance == "both":  # there are no pseudo-labels to balance the target by
@@ -98,14 +102,13 @@ class Scale(Method):
         return config.replace(changes | {path: defaults.value(path) for path in unread})
 
     def needs_target(self, step: int) -> bool:
-        return any("target" in term.needs for term in self._active(step).values())
+        return bool(_needs(self._active(step)) & _VIEWS)
 
     def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
         """Compute the losses of one step. Also updates the class statistics and the bank, from step 0 on."""
         self._update_statistics(step, source)
         active = self._active(step)
-        project = any("features" in term.needs for term in active.values())
-        outputs, target_outputs = self._student_outputs(source, target, project)
+        outputs, of_views = self._student_outputs(source, target, _needs(active))
         locations = len(outputs.logits) // len(source.labels)
         tensors = StepTensors(
             source_logits=outputs.logits,
@@ -114,9 +117,13 @@ class Scale(Method):
             locations=locations,
             **self._class_distributions(),
         )
-        if target is None or target_outputs is None:
+        if target is None:
             return StepOutput(self._losses(active, tensors))
-        tensors = replace(tensors, target_logits=target_outputs.logits, target_features=target_outputs.features)
+        if "target" in of_views:
+            strong = of_views["target"]
+            tensors = replace(tensors, target_logits=strong.logits, target_features=strong.features)
+        if "weak_target" in of_views:
+            tensors = replace(tensors, weak_target_logits=of_views["weak_target"].logits)
         if not self._needs_labels(active):
             return StepOutput(self._losses(active, tensors))
         teacher = self._pseudo_label(target)
@@ -168,12 +175,22 @@ class Scale(Method):
         return _TeacherLabels(probabilities, confidence, labels)
 
     def _student_outputs(
-        self, source: SourceBatch, target: TargetBatch | None, project: bool
-    ) -> tuple[Outputs, Outputs | None]:
+        self, source: SourceBatch, target: TargetBatch | None, needs: frozenset[Need]
+    ) -> tuple[Outputs, dict[Need, Outputs]]:
+        """Outputs for the source batch and, by need, for the views of the target batch, in one pass of the target."""
+        project = "features" in needs
         if target is None:
-            return self.gathered(self.student(source.images, project=project)), None
-        of_source, of_target = self.student.forward_domains(source.images, target.strong, project=project)
-        return self.gathered(of_source), self.gathered(of_target)
+            return self.gathered(self.student(source.images, project=project)), {}
+        images: dict[Need, Tensor] = {"target": target.strong, "weak_target": target.weak}
+        wanted = [need for need in images if need in needs]
+        views = torch.cat([images[need] for need in wanted])
+        of_source, of_target = self.student.forward_domains(source.images, views, project=project)
+        parts = zip(
+            *((None,) * len(wanted) if part is None else part.chunk(len(wanted)) for part in of_target), strict=True
+        )
+        return self.gathered(of_source), {
+            need: self.gathered(Outputs(*part)) for need, part in zip(wanted, parts, strict=True)
+        }
 
     def _class_distributions(self) -> dict[str, Tensor]:
         if self.statistics is None:
@@ -196,7 +213,7 @@ def _read_in_warm_up(config: TrialConfig, terms: Iterable[str]) -> frozenset[str
     own = {"terms", "covariance", "statistics_window", "bank_size"}
     if config.losses.contrast == "bank":  # the bank is filled from step 0 on
         own.add("contrast")
-    if "target" in _needs(terms):  # a step says which pseudo-labels pass the threshold
+    if _needs(terms) & _VIEWS:  # a step says which pseudo-labels pass the threshold
         own.add("threshold")
     return frozenset(own).union(*(LOSSES[name].reads for name in terms))
 

@@ -101,7 +101,7 @@ class Network(Student):
     def forward_domains(
         self, source: Tensor, target: Tensor, *, project: bool = False, hidden: bool = False
     ) -> tuple[Outputs, Outputs]:
-        """Compute the outputs for B source and B target images, both (B, 3, H, W).
+        """Compute the outputs for source images (B, 3, H, W) and target images (B', 3, H, W).
 
         With `batch_norm` `separate` or `domain` each domain has a forward pass of its own; otherwise one forward pass
         sees both. `project` and `hidden` are those of `forward`.
@@ -112,7 +112,11 @@ class Network(Student):
                 return of_source, self(target, project=project, hidden=hidden)
         both = self(torch.cat([source, target]), project=project, hidden=hidden)
         # With frozen BatchNorm, one forward pass gives the same as two.
-        of_source, of_target = zip(*((None, None) if part is None else part.chunk(2) for part in both), strict=True)
+        share = len(source) / (len(source) + len(target))
+        of_source, of_target = zip(
+            *((None, None) if part is None else part.tensor_split([round(share * len(part))]) for part in both),
+            strict=True,
+        )
         return Outputs(*of_source), Outputs(*of_target)
 
     def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:

@@ -24,13 +24,14 @@ from scale_ray.losses import (
 from scale_ray.losses.term import given
 
 K, A, BATCH = 5, 7, 6
-STUDENT = {"source_logits", "source_features", "target_logits", "target_features"}
+STUDENT = {"source_logits", "source_features", "target_logits", "target_features", "weak_target_logits"}
 
 # What each need makes available; two names: only where both needs are there.
 PROVIDED_BY = {
     "source_features": {"features"},
     "target_features": {"target", "features"},
     "target_logits": {"target"},
+    "weak_target_logits": {"weak_target"},
     "pseudo_labels": {"pseudo_labels"},
     "confidence": {"pseudo_labels"},
     "teacher_probabilities": {"pseudo_labels"},
@@ -80,6 +81,7 @@ def step_tensors(config: LossesConfig, *, locations: int = 2, dtype: torch.dtype
         seen=torch.tensor([True, True, True, False, True]),
         bank=torch.nn.functional.normalize(normal(K, 4, A), dim=2),
         filled=torch.arange(4) < torch.tensor([4, 2, 1, 0, 3])[:, None],
+        weak_target_logits=normal(rows, K),
     )
 
 
@@ -200,6 +202,7 @@ def test_the_names_of_the_classes_do_not_matter(term: LossTerm, config: LossesCo
         source_logits=step.source_logits[:, order],
         source_labels=order.argsort()[step.source_labels],
         target_logits=given(step.target_logits)[:, order],
+        weak_target_logits=given(step.weak_target_logits)[:, order],
         pseudo_labels=order.argsort()[given(step.pseudo_labels)],
         teacher_probabilities=given(step.teacher_probabilities)[:, order],
         mean=given(step.mean)[order],
