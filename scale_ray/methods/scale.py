@@ -60,7 +60,9 @@ class Scale(Method):
         self._steps_per_epoch = context.steps_per_epoch
         self._terms: dict[str, LossTerm] = {name: LOSSES[name] for name in config.losses.terms}
         needs = _needs(config.losses.terms)
-        self.teacher = Teacher(student, config.model.teacher_momentum) if needs else None
+        balanced = config.data.class_balance == "both" and bool(needs & _VIEWS)
+        taught = balanced or bool(needs & {"pseudo_labels", "statistics"})
+        self.teacher = Teacher(student, config.model.teacher_momentum) if taught else None
         self.statistics = _statistics(config, context.num_classes) if "statistics" in needs else None
         self.bank = _bank(config, context.num_classes) if "dist" in self._terms else None
 

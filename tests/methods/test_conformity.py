@@ -299,7 +299,9 @@ def test_a_baseline_refuses_what_it_cannot_do(name: str, tiny_config: TrialConfi
             check_trial(balanced)
 
 
-@pytest.mark.parametrize("combination", ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist+reg"])
+@pytest.mark.parametrize(
+    "combination", ["ce", "ce+ssl", "ce+dist", "ce+reg", "ce+ssl+dist+reg", "ce+mcc", "ce+ssl+im+mcc"]
+)
 @pytest.mark.parametrize("balance", ["source", "both"])
 def test_the_passes_of_scale_follow_its_terms(combination: str, balance: str, tiny_config: TrialConfig) -> None:
     config = tiny_config.replace({"losses.terms": combination, "data.class_balance": balance})

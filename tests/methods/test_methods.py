@@ -26,6 +26,9 @@ def test_a_target_batch_has_no_field_for_labels() -> None:
         ("ce+dist", True, True, False, True),
         ("ce+reg", True, True, False, True),
         ("ce+ssl+dist+reg", True, True, True, True),
+        ("ce+mcc", False, False, True, True),
+        ("ce+im", False, False, True, True),
+        ("ce+ssl+im+mcc", True, False, True, True),
     ],
 )
 def test_terms_that_are_off_cost_nothing(
@@ -48,6 +51,31 @@ def test_terms_that_are_off_cost_nothing(
     torch.stack(list(output.losses.values())).sum().backward()
     # Without a contrast term nothing is projected.
     assert all((parameter.grad is not None) == statistics for parameter in method.student.projector.parameters())
+
+
+@pytest.mark.parametrize("batch_norm", ["separate", "domain", "joint", "frozen"])
+def test_the_term_mcc_alone_is_the_baseline(tiny_config: TrialConfig, batch_norm: str) -> None:
+    alone = {"model.batch_norm": batch_norm}
+    term = build(tiny_config.replace({"losses.terms": "ce+mcc", **alone})).step(0, source_batch(), target_batch())
+    baseline = build(tiny_config.replace({"method": "mcc", "losses.terms": "ce", **alone}))
+    expected = baseline.step(0, source_batch(), target_batch()).losses
+    assert term.losses["ce"].item() == pytest.approx(expected["ce"].item(), rel=1e-6)
+    assert term.losses["mcc"].item() == pytest.approx(expected["confusion"].item(), rel=1e-6)
+
+
+def test_both_views_of_the_target_share_one_pass_and_its_statistics(tiny_config: TrialConfig) -> None:
+    """With frozen BatchNorm no image sees another one: each term is what it is alone."""
+    frozen = tiny_config.replace({"model.batch_norm": "frozen", "losses.threshold": 0.0})
+    target = target_batch()
+    both = build(frozen.replace({"losses.terms": "ce+ssl+mcc"})).step(0, source_batch(), target).losses
+    for name in ("ssl", "mcc"):
+        alone = build(frozen.replace({"losses.terms": f"ce+{name}"})).step(0, source_batch(), target).losses
+        assert both[name].item() == pytest.approx(alone[name].item(), rel=1e-5)
+    # Otherwise the batch statistics are those of both views, and the losses differ.
+    separate = frozen.replace({"model.batch_norm": "separate"})
+    both = build(separate.replace({"losses.terms": "ce+ssl+mcc"})).step(0, source_batch(), target).losses
+    alone = build(separate.replace({"losses.terms": "ce+mcc"})).step(0, source_batch(), target).losses
+    assert both["mcc"].item() != pytest.approx(alone["mcc"].item(), rel=1e-5)
 
 
 def test_pseudo_labels_are_made_where_something_reads_them(tiny_config: TrialConfig) -> None:
