@@ -241,6 +241,10 @@ class LossesConfig(_Part):
         description="name -> weight; also written 'ce+ssl+0.5*dist'. A weight of 0 switches the term off",
     )
     threshold: float = Field(0.8, ge=0, lt=1, description="a pseudo-label counts where confidence > threshold")
+    alignment: Annotated[Literal["off", "uniform", "source"], Introduced("off")] = Field(
+        "off",
+        description="whether pseudo-labels are aligned: every class as often as the others, or as in source batches",
+    )
     temperature: float = Field(0.1, gt=0, le=10, description="tau of dist and reg")
     consistency: Literal["cross_entropy", "mse"] = "cross_entropy"
     contrast: Literal["dist", "proto", "bank"] = "dist"

@@ -14,7 +14,7 @@ from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.losses import LOSSES, StepTensors
 from scale_ray.losses.term import LossTerm, Need
 from scale_ray.methods.base import Method, MethodContext, Passes, StepOutput
-from scale_ray.models import ClassStatistics, Network, Outputs, ProjectionBank, Teacher
+from scale_ray.models import Alignment, ClassStatistics, Network, Outputs, ProjectionBank, Teacher
 from scale_ray.models.network import image_level, per_location
 
 # Fields that only the views of a target batch read.
@@ -46,6 +46,7 @@ class Scale(Method):
         teacher: None if no term needs it.
         statistics: class statistics of the teacher's projections; None if no term needs them.
         bank: the teacher's last projections; None unless `dist` is on with contrast=bank.
+        alignment: of the pseudo-labels; None where losses.alignment is off.
     """
 
     paper = "Li et al., SCALE: Semantic Contrast-Aware Learning for Domain-Adaptive Image Classification"
@@ -65,6 +66,9 @@ class Scale(Method):
         self.teacher = Teacher(student, config.model.teacher_momentum) if taught else None
         self.statistics = _statistics(config, context.num_classes) if "statistics" in needs else None
         self.bank = _bank(config, context.num_classes) if "dist" in self._terms else None
+        # Also without pseudo-labels: cells that need it may go on from this one's warm-up.
+        alignment = config.losses.alignment
+        self.alignment = Alignment(context.num_classes, alignment) if alignment != "off" else None
 
     @classmethod
     def passes(cls, config: TrialConfig) -> Passes:
@@ -128,7 +132,7 @@ class Scale(Method):
             tensors = replace(tensors, weak_target_logits=of_views["weak_target"].logits)
         if not self._needs_labels(active):
             return StepOutput(self._losses(active, tensors))
-        teacher = self._pseudo_label(target)
+        teacher = self._pseudo_label(target, source.labels)
         tensors = replace(
             tensors,
             pseudo_labels=per_location(teacher.labels, locations),
@@ -168,11 +172,13 @@ class Scale(Method):
             self.bank.update(features, labels)
 
     @torch.no_grad()
-    def _pseudo_label(self, target: TargetBatch) -> _TeacherLabels:
+    def _pseudo_label(self, target: TargetBatch, source_labels: Tensor) -> _TeacherLabels:
         """Hard pseudo-labels from the weak view, one per image: probabilities are averaged over its locations."""
         assert self.teacher is not None
         logits = self.workers.gather(self.teacher(target.weak).logits)
         probabilities = image_level(logits.softmax(dim=1), len(target.indices))
+        if self.alignment is not None:
+            probabilities = self.alignment(probabilities, source_labels)
         confidence, labels = probabilities.max(dim=1)
         return _TeacherLabels(probabilities, confidence, labels)
 
@@ -212,7 +218,7 @@ def _read_in_warm_up(config: TrialConfig, terms: Iterable[str]) -> frozenset[str
         config: the trial.
         terms: the loss terms that act in its warm-up; the others wait.
     """
-    own = {"terms", "covariance", "statistics_window", "bank_size"}
+    own = {"terms", "covariance", "statistics_window", "bank_size", "alignment"}
     if config.losses.contrast == "bank":  # the bank is filled from step 0 on
         own.add("contrast")
     if _needs(terms) & _VIEWS:  # a step says which pseudo-labels pass the threshold

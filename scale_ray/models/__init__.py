@@ -1,5 +1,6 @@
 """Networks, the teacher, and the class statistics and projection bank of training."""
 
+from scale_ray.models.alignment import Alignment
 from scale_ray.models.backbones import BACKBONES, Backbone, build_encoder
 from scale_ray.models.class_statistics import ClassStatistics
 from scale_ray.models.discriminator import auxiliary_classifier, domain_discriminator
@@ -10,6 +11,6 @@ from scale_ray.models.teacher import Teacher
 from scale_ray.models.weights import WeightsError
 
 __all__ = [
-    "BACKBONES", "Backbone", "ClassStatistics", "FeatureNetwork", "Network", "Outputs", "ProjectionBank", "Student",
-    "Teacher", "WeightsError", "auxiliary_classifier", "build_encoder", "domain_discriminator",
+    "BACKBONES", "Alignment", "Backbone", "ClassStatistics", "FeatureNetwork", "Network", "Outputs", "ProjectionBank",
+    "Student", "Teacher", "WeightsError", "auxiliary_classifier", "build_encoder", "domain_discriminator",
 ]  # fmt: skip

@@ -202,12 +202,12 @@ def test_cells_that_come_one_by_one_share_their_warm_up_bit_for_bit(
 
 
 def test_baselines_share_nothing_and_change_nothing_for_the_others(
-    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path
+    tiny_config: TrialConfig, tiny_root: Path, lenet_weights: Path, tmp_path: Path
 ) -> None:
     """Beside source_only and scale, which share their warm-up, every other method is a stage of its own."""
     names = [name for name in METHODS if name not in ("scale", "source_only")]
     own = {name: {"model.backbone": "clip_tiny"} for name in names if issubclass(METHODS[name], ClipMethod)}
-    own["mic"] = {"views.strong": "masked"}
+    own |= {"mic": {"views.strong": "masked"}, "prototypes": {"model.weights": str(lenet_weights)}}
     approaches = [{"method": name, "losses.terms": "ce", **own.get(name, {})} for name in ["source_only", *names]]
     approaches.append({"method": "scale", "losses.terms": "ce+dist"})
     study = comparison(tiny_config, [("plain", "inverted")], approaches)
