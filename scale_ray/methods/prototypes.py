@@ -4,32 +4,20 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.methods.base import MethodContext, check_ce_alone, check_class_balance
 from scale_ray.methods.function import Fitted, TrainingData
 from scale_ray.models import BACKBONES, build_encoder
-from scale_ray.models.prototypes import (
-    Space,
-    best_shrinkage,
-    class_means,
-    drawn_folds,
-    powered,
-    refined,
-    within_class_space,
-)
+from scale_ray.models.prototypes import PrototypeHead
 from scale_ray.models.student import DomainRole, Student
-
-# Logits are cosines over this temperature, as in SND and AdaContrast.
-TEMPERATURE = 0.05
 
 _BATCH = 256
 
 
 class PrototypeStudent(Student):
-    """Classifies by the nearest prototype. Each domain is centred at its own mean.
+    """Classifies by the nearest prototype of the target.
 
     Args:
         encoder: maps inputs to features (B, D) or maps (B, D, H, W); it is not trained.
@@ -37,40 +25,23 @@ class PrototypeStudent(Student):
         num_classes: K.
     """
 
-    source_mean: Tensor
-    target_mean: Tensor
-    axes: Tensor
-    variances: Tensor
-    prototypes: Tensor
-    shrinkage: Tensor
-
     def __init__(self, encoder: nn.Module, feature_dim: int, num_classes: int):
         super().__init__()
         self.encoder, self.feature_dim = encoder, feature_dim
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)  # says on which device the student is
-        for name, shape in {
-            "source_mean": (feature_dim,),
-            "target_mean": (feature_dim,),
-            "axes": (feature_dim, feature_dim),
-            "variances": (feature_dim,),
-            "prototypes": (num_classes, feature_dim),
-        }.items():
-            self.register_buffer(name, torch.zeros(shape))
-        self.register_buffer("shrinkage", torch.ones(()))
+        self.head = PrototypeHead(feature_dim, num_classes)
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """Powered features (B, D) of inputs, float32."""
+    def pooled(self, inputs: Tensor) -> Tensor:
+        """Features (B, D) of inputs, float32."""
         found = self.encoder(inputs)
-        return powered((found.mean(dim=(2, 3)) if found.ndim == 4 else found).float())
+        return (found.mean(dim=(2, 3)) if found.ndim == 4 else found).float()
 
     def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
-        features = self.features(images)
-        mean = self.source_mean if domain == "source" else self.target_mean
-        space = Space(self.axes, self.variances, float(self.shrinkage))
-        return space.directions(features - mean) @ self.prototypes.T / TEMPERATURE, features
+        features = self.pooled(images)
+        return self.head(features, of_source=domain == "source"), features
 
     def class_weights(self) -> Tensor:
-        return self.prototypes
+        return self.head.prototypes
 
 
 class Prototypes(Fitted):
@@ -89,10 +60,6 @@ class Prototypes(Fitted):
     defaults = "no setting of its own: the source chooses the shrinkage"
 
     student: PrototypeStudent
-
-    def __init__(self, student: Student, context: MethodContext):
-        super().__init__(student, context)
-        self._num_classes = context.num_classes
 
     @classmethod
     def check(cls, config: TrialConfig) -> None:
@@ -119,30 +86,15 @@ class Prototypes(Fitted):
         source = _features(student, data, data.source.images[data.source.indices])
         target = _features(student, data, data.target.images)
         labels = torch.from_numpy(data.source.labels).to(source.device)
-        means = source.mean(dim=0), target.mean(dim=0)
-        source, target = source - means[0], target - means[1]
-        folds = drawn_folds(len(labels), torch.Generator().manual_seed(torch.initial_seed())).to(labels.device)
-        shrinkage = best_shrinkage(source, labels, self._num_classes, folds)
-        space = within_class_space(source, labels, self._num_classes, shrinkage)
-        first = F.normalize(class_means(space.directions(source), labels, self._num_classes), dim=1)
-        found = refined(first, space.directions(target))
-        for name, value in {
-            "source_mean": means[0],
-            "target_mean": means[1],
-            "axes": space.axes,
-            "variances": space.variances,
-            "prototypes": found,
-            "shrinkage": torch.tensor(shrinkage),
-        }.items():
-            getattr(student, name).copy_(value)
+        student.head.fit(source, labels, target, torch.Generator().manual_seed(torch.initial_seed()))
 
 
 def _features(student: PrototypeStudent, data: TrainingData, stored: np.ndarray) -> Tensor:
-    """Features (N, D) of stored images, float64."""
+    """Pooled features (N, D) of stored images, float32."""
     frozen = data.config.model.encoder == "frozen"
     inputs = partial(_mean_of_views, data) if frozen else data.view
     batches = [stored[start : start + _BATCH] for start in range(0, len(stored), _BATCH)]
-    return torch.cat([student.features(inputs(batch)).double() for batch in batches])
+    return torch.cat([student.pooled(inputs(batch)) for batch in batches])
 
 
 def _mean_of_views(data: TrainingData, rows: np.ndarray) -> Tensor:

@@ -1,19 +1,22 @@
 """Class prototypes of the target in closed form: the source's class means, refined on the target's own clusters.
 
-All functions are pure and compute in float64. Features are pooled encoder features (N, D) of one domain.
+The functions are pure; `PrototypeHead` keeps what they find. Features are pooled encoder features (N, D) of one domain.
 """
 
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 # Shares of the mean variance in the covariance, of which the source chooses. Between the covariance itself, which few
 # images determine badly, and no whitening.
 SHRINKAGES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 ROUNDS = 20  # of assigning and averaging; they end earlier where no assignment changes
+
+# Logits are cosines over this temperature, as in SND (https://arxiv.org/abs/2108.10860).
+TEMPERATURE = 0.05
 
 _FOLDS = 3
 
@@ -29,7 +32,7 @@ class Space(NamedTuple):
 
     axes: Tensor
     variances: Tensor
-    shrinkage: float
+    shrinkage: float | Tensor
 
     def directions(self, features: Tensor) -> Tensor:
         """Whitened features of length 1, (N, D)."""
@@ -109,3 +112,69 @@ def refined(prototypes: Tensor, directions: Tensor, rounds: int = ROUNDS) -> Ten
         filled = torch.bincount(found, minlength=len(prototypes)) > 0
         prototypes = torch.where(filled[:, None], means, prototypes)
     return prototypes
+
+
+class PrototypeHead(nn.Module):
+    """Classifies pooled encoder features by the nearest prototype. Each domain is centred at its own mean.
+
+    Args:
+        feature_dim: D.
+        num_classes: K.
+
+    Attributes:
+        prototypes: (K, D) of length 1; zeros before `fit`.
+    """
+
+    source_mean: Tensor
+    target_mean: Tensor
+    axes: Tensor
+    variances: Tensor
+    prototypes: Tensor
+    shrinkage: Tensor
+
+    def __init__(self, feature_dim: int, num_classes: int):
+        super().__init__()
+        for name, shape in {
+            "source_mean": (feature_dim,),
+            "target_mean": (feature_dim,),
+            "axes": (feature_dim, feature_dim),
+            "variances": (feature_dim,),
+            "prototypes": (num_classes, feature_dim),
+            "shrinkage": (),
+        }.items():
+            self.register_buffer(name, torch.zeros(shape))
+
+    def forward(self, features: Tensor, *, of_source: bool = False) -> Tensor:
+        """Logits (B, K) of pooled encoder features (B, D)."""
+        mean = self.source_mean if of_source else self.target_mean
+        space = Space(self.axes, self.variances, self.shrinkage)
+        return space.directions(powered(features.float()) - mean) @ self.prototypes.T / TEMPERATURE
+
+    @torch.no_grad()
+    def fit(self, source: Tensor, labels: Tensor, target: Tensor, generator: torch.Generator) -> None:
+        """Find space and prototypes, in float64.
+
+        Args:
+            source: (N, D) pooled encoder features.
+            labels: (N,) int64.
+            target: (M, D).
+            generator: draws the folds by which the source chooses the shrinkage.
+        """
+        num_classes = len(self.prototypes)
+        source, target = powered(source.double()), powered(target.double())
+        means = source.mean(dim=0), target.mean(dim=0)
+        source, target = source - means[0], target - means[1]
+        folds = drawn_folds(len(labels), generator).to(labels.device)
+        shrinkage = best_shrinkage(source, labels, num_classes, folds)
+        space = within_class_space(source, labels, num_classes, shrinkage)
+        first = F.normalize(class_means(space.directions(source), labels, num_classes), dim=1)
+        found = {
+            "source_mean": means[0],
+            "target_mean": means[1],
+            "axes": space.axes,
+            "variances": space.variances,
+            "prototypes": refined(first, space.directions(target)),
+            "shrinkage": torch.tensor(shrinkage),
+        }
+        for name, value in found.items():
+            getattr(self, name).copy_(value)
