@@ -61,6 +61,7 @@ class Variant(NamedTuple):
 # By dotted path. Numeric fields are not variants: cells with different thresholds belong in different tables.
 VARIANTS: dict[str, Variant] = {
     "losses.contrast": Variant("dist", {"proto": " proto", "bank": " bank"}),
+    "losses.pseudo_labels": Variant(None, {"prototype": " prototype", "average": " average"}),
     "baseline.entropy_conditioning": Variant(None, {True: "+E"}),
     "baseline.prompt_ensemble": Variant(None, {True: " ensemble"}),
     "baseline.class_tokens": Variant(None, {True: " csc"}),
@@ -241,6 +242,11 @@ class LossesConfig(_Part):
         description="name -> weight; also written 'ce+ssl+0.5*dist'. A weight of 0 switches the term off",
     )
     threshold: float = Field(0.8, ge=0, lt=1, description="a pseudo-label counts where confidence > threshold")
+    pseudo_labels: Annotated[Literal["teacher", "prototype", "average"], Introduced("teacher")] = Field(
+        "teacher",
+        description="who labels the target: the teacher, the nearest prototype of the encoder's features, or the mean "
+        "of both probabilities",
+    )
     alignment: Annotated[Literal["off", "uniform", "source"], Introduced("off")] = Field(
         "off",
         description="whether pseudo-labels are aligned: every class as often as the others, or as in source batches",

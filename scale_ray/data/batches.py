@@ -6,6 +6,8 @@ the labels or indices of all B rows, which are cheap to compute on every worker.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +36,14 @@ class LabelledImages:
     images: np.ndarray
     indices: np.ndarray
     labels: np.ndarray
+
+
+class Encode(Protocol):
+    def __call__(self, images: Tensor, domain: Literal["source", "target"]) -> Tensor: ...
+
+
+# Images that are encoded together in a survey.
+_SURVEYED = 256
 
 
 @dataclass(frozen=True)
@@ -172,6 +182,34 @@ class Batches:
             strong=self._view(self._views.strong, images, "target_strong", step),
             indices=indices,
         )
+
+    def survey(self, encode: Encode) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode both domains as a whole; every worker encodes some of the images and gets all.
+
+        Args:
+            encode: (B, ...) images in the survey view, and their domain -> (B, X).
+
+        Returns:
+            Source images (N, X), their labels (N,), and target images (M, X).
+        """
+        source = self._encoded(self._source.images, self._source.indices, partial(encode, domain="source"))
+        target = self._encoded(
+            self._target.images, np.arange(len(self._target.images)), partial(encode, domain="target")
+        )
+        return source, torch.from_numpy(self._source.labels).to(self._device), target
+
+    def _encoded(self, images: np.ndarray, indices: np.ndarray, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        whole: Tensor | None = None
+        mine = np.arange(len(indices))[self._workers.rank :: self._workers.size]
+        for start in range(0, len(mine), _SURVEYED):
+            rows = mine[start : start + _SURVEYED]
+            stored = torch.from_numpy(np.array(images[indices[rows]])).to(self._device)
+            found = encode(self._views.survey(stored, size=self._config.data.image_size))
+            if whole is None:
+                whole = found.new_zeros(len(indices), found.shape[1])
+            whole[torch.from_numpy(rows).to(self._device)] = found
+        assert whole is not None, "a domain has at least as many images as a training has workers"
+        return self._workers.total(whole)
 
     def observe(self, indices: Tensor, pseudo_labels: Tensor) -> None:
         """Store the pseudo-labels (B,) of the target images `indices` (B,); no effect unless `class_balance=both`."""

@@ -17,16 +17,26 @@ from scale_ray.workers import ALONE, Workers
 
 
 class Views(NamedTuple):
-    """The functions that turn a stored batch (images or feature rows) into the student's input."""
+    """The functions that turn a stored batch (images or feature rows) into the student's input.
+
+    `survey` is for a method that looks at whole domains: the evaluation view, or with a frozen encoder the mean of the
+    features of evaluation view and weak views.
+    """
 
     weak: Callable[..., Tensor]
     strong: Callable[..., Tensor]
     evaluation: Callable[..., Tensor]
+    survey: Callable[..., Tensor]
 
 
 def evaluation_features(rows: Tensor, *, size: int) -> Tensor:
     """Features (B, D) of the evaluation view, float32. `size` is not used: stored views have a fixed size."""
     return rows[:, 0].float()
+
+
+def mean_features(rows: Tensor, *, size: int) -> Tensor:
+    """Mean features (B, D) of the evaluation view and the weak views, float32. `size` is not used."""
+    return rows[:, : 1 + _view_count(rows)].float().mean(dim=1)
 
 
 def weak_features(
@@ -49,8 +59,8 @@ def views_of(model: ModelConfig) -> Views:
 
 
 VIEWS: dict[str, Views] = {
-    "trained": Views(weak_view, strong_view, evaluation_view),
-    "frozen": Views(weak_features, strong_features, evaluation_features),
+    "trained": Views(weak_view, strong_view, evaluation_view, evaluation_view),
+    "frozen": Views(weak_features, strong_features, evaluation_features, mean_features),
 }
 
 

@@ -10,6 +10,7 @@ from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.models import FeatureNetwork, Network, Outputs, Student, Teacher, build_encoder
 from scale_ray.models.backbones import check_backbone, feature_dim
+from scale_ray.models.student import DomainRole
 from scale_ray.workers import ALONE, Workers
 
 
@@ -70,8 +71,9 @@ class MethodContext:
 class Method(nn.Module, ABC):
     """An adaptation method: one module whose state dict is its whole state (student, teacher, statistics).
 
-    For every step the loop calls `needs_target`, `step` and, after the optimiser's update, `after_update`. The
-    optimiser updates every parameter of the module that requires a gradient. Only the student is evaluated and stored.
+    For every step the loop calls `surveys`, `needs_target`, `step` and, after the optimiser's update, `after_update`.
+    The optimiser updates every parameter of the module that requires a gradient. Only the student is evaluated and
+    stored.
     A method has no optimiser of its own, and dropout is its only source of randomness.
 
     With several workers each worker has its own rows of the images and the labels of all rows. A method computes its
@@ -161,6 +163,18 @@ class Method(nn.Module, ABC):
         share them. None if the method does not share its warm-up.
         """
         return None
+
+    def surveys(self, step: int) -> bool:
+        """Whether the method looks at both domains as a whole before this step."""
+        return False
+
+    def encode(self, images: Tensor, domain: DomainRole) -> Tensor:
+        """What `survey` needs of images (B, ...) of a domain: (B, X). Called without gradients."""
+        raise NotImplementedError
+
+    def survey(self, source: Tensor, labels: Tensor, target: Tensor) -> None:
+        """Look at both domains: encoded source images (N, X), their labels (N,), encoded target images (M, X)."""
+        raise NotImplementedError
 
     def needs_target(self, step: int) -> bool:
         """Whether `step` reads a target batch. If not, the loop makes none."""

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.data.feature_views import views_of
 from scale_ray.methods.base import MethodContext, check_ce_alone, check_class_balance
 from scale_ray.methods.function import Fitted, TrainingData
-from scale_ray.models import BACKBONES, build_encoder
+from scale_ray.models import build_encoder
+from scale_ray.models.backbones import feature_dim
 from scale_ray.models.prototypes import PrototypeHead
 from scale_ray.models.student import DomainRole, Student
 
@@ -78,7 +80,7 @@ class Prototypes(Fitted):
         size = context.config.data.image_size
         encoder = nn.Identity() if frozen else build_encoder(model.backbone, model.weights, size)
         encoder.requires_grad_(False)
-        return PrototypeStudent(encoder, BACKBONES[model.backbone].feature_dim, context.num_classes)
+        return PrototypeStudent(encoder, feature_dim(model.backbone, size), context.num_classes)
 
     @torch.no_grad()
     def fit(self, data: TrainingData) -> None:
@@ -91,13 +93,6 @@ class Prototypes(Fitted):
 
 def _features(student: PrototypeStudent, data: TrainingData, stored: np.ndarray) -> Tensor:
     """Pooled features (N, D) of stored images, float32."""
-    frozen = data.config.model.encoder == "frozen"
-    inputs = partial(_mean_of_views, data) if frozen else data.view
-    batches = [stored[start : start + _BATCH] for start in range(0, len(stored), _BATCH)]
-    return torch.cat([student.pooled(inputs(batch)) for batch in batches])
-
-
-def _mean_of_views(data: TrainingData, rows: np.ndarray) -> Tensor:
-    """(B, D): the mean over the evaluation view and the weak views of stored rows (B, 1 + 2V, D)."""
-    kept = 1 + data.config.model.frozen_views
-    return torch.from_numpy(np.array(rows[:, :kept])).to(data.device).float().mean(dim=1)
+    view = partial(views_of(data.config.model).survey, size=data.config.data.image_size)
+    batches = (torch.from_numpy(np.array(stored[start : start + _BATCH])) for start in range(0, len(stored), _BATCH))
+    return torch.cat([student.pooled(view(batch.to(data.device))) for batch in batches])

@@ -15,7 +15,10 @@ from scale_ray.losses import LOSSES, StepTensors
 from scale_ray.losses.term import LossTerm, Need
 from scale_ray.methods.base import Method, MethodContext, Passes, StepOutput
 from scale_ray.models import Alignment, ClassStatistics, Network, Outputs, ProjectionBank, Teacher
+from scale_ray.models.backbones import feature_dim
 from scale_ray.models.network import image_level, per_location
+from scale_ray.models.prototypes import PrototypeHead
+from scale_ray.models.student import DomainRole
 
 # Fields that only the views of a target batch read.
 _TARGET_VIEWS = ("views.strong", "views.randaugment_operations", "views.randaugment_magnitude")
@@ -46,6 +49,7 @@ class Scale(Method):
         teacher: None if no term needs it.
         statistics: class statistics of the teacher's projections; None if no term needs them.
         bank: the teacher's last projections; None unless `dist` is on with contrast=bank.
+        prototypes: label the target; None where losses.pseudo_labels is teacher.
         alignment: of the pseudo-labels; None where losses.alignment is off.
     """
 
@@ -66,6 +70,7 @@ class Scale(Method):
         self.teacher = Teacher(student, config.model.teacher_momentum) if taught else None
         self.statistics = _statistics(config, context.num_classes) if "statistics" in needs else None
         self.bank = _bank(config, context.num_classes) if "dist" in self._terms else None
+        self.prototypes = _prototypes(config, context.num_classes)
         # Also without pseudo-labels: cells that need it may go on from this one's warm-up.
         alignment = config.losses.alignment
         self.alignment = Alignment(context.num_classes, alignment) if alignment != "off" else None
@@ -73,7 +78,8 @@ class Scale(Method):
     @classmethod
     def passes(cls, config: TrialConfig) -> Passes:
         needs = _needs(config.losses.terms)
-        labels = cls.reads_target(config) and ("pseudo_labels" in needs or config.data.class_balance == "both")
+        labelled = cls.reads_target(config) and ("pseudo_labels" in needs or config.data.class_balance == "both")
+        labels = 0 if not labelled else 2 if config.losses.pseudo_labels == "average" else 1
         return Passes(student=1 + len(needs & _VIEWS), teacher=labels + ("statistics" in needs))
 
     @classmethod
@@ -106,6 +112,24 @@ class Scale(Method):
                 changes["data.class_balance"] = "source"
         defaults = TrialConfig()
         return config.replace(changes | {path: defaults.value(path) for path in unread})
+
+    def surveys(self, step: int) -> bool:
+        """Features of a frozen encoder stay what they are; those of a trained one are surveyed again in each epoch."""
+        if self.prototypes is None or self.teacher is None:
+            return False
+        return step == 0 or (self._config.model.encoder == "trained" and step % self._steps_per_epoch == 0)
+
+    def encode(self, images: Tensor, domain: DomainRole) -> Tensor:
+        """Features of the teacher's encoder with running statistics: no image's depend on another's."""
+        assert self.teacher is not None
+        self.teacher.eval()
+        features = self.teacher.module.encoded(images, domain)
+        self.teacher.label_mode()
+        return features
+
+    def survey(self, source: Tensor, labels: Tensor, target: Tensor) -> None:
+        assert self.prototypes is not None
+        self.prototypes.fit(source, labels, target, torch.Generator().manual_seed(self._config.seed))
 
     def needs_target(self, step: int) -> bool:
         return bool(_needs(self._active(step)) & _VIEWS)
@@ -175,8 +199,14 @@ class Scale(Method):
     def _pseudo_label(self, target: TargetBatch, source_labels: Tensor) -> _TeacherLabels:
         """Hard pseudo-labels from the weak view, one per image: probabilities are averaged over its locations."""
         assert self.teacher is not None
-        logits = self.workers.gather(self.teacher(target.weak).logits)
-        probabilities = image_level(logits.softmax(dim=1), len(target.indices))
+        found = []
+        if self._config.losses.pseudo_labels != "prototype":
+            logits = self.workers.gather(self.teacher(target.weak).logits)
+            found.append(image_level(logits.softmax(dim=1), len(target.indices)))
+        if self.prototypes is not None:
+            features = self.workers.gather(self.encode(target.weak, "target"))
+            found.append(self.prototypes(features).softmax(dim=1))
+        probabilities = torch.stack(found).mean(dim=0)
         if self.alignment is not None:
             probabilities = self.alignment(probabilities, source_labels)
         confidence, labels = probabilities.max(dim=1)
@@ -218,7 +248,7 @@ def _read_in_warm_up(config: TrialConfig, terms: Iterable[str]) -> frozenset[str
         config: the trial.
         terms: the loss terms that act in its warm-up; the others wait.
     """
-    own = {"terms", "covariance", "statistics_window", "bank_size", "alignment"}
+    own = {"terms", "covariance", "statistics_window", "bank_size", "alignment", "pseudo_labels"}
     if config.losses.contrast == "bank":  # the bank is filled from step 0 on
         own.add("contrast")
     if _needs(terms) & _VIEWS:  # a step says which pseudo-labels pass the threshold
@@ -228,6 +258,12 @@ def _read_in_warm_up(config: TrialConfig, terms: Iterable[str]) -> frozenset[str
 
 def _needs(terms: Iterable[str]) -> frozenset[Need]:
     return frozenset().union(*(LOSSES[name].needs for name in terms))
+
+
+def _prototypes(config: TrialConfig, num_classes: int) -> PrototypeHead | None:
+    if config.losses.pseudo_labels == "teacher":
+        return None
+    return PrototypeHead(feature_dim(config.model.backbone, config.data.image_size), num_classes)
 
 
 def _statistics(config: TrialConfig, num_classes: int) -> ClassStatistics:

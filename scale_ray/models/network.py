@@ -132,6 +132,12 @@ class Network(Student):
         logits = self.classifier[-1](bottleneck)
         return image_level(logits, len(images)), image_level(widen(rows), len(images))
 
+    def encoded(self, images: Tensor, domain: DomainRole = "target") -> Tensor:
+        """Pooled features (B, D) of the encoder alone; float32 or better. Those of a frozen encoder are its input."""
+        with self._autocast(images), self._statistics_of(domain):
+            found = self.encoder(images)
+            return widen(found.mean(dim=(2, 3)) if found.ndim == 4 else found)
+
     def class_weights(self) -> Tensor:
         last = self.classifier[-1]
         assert isinstance(last.weight, Tensor)

@@ -238,6 +238,9 @@ def _train_step(
     torch.manual_seed(step_seed(config.seed, stream, step))
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * learning_rate_factor(config.optim, step)
+    if method.surveys(step):
+        with torch.no_grad():
+            method.survey(*batches.survey(method.encode))
     source = batches.source(step)
     target = batches.target(step) if method.needs_target(step) else None
     output: StepOutput = wrapped(step, source, target)

@@ -306,3 +306,9 @@ def test_a_baseline_refuses_what_it_cannot_do(name: str, tiny_config: TrialConfi
 def test_the_passes_of_scale_follow_its_terms(combination: str, balance: str, tiny_config: TrialConfig) -> None:
     config = tiny_config.replace({"losses.terms": combination, "data.class_balance": balance})
     assert passes_made(config) == METHODS["scale"].passes(config)
+
+
+@pytest.mark.parametrize("labels", ["teacher", "prototype", "average"])
+def test_the_passes_of_scale_follow_its_pseudo_labels(labels: str, tiny_config: TrialConfig) -> None:
+    config = tiny_config.replace({"losses.terms": "ce+ssl", "losses.pseudo_labels": labels})
+    assert passes_made(config) == METHODS["scale"].passes(config)

@@ -78,6 +78,35 @@ def test_both_views_of_the_target_share_one_pass_and_its_statistics(tiny_config:
     assert both["mcc"].item() != pytest.approx(alone["mcc"].item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("labels", ["prototype", "average"])
+def test_prototypes_label_the_target(tiny_config: TrialConfig, tiny_root, labels: str) -> None:
+    """Fitted to both domains before the first step; with the teacher they are averaged."""
+    config = tiny_config.replace(
+        {"losses.terms": "ce+ssl", "losses.pseudo_labels": labels, "losses.threshold": 0.0, "optim.steps": 3}
+    )
+    source, targets = open_data(config, ["inverted"], tiny_root)
+    training = Training(config, source, targets, torch.device("cpu"))
+    method = training.method
+    assert [method.surveys(step) for step in (0, 1)] == [True, False]
+    training.run(last=1)
+    assert torch.allclose(method.prototypes.prototypes.norm(dim=1), torch.ones(CLASSES), atol=1e-5)
+    target = target_batch()
+    by_prototype = method.prototypes(method.encode(target.weak, "target")).softmax(dim=1)
+    by_teacher = method.teacher(target.weak).logits.softmax(dim=1)
+    expected = by_prototype if labels == "prototype" else (by_prototype + by_teacher) / 2
+    assert torch.equal(method.step(1, source_batch(), target).pseudo_labels, expected.argmax(dim=1))
+    assert config.variant == f"scale {labels}"
+
+
+def test_a_training_with_prototypes_goes_on_bit_for_bit(tiny_config: TrialConfig, tiny_root) -> None:
+    config = tiny_config.replace({"losses.terms": "ce+ssl", "losses.pseudo_labels": "average", "optim.steps": 12})
+    source, targets = open_data(config, ["inverted"], tiny_root)
+    whole, first, second = (Training(config, source, targets, torch.device("cpu")) for _ in range(3))
+    expected = whole.run()
+    half = first.run(last=5)
+    assert second.run(start=half.state).points == expected.points
+
+
 def test_pseudo_labels_are_made_where_something_reads_them(tiny_config: TrialConfig) -> None:
     """reg does not; class-balanced target sampling does."""
     for changes, made in (({}, False), ({"data.class_balance": "both"}, True)):
