@@ -242,6 +242,11 @@ class LossesConfig(_Part):
         description="name -> weight; also written 'ce+ssl+0.5*dist'. A weight of 0 switches the term off",
     )
     threshold: float = Field(0.8, ge=0, lt=1, description="a pseudo-label counts where confidence > threshold")
+    thresholding: Annotated[Literal["fixed", "flex", "relative"], Introduced("fixed")] = Field(
+        "fixed",
+        description="fixed: `threshold`; flex: one for each class that follows the confidences, and `threshold` is not "
+        "read; relative: `threshold` times the mean confidence on the source batch",
+    )
     pseudo_labels: Annotated[Literal["teacher", "prototype", "average"], Introduced("teacher")] = Field(
         "teacher",
         description="who labels the target: the teacher, the nearest prototype of the encoder's features, or the mean "

@@ -35,6 +35,7 @@ CHANGES: dict[str, Any] = {
     "model.teacher_momentum": 0.999,
     "losses.terms": {"ce": 1.0, "ssl": 0.5},
     "losses.threshold": 0.9,
+    "losses.thresholding": "flex",
     "losses.pseudo_labels": "average",
     "losses.alignment": "source",
     "losses.temperature": 0.2,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scale_ray.config import LossesConfig
-from scale_ray.losses.term import LossTerm, StepTensors, check_classes, full_precision, given, masked_mean
+from scale_ray.losses.term import LossTerm, StepTensors, check_classes, full_precision, given, masked_mean, threshold_of
 
 
 @full_precision
@@ -142,7 +142,7 @@ def _check(features: Tensor, labels: Tensor, mean: Tensor, temperature: float, s
 
 def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
     # Target rows at or below the threshold get the label -1, so that the shape does not depend on their number.
-    confident = given(step.confidence) > losses.threshold
+    confident = given(step.confidence) > threshold_of(step, losses)
     features = torch.cat([given(step.source_features), given(step.target_features)])
     labels = torch.cat([step.source_labels, torch.where(confident, given(step.pseudo_labels), -1)])
     if losses.contrast == "bank":

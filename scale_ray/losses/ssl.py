@@ -5,11 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scale_ray.config import LossesConfig
-from scale_ray.losses.term import LossTerm, StepTensors, full_precision, given
+from scale_ray.losses.term import LossTerm, StepTensors, full_precision, given, threshold_of
 
 
 @full_precision
-def self_training(student_logits: Tensor, pseudo_labels: Tensor, confidence: Tensor, threshold: float) -> Tensor:
+def self_training(
+    student_logits: Tensor, pseudo_labels: Tensor, confidence: Tensor, threshold: float | Tensor
+) -> Tensor:
     """Cross-entropy with confident pseudo-labels (FixMatch, https://arxiv.org/abs/2001.07685, equation 4).
 
     The sum over the confident images is divided by the whole batch size N instead of their number, so that the loss
@@ -19,7 +21,7 @@ def self_training(student_logits: Tensor, pseudo_labels: Tensor, confidence: Ten
         student_logits: (N, K) of the strong view.
         pseudo_labels: (N,) the teacher's most probable class on the weak view.
         confidence: (N,) the probability of that class; detached here.
-        threshold: an image counts if confidence > threshold.
+        threshold: an image counts if confidence > threshold; one number, or (N,).
 
     Returns:
         Scalar: sum over the images that count, divided by N.
@@ -38,14 +40,16 @@ def self_training(student_logits: Tensor, pseudo_labels: Tensor, confidence: Ten
 
 
 @full_precision
-def consistency(student_logits: Tensor, teacher_probabilities: Tensor, confidence: Tensor, threshold: float) -> Tensor:
+def consistency(
+    student_logits: Tensor, teacher_probabilities: Tensor, confidence: Tensor, threshold: float | Tensor
+) -> Tensor:
     """Squared difference between the class probabilities of the two views (SCALE, section 4.3).
 
     Args:
         student_logits: (N, K) of the strong view.
         teacher_probabilities: (N, K) of the weak view; detached here.
         confidence: (N,) the teacher's highest probability; detached here.
-        threshold: an image counts if confidence > threshold.
+        threshold: an image counts if confidence > threshold; one number, or (N,).
 
     Returns:
         Scalar: sum over the classes and over the images that count, divided by the whole batch size N.
@@ -75,8 +79,8 @@ def _check(student_logits: Tensor, confidence: Tensor) -> None:
 def _compute(step: StepTensors, losses: LossesConfig) -> Tensor:
     logits, confidence = given(step.target_logits), given(step.confidence)
     if losses.consistency == "mse":
-        return consistency(logits, given(step.teacher_probabilities), confidence, losses.threshold)
-    return self_training(logits, given(step.pseudo_labels), confidence, losses.threshold)
+        return consistency(logits, given(step.teacher_probabilities), confidence, threshold_of(step, losses))
+    return self_training(logits, given(step.pseudo_labels), confidence, threshold_of(step, losses))
 
 
 TERM = LossTerm(

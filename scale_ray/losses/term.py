@@ -34,6 +34,7 @@ class StepTensors:
     pseudo_labels: Tensor | None = None  # (B * L,), teacher on the weak view
     confidence: Tensor | None = None  # (B * L,), the teacher's highest probability
     teacher_probabilities: Tensor | None = None  # (B * L, K)
+    thresholds: Tensor | None = None  # (B * L,), of each pseudo-label; None where all have losses.threshold
     mean: Tensor | None = None  # (K, A)
     covariance: Tensor | None = None  # (K, A) or (K, A, A)
     seen: Tensor | None = None  # (K,) bool: classes that have statistics
@@ -112,3 +113,8 @@ def given(tensor: Tensor | None) -> Tensor:
     """Return a tensor that the term's `needs` ask for. None is a programming error in the term, not a user's."""
     assert tensor is not None, "a loss term reads a tensor that its `needs` do not list"
     return tensor
+
+
+def threshold_of(step: StepTensors, losses: LossesConfig) -> float | Tensor:
+    """What the confidence of a pseudo-label must exceed: one number, or (B * L,)."""
+    return losses.threshold if step.thresholds is None else step.thresholds

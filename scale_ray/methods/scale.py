@@ -19,6 +19,7 @@ from scale_ray.models.backbones import feature_dim
 from scale_ray.models.network import image_level, per_location
 from scale_ray.models.prototypes import PrototypeHead
 from scale_ray.models.student import DomainRole
+from scale_ray.models.thresholds import AdaptiveThresholds, relative_threshold
 
 # Fields that only the views of a target batch read.
 _TARGET_VIEWS = ("views.strong", "views.randaugment_operations", "views.randaugment_magnitude")
@@ -51,6 +52,7 @@ class Scale(Method):
         bank: the teacher's last projections; None unless `dist` is on with contrast=bank.
         prototypes: label the target; None where losses.pseudo_labels is teacher.
         alignment: of the pseudo-labels; None where losses.alignment is off.
+        thresholds: of the pseudo-labels by class; None unless losses.thresholding is flex.
     """
 
     paper = "Li et al., SCALE: Semantic Contrast-Aware Learning for Domain-Adaptive Image Classification"
@@ -73,6 +75,7 @@ class Scale(Method):
         self.prototypes = _prototypes(config, context.num_classes)
         # Also without pseudo-labels: cells that need it may go on from this one's warm-up.
         alignment = config.losses.alignment
+        self.thresholds = AdaptiveThresholds(context.num_classes) if config.losses.thresholding == "flex" else None
         self.alignment = Alignment(context.num_classes, alignment) if alignment != "off" else None
 
     @classmethod
@@ -163,7 +166,10 @@ class Scale(Method):
             confidence=per_location(teacher.confidence, locations),
             teacher_probabilities=per_location(teacher.probabilities, locations),
         )
-        kept = teacher.confidence > self._config.losses.threshold
+        thresholds = self._thresholds_of(teacher.probabilities, outputs.logits)
+        if thresholds is not None:
+            tensors = replace(tensors, thresholds=per_location(thresholds, locations))
+        kept = teacher.confidence > (self._config.losses.threshold if thresholds is None else thresholds)
         return StepOutput(self._losses(active, tensors), teacher.labels, kept)
 
     def after_update(self) -> None:
@@ -212,6 +218,14 @@ class Scale(Method):
         confidence, labels = probabilities.max(dim=1)
         return _TeacherLabels(probabilities, confidence, labels)
 
+    def _thresholds_of(self, probabilities: Tensor, source_logits: Tensor) -> Tensor | None:
+        """The threshold (B,) of each pseudo-label; None where all have the config's."""
+        if self.thresholds is not None:
+            return self.thresholds(probabilities)
+        if self._config.losses.thresholding == "relative":
+            return relative_threshold(self._config.losses.threshold, source_logits).expand(len(probabilities))
+        return None
+
     def _student_outputs(
         self, source: SourceBatch, target: TargetBatch | None, needs: frozenset[Need]
     ) -> tuple[Outputs, dict[Need, Outputs]]:
@@ -248,7 +262,7 @@ def _read_in_warm_up(config: TrialConfig, terms: Iterable[str]) -> frozenset[str
         config: the trial.
         terms: the loss terms that act in its warm-up; the others wait.
     """
-    own = {"terms", "covariance", "statistics_window", "bank_size", "alignment", "pseudo_labels"}
+    own = {"terms", "covariance", "statistics_window", "bank_size", "alignment", "pseudo_labels", "thresholding"}
     if config.losses.contrast == "bank":  # the bank is filled from step 0 on
         own.add("contrast")
     if _needs(terms) & _VIEWS:  # a step says which pseudo-labels pass the threshold

@@ -184,7 +184,7 @@ def test_the_order_of_the_images_does_not_matter(term: LossTerm, config: LossesC
     values = {}
     for field in fields(step):
         value = getattr(step, field.name)
-        if field.name in ("mean", "covariance", "seen", "bank", "filled", "locations"):
+        if value is None or field.name in ("mean", "covariance", "seen", "bank", "filled", "locations"):
             continue
         order = source if field.name.startswith("source") else target
         values[field.name] = value.unflatten(0, (BATCH, 2))[order].flatten(0, 1)

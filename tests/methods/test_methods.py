@@ -98,6 +98,25 @@ def test_prototypes_label_the_target(tiny_config: TrialConfig, tiny_root, labels
     assert config.variant == f"scale {labels}"
 
 
+@pytest.mark.parametrize("thresholding", ["flex", "relative"])
+def test_thresholds_that_follow_the_training_keep_what_exceeds(tiny_config: TrialConfig, thresholding: str) -> None:
+    changes = {"losses.terms": "ce+ssl", "losses.thresholding": thresholding, "losses.threshold": 0.9}
+    method = build(tiny_config.replace(changes))
+    target, found = target_batch(), method.step(0, source_batch(), target_batch())
+    twin = build(tiny_config.replace(changes))
+    confidence, labels = twin.teacher(target.weak).logits.softmax(dim=1).max(dim=1)
+    if thresholding == "flex":
+        limits = (method.thresholds.level * method.thresholds.predicted / method.thresholds.predicted.max())[labels]
+    else:
+        on_source = twin.student(source_batch().images).logits.softmax(dim=1).amax(dim=1).mean()
+        limits = (0.9 * on_source).expand(len(labels))
+    kept = confidence > limits
+    assert torch.equal(found.kept, kept)
+    logits = twin.student(target.strong).logits
+    expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")[kept].sum() / len(labels)
+    assert found.losses["ssl"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_a_training_with_prototypes_goes_on_bit_for_bit(tiny_config: TrialConfig, tiny_root) -> None:
     config = tiny_config.replace({"losses.terms": "ce+ssl", "losses.pseudo_labels": "average", "optim.steps": 12})
     source, targets = open_data(config, ["inverted"], tiny_root)
