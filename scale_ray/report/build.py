@@ -25,10 +25,8 @@ from scale_ray.report.tables.formats import FORMATS
 from scale_ray.report.tables.forms import FORMS, grids
 from scale_ray.report.tables.grid import Grid, stacks
 from scale_ray.store import Store, StudyPlan
-from scale_ray.store.files import replacing
+from scale_ray.store.files import replace_file
 from scale_ray.store.whole_files import remove_temporaries
-
-_ABANDONED = 3600.0  # seconds after which an unfinished file is a killed report's
 
 MOST_DRAWN = 3  # as many as the paper has backbones; each figure takes some seconds
 
@@ -146,15 +144,15 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         claims=effects.frames["claims"],
         missing=len(missing),
     )
-    _remove_abandoned(written)
+    _remove_temporaries(written)
     return written
 
 
-def _remove_abandoned(paths: ReportPaths) -> None:
+def _remove_temporaries(paths: ReportPaths) -> None:
     """Remove what killed reports left of these files, and nothing of any other program."""
     written = [paths.page, paths.records, paths.holes, *paths.tables, *paths.effects, *paths.figures, *paths.parquet]
     for folder, files in itertools.groupby(sorted(written), key=lambda path: path.parent):
-        remove_temporaries(folder, {path.name for path in files}, seconds=_ABANDONED)
+        remove_temporaries(folder, {path.name for path in files})
 
 
 def _record(store: str | Path, trial: str) -> Record:
@@ -198,6 +196,5 @@ def _write_parquet(path: Path, frame: pd.DataFrame) -> Path:
 
 
 def _write(path: Path, content: str | bytes) -> Path:
-    with replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+    replace_file(path, content.encode() if isinstance(content, str) else content)
     return path
