@@ -13,11 +13,11 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # The process above this one that adopts orphans; 0 where there is none.
 _above = 0
 
+# The agents of each node of a Ray.
+_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
 # What Ray keeps running while no job is there: on each node, and one of a cluster that Ray Train starts and never ends.
-_RAYS_OWN = (
-    *("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE"),
-    "ray::_AutoscalingCoordinatorActor",
-)
+_RAYS_OWN = (*_AGENTS, "ray::IDLE", "ray::SPILL", "ray::RESTORE", "ray::_AutoscalingCoordinatorActor")
 
 
 def adopt_orphans() -> None:
@@ -83,6 +83,16 @@ def of_jobs() -> list[str]:
 def living() -> list[str]:
     """Command lines of all processes that this one has started."""
     return [line.strip() for _, line in _started()]
+
+
+def agents() -> list[str]:
+    """Command lines of the agents that each node of a Ray has."""
+    return [line for line in living() if line.startswith(_AGENTS)]
+
+
+def without_agents() -> list[str]:
+    """Those of all other processes that this one has started."""
+    return [line for line in living() if not line.startswith(_AGENTS)]
 
 
 def kill(pid: int, by: signal.Signals = signal.SIGKILL) -> None:

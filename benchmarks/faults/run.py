@@ -26,10 +26,10 @@ _LOOK, _WRITING, _WITHOUT_RAY = 60.0, 3.0, 60.0
 # Seconds for which a driver of Ray waits for a lost head to come back; Ray's default is 60.
 _HEAD_MAY_RETURN = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
 
-# Seconds within which every process must be gone. An agent of Ray that loses its raylet looks for it five times in
-# 10 s, then reports the loss to the head with a limit of 60 s that Ray does not let anyone set
-# (`publish_error_to_driver` in ray/_private/utils.py). Where the head is dead too, that is how long the agent lives.
-_JOBS_END, _AGENTS_END = 20.0, 150.0
+# Seconds within which a run's processes must be gone, and the agents of its Rays. An agent that loses its raylet looks
+# for it five times in 10 s, then reports the loss to the head with a limit of 60 s that Ray does not let anyone set
+# (`publish_error_to_driver` in ray/_private/utils.py). Where the head is dead too, that is how long it lives.
+_PROCESSES_END, _AGENTS_END = 20.0, 150.0
 
 _STARTS = 8  # of one driver beyond its kills; then the run has failed
 
@@ -227,7 +227,7 @@ def perform(run: Run, root: Path, work: Path, limit: float) -> dict[str, Any]:
         ended = disturbed.disturb()
         disturbed.say("all drivers have ended well" if ended else "NOT all drivers have ended well")
         groups = disturbed.placement_groups() if ended else {}
-        processes_of_jobs = processes.settled(processes.of_jobs, _JOBS_END)
+        processes_of_jobs = processes.settled(processes.of_jobs, _PROCESSES_END)
         disturbed.stop_cluster()
         found = results(disturbed.store.location)
         made_tables = tables(disturbed.store.location, folder / "report")
@@ -236,7 +236,8 @@ def perform(run: Run, root: Path, work: Path, limit: float) -> dict[str, Any]:
         twice = disturbed.store.twice
         drivers = disturbed.drivers
     closed = time.monotonic()
-    still_there = processes.settled(processes.living, _AGENTS_END)
+    still_there = processes.settled(processes.without_agents, _PROCESSES_END)
+    still_there += processes.settled(processes.agents, _AGENTS_END)
     last_process = time.monotonic() - closed
     processes.kill_all_below()
     return {

@@ -25,7 +25,7 @@ from rich.progress import track
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.warn import warn_once
 from scale_ray.errors import shown
-from scale_ray.store.files import StoreError, replacing
+from scale_ray.store.files import StoreError, replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -223,8 +223,7 @@ def file_digests(folder: Path, names: Sequence[str]) -> list[str]:
         known = {name: [*states[name], fresh.get(name) or known[name][-1]] for name in names}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as file:
-                file.write(json.dumps(known).encode())
+            replace_file(path, json.dumps(known).encode())
         except (OSError, StoreError) as error:
             reason = error.__cause__ or error
             warn_once(

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from scale_ray.store.files import StoreError, replacing
+from scale_ray.store.files import StoreError, replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ def check_manifest(folder: Path) -> None:
             recorded |= state
             outdated = True
     if outdated:
-        with suppress(StoreError), replacing(folder / NAME) as file:  # not writable in other users' caches
-            file.write(json.dumps(manifest).encode())
+        with suppress(StoreError):  # not writable in other users' caches
+            replace_file(folder / NAME, json.dumps(manifest).encode())
 
 
 def read_about(folder: Path) -> str:

@@ -30,10 +30,8 @@ from scale_ray.report.tables.forms import FORMS, grids
 from scale_ray.report.tables.grid import Grid, stacks
 from scale_ray.report.tables.markdown import escape, table_lines
 from scale_ray.store import Store, StudyPlan
-from scale_ray.store.files import replacing
+from scale_ray.store.files import replace_file
 from scale_ray.store.whole_files import remove_temporaries
-
-_ABANDONED = 3600.0  # seconds after which an unfinished file is a killed report's
 
 MOST_DRAWN = 3  # as many as the paper has backbones; each figure takes some seconds
 
@@ -167,11 +165,11 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         chosen=of_choice.get("choice"),
         missing=len(missing),
     )
-    _remove_abandoned(written)
+    _remove_temporaries(written)
     return written
 
 
-def _remove_abandoned(paths: ReportPaths) -> None:
+def _remove_temporaries(paths: ReportPaths) -> None:
     """Remove what killed reports left of these files, and nothing of any other program."""
     written = [
         paths.page,
@@ -184,7 +182,7 @@ def _remove_abandoned(paths: ReportPaths) -> None:
         *paths.parquet,
     ]
     for folder, files in itertools.groupby(sorted(written), key=lambda path: path.parent):
-        remove_temporaries(folder, {path.name for path in files}, seconds=_ABANDONED)
+        remove_temporaries(folder, {path.name for path in files})
 
 
 def _record(store: str | Path, trial: str) -> Record:
@@ -252,6 +250,5 @@ def _write_parquet(path: Path, frame: pd.DataFrame) -> Path:
 
 
 def _write(path: Path, content: str | bytes) -> Path:
-    with replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+    replace_file(path, content.encode() if isinstance(content, str) else content)
     return path

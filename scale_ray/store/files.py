@@ -10,19 +10,18 @@ A call that fails because the file system is temporarily unavailable is repeated
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from scale_ray.store.filesystems import Folder, StoreError, open_filesystem
-from scale_ray.store.whole_files import whole_file
+from scale_ray.store.whole_files import write_whole
 from scale_ray.urls import redacted
 
 if TYPE_CHECKING:
     import pyarrow.fs
 
-__all__ = ["Files", "StoreError", "replacing"]
+__all__ = ["Files", "StoreError", "replace_file"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -204,18 +203,14 @@ class Files:
         return StoreError(f"{self.locate(name)}: cannot be {action} ({_reason(error)}): {self._filesystem.remedy}")
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that replaces the local file `path` when the block ends without an error.
-
-    The replacement is atomic, and the content is flushed to disk before it.
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a local file outside a store, replacing any earlier content, as `write_whole` does.
 
     Raises:
         StoreError: the folder cannot be written to, or the disk is full.
     """
     try:
-        with whole_file(path) as file:
-            yield file
+        write_whole(path, content)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({_reason(error)}): {Folder.remedy}") from error
 

@@ -4,9 +4,9 @@
     records/<id>.failed.json  of a trial that failed
 
 Two drivers may have trained the same trial, where one was paused and its lease was taken over. Its failure may then
-come at any time, also at the moment at which the other driver writes the result. No file system that a store can be on
-has an exchange that is made only if the old content is a certain one. So a failure has a name of its own: whatever
-comes when, it replaces nothing but a failure. A done record holds, whatever lies beside it.
+come at any time, also at the moment at which the other driver writes the result. A folder has no exchange that is made
+only if the old content is a certain one. So a failure has a name of its own: whatever comes when, it replaces nothing
+but a failure. A done record holds, whatever lies beside it.
 
 Version 0.1.0 wrote failures under the name of a done record. They are read, and hold until there is another record.
 """

@@ -3,7 +3,6 @@
 import os
 import re
 import secrets
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,10 +26,10 @@ def prove_writable(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file at once, flushed to disk, also beside a process that calls `remove_temporaries`."""
+    """Replace a file at once, flushed to disk before, also beside a process that calls `remove_temporaries`."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with whole_file(path) as file:
+            with _whole_file(path) as file:
                 file.write(content)
             return
         except FileNotFoundError:
@@ -38,22 +37,20 @@ def write_whole(path: Path, content: bytes) -> None:
                 raise
 
 
-def remove_temporaries(folder: Path, names: Collection[str] | None = None, *, seconds: float = 0) -> None:
-    """Remove what killed writers left in a folder.
+def remove_temporaries(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove what killed writers left in a folder. A writer that is at work writes again, see `write_whole`.
 
     Args:
         folder: its folders are left alone.
         names: remove only what writers of these files left. Only a store's own folders may go without it: elsewhere a
             hidden file of another program may look alike.
-        seconds: remove only what nobody has written to for so long.
     """
     for entry in folder.iterdir():
         found = _TEMPORARY.fullmatch(entry.name)
         if found is None or (names is not None and found[1] not in names):
             continue
         with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
-            if not seconds or time.time() - entry.lstat().st_mtime > seconds:
-                entry.unlink()
+            entry.unlink()
 
 
 def _new_file(folder: Path, name: str) -> tuple[int, str]:
@@ -68,7 +65,7 @@ def _new_file(folder: Path, name: str) -> tuple[int, str]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def _whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file that becomes `path`, at once, when the block ends without an error, flushed to disk."""
     handle, name = _new_file(path.parent, path.name)
     try:

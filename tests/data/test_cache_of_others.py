@@ -129,10 +129,10 @@ def test_a_copied_cache_that_cannot_be_written_is_hashed_once_a_process(
     copy_cache(shared, monkeypatch)
     hashed.clear()
 
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, content: bytes) -> None:
         raise manifest.StoreError("it cannot be written")
 
-    monkeypatch.setattr(manifest, "replacing", refuse)
+    monkeypatch.setattr(manifest, "replace_file", refuse)
     for _ in range(3):
         open_all(shared / "root", "photo")
     assert sorted(hashed) == FILES

@@ -78,17 +78,33 @@ class _Page(HTMLParser):
         self.words += data
 
 
-def test_what_a_killed_report_left_goes_and_what_another_writes_stays(shared_study: Store, tmp_path: Path) -> None:
-    (tmp_path / "figures").mkdir()
-    abandoned = [".records.csv.0123abcd", ".report.html.0123abcd"]
-    # Of a report that another process is writing, and of programs that the folder belongs to as well.
-    kept = [".records.csv.4567abcd", ".env.template", ".gitignore.20250101"]
-    for name in (*abandoned, *kept):
+def test_what_a_killed_report_left_goes_and_what_other_programs_keep_stays(shared_study: Store, tmp_path: Path) -> None:
+    figures = [path.name for path in write_report(shared_study.location, tmp_path).figures]
+    left = [".records.csv.0123abcd", ".report.html.0123abcd", f"figures/.{figures[0]}.0123abcd"]
+    kept = [".env.template", ".gitignore.20250101"]
+    for name in (*left, *kept):
         (tmp_path / name).write_bytes(b"half")
-        if name != ".records.csv.4567abcd":
-            os.utime(tmp_path / name, (0, 0))
-    write_report(shared_study.location, tmp_path, Asked(most_drawn=0))
-    assert sorted(path.name for path in tmp_path.rglob(".*")) == sorted(kept)
+    write_report(shared_study.location, tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob(".*")) == kept
+
+
+def test_two_reports_into_one_folder_write_it_whole(
+    shared_study: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush, taken = os.fsync, set()
+
+    def fsync(descriptor: int) -> None:
+        flush(descriptor)
+        for path in tmp_path.rglob(".*"):
+            if path.name.rpartition(".")[0] not in taken:
+                taken.add(path.name.rpartition(".")[0])
+                path.unlink()  # as a report that ends meanwhile removes it
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    paths = write_report(shared_study.location, tmp_path, Asked(parquet=True))
+    written = [paths.page, paths.records, paths.holes, *paths.tables, *paths.effects, *paths.figures, *paths.parquet]
+    assert taken == {f".{path.name}" for path in written}
+    assert all(path.is_file() for path in written)
 
 
 def test_the_page_holds_everything_and_fetches_nothing(whole: ReportPaths) -> None:

@@ -17,7 +17,7 @@ from s3_server import S3Server
 
 from scale_ray.store import Store
 from scale_ray.store import files as files_module
-from scale_ray.store.files import Files, StoreError, replacing
+from scale_ray.store.files import Files, StoreError
 from scale_ray.store.filesystems import checked
 from scale_ray.store.leases import Driver
 
@@ -179,34 +179,18 @@ except StoreError as error:
     assert (tmp_path / "file").read_text() == "old"
 
 
-def test_an_error_in_the_block_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def broken() -> None:
-        with replacing(path) as file:
-            file.write(b"half of the new")
-            raise KeyError("broken")
-
-    with pytest.raises(KeyError):
-        broken()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
 def test_files_and_folders_have_the_rights_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
     code = """
 import os, sys
 from pathlib import Path
-from scale_ray.store.files import Files, replacing
+from scale_ray.store.files import Files, replace_file
 os.umask(int(sys.argv[2]))
 files = Files(sys.argv[1] + "/new/store", create=True)
 files.make_folders(["folder"])
 files.write("a", b"")
 files.write("b", b"")
-with replacing(Path(sys.argv[1]) / "c"):
-    pass
+replace_file(Path(sys.argv[1]) / "c", b"")
 """
     subprocess.run([sys.executable, "-c", code, tmp_path, str(umask)], check=True)
     rights = {

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from scale_ray.store.files import replacing
+from scale_ray.store.files import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +140,5 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `stem.png`, `stem.svg` and `stem.pdf`, each atomically. The folder must exist."""
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in KINDS]
     for path, kind in zip(paths, KINDS, strict=True):
-        with replacing(path) as file:
-            file.write(render(figure, kind))
+        replace_file(path, render(figure, kind))
     return paths
