@@ -101,7 +101,7 @@ def test_what_a_persons_tool_wrote_again_is_read_as_it_is(store: Store, indent: 
 
 
 def test_a_config_that_was_changed_in_a_record_without_digest_is_another_cells(old_store: Store) -> None:
-    trial_id = next(found.id for found in old_store.records() if found.recipe_version == RECIPE_VERSION)
+    trial_id = next(found.id for found in old_store.records())
     path = Path(old_store.record_location(trial_id))
     whole = path.read_text()
     for changed in (whole.replace('"seed": 0', '"seed": 7', 1), whole.replace('"target": "', '"target": "0', 2)):
