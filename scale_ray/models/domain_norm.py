@@ -84,6 +84,9 @@ def whole_target_statistics(
         total: sums a tensor over all workers.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, DomainBatchNorm)]
+    if not layers:
+        yield
+        return
     kept = [(layer.target_mean.clone(), layer.target_var.clone(), layer.target_batches.clone()) for layer in layers]
     moments = [layer.target_mean.new_zeros(2, layer.num_features, dtype=torch.float64) for layer in layers]
     momenta = [layer.momentum for layer in layers]
@@ -97,7 +100,7 @@ def whole_target_statistics(
         for layer, sums in zip(layers, moments, strict=True):
             mean = layer.target_mean.double()
             sums += count * torch.stack([mean, layer.target_var.double() + mean.square()])
-    counted = total(torch.tensor(float(images), device=next(network.parameters()).device))
+    counted = total(torch.tensor(float(images), device=moments[0].device))
     for layer, sums, momentum in zip(layers, moments, momenta, strict=True):
         layer.eval()
         layer.momentum = momentum
