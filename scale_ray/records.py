@@ -24,10 +24,11 @@ SCHEMA_VERSION = 1
 # Names of the scores of a curve's point and of a result. scale_ray/training/validators.py computes them.
 VALIDATOR_NAMES = (
     "source_val", "entropy", "im", "snd", "bnm", "dev", "classami", "transfer_score", "reverse", "mixval",
+    "circular",
 )  # fmt: skip
 
 # Scored at the last point of a curve alone: they cost more than the others together (docs/method.md, section 7).
-LAST_POINT_VALIDATORS = frozenset({"classami", "mixval"})
+LAST_POINT_VALIDATORS = frozenset({"classami", "mixval", "circular"})
 
 # They reward certainty, which some methods and loss terms train for and others do not: they rank trainings of one
 # method and loss combination only.

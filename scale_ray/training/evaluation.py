@@ -17,7 +17,7 @@ from scale_ray.data.views import evaluation_view
 from scale_ray.models import Student, Teacher
 from scale_ray.models.domain_norm import whole_target_statistics
 from scale_ray.models.student import DomainRole
-from scale_ray.training.evidence import MIX_SHARE, Evidence, Mixed, Predictions, mixed_pairs, sample_indices
+from scale_ray.training.evidence import MIX_SHARE, Common, Evidence, Mixed, Predictions, mixed_pairs, sample_indices
 from scale_ray.training.failures import TrainingDiverged
 from scale_ray.training.validators import scores
 from scale_ray.workers import ALONE, Workers
@@ -58,6 +58,8 @@ class Evaluator:
         size: side of the evaluation view in pixels.
         view: the evaluation view, which makes the models' input from a stored batch.
         device: the device of the models.
+        common: makes pooled features (B, D) of the encoder with its first weights from a stored batch; None if these
+            are random.
         whole_statistics: predict every target with BatchNorm's statistics of all its images, see
             `whole_target_statistics`.
         workers: the processes that evaluate together. Each image is predicted by one of them; all get all predictions.
@@ -73,10 +75,11 @@ class Evaluator:
         size: int,
         view: Callable[..., Tensor] = evaluation_view,
         device: torch.device,
+        common: Callable[[Tensor], Tensor] | None = None,
         whole_statistics: bool = False,
         workers: Workers = ALONE,
     ):
-        self._whole_statistics = whole_statistics
+        self._whole_statistics, self._common_features = whole_statistics, common
         self._targets, self._source_val, self._num_classes = targets, source_val, num_classes
         sample = sample_indices(len(source_train.indices)).numpy()
         self._source_train = LabelledImages(
@@ -115,7 +118,8 @@ class Evaluator:
                 predictions = self._predict(student, images, "target", on_life)
                 mixed = self._mixed(student, images, predictions, on_life) if last else None
             confusion[domain] = self._confusion(predictions.logits, images.labels)
-            evidence = Evidence(source_train, source_val, source_val_labels, predictions, class_weights, mixed)
+            common = self._common(domain, predictions.sample, on_life) if last else None
+            evidence = Evidence(source_train, source_val, source_val_labels, predictions, class_weights, mixed, common)
             validators[domain] = scores(evidence, last=last)
         return Accuracies(
             target={domain: _accuracy(counts) for domain, counts in confusion.items()},
@@ -208,6 +212,30 @@ class Evaluator:
 
         logits, _ = self._outputs(network, mixes, len(pairs), none, "target", on_life)
         return Mixed(predicted[pairs], logits)
+
+    def _common(self, domain: str, sample: Tensor, on_life: Callable[[], None]) -> Common | None:
+        """The sampled images of source and target in the space of the encoder's first weights."""
+        if self._common_features is None:
+            return None
+        source, target = self._source_train, self._targets[domain]
+        rows = (source.indices, target.indices[sample.numpy()])
+        found = [self._encoded(each.images, of, on_life) for each, of in zip((source, target), rows, strict=True)]
+        return Common(found[0], torch.from_numpy(source.labels), found[1])
+
+    @torch.inference_mode()
+    def _encoded(self, images: np.ndarray, rows: np.ndarray, on_life: Callable[[], None]) -> Tensor:
+        """Features (n, D) of the encoder's first weights, float64 on the CPU. Each worker makes some of them."""
+        assert self._common_features is not None
+        mine = np.arange(len(rows))[self._workers.rank :: self._workers.size]
+        whole: Tensor | None = None
+        for start in range(0, len(mine), _BATCH):
+            batch = mine[start : start + _BATCH]
+            found = self._common_features(torch.from_numpy(images[rows[batch]]).to(self._device)).double()
+            whole = found.new_zeros(len(rows), found.shape[1]) if whole is None else whole
+            whole[torch.from_numpy(batch).to(self._device)] = found
+            on_life()
+        assert whole is not None, "a split has at least as many images as a training has workers"
+        return self._workers.total(whole).cpu()
 
     def _stored(self, images: LabelledImages) -> Callable[[Tensor], Tensor]:
         """A function that makes the model's input from places (B,) among these images."""

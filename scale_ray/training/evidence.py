@@ -43,6 +43,21 @@ class Mixed:
 
 
 @dataclass(frozen=True)
+class Common:
+    """The sampled images in a space that is the same for all trainings: that of the encoder with its first weights.
+
+    Attributes:
+        source: (S, D) pooled features of the sampled source images for training, float64 on the CPU.
+        source_labels: (S,) int64, their labels.
+        target: (n, D) pooled features of the sampled target images.
+    """
+
+    source: Tensor
+    source_labels: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
 class Evidence:
     """The input of validators. It has no field for target labels.
 
@@ -53,6 +68,8 @@ class Evidence:
         target: predictions on the whole target domain.
         class_weights: (K, D') weights of the network's last layer; None if it has no such layer.
         mixed: predictions on mixed images of the target's sample; None but at the last point of a curve.
+        common: the samples in the space of the pre-trained encoder; None but at the last point of a curve, and where
+            the encoder had random weights.
     """
 
     source_train: Predictions
@@ -61,6 +78,7 @@ class Evidence:
     target: Predictions
     class_weights: Tensor | None = None
     mixed: Mixed | None = None
+    common: Common | None = None
 
 
 def sample_indices(images: int) -> Tensor:

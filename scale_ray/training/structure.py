@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scale_ray.models.prototypes import class_means, powered, within_class_space
 from scale_ray.training.evidence import Evidence, Mixed
 from scale_ray.training.seeding import generator
 
@@ -21,6 +22,9 @@ _STARTS = 3
 
 # Added to the covariance of standardised features, whose mean eigenvalue is 1, before it is inverted.
 REVERSE_SHRINKAGE = 1.0
+
+# Share of the mean variance in the covariance within classes that `circular` whitens by.
+CIRCULAR_SHRINKAGE = 0.9
 
 _ROUNDING = 1e-9  # a standard deviation below this share of the values' magnitude counts as zero
 
@@ -115,6 +119,28 @@ def reverse(evidence: Evidence) -> float:
     predicted = target.logits[target.sample].argmax(dim=1)
     found = discriminant(target.features, predicted, source.features)
     return 100 * (found == evidence.source_val_labels[source.sample]).double().mean().item()
+
+
+def circular(evidence: Evidence) -> float:
+    """Reverse validation in the space of the pre-trained encoder, in percent; `reverse` where it had random weights.
+
+    The classes predicted for the sampled target images have means there; the score is the accuracy on the sampled
+    source images of the nearest of these means. The space is that of the method `prototypes`: signed square roots,
+    centred by domain, whitened by the source's covariance within classes (models/prototypes.py). It is the same for all
+    trainings, which `reverse` judges each in a space of its own making: a training that confuses two classes has also
+    moved their features together. The idea of a common space is ours; the papers are those of `reverse`.
+    """
+    common = evidence.common
+    if common is None:
+        return reverse(evidence)
+    num_classes = evidence.target.logits.shape[1]
+    predicted = evidence.target.logits[evidence.target.sample].argmax(dim=1)
+    source, target = (each - each.mean(dim=0) for each in (powered(common.source), powered(common.target)))
+    space = within_class_space(source, common.source_labels, num_classes, CIRCULAR_SHRINKAGE)
+    means = F.normalize(class_means(space.directions(target), predicted, num_classes), dim=1)
+    present = predicted.unique()
+    found = present[(space.directions(source) @ means[present].T).argmax(dim=1)]
+    return 100 * (found == common.source_labels).double().mean().item()
 
 
 def discriminant(features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:

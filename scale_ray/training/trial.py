@@ -1,8 +1,8 @@
 """One TrialConfig goes in, one Record comes out: with Ray or without."""
 
 import logging
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 
 import numpy as np
 import safetensors.torch
@@ -17,9 +17,12 @@ from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import views_of
 from scale_ray.methods import Method
 from scale_ray.methods.function import Fitted, TrainingData
+from scale_ray.models import BACKBONES, build_encoder
+from scale_ray.models.network import pooled
 from scale_ray.records import Record, Result, Runner, now, provenance
 from scale_ray.stage import Stage
 from scale_ray.store import Store, StoredPredictions
+from scale_ray.timm_names import is_timm
 from scale_ray.training.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -180,6 +183,7 @@ class Training:
             size=config.data.image_size,
             view=views_of(config.model).evaluation,
             device=device,
+            common=_first_features(config, device),
             whole_statistics=config.model.target_statistics == "whole",
             workers=workers,
         )
@@ -223,6 +227,22 @@ class Training:
     def probabilities(self, progress: Progress) -> dict[str, Tensor]:
         """The student's class probabilities (N, K) of the images of every target domain, in order."""
         return self._evaluator.probabilities(self.method.student, progress.on_life)
+
+
+def _first_features(config: TrialConfig, device: torch.device) -> Callable[[Tensor], Tensor] | None:
+    """Makes pooled features (B, D) of the encoder with its first weights from a stored batch; None if it has none."""
+    model, size = config.model, config.data.image_size
+    view = partial(views_of(model).survey, size=size)
+    if model.encoder == "frozen":
+        return view
+    if model.weights == "none" or not (model.backbone in BACKBONES or is_timm(model.backbone)):
+        return None  # CLIP has two encoders
+
+    @cache
+    def encoder() -> torch.nn.Module:  # built when it is first asked for, which is after the training
+        return build_encoder(model.backbone, model.weights, size).to(device).eval()
+
+    return lambda stored: pooled(encoder()(view(stored))).float()
 
 
 def _labelled(domain: Domain) -> LabelledImages:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scale_ray.records import LAST_POINT_VALIDATORS
 from scale_ray.training.evidence import Evidence
-from scale_ray.training.structure import classami, mixval, reverse, transfer_score
+from scale_ray.training.structure import circular, classami, mixval, reverse, transfer_score
 
 SND_TEMPERATURE = 0.05  # tau, the paper's value in all experiments
 
@@ -114,6 +114,7 @@ VALIDATORS: dict[str, Validator] = {
     "transfer_score": transfer_score,
     "reverse": reverse,
     "mixval": mixval,
+    "circular": circular,
 }
 
 

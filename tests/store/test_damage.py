@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_records import record
 
-from scale_ray.cell import Cell
 from scale_ray import identity
+from scale_ray.cell import Cell
 from scale_ray.records import Record
 from scale_ray.report.read.load import load
 from scale_ray.store import Store, StoreError, StudyPlan, record_files

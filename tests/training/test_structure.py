@@ -17,7 +17,7 @@ from test_validators import evidence, one_hot, predictions, slow_im
 from torch import Tensor
 
 from scale_ray.training import structure
-from scale_ray.training.evidence import MIX_SHARE, Mixed, mixed_pairs
+from scale_ray.training.evidence import MIX_SHARE, Common, Mixed, mixed_pairs
 from scale_ray.training.structure import REVERSE_SHRINKAGE, discriminant, hopkins, non_uniformity
 from scale_ray.training.validators import VALIDATORS
 
@@ -244,6 +244,58 @@ def test_reverse_sees_pseudo_labels_that_do_not_fit_the_source() -> None:
         given_ = replace(evidence(), source_val=source, source_val_labels=torch.tensor(right), target=target)
         found.append(VALIDATORS["reverse"](given_))
     assert found == [100, 50]
+
+
+# circular
+
+
+def test_circular_equals_plain_loops() -> None:
+    given_ = evidence(3, images=10, dim=3)
+    common = given_.common
+    assert common is not None
+    source, target = (np.sign(each) * np.sqrt(np.abs(each)) for each in (common.source.numpy(), common.target.numpy()))
+    source, target = source - source.mean(0), target - target.mean(0)
+    labels, predicted = common.source_labels.numpy(), given_.target.logits.argmax(dim=1).numpy()
+    residuals = np.stack([row - source[labels == label].mean(0) for row, label in zip(source, labels, strict=True)])
+    covariance = residuals.T @ residuals / len(source)
+    shrunk = 0.1 * covariance + 0.9 * np.trace(covariance) / 3 * np.eye(3)
+    root = np.linalg.inv(np.linalg.cholesky(shrunk))  # any root of the inverse gives the same cosines
+
+    def directions(rows: np.ndarray) -> np.ndarray:
+        white = rows @ root.T
+        return white / np.linalg.norm(white, axis=1, keepdims=True)
+
+    right = 0
+    for row, label in zip(directions(source), labels, strict=True):
+        cosines = {}
+        for each in set(predicted):
+            mean = directions(target)[predicted == each].mean(0)
+            cosines[each] = row @ mean / np.linalg.norm(mean)
+        right += max(cosines, key=lambda each: cosines[each]) == label
+    assert VALIDATORS["circular"](given_) == pytest.approx(100 * right / len(labels), abs=1e-9)
+
+
+def test_circular_sees_wrong_labels_that_a_training_has_made_clusters_of() -> None:
+    """The student's own features follow its labels, so `reverse` is content; in the common space they do not."""
+    right, wrong = [each for each in range(4) for _ in range(10)], [0] * 10 + [1] * 10 + [3] * 10 + [2] * 10
+    common = Common(blobs(4, 10, dim=4, seed=1), torch.tensor(right), blobs(4, 10, dim=4))
+    found = {}
+    for name, labels in (("right", right), ("wrong", wrong)):
+        own = blobs(4, 10, dim=4)[torch.tensor(labels).argsort(stable=True).argsort()]
+        given_ = replace(
+            evidence(),
+            source_val=predictions(one_hot(right, 4), blobs(4, 10, dim=4, seed=1)),
+            source_val_labels=torch.tensor(right),
+            target=predictions(one_hot(labels, 4), own),
+            common=common,
+        )
+        found[name] = [VALIDATORS[each](given_) for each in ("reverse", "circular")]
+    assert found == {"right": [100, 100], "wrong": [100, 50]}
+
+
+def test_circular_is_reverse_where_the_first_weights_were_random() -> None:
+    given_ = replace(evidence(4), common=None)
+    assert VALIDATORS["circular"](given_) == VALIDATORS["reverse"](given_)
 
 
 # mixval

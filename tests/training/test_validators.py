@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scale_ray.records import LAST_POINT_VALIDATORS, ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES, WITHIN_ONE_METHOD
 from scale_ray.training import evidence as evidence_
-from scale_ray.training.evidence import Evidence, Mixed, Predictions, sample_indices
+from scale_ray.training.evidence import Common, Evidence, Mixed, Predictions, sample_indices
 from scale_ray.training.validators import (
     DEV_L2,
     SND_TEMPERATURE,
@@ -48,11 +48,17 @@ def evidence(seed: int = 0, *, images: int = 12, classes: int = 4, dim: int = 3)
         torch.randint(classes, (images, 2), generator=numbers),
         torch.randn(images, classes, generator=numbers).double(),
     )
-    return Evidence(*splits, class_weights=weights, mixed=mixed)
+    common = Common(
+        torch.randn(2 * images, dim, generator=numbers).double(),
+        torch.randint(classes, (2 * images,), generator=numbers),
+        torch.randn(images + 3, dim, generator=numbers).double(),
+    )
+    return Evidence(*splits, class_weights=weights, mixed=mixed, common=common)
 
 
 def of_target(logits: Tensor) -> Evidence:
-    return replace(evidence(classes=logits.shape[1]), target=predictions(logits, torch.ones(len(logits), 3)))
+    target = predictions(logits, torch.ones(len(logits), 3))
+    return replace(evidence(classes=logits.shape[1]), target=target, common=None)
 
 
 def one_hot(classes: list[int], number: int) -> Tensor:
@@ -240,7 +246,11 @@ def test_the_order_of_target_images_does_not_matter(name: str) -> None:
     given_ = evidence(2)
     target = given_.target
     order = torch.randperm(len(target.logits), generator=torch.Generator().manual_seed(0))
-    other = replace(given_, target=Predictions(target.logits[order], target.sample, target.features[order]))
+    other = replace(
+        given_,
+        target=Predictions(target.logits[order], target.sample, target.features[order]),
+        common=replace(given_.common, target=given_.common.target[order]),
+    )
     assert VALIDATORS[name](other) == pytest.approx(VALIDATORS[name](given_), rel=1e-5)
 
 
@@ -259,6 +269,7 @@ def test_the_order_of_classes_does_not_matter(name: str) -> None:
         renamed(given_.target),
         given_.class_weights[order],
         Mixed(order.argsort()[given_.mixed.labels], given_.mixed.logits[:, order]),
+        replace(given_.common, source_labels=order.argsort()[given_.common.source_labels]),
     )
     assert VALIDATORS[name](other) == pytest.approx(VALIDATORS[name](given_), rel=1e-12)
 
@@ -276,6 +287,7 @@ def test_the_same_evidence_gives_the_same_bits_and_is_left_as_it_was(name: str) 
 LIMITS = {
     "source_val": (0, 100), "entropy": (-math.log(4), 0), "im": (0, math.log(4)), "bnm": (0, 1), "classami": (-1, 1),
     "transfer_score": (-(math.pi**2), 2), "reverse": (0, 100), "mixval": (0, 1),
+    "circular": (0, 100),
 }  # fmt: skip
 
 
@@ -345,7 +357,9 @@ def test_nothing_that_a_validator_sees_could_hold_a_target_label() -> None:
         "target": Predictions,
         "class_weights": Tensor | None,
         "mixed": Mixed | None,
+        "common": Common | None,
     }
+    assert {field.name for field in fields(Common)} == {"source", "source_labels", "target"}
     assert {field.name for field in fields(Predictions)} == {"logits", "sample", "features"}
     assert {field.name for field in fields(Mixed)} == {"labels", "logits"}
 
@@ -358,7 +372,7 @@ def test_the_registry_has_the_names_that_records_know_and_no_oracle() -> None:
 
 
 def test_a_point_before_the_last_has_all_scores_but_those_of_the_last() -> None:
-    found = scores(replace(evidence(), mixed=None), last=False)
+    found = scores(replace(evidence(), mixed=None, common=None), last=False)
     assert list(found) == [name for name in VALIDATORS if name not in LAST_POINT_VALIDATORS]
 
 
