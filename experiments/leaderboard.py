@@ -21,7 +21,7 @@ from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.groups import ExecutionOptions, GridOptions, RayOptions, command
 from scale_ray.cli.read import read_seeds, split_list
 from scale_ray.cli.study import run_planned
-from scale_ray.config import check_name
+from scale_ray.config import ConfigError, check_name
 
 ALIGNED = "/losses.alignment=source"
 METHODS = [
@@ -102,10 +102,13 @@ def leaderboard(
         if root is not None
         for encoder in ENCODERS
     }
-    chosen = STUDIES if only is None else split_list(only)
+    chosen = list(studies) if only is None else split_list(only)
     for name in chosen:
         check_name("set", name, STUDIES)
-    left_out = [name for name in STUDIES if name not in chosen or name not in studies]
+        if name not in studies:
+            folder = "--pacs" if name.startswith("PACS") else "--emoji"
+            raise ConfigError(f"--only {name}: its images lack: give {folder} FOLDER")
+    left_out = [name for name in STUDIES if name not in chosen]
     if left_out:
         console.print(f"left out: {', '.join(left_out)} (--pacs, --emoji and --only decide)")
 

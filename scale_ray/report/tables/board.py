@@ -59,7 +59,7 @@ def costs(cells: pd.DataFrame) -> pd.DataFrame:
     | column | unit, meaning |
     |---|---|
     | set, method | as in `board` |
-    | seconds | of a trial, training and evaluation, mean over its cells |
+    | seconds | of a trial, training and evaluation, median over its cells |
     | milliseconds a step | those seconds by steps; empty for a method that takes none |
     | relative | milliseconds a step by those of source_only in the set; empty where either lacks |
     """
@@ -67,7 +67,7 @@ def costs(cells: pd.DataFrame) -> pd.DataFrame:
     done = done.assign(row=method_labels(done), steps=done["steps"].astype("float64"))
     rows = []
     for set_, part in done.groupby("set", sort=False):
-        found = part.groupby("row")[["wall_seconds", "steps"]].mean()
+        found = part.groupby("row")[["wall_seconds", "steps"]].median()
         a_step = 1000 * found["wall_seconds"] / found["steps"].where(found["steps"] > 0)
         plain = a_step.get("source_only", float("nan"))
         rows += [
