@@ -60,13 +60,13 @@ def leaderboard(location: str | Path, studies: Sequence[str], allow: Collection[
     """
     store = Store(location)
     cells = load(location)
-    cells = cells[cells["study"].isin(studies)].rename(columns={"study": "set"})
-    cells, remarks = check(cells.assign(study=cells["set"]), allow)
+    cells["set"] = [_set_of(names, studies) for names in cells["study"].fillna("")]
+    cells, remarks = check(cells[cells["set"] != ""], allow)
     done = cells[~cells["superseded"] & (cells["status"] == "done")]
     sets = [name for name in studies if name in set(done["set"])]
     if not sets:
         raise ReportError(f"store {location}: no finished cell of {', '.join(studies)}: run them into it first")
-    missing = holes(cells)["study"].value_counts()
+    missing = cells["set"][cells["cell"].isin(holes(cells)["cell"])].value_counts()
     remarks = remarks + [
         f"Not finished: {missing[name]:,} of {count(int((cells['set'] == name).sum()), 'cell')} of {name}."
         for name in studies
@@ -84,6 +84,14 @@ def leaderboard(location: str | Path, studies: Sequence[str], allow: Collection[
         notes=[*REGRET_NOTES, *found.notes],
         facts={name: facts[name] for name in _FACTS if name in facts},
     )
+
+
+def _set_of(names: str, studies: Sequence[str]) -> str:
+    """The one of these studies that planned a cell; empty if none did."""
+    found = [name for name in names.split(", ") if name in studies]
+    if len(found) > 1:
+        raise ReportError(f"studies {' and '.join(found)} have a cell in common: run them into stores of their own")
+    return "".join(found)
 
 
 def write_leaderboard(found: Leaderboard, results: Path, figure: Path) -> list[Path]:

@@ -21,11 +21,11 @@ def board_plot(grid: Grid) -> Figure:
         for index, column in enumerate(grid.columns):
             shift = _GAP * (index - (len(grid.columns) - 1) / 2)
             entries = {place + shift: grid.entries[row, column] for place, row in enumerate(rows)}
-            drawn = {height: entry for height, entry in entries.items() if entry.mean is not None}
-            dot = look(index)
-            axes.plot([entry.mean for entry in drawn.values()], list(drawn), linestyle="", label=column, **dot)
-            spread = {height: entry for height, entry in drawn.items() if entry.low is not None}
+            means = {height: entry.mean for height, entry in entries.items() if entry.mean is not None}
+            spread = {height: entry for height, entry in entries.items() if entry.low is not None}
             low, high = ([getattr(entry, end) for entry in spread.values()] for end in ("low", "high"))
+            dot = look(index)
+            axes.plot(list(means.values()), list(means), linestyle="", label=column, **dot)
             axes.hlines(list(spread), low, high, color=dot["color"], linewidth=1.2)
         for place in range(0, len(rows), 2):
             axes.axhspan(place - 0.5, place + 0.5, color="#f6f6f6", linewidth=0, zorder=0)

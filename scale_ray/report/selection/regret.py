@@ -70,13 +70,14 @@ def choices(found: Candidates) -> pd.DataFrame:
         means = of_pairs.get(ALL_PAIRS, next(iter(of_pairs.values())))
         for name in SCORES:
             if _is_scored(of_pairs, name):
-                accuracy = float(means[ORACLE].iloc[means[name].argmax()])
+                place = int(means[name].argmax())
+                accuracy = float(means[ORACLE].iloc[place])
                 rows.append(
                     {
                         "benchmark": benchmark,
                         "backbone": backbone,
                         "validator": ORACLE_COLUMN if name == ORACLE else name,
-                        "choice": means.index[means[name].argmax()],
+                        "choice": str(means.index[place]),
                         ACCURACY: accuracy,
                         OVERALL: float(means[ORACLE].max()) - accuracy,
                     }

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from statistics import fmean
 
 import pandas as pd
 
 from scale_ray.report.read.labels import by_method, method_labels
 from scale_ray.report.tables.aggregate import build_grids
-from scale_ray.report.tables.grid import Beside, Grid, Layout
+from scale_ray.report.tables.grid import Beside, Grid, Layout, Position
 
 FORM = "methods_by_set"
 MEAN_BELOW, MOST_BELOW = "below the best, mean", "below the best, most"
@@ -34,12 +35,12 @@ def board(cells: pd.DataFrame, sets: Sequence[str], remarks: Sequence[str] = ())
     layout = Layout(FORM, f"{len(sets)} sets" if len(sets) > 1 else sets[0], "", rows, list(sets), over_pairs=False)
     grid = build_grids(layout, labelled, remarks)[0]
     below = points_below_best(grid)
-    figures = {}
+    figures: dict[Position, tuple[float, float | None]] = {}
     for row, of_sets in below.items():
         figures[row, MEAN_BELOW] = (fmean(of_sets.values()), None)
         figures[row, MOST_BELOW] = (max(of_sets.values()), None)
     note = "Below the best: points of target accuracy below the best method of a set, over the sets that a row has."
-    order = sorted(rows, key=lambda row: figures.get((row, MEAN_BELOW), (float("inf"), None))[0])
+    order = sorted(rows, key=lambda row: fmean(below[row].values()) if row in below else inf)
     return replace(grid, rows=order, beside=[Beside([MEAN_BELOW, MOST_BELOW], [], figures, [note])])
 
 

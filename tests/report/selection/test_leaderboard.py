@@ -148,9 +148,16 @@ def test_what_is_missing_is_counted(tmp_path: Path) -> None:
     assert "Left out on mnist>mnistm: mcc, with 1 seed only." in found.notes
 
 
-def test_cells_of_no_leaderboard_are_not_in_it(tmp_path: Path, found: Leaderboard) -> None:
+def test_cells_of_other_studies_are_not_in_it(tmp_path: Path, found: Leaderboard) -> None:
     store = written(tmp_path)
     store.write_record(record_of(config_of("mnist", "mnistm", "ce", "lenet", 0, "cdan"), 99.0))
-    assert leaderboard(store.location, ["digits", "photos"]).grid.rows == found.grid.rows
+    other = [config_of("mnist", "mnistm", "ce", "lenet", 0, method) for method in ("mdd", "dann")]
+    store.write_record(record_of(other[0], 99.0))
+    store.write_plan(StudyPlan(name="other", created=CREATED, cells=[cell_of(config) for config in other]))
+    beside = leaderboard(store.location, ["digits", "photos"])
+    assert beside.grid.entries == found.grid.entries  # dann's cell of `digits` is one of `other` too
+    assert set(beside.regrets["benchmark"]) == {"digits", "photos", "all"}
     with pytest.raises(ReportError, match="no finished cell of pacs: run them into it first"):
         leaderboard(store.location, ["pacs"])
+    with pytest.raises(ReportError, match="studies digits and other have a cell in common"):
+        leaderboard(store.location, ["digits", "other"])
