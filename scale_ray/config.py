@@ -62,6 +62,8 @@ class Variant(NamedTuple):
 VARIANTS: dict[str, Variant] = {
     "losses.contrast": Variant("dist", {"proto": " proto", "bank": " bank"}),
     "losses.pseudo_labels": Variant(None, {"prototype": " prototype", "average": " average"}),
+    "losses.thresholding": Variant(None, {"flex": " flex", "relative": " relative"}),
+    "losses.alignment": Variant(None, {"uniform": " uniform-aligned", "source": " source-aligned"}),
     "baseline.entropy_conditioning": Variant(None, {True: "+E"}),
     "baseline.prompt_ensemble": Variant(None, {True: " ensemble"}),
     "baseline.class_tokens": Variant(None, {True: " csc"}),

@@ -41,6 +41,7 @@ def write_trees(folder: Path) -> None:
         "photos": (("studio", "phone"), ("bag", "chair", "mug"), 16),
         "OfficeHome": (home.domains, home.classes or (), 1),
         "PACS": (pacs.domains, pacs.classes or (), 1),
+        "EmojiPhoto": (("drawing", "photo"), ("ant", "brain"), 2),
     }
     for root, (domains, classes, count) in trees.items():
         for domain in domains:
@@ -92,6 +93,8 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("materials")
     write_trees(folder)
     torch.save(build_encoder("mobilenet_v2", "none").state_dict(), folder / "mobilenet_v2.pth")
+    lite = build_encoder("timm:tf_efficientnet_lite0.in1k", "none")
+    torch.save(lite.state_dict(), folder / "efficientnet_lite0.pth")
     return folder
 
 

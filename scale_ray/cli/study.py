@@ -20,6 +20,7 @@ from scale_ray.study import Change, Study, approaches, change_of, combinations, 
 if TYPE_CHECKING:
     from scale_ray.stage import Stage
     from scale_ray.sweep.plan import Plan
+    from scale_ray.sweep.run import Outcome
 
 Axes = dict[str, list[Any]]
 
@@ -119,6 +120,32 @@ def run_and_report(
     Args:
         choose: the validator that names the method and setting to use, among the study's cells.
     """
+    outcome = run_planned(study, execution, grid, ray, choose)
+    if outcome is None:
+        return
+    report(Store(ray.storage).location, choose=choose, study=study.name if choose else None)
+    if outcome.interrupted:
+        console.print(f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on")
+        raise typer.Exit(INTERRUPTED)
+    if outcome.failed:
+        console.print(
+            f"{outcome.failed} cells failed, their reasons are in the report: mend the causes, then run the same "
+            "command again"
+        )
+        raise typer.Exit(1)
+
+
+def run_planned(
+    study: Study, execution: Execution, grid: GridOptions, ray: RayOptions, choose: str | None = None
+) -> "Outcome | None":
+    """Print the plan of a study; unless it is a dry run, run what is missing.
+
+    Args:
+        choose: the validator that is to choose, whose predictions every cell must then have or get.
+
+    Returns:
+        How the cells ended; None for a dry run.
+    """
     resources = ray.resources(study.base.parallel.workers)
     store = Store(ray.storage, create=not ray.dry_run, missing_ok=ray.dry_run)
 
@@ -141,21 +168,11 @@ def run_and_report(
     if ray.dry_run:
         if plan.leaving:
             console.print(f"warning: {describe_leaving(plan.study.name, plan.leaving)}")
-        return
+        return None
 
     from scale_ray.sweep.run import run_study
 
-    outcome = run_study(plan, store, execution, resources, console)
-    report(store.location, choose=choose, study=study.name if choose else None)
-    if outcome.interrupted:
-        console.print(f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on")
-        raise typer.Exit(INTERRUPTED)
-    if outcome.failed:
-        console.print(
-            f"{outcome.failed} cells failed, their reasons are in the report: mend the causes, then run the same "
-            "command again"
-        )
-        raise typer.Exit(1)
+    return run_study(plan, store, execution, resources, console)
 
 
 def _refuse_lacking(plan: "Plan", store: Store, choose: str) -> None:

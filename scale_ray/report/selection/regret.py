@@ -12,6 +12,7 @@ from scale_ray.report.selection.text import ORACLE_COLUMN
 ALL_SETS = "all"
 MEAN, WORST = "mean regret (target labels)", "worst regret (target labels)"
 OVERALL = "regret of one choice (target labels)"
+ACCURACY = "accuracy (target labels)"
 
 REGRET_NOTES = [
     "By target labels: it measures the validators on benchmarks, and nothing may be chosen by it.",
@@ -37,9 +38,7 @@ def regrets(found: Candidates) -> pd.DataFrame:
     Of all sets, the third regret is that of the worst set. A validator is left out of a set where a training has no
     score by it, and then of `all`.
     """
-    sets: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
-    for set_, pair, means in found.compared():
-        sets.setdefault(set_, {})[pair] = means
+    sets = _by_set(found)
     rows = []
     for name in SCORES:
         known = [_of_set(set_, of_pairs, name) for set_, of_pairs in sets.items() if _is_scored(of_pairs, name)]
@@ -49,6 +48,57 @@ def regrets(found: Candidates) -> pd.DataFrame:
     frame = pd.DataFrame(rows).assign(last=lambda frame: frame["benchmark"] == ALL_SETS)
     order = ["last", "benchmark", "backbone", WORST, MEAN]
     return frame.sort_values(order, kind="stable", ignore_index=True).drop(columns="last")
+
+
+def choices(found: Candidates) -> pd.DataFrame:
+    """The one choice of every validator for all pairs of a set, and what it costs **by target labels**.
+
+    | column | unit, meaning |
+    |---|---|
+    | benchmark, backbone | the set |
+    | validator | as in `regrets`, from the smallest regret to the largest |
+    | choice | the candidate with the highest score, mean over seeds and pairs |
+    | accuracy (target labels) | percent, its target accuracy |
+    | regret of one choice (target labels) | points below the best candidate |
+
+    A validator is left out where a training has no score by it, and a set where no candidate is on all pairs.
+    """
+    rows = []
+    for (benchmark, backbone), of_pairs in _by_set(found).items():
+        if ALL_PAIRS not in of_pairs and len(of_pairs) > 1:
+            continue
+        means = of_pairs.get(ALL_PAIRS, next(iter(of_pairs.values())))
+        for name in SCORES:
+            if _is_scored(of_pairs, name):
+                place = int(means[name].argmax())
+                accuracy = float(means[ORACLE].iloc[place])
+                rows.append(
+                    {
+                        "benchmark": benchmark,
+                        "backbone": backbone,
+                        "validator": ORACLE_COLUMN if name == ORACLE else name,
+                        "choice": str(means.index[place]),
+                        ACCURACY: accuracy,
+                        OVERALL: float(means[ORACLE].max()) - accuracy,
+                    }
+                )
+    frame = pd.DataFrame(rows, columns=["benchmark", "backbone", "validator", "choice", ACCURACY, OVERALL])
+    return frame.sort_values(["benchmark", "backbone", OVERALL], kind="stable", ignore_index=True)
+
+
+def least_worst(table: pd.DataFrame) -> str | None:
+    """The validator with the smallest worst regret over all sets of a table of `regrets`; None if there is none."""
+    everywhere = table[table["benchmark"] == ALL_SETS]
+    ranked = (table if everywhere.empty else everywhere)["validator"]
+    return next((str(name) for name in ranked if name != ORACLE_COLUMN), None)
+
+
+def _by_set(found: Candidates) -> dict[tuple[str, str], dict[str, pd.DataFrame]]:
+    """Set -> pair, or ALL_PAIRS -> mean scores of the candidates."""
+    sets: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
+    for set_, pair, means in found.compared():
+        sets.setdefault(set_, {})[pair] = means
+    return sets
 
 
 def _is_scored(of_pairs: dict[str, pd.DataFrame], name: str) -> bool:

@@ -6,7 +6,7 @@ import pandas as pd
 
 ORACLE_COLUMN = "oracle (target labels)"
 
-_TWO_DECIMALS = ("regret", "estimated", "spearman", ORACLE_COLUMN)  # percent, points and correlations
+_TWO_DECIMALS = ("regret", "estimated", "spearman", "target labels")  # percent, points and correlations
 
 
 def as_text(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,38 @@
+"""A leaderboard as a picture."""
+
+from matplotlib.figure import Figure
+
+from scale_ray.report.figures.style import blank, look, style
+from scale_ray.report.tables.grid import Grid
+
+_GAP = 0.13  # between the dots of two sets in one row
+
+
+def board_plot(grid: Grid) -> Figure:
+    """Methods as rows, one dot for each set; a line is the interval for the same pairs and other seeds.
+
+    Args:
+        grid: methods by sets, in the order of its rows; those without any number are left out.
+    """
+    rows = [row for row in grid.rows if any(grid.entries[row, column].mean is not None for column in grid.columns)]
+    with style():
+        figure = blank(6.4, 0.34 * len(rows) + 1.6, grid.title)
+        axes = figure.subplots()
+        for index, column in enumerate(grid.columns):
+            shift = _GAP * (index - (len(grid.columns) - 1) / 2)
+            entries = {place + shift: grid.entries[row, column] for place, row in enumerate(rows)}
+            means = {height: entry.mean for height, entry in entries.items() if entry.mean is not None}
+            spread = {height: entry for height, entry in entries.items() if entry.low is not None}
+            low, high = ([getattr(entry, end) for entry in spread.values()] for end in ("low", "high"))
+            dot = look(index)
+            axes.plot(list(means.values()), list(means), linestyle="", label=column, **dot)
+            axes.hlines(list(spread), low, high, color=dot["color"], linewidth=1.2)
+        for place in range(0, len(rows), 2):
+            axes.axhspan(place - 0.5, place + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("target accuracy (%)")
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure

@@ -1,0 +1,84 @@
+"""A leaderboard: methods by sets, where a set is the domain pairs of one study with one encoder."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
+from statistics import fmean
+
+import pandas as pd
+
+from scale_ray.report.read.labels import by_method, method_labels
+from scale_ray.report.tables.aggregate import build_grids
+from scale_ray.report.tables.grid import Beside, Grid, Layout, Position
+
+FORM = "methods_by_set"
+MEAN_BELOW, MOST_BELOW = "below the best, mean", "below the best, most"
+
+
+def board(cells: pd.DataFrame, sets: Sequence[str], remarks: Sequence[str] = ()) -> Grid:
+    """Target accuracy of every method (row) on every set (column): mean over a set's pairs, spread over seeds.
+
+    Two columns beside say how many points a method is below the best of a set: the mean and the most over the sets on
+    which it was measured. Rows are sorted by that mean.
+
+    Args:
+        cells: as `completeness.check` returns them, with a column `set`.
+        sets: the columns, in order.
+        remarks: notes to show under the grid.
+
+    Raises:
+        ReportError: two cells of a set have the same method, pair and seed.
+    """
+    current = cells[~cells["superseded"]]
+    labelled = current.assign(row=method_labels(current), column=current["set"], group=current["set"])
+    rows = sorted(labelled["row"].unique(), key=by_method)
+    layout = Layout(FORM, f"{len(sets)} sets" if len(sets) > 1 else sets[0], "", rows, list(sets), over_pairs=False)
+    grid = build_grids(layout, labelled, remarks)[0]
+    below = points_below_best(grid)
+    figures: dict[Position, tuple[float, float | None]] = {}
+    for row, of_sets in below.items():
+        figures[row, MEAN_BELOW] = (fmean(of_sets.values()), None)
+        figures[row, MOST_BELOW] = (max(of_sets.values()), None)
+    note = "Below the best: points of target accuracy below the best method of a set, over the sets that a row has."
+    order = sorted(rows, key=lambda row: fmean(below[row].values()) if row in below else inf)
+    return replace(grid, rows=order, beside=[Beside([MEAN_BELOW, MOST_BELOW], [], figures, [note])])
+
+
+def points_below_best(grid: Grid) -> dict[str, dict[str, float]]:
+    """Method -> set -> points below the set's best method, of the sets on which the method has a number."""
+    means = {position: entry.mean for position, entry in grid.entries.items() if entry.mean is not None}
+    best = {column: max(means[row, of] for row, of in means if of == column) for _, column in means}
+    below: dict[str, dict[str, float]] = {}
+    for (row, column), mean in means.items():
+        below.setdefault(row, {})[column] = best[column] - mean
+    return below
+
+
+def costs(cells: pd.DataFrame) -> pd.DataFrame:
+    """What a step costs, one row per set and method, of done cells.
+
+    | column | unit, meaning |
+    |---|---|
+    | set, method | as in `board` |
+    | seconds | of a trial, training and evaluation, median over its cells |
+    | milliseconds a step | those seconds by steps; empty for a method that takes none |
+    | relative | milliseconds a step by those of source_only in the set; empty where either lacks |
+    """
+    done = cells[~cells["superseded"] & (cells["status"] == "done")]
+    done = done.assign(row=method_labels(done), steps=done["steps"].astype("float64"))
+    rows = []
+    for set_, part in done.groupby("set", sort=False):
+        found = part.groupby("row")[["wall_seconds", "steps"]].median()
+        a_step = 1000 * found["wall_seconds"] / found["steps"].where(found["steps"] > 0)
+        plain = a_step.get("source_only", float("nan"))
+        rows += [
+            {
+                "set": set_,
+                "method": method,
+                "seconds": found.loc[method, "wall_seconds"],
+                "milliseconds a step": a_step[method],
+                "relative": a_step[method] / plain,
+            }
+            for method in sorted(found.index, key=by_method)
+        ]
+    return pd.DataFrame(rows, columns=["set", "method", "seconds", "milliseconds a step", "relative"])
