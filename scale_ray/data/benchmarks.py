@@ -31,6 +31,7 @@ class Benchmark:
         aliases: other spelling -> domain; accepted in configs and as folder names.
         pairs: (source, target) pairs of a study that names none.
         defaults: dotted path of a TrialConfig field -> default value for this benchmark.
+        frozen: further defaults for a frozen encoder, beside FROZEN_DEFAULTS.
         usual: method -> dotted path -> value that the method's paper has on such data; see data/usual.py.
         source: origin and licence.
         backbones: encoders of a study that names none; empty for the default encoder alone.
@@ -46,6 +47,7 @@ class Benchmark:
     defaults: Mapping[str, object]
     source: str
     backbones: tuple[str, ...] = ()
+    frozen: Mapping[str, object] = field(default_factory=dict)
     usual: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     class_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
@@ -122,6 +124,8 @@ def _pacs() -> Benchmark:
             "optim.warmup_steps": 300,
             "evaluate_every": 300,
         },
+        # An encoder that is not trained sees images of the size that it was trained with, and sees them once.
+        frozen={"data.image_size": 224, "data.resize": 256},
         source="Li et al., Deeper, Broader and Artier Domain Generalization, ICCV 2017; bring your own copy",
     )
 

@@ -37,7 +37,7 @@ def default_fields(benchmark: str, *, frozen: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {"data.benchmark": benchmark, **entry.defaults}
     if entry.pairs:
         fields["data.source"], fields["data.target"] = entry.pairs[0]
-    return fields | dict(FROZEN_DEFAULTS) if frozen else fields
+    return fields | dict(FROZEN_DEFAULTS) | dict(entry.frozen) if frozen else fields
 
 
 def schedule_of(fields: Mapping[str, Any], steps: int) -> dict[str, int]:
