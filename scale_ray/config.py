@@ -60,6 +60,7 @@ class Variant(NamedTuple):
 
 # By dotted path. Numeric fields are not variants: cells with different thresholds belong in different tables.
 VARIANTS: dict[str, Variant] = {
+    "views.source": Variant(None, {"alternating": " strong-source"}),
     "losses.contrast": Variant("dist", {"proto": " proto", "bank": " bank"}),
     "losses.pseudo_labels": Variant(None, {"prototype": " prototype", "average": " average"}),
     "losses.thresholding": Variant(None, {"flex": " flex", "relative": " relative"}),
