@@ -182,7 +182,14 @@ class Training:
             device=device,
             workers=workers,
         )
-        self.method = build_method(config, num_classes, self._batches.steps_per_epoch, workers, source.classes)
+        self.method = build_method(
+            config,
+            num_classes,
+            self._batches.steps_per_epoch,
+            workers,
+            source.classes,
+            self._batches.target_images,
+        )
         move_to_device(self.method, device, execution or Execution())
 
     def run(
