@@ -15,16 +15,17 @@ class Aad(SourceFree):
 
     The loss is -sum_k p_i . q_k over the 5 nearest images in a bank of the target's features and probabilities, plus
     lambda sum_m p_i . p_m over the other images of the batch, on the weak view. lambda = (1 + 10 p)^-beta, with p from
-    0 to 1 and beta = `baseline.dispersion_decay`. The bank is filled at the switch and follows every batch. All layers
-    are trained.
+    0 to 1 and beta = `baseline.dispersion_decay`. The sum has the weight `baseline.weight`. The bank is filled at the
+    switch and follows every batch. All layers are trained.
 
     Cost: a step makes one student pass and compares its batch with the bank. The bank is filled by one forward pass
     over the target; it takes 4 (A + K) bytes an image, A = `model.hidden_dim`.
 
-    Differences from the authors' code (https://github.com/Albert0147/AaD_SFDA), besides those of `SourceFree`: one
-    learning rate for both parts, where theirs on Office-Home is 0.01 on the source and 0.001 on the target; a constant
-    of their divergence, the entropy of the neighbours, is left out. Like theirs, the dispersion grows with the batch,
-    which has 64 images there.
+    Differences from the authors' code (https://github.com/Albert0147/AaD_SFDA), besides those of `SourceFree`: their
+    learning rate on the target is a tenth of that on the source (Office-Home), for which the usual `baseline.weight` of
+    0.1 stands (data/usual.py); with Adam, whose steps do not depend on it, choose a lower rate. A constant of their
+    divergence, the entropy of the neighbours, is left out. Like theirs, the dispersion grows with the batch, which has
+    64 images there.
     """
 
     paper = (
@@ -32,11 +33,12 @@ class Aad(SourceFree):
         "https://arxiv.org/abs/2205.04183"
     )
     defaults = "5 neighbours and beta 5 of the authors' code for VisDA; half of the steps on each domain, as `shot`"
-    reads = frozenset({"source_share", "dispersion_decay"})
+    reads = frozenset({"weight", "source_share", "dispersion_decay"})
 
     def __init__(self, student: Network, context: MethodContext):
         super().__init__(student, context)
         self.bank = TargetBank(context.target_images, context.config.model.hidden_dim, context.num_classes)
+        self._weight = context.config.baseline.weight
         self._decay = context.config.baseline.dispersion_decay
 
     def look(self, hidden: Tensor, probabilities: Tensor) -> None:
@@ -49,5 +51,5 @@ class Aad(SourceFree):
         self.bank.update(target.indices, outputs.hidden, probabilities)
         near = self.bank.nearest(target.indices, outputs.hidden)
         losses = {"attraction": attraction(probabilities, near), "dispersion": dispersion(probabilities)}
-        weight = (1 + 10 * self.progress(step)) ** -self._decay
-        return StepOutput(losses, weights={"attraction": 1.0, "dispersion": weight})
+        decay = (1 + 10 * self.progress(step)) ** -self._decay
+        return StepOutput(losses, weights={"attraction": self._weight, "dispersion": self._weight * decay})

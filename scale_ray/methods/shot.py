@@ -10,7 +10,7 @@ from scale_ray.methods.base import MethodContext, StepOutput
 from scale_ray.methods.source_free import SourceFree
 from scale_ray.models import Network
 from scale_ray.models.centroids import centroid_labels
-from scale_ray.models.neighbours import on_device
+from scale_ray.models.neighbours import on_device, take_sizes
 
 _PSEUDO_LABEL_WEIGHT = 0.3
 
@@ -41,18 +41,19 @@ class Shot(SourceFree):
     reads = frozenset({"source_share"})
     labels_target = True
 
-    labels: Tensor
+    labels: Tensor  # (N,) of all target images; none before the switch
 
     def __init__(self, student: Network, context: MethodContext):
         super().__init__(student, context)
         self._epoch = max(1, -(-context.target_images // context.config.optim.batch_size))
-        self.register_buffer("labels", torch.zeros(context.target_images, dtype=torch.long))
+        self.register_buffer("labels", torch.zeros(0, dtype=torch.long))
+        take_sizes(self, "labels")
 
     def surveys(self, step: int) -> bool:
         return step >= self.switch and (step - self.switch) % self._epoch == 0
 
     def look(self, hidden: Tensor, probabilities: Tensor) -> None:
-        self.labels.copy_(centroid_labels(hidden, probabilities))
+        self.labels = centroid_labels(hidden, probabilities)
 
     def adapt(self, step: int, target: TargetBatch) -> StepOutput:
         logits = self._by_hypothesis(self.on_target(target).hidden)

@@ -35,7 +35,7 @@ class TargetBank(nn.Module):
         self._images = images
         self.register_buffer("features", torch.zeros(0, feature_dim))
         self.register_buffer("probabilities", torch.zeros(0, num_classes))
-        self.register_load_state_dict_pre_hook(_take_sizes)
+        take_sizes(self, "features", "probabilities")
 
     @torch.no_grad()
     def fill(self, features: Tensor, probabilities: Tensor) -> None:
@@ -106,9 +106,17 @@ def on_device(indices: Tensor, device: torch.device) -> Tensor:
     return pinned.to(device, non_blocking=True)
 
 
-def _take_sizes(bank: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
-    """A bank that was built is empty; one that is loaded has as many rows as the state."""
-    assert isinstance(bank, TargetBank)
-    for name in ("features", "probabilities"):
-        if (stored := state.get(prefix + name)) is not None:
-            setattr(bank, name, getattr(bank, name).new_zeros(stored.shape))
+def take_sizes(module: nn.Module, *names: str) -> None:
+    """Let `load_state_dict` give these buffers the shape that they have in the state: that of the target, not known yet.
+
+    Args:
+        module: has the buffers.
+        names: of the buffers.
+    """
+
+    def resize(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
+        for name in names:
+            if (stored := state.get(prefix + name)) is not None:
+                setattr(module, name, getattr(module, name).new_zeros(stored.shape))
+
+    module.register_load_state_dict_pre_hook(resize)
