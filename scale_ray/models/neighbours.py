@@ -107,11 +107,11 @@ def on_device(indices: Tensor, device: torch.device) -> Tensor:
 
 
 def take_sizes(module: nn.Module, *names: str) -> None:
-    """Let `load_state_dict` give these buffers the shape that they have in the state: that of the target, not known yet.
+    """Let `load_state_dict` give buffers the shape that they have in the state: they are as large as the target.
 
     Args:
-        module: has the buffers.
-        names: of the buffers.
+        module: whose state is loaded.
+        names: of its buffers.
     """
 
     def resize(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
