@@ -27,7 +27,7 @@ from scale_ray.errors import UserError
 from scale_ray.urls import redacted
 
 # Raise it whenever the same config on the same data would train to other numbers: old records are then stale.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 # More CPUs or workers of one trial than any cluster has; larger numbers are mistakes.
 _MOST_OF_A_TRIAL = 10_000
@@ -167,6 +167,9 @@ class ViewsConfig(_Part):
     crop_scale: tuple[float, float] = Field((0.5, 1.0), description="share of the image's area that a crop keeps")
     flip: bool = True
     strong: str = Field("randaugment", description="a name in STRONG_VIEWS, applied on top of the weak view")
+    source: Annotated[Literal["weak", "alternating"], Introduced("weak")] = Field(
+        "weak", description="views of the source: weak, or weak and strong by turns, one step each"
+    )
     randaugment_operations: int = Field(2, ge=0, le=14)
     randaugment_magnitude: int = Field(10, ge=0, le=30)
 
@@ -201,10 +204,15 @@ class ModelConfig(_Part):
     projection_dim: int = Field(128, ge=1, le=_WIDEST)
     contrast_level: Literal["pooled", "spatial"] = "pooled"
     batch_norm: Literal["separate", "joint", "domain", "frozen"] = Field(
-        "separate",
-        description="separate: one student forward pass for each domain; joint: one for both; domain: as separate, and "
-        "predictions use the running statistics of their own domain; frozen: the running statistics of `weights`, "
-        "never updated",
+        "domain",
+        description="domain: one student forward pass for each domain, and predictions use the running statistics of "
+        "their own domain; separate: as domain, but with running statistics of both; joint: one forward pass for both; "
+        "frozen: the running statistics of `weights`, never updated",
+    )
+    target_statistics: Annotated[Literal["running", "whole"], Introduced("running")] = Field(
+        "running",
+        description="batch_norm=domain: predictions on the target use running statistics, or those of all its images, "
+        "which every evaluation takes anew",
     )
     teacher_momentum: float = Field(0.99, ge=0, lt=1, description="alpha: theta' <- a theta' + (1 - a) theta")
 
@@ -231,7 +239,16 @@ class ModelConfig(_Part):
             raise ValueError("encoder='frozen' keeps pooled features: set contrast_level to 'pooled'")
         if self.batch_norm == "frozen":
             raise ValueError(
-                "encoder='frozen' leaves no BatchNorm whose statistics could be frozen: set batch_norm to 'separate'"
+                "encoder='frozen' leaves no BatchNorm whose statistics could be frozen: set batch_norm to 'domain'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_statistics(self) -> Self:
+        if self.target_statistics != "running" and self.batch_norm != "domain":
+            raise ValueError(
+                f"target_statistics={self.target_statistics!r} needs statistics of each domain, and batch_norm is "
+                f"{self.batch_norm!r}: set it to 'domain'"
             )
         return self
 
@@ -442,7 +459,7 @@ class TrialConfig(_Part):
         if self.parallel.sync_batch_norm and self.model.batch_norm == "domain":
             raise ValueError(
                 "model.batch_norm='domain' keeps statistics that parallel.sync_batch_norm cannot synchronise: set that "
-                "to false, or model.batch_norm to 'separate'"
+                "to false, or model.batch_norm to 'joint'"
             )
         if batch % workers:
             raise ValueError(

@@ -50,7 +50,7 @@ FIRST_FIELDS: dict[str, Any] = {
     "model.hidden_dim": 1024,
     "model.projection_dim": 128,
     "model.contrast_level": "pooled",
-    "model.batch_norm": "separate",
+    "model.batch_norm": "domain",
     "model.teacher_momentum": 0.99,
     "losses.terms": {"ce": 1.0, "ssl": 1.0, "dist": 1.0, "reg": 1.0},
     "losses.threshold": 0.8,

@@ -21,6 +21,7 @@ CHANGES: dict[str, Any] = {
     "views.crop_scale": (0.4, 1.0),
     "views.flip": False,
     "views.strong": "colour_affine",
+    "views.source": "alternating",
     "views.randaugment_operations": 3,
     "views.randaugment_magnitude": 9,
     "model.backbone": "resnet18",
@@ -32,6 +33,7 @@ CHANGES: dict[str, Any] = {
     "model.projection_dim": 64,
     "model.contrast_level": "spatial",
     "model.batch_norm": "joint",
+    "model.target_statistics": "whole",
     "model.teacher_momentum": 0.999,
     "losses.terms": {"ce": 1.0, "ssl": 0.5},
     "losses.threshold": 0.9,
@@ -101,5 +103,7 @@ FROZEN_FIELDS = ("model.frozen_views", "model.bottleneck_dim")
 
 
 def base_of(path: str) -> TrialConfig:
-    """A config in which the field can be changed: some are read beside a frozen encoder alone."""
+    """A config in which the field can be changed: some are read beside others alone."""
+    if path == "parallel.sync_batch_norm":
+        return TrialConfig().replace({"model.batch_norm": "joint"})
     return TrialConfig().replace(FROZEN if path in FROZEN_FIELDS else {})

@@ -62,7 +62,7 @@ class SourceBatch:
     """One step's source images.
 
     Attributes:
-        images: (B / workers, 3, S, S) float32, weak view of this worker's rows; with a frozen encoder, its features
+        images: (B / workers, 3, S, S) float32, view of this worker's rows; with a frozen encoder, its features
             (B / workers, D).
         labels: (B,) int64, labels of all rows.
     """
@@ -166,10 +166,12 @@ class Batches:
         return -(-len(self._source.labels) // self._config.optim.batch_size)
 
     def source(self, step: int) -> SourceBatch:
-        """The source batch of a step: weak views with labels."""
+        """The source batch of a step, with labels: weak views, or strong ones at odd steps (`views.source`)."""
         indices = self._draw("source", step, len(self._source.labels), self._source_weights)
         images = self._fetch(self._source.images, self._source.indices[indices.numpy()])
-        view = self._view(self._views.weak, images, "source_weak", step)
+        strong = self._config.views.source == "alternating" and step % 2 == 1
+        make, stream = (self._views.strong, "source_strong") if strong else (self._views.weak, "source_weak")
+        view = self._view(make, images, stream, step)
         labels = torch.from_numpy(self._source.labels[indices.numpy()])
         # A copy from pageable memory would wait for all work queued on the GPU.
         labels = labels.pin_memory() if self._device.type == "cuda" else labels

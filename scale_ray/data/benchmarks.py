@@ -152,7 +152,6 @@ BENCHMARKS: dict[str, Benchmark] = {
 FROZEN_DEFAULTS: Mapping[str, object] = {
     "model.encoder": "frozen",
     "model.hidden_dim": 256,
-    "model.batch_norm": "domain",
     "optim.steps": 1000,
     "optim.warmup_steps": 100,
     "evaluate_every": 250,

@@ -15,6 +15,9 @@ from scale_ray.data.benchmarks import BENCHMARKS, FROZEN_DEFAULTS
 # training that must be said: the warm-up is as long as the source needs, and the transfer loss acts after it.
 _AFTER_WARM_UP = {"baseline.transfer_from": "warm_up"}
 
+# Their code passes both domains through the network together: torch.cat((x_s, x_t)).
+_TOGETHER = {"model.batch_norm": "joint"}
+
 # CLIP sees the middle of images whose shorter side has 224 pixels; so do all of CLIP_BACKBONES that have weights.
 _CLIP_INPUT = {"data.image_size": 224, "data.resize": 224, "data.fit": "crop"}
 
@@ -23,14 +26,16 @@ _ON_CLIP = ("clip_zero_shot", "daprompt", "ad_clip")
 
 # Method -> dotted path -> value. TLLib: its examples/domain_adaptation/image_classification/<method>.py.
 USUAL: dict[str, dict[str, Any]] = {
-    "dan": _AFTER_WARM_UP | {"optim.weight_decay": 5e-4},  # TLLib
-    "dann": _AFTER_WARM_UP | {"optim.learning_rate": 0.01},  # TLLib
-    "cdan": _AFTER_WARM_UP | {"optim.learning_rate": 0.01},  # TLLib
-    "mcc": _AFTER_WARM_UP | {"optim.learning_rate": 0.005},  # TLLib
-    "mdd": _AFTER_WARM_UP  # TLLib
+    "dan": _AFTER_WARM_UP | _TOGETHER | {"optim.weight_decay": 5e-4},  # TLLib
+    "dann": _AFTER_WARM_UP | _TOGETHER | {"optim.learning_rate": 0.01},  # TLLib
+    "cdan": _AFTER_WARM_UP | _TOGETHER | {"optim.learning_rate": 0.01},  # TLLib
+    "mcc": _AFTER_WARM_UP | _TOGETHER | {"optim.learning_rate": 0.005},  # TLLib
+    "mdd": _AFTER_WARM_UP
+    | _TOGETHER  # TLLib
     | {"optim.learning_rate": 0.004, "optim.weight_decay": 5e-4, "baseline.reversal_gamma": 20.0},
-    "sdat": _AFTER_WARM_UP | {"optim.learning_rate": 0.01},  # the authors' code, for a ResNet-50
-    "mic": _AFTER_WARM_UP  # the authors' code
+    "sdat": _AFTER_WARM_UP | _TOGETHER | {"optim.learning_rate": 0.01},  # the authors' code, for a ResNet-50
+    "mic": _AFTER_WARM_UP
+    | _TOGETHER  # the authors' code
     | {"optim.learning_rate": 0.002, "model.teacher_momentum": 0.9, "views.strong": "masked"},
     "shot": {"optim.learning_rate": 0.01},  # the authors' code, for Office-Home and for digits
     # The authors' code for Office-Home: 0.01 on the source and 0.001 on the target.

@@ -37,7 +37,7 @@ class Passes:
 
     Attributes:
         student: passes forward and backward.
-        teacher: passes forward only.
+        teacher: passes forward only, most of them the teacher's.
     """
 
     student: int

@@ -28,7 +28,7 @@ class FixMatch(Scale):
 
     @classmethod
     def passes(cls, config: TrialConfig) -> Passes:
-        return Passes(student=2, teacher=1)
+        return Passes(student=2, teacher=1 + (config.model.batch_norm == "domain"))
 
     @classmethod
     def check(cls, config: TrialConfig) -> None:

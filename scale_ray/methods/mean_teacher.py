@@ -40,11 +40,11 @@ class MeanTeacher(Baseline):
 
     @classmethod
     def passes(cls, config: TrialConfig) -> Passes:
-        return Passes(student=2, teacher=1)
+        return Passes(student=2, teacher=1 + (config.model.batch_norm == "domain"))
 
     def step(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
         assert target is not None
-        outputs = self.student.forward_domains(source.images, target.strong)
+        outputs = self.student.forward_domains(source.images, target.strong, like_predicted=target.weak)
         of_source, of_target = (self.gathered(of_domain) for of_domain in outputs)
         with torch.no_grad():
             probabilities = self.workers.gather(self.teacher(target.weak).logits).softmax(dim=1)

@@ -22,8 +22,8 @@ from scale_ray.models.prototypes import PrototypeHead
 from scale_ray.models.student import DomainRole
 from scale_ray.models.thresholds import AdaptiveThresholds, relative_threshold
 
-# Fields that only the views of a target batch read.
-_TARGET_VIEWS = ("views.strong", "views.randaugment_operations", "views.randaugment_magnitude")
+# Fields that only strong views read: those of a target batch, and with views.source=alternating the source's.
+_STRONG_VIEWS = ("views.strong", "views.randaugment_operations", "views.randaugment_magnitude")
 
 
 # Needs that read a target batch, each by a pass of the student.
@@ -86,7 +86,8 @@ class Scale(Method):
         needs = _needs(config.losses.terms)
         labelled = cls.reads_target(config) and ("pseudo_labels" in needs or config.data.class_balance == "both")
         labels = 0 if not labelled else 2 if config.losses.pseudo_labels == "average" else 1
-        return Passes(student=1 + len(needs & _VIEWS), teacher=labels + ("statistics" in needs))
+        weak_alone = config.model.batch_norm == "domain" and needs & _VIEWS == {"target"}
+        return Passes(student=1 + len(needs & _VIEWS), teacher=labels + ("statistics" in needs) + weak_alone)
 
     @classmethod
     def check(cls, config: TrialConfig) -> None:
@@ -112,8 +113,9 @@ class Scale(Method):
         unread = [f"losses.{name}" for name in settings - _read_in_warm_up(config, terms)]
         changes: dict[str, object] = {"method": "scale", "losses.terms": terms}
         if not _needs(terms) & _VIEWS:
-            if config.model.encoder == "trained":  # stored features depend on all fields of the views
-                unread += _TARGET_VIEWS
+            # Stored features depend on all fields of the views.
+            if config.model.encoder == "trained" and config.views.source == "weak":
+                unread += _STRONG_VIEWS
             if config.data.class_balance == "both":  # there are no pseudo-labels to balance the target by
                 changes["data.class_balance"] = "source"
         defaults = TrialConfig()
@@ -259,7 +261,10 @@ class Scale(Method):
         images: dict[Need, Tensor] = {"target": target.strong, "weak_target": target.weak}
         wanted = [need for need in images if need in needs]
         views = torch.cat([images[need] for need in wanted])
-        of_source, of_target = self.student.forward_domains(source.images, views, project=project)
+        like_predicted = target.weak if wanted == ["target"] else None
+        of_source, of_target = self.student.forward_domains(
+            source.images, views, like_predicted=like_predicted, project=project
+        )
         parts = zip(
             *((None,) * len(wanted) if part is None else part.chunk(len(wanted)) for part in of_target), strict=True
         )

@@ -1,7 +1,6 @@
 """`sdat`: cdan and mcc, with the gradient of a flat minimum of the task loss."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from scale_ray.losses import class_confusion, cross_entropy
 from scale_ray.methods.base import Passes, StepOutput
 from scale_ray.methods.cdan import Cdan
 from scale_ray.models import Network, Outputs
-from scale_ray.models.network import batch_norms
+from scale_ray.models.network import statistics_kept
 
 
 class Sdat(Cdan):
@@ -98,17 +97,3 @@ class _Views(nn.Module):
         outputs = [*self.student.forward_domains(source, weak, hidden=True)]
         with statistics_kept(self.student):
             return outputs + [self.student(view) for view in others]
-
-
-@contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Let BatchNorm normalise by the batch within the block without an update of its running statistics."""
-    layers = batch_norms(network)
-    before = [layer.track_running_stats for layer in layers]
-    for layer in layers:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer, tracks in zip(layers, before, strict=True):
-            layer.track_running_stats = tracks

@@ -1,5 +1,8 @@
 """BatchNorm with separate running statistics for each domain (`model.batch_norm=domain`)."""
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,6 +66,64 @@ class DomainBatchNorm(_BatchNorm):
         seen = self.target_batches > 0
         self.target_mean.copy_(torch.where(seen, self.target_mean, self.running_mean))
         self.target_var.copy_(torch.where(seen, self.target_var, self.running_var))
+
+
+@contextmanager
+def whole_target_statistics(
+    network: nn.Module, passes: Iterable[Callable[[], int]], total: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
+    """Within the block, every DomainBatchNorm has the target's mean and variance over all images of some passes.
+
+    A pass normalises by its own batch, as training does: later layers see what they will see. Li et al., Adaptive Batch
+    Normalization (https://arxiv.org/abs/1603.04779); averaged over batches as Wu and Johnson, Rethinking "Batch" in
+    BatchNorm (https://arxiv.org/abs/2105.07576), section 3.1.
+
+    Args:
+        network: in evaluation mode.
+        passes: each predicts a batch of at least two target images, and returns their number.
+        total: sums a tensor over all workers.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, DomainBatchNorm)]
+    if not layers:
+        yield
+        return
+    kept = [(layer.target_mean.clone(), layer.target_var.clone(), layer.target_batches.clone()) for layer in layers]
+    moments = [layer.target_mean.new_zeros(2, layer.num_features, dtype=torch.float64) for layer in layers]
+    momenta = [layer.momentum for layer in layers]
+    images = 0
+    for layer in layers:
+        layer.momentum = 1.0  # the running statistics are those of the last batch
+        layer.train()
+    for predict in passes:
+        count = predict()
+        images += count
+        for layer, sums in zip(layers, moments, strict=True):
+            mean = layer.target_mean.double()
+            sums += count * torch.stack([mean, layer.target_var.double() + mean.square()])
+    counted = total(torch.tensor(float(images), device=moments[0].device))
+    for layer, sums, momentum in zip(layers, moments, momenta, strict=True):
+        layer.eval()
+        layer.momentum = momentum
+        mean, square = total(sums) / counted
+        layer.target_mean.copy_(mean)
+        layer.target_var.copy_(square - mean.square())
+    try:
+        yield
+    finally:
+        for layer, (mean, var, batches) in zip(layers, kept, strict=True):
+            layer.target_mean.copy_(mean)
+            layer.target_var.copy_(var)
+            layer.target_batches.copy_(batches)
+
+
+def without_target_statistics(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without what DomainBatchNorm adds to that of a BatchNorm."""
+    added = {
+        f"{layer}.{name}"
+        for layer in (name.removesuffix(".target_batches") for name in state if name.endswith(".target_batches"))
+        for name in ("target_mean", "target_var", "target_batches")
+    }
+    return {name: value for name, value in state.items() if name not in added}
 
 
 def split_by_domain(module: nn.Module) -> None:

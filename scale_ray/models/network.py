@@ -99,16 +99,33 @@ class Network(Student):
         return Outputs(logits, features, bottleneck if hidden else None)
 
     def forward_domains(
-        self, source: Tensor, target: Tensor, *, project: bool = False, hidden: bool = False
+        self,
+        source: Tensor,
+        target: Tensor,
+        *,
+        like_predicted: Tensor | None = None,
+        project: bool = False,
+        hidden: bool = False,
     ) -> tuple[Outputs, Outputs]:
         """Compute the outputs for source images (B, 3, H, W) and target images (B', 3, H, W).
 
         With `batch_norm` `separate` or `domain` each domain has a forward pass of its own; otherwise one forward pass
         sees both. `project` and `hidden` are those of `forward`.
+
+        Args:
+            source, target: the images.
+            like_predicted: target images (B', 3, H, W) that look as those to predict, where `target` has strong views.
+                With `batch_norm=domain` the target's running statistics are theirs, from a forward pass without
+                gradients.
         """
         if self.separate:
             of_source = self(source, project=project, hidden=hidden)
-            return of_source, self.forward_target(target, project=project, hidden=hidden)
+            if like_predicted is None or not self.by_domain:
+                return of_source, self.forward_target(target, project=project, hidden=hidden)
+            with torch.no_grad():
+                self.forward_target(like_predicted)
+            with statistics_kept(self):
+                return of_source, self.forward_target(target, project=project, hidden=hidden)
         both = self(torch.cat([source, target]), project=project, hidden=hidden)
         # With frozen BatchNorm, one forward pass gives the same as two.
         share = len(source) / (len(source) + len(target))
@@ -217,6 +234,20 @@ def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """All BatchNorm layers in `module`, synchronised ones included."""
     return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Let BatchNorm normalise by the batch within the block without an update of its running statistics."""
+    layers = batch_norms(network)
+    before = [layer.track_running_stats for layer in layers]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer, tracks in zip(layers, before, strict=True):
+            layer.track_running_stats = tracks
 
 
 def pooled(features: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scale_ray.config import NAMED_WEIGHTS, ConfigError
+from scale_ray.models.domain_norm import without_target_statistics
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a file of torch.save or safetensors. No code in the file is run.
 
     Returns:
-        name -> tensor, on the CPU. A state dict under the key `state_dict` of a checkpoint is found too.
+        name -> tensor, on the CPU. A state dict under the key `state_dict` of a checkpoint is found too. The target's
+        statistics of a network with `batch_norm=domain` are left out: its BatchNorm begins with the source's.
 
     Raises:
         WeightsError: the file cannot be read, contains no state dict, or is a TorchScript archive.
@@ -131,4 +133,4 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"{path}: holds no state dict (name -> tensor): save model.state_dict()")
-    return state
+    return without_target_statistics(state)

@@ -3,7 +3,8 @@
 It only counts correct predictions with them, and passes no target labels to the validators.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from scale_ray.data.batches import LabelledImages
 from scale_ray.data.views import evaluation_view
 from scale_ray.models import Student, Teacher
+from scale_ray.models.domain_norm import whole_target_statistics
 from scale_ray.models.student import DomainRole
 from scale_ray.training.evidence import MIX_SHARE, Evidence, Mixed, Predictions, mixed_pairs, sample_indices
 from scale_ray.training.failures import TrainingDiverged
@@ -56,6 +58,8 @@ class Evaluator:
         size: side of the evaluation view in pixels.
         view: the evaluation view, which makes the models' input from a stored batch.
         device: the device of the models.
+        whole_statistics: predict every target with BatchNorm's statistics of all its images, see
+            `whole_target_statistics`.
         workers: the processes that evaluate together. Each image is predicted by one of them; all get all predictions.
     """
 
@@ -69,8 +73,10 @@ class Evaluator:
         size: int,
         view: Callable[..., Tensor] = evaluation_view,
         device: torch.device,
+        whole_statistics: bool = False,
         workers: Workers = ALONE,
     ):
+        self._whole_statistics = whole_statistics
         self._targets, self._source_val, self._num_classes = targets, source_val, num_classes
         sample = sample_indices(len(source_train.indices)).numpy()
         self._source_train = LabelledImages(
@@ -105,9 +111,10 @@ class Evaluator:
             class_weights = class_weights.detach().double().cpu()
         confusion, validators = {}, {}
         for domain, images in self._targets.items():
-            predictions = self._predict(student, images, "target", on_life)
+            with self.ready_for(student, domain, on_life):
+                predictions = self._predict(student, images, "target", on_life)
+                mixed = self._mixed(student, images, predictions, on_life) if last else None
             confusion[domain] = self._confusion(predictions.logits, images.labels)
-            mixed = self._mixed(student, images, predictions, on_life) if last else None
             evidence = Evidence(source_train, source_val, source_val_labels, predictions, class_weights, mixed)
             validators[domain] = scores(evidence, last=last)
         return Accuracies(
@@ -123,13 +130,34 @@ class Evaluator:
 
         They come from the logits that `measure` counts, in one more pass over the targets.
         """
-        none = torch.empty(0, dtype=torch.long)
-        return {
-            domain: self._outputs(student, self._stored(images), len(images.indices), none, "target", on_life)[
-                0
-            ].softmax(dim=1)
-            for domain, images in self._targets.items()
-        }
+        return {domain: self._logits(student, domain, on_life).softmax(dim=1) for domain in self._targets}
+
+    @contextmanager
+    def ready_for(self, network: Student, domain: str, on_life: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Within the block, the network predicts this target as it is measured on it: `model.target_statistics`.
+
+        All workers enter it together.
+        """
+        images = self._targets[domain]
+        # In a fixed random order: a folder's images come class by class, and a batch of one class is like no other.
+        order = torch.randperm(len(images.indices), generator=torch.Generator().manual_seed(0))
+        if not self._whole_statistics or len(order) < 2 * self._workers.size:
+            yield
+            return
+        mine, inputs = order[self._workers.rank :: self._workers.size], self._stored(images)
+
+        def predict(batch: Tensor) -> int:
+            network.predict_with_features(inputs(batch), "target")
+            on_life()
+            return len(batch)
+
+        modes = {module: module.training for module in network.modules()}
+        network.eval()
+        passes = [partial(predict, batch) for batch in mine.tensor_split(-(-len(mine) // _BATCH))]
+        with torch.no_grad(), whole_target_statistics(network, passes, self._workers.total):
+            _restore(modes)
+            with torch.enable_grad():
+                yield
 
     def accuracy_of_labels(self, indices: Tensor, labels: Tensor) -> float | None:
         """Percent of the given pseudo-labels that are correct; None if there are no pseudo-labels.
@@ -145,12 +173,16 @@ class Evaluator:
 
     def _on_targets(self, network: Student, on_life: Callable[[], None]) -> dict[str, float]:
         """Accuracy in percent by target domain, without scores."""
-        none = torch.empty(0, dtype=torch.long)
-        accuracies = {}
-        for domain, images in self._targets.items():
-            logits, _ = self._outputs(network, self._stored(images), len(images.indices), none, "target", on_life)
-            accuracies[domain] = _accuracy(self._confusion(logits, images.labels))
-        return accuracies
+        return {
+            domain: _accuracy(self._confusion(self._logits(network, domain, on_life), images.labels))
+            for domain, images in self._targets.items()
+        }
+
+    def _logits(self, network: Student, domain: str, on_life: Callable[[], None]) -> Tensor:
+        """Logits (N, K) of a target's images in order, float64 on the CPU."""
+        images, none = self._targets[domain], torch.empty(0, dtype=torch.long)
+        with self.ready_for(network, domain, on_life):
+            return self._outputs(network, self._stored(images), len(images.indices), none, "target", on_life)[0]
 
     def _predict(
         self, network: Student, images: LabelledImages, domain: DomainRole, on_life: Callable[[], None]

@@ -126,9 +126,9 @@ def run_stage(
         )
     # All workers predict together.
     probabilities = training.probabilities(progress) if execution.keep_predictions and stage.ends else {}
+    models = {cell.id: training.model(cell.config.data.target) for cell in stage.ends} if execution.keep_model else {}
     if store is not None and training.workers.is_first:
-        model = _model(training.method) if execution.keep_model else None
-        _leave(stage, trained, records, model, probabilities, store)
+        _leave(stage, trained, records, models, probabilities, store)
     return records
 
 
@@ -180,6 +180,7 @@ class Training:
             size=config.data.image_size,
             view=views_of(config.model).evaluation,
             device=device,
+            whole_statistics=config.model.target_statistics == "whole",
             workers=workers,
         )
         self.method = build_method(
@@ -216,6 +217,15 @@ class Training:
             start=start,
             cells=cells,
         )
+
+    def model(self, target: str) -> bytes:
+        """The student as it predicts a target domain, without its projection head, which prediction does not need.
+
+        All workers call it together.
+        """
+        with self._evaluator.ready_for(self.method.student, target):
+            state = self.method.student.state_for_prediction()
+            return safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
 
     def probabilities(self, progress: Progress) -> dict[str, Tensor]:
         """The student's class probabilities (N, K) of the images of every target domain, in order."""
@@ -270,7 +280,7 @@ def _leave(
     stage: Stage,
     trained: Trained,
     records: list[Record],
-    model: bytes | None,
+    models: Mapping[str, bytes],
     probabilities: Mapping[str, Tensor],
     store: Store,
 ) -> None:
@@ -278,8 +288,8 @@ def _leave(
     if not stage.ends:
         store.write_stage(stage.key, to_bytes(trained.state, stage.key))
     for record in records:
-        if model is not None:
-            store.write_model(record.id, model)
+        if models:
+            store.write_model(record.id, models[record.id])
         if probabilities:
             assert record.result is not None
             of_target = probabilities[record.config.data.target].numpy()
@@ -288,9 +298,3 @@ def _leave(
         store.write_record(record)  # which deletes the checkpoint of that name
     if stage.key not in {record.id for record in records}:
         store.delete_checkpoint(stage.key)
-
-
-def _model(method: Method) -> bytes:
-    """The student without its projection head, which prediction does not need."""
-    state = method.student.state_for_prediction()
-    return safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})

@@ -95,6 +95,17 @@ def test_a_batch_is_a_function_of_the_step(tiny_config: TrialConfig, balance: st
     assert not torch.equal(source.images, other_seed.source(4).images)
 
 
+def test_source_views_alternate_between_weak_and_strong(tiny_config: TrialConfig) -> None:
+    labels = [0, 1, 2] * 7
+    weak = batches(tiny_config, labels)
+    by_turns = batches(tiny_config.replace({"views.source": "alternating"}), labels)
+    for step in range(4):
+        expected, found = weak.source(step), by_turns.source(step)
+        assert torch.equal(found.labels, expected.labels)
+        assert torch.equal(found.images, expected.images) == (step % 2 == 0)
+        assert torch.equal(by_turns.target(step).strong, weak.target(step).strong)
+
+
 @pytest.mark.parametrize("strong", STRONG_VIEWS)
 @pytest.mark.parametrize("balance", ["off", "source", "both"])
 @pytest.mark.parametrize("size", [2, 4])

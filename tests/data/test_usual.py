@@ -26,6 +26,8 @@ def test_every_entry_is_one_of_a_method_and_every_path_a_field() -> None:
 def test_each_method_takes_its_settings_on_each_benchmark(benchmark: str, method: str) -> None:
     on_clip = issubclass(METHODS[method], ClipMethod)
     network = {"model.backbone": "clip_rn50", "model.weights": "none"} if on_clip else {}
+    if method == "prototypes":  # they need a pre-trained encoder
+        network = {"model.backbone": "resnet18", "model.weights": "imagenet"}
     terms = {} if method == "scale" else {"losses.terms": "ce"}
     config = base_config(benchmark, {"method": method, **terms, **network, **PAIRS.get(benchmark, {})})
     check_trial(config)

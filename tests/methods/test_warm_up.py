@@ -105,3 +105,11 @@ def test_what_is_read_from_step_0_on_stays_though_a_waiting_term_reads_it_too(
     config = tiny_config.replace({"losses.terms": "ce+ssl+mine"})
     changed = config.replace({f"losses.{field}": OTHER_VALUES[f"losses.{field}"]})
     assert Scale.warm_up(config) != Scale.warm_up(changed)
+
+
+def test_strong_views_of_the_source_are_read_in_a_warm_up_without_target(tiny_config: TrialConfig) -> None:
+    weak = tiny_config.replace({"losses.terms": "ce+dist"})
+    by_turns = weak.replace({"views.source": "alternating"})
+    other = {"views.randaugment_magnitude": 3}
+    assert Scale.warm_up(weak) == Scale.warm_up(weak.replace(other))
+    assert Scale.warm_up(by_turns) != Scale.warm_up(by_turns.replace(other))

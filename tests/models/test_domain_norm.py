@@ -6,7 +6,12 @@ from torch import Tensor, nn
 
 from scale_ray.config import ModelConfig
 from scale_ray.models import BACKBONES, FeatureNetwork, Network, Teacher, build_encoder
-from scale_ray.models.domain_norm import DomainBatchNorm, split_by_domain
+from scale_ray.models.domain_norm import (
+    DomainBatchNorm,
+    split_by_domain,
+    whole_target_statistics,
+    without_target_statistics,
+)
 
 SIZES = {"hidden_dim": 8, "projection_dim": 4}
 
@@ -137,3 +142,59 @@ def test_the_teacher_averages_both_sets_and_labels_with_the_batchs_own() -> None
     teacher.update_parameters(student)
     name = next(name for name in start if name.endswith("target_mean"))
     torch.testing.assert_close(teacher.module.state_dict()[name], (start[name] + student.state_dict()[name]) / 2)
+
+
+def test_the_targets_statistics_are_those_of_images_like_the_predicted_ones() -> None:
+    """Beside strong views, weak ones leave their statistics, and what is trained is the same bit for bit."""
+    alone, beside, weak_alone = (network("domain") for _ in range(3))
+    source, strong, weak = images(1), images(2, shift=4.0), images(3, shift=2.0)
+    expected = alone.forward_domains(source, strong, project=True)
+    found = beside.forward_domains(source, strong, like_predicted=weak, project=True)
+    weak_alone.forward_domains(source, weak)
+    for of_strong, of_both in zip(expected, found, strict=True):
+        assert torch.equal(of_strong.logits, of_both.logits)
+        assert torch.equal(of_strong.features, of_both.features)
+    state, wanted = beside.state_for_prediction(), weak_alone.state_for_prediction()
+    assert all(torch.equal(state[name], value) for name, value in wanted.items())
+    assert not torch.equal(beside.classifier[1].target_mean, alone.classifier[1].target_mean)
+    beside.forward_domains(source, strong, project=True)[1].logits.sum().backward()  # statistics are counted again
+    assert all(layer.track_running_stats for layer in beside.modules() if isinstance(layer, DomainBatchNorm))
+
+
+def test_other_modes_leave_such_images_alone() -> None:
+    for mode in ("separate", "joint", "frozen"):
+        with_them, without = network(mode), network(mode)
+        with_them.forward_domains(images(1), images(2), like_predicted=images(3))
+        without.forward_domains(images(1), images(2))
+        state = without.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in with_them.state_dict().items())
+
+
+def test_statistics_of_the_whole_target_by_hand() -> None:
+    layer = DomainBatchNorm(nn.BatchNorm1d(1, affine=False, momentum=0.25))
+    whole = nn.Sequential(layer).eval()
+    batches = [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [6.0], [8.0]])]
+    before = {name: value.clone() for name, value in whole.state_dict().items()}
+
+    def predict(batch: Tensor) -> int:
+        layer.on_target = True
+        whole(batch)
+        layer.on_target = False
+        return len(batch)
+
+    with whole_target_statistics(whole, [lambda batch=batch: predict(batch) for batch in batches], lambda part: part):
+        # Means 1 and 6, unbiased variances 2 and 4: (2 x 1 + 3 x 6) / 5 = 4, (2 x (2 + 1) + 3 x (4 + 36)) / 5 = 25.2.
+        torch.testing.assert_close(layer.target_mean, torch.tensor([4.0]))
+        torch.testing.assert_close(layer.target_var, torch.tensor([25.2 - 16]))
+        assert not layer.training
+    assert layer.momentum == 0.25
+    assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
+
+
+def test_a_state_becomes_that_of_a_network_without_domains() -> None:
+    state = trained(network("domain"), steps=1).state_dict()
+    kept = without_target_statistics(state)
+    assert kept.keys() == network("separate").state_dict().keys()
+    assert all(torch.equal(value, state[name]) for name, value in kept.items())
+    other = {"layer.target_mean": torch.zeros(1)}  # of somebody else's layer
+    assert without_target_statistics(other) == other

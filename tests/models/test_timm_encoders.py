@@ -146,7 +146,8 @@ def test_another_kind_of_batch_norm_computes_the_same(name: str, built: TimmEnco
             part.logits.square().mean().backward()
     for (key, one), (_, other) in zip(separate.named_parameters(), domain.named_parameters(), strict=True):
         assert (one.grad is None and other.grad is None) or torch.equal(one.grad, other.grad), key
-    plain, synchronised = network_on(built, name).eval(), synchronise_batch_norm(network_on(built, name)).eval()
+    plain, before = (network_on(built, name, **{"model.batch_norm": "joint"}).eval() for _ in range(2))
+    synchronised = synchronise_batch_norm(before).eval()
     assert all(isinstance(layer, nn.SyncBatchNorm) for layer in batch_norms(synchronised))
     with torch.no_grad():
         assert torch.equal(synchronised.predict(views_of(pixels)), plain.predict(views_of(pixels)))

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from made_records import record
 
 from scale_ray.cell import Cell
-from scale_ray.config import RECIPE_VERSION
+from scale_ray import identity
 from scale_ray.records import Record
 from scale_ray.report.read.load import load
-from scale_ray.store import Store, StoreError, StudyPlan
+from scale_ray.store import Store, StoreError, StudyPlan, record_files
 from scale_ray.store.sealed import PLAN, RECORD, seal, unseal
 
 OLD = Path(__file__).parents[1] / "fixtures" / "store_0_1_0"
@@ -100,8 +100,12 @@ def test_what_a_persons_tool_wrote_again_is_read_as_it_is(store: Store, indent: 
     assert store.plans() == [plan()]
 
 
-def test_a_config_that_was_changed_in_a_record_without_digest_is_another_cells(old_store: Store) -> None:
-    trial_id = next(found.id for found in old_store.records() if found.recipe_version == RECIPE_VERSION)
+def test_a_config_that_was_changed_in_a_record_without_digest_is_another_cells(
+    old_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (identity, record_files):
+        monkeypatch.setattr(module, "RECIPE_VERSION", 1)  # that of the old store
+    trial_id = next(found.id for found in old_store.records())
     path = Path(old_store.record_location(trial_id))
     whole = path.read_text()
     for changed in (whole.replace('"seed": 0', '"seed": 7', 1), whole.replace('"target": "', '"target": "0', 2)):

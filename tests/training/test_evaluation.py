@@ -81,6 +81,47 @@ def test_models_come_back_in_their_modes() -> None:
     assert all(map(torch.equal, buffers, (*student.buffers(), *teacher.buffers())))
 
 
+def test_a_target_is_predicted_with_the_statistics_of_all_its_images() -> None:
+    """As a layer whose running statistics are those of the whole domain; the student keeps its own."""
+    config = ModelConfig(hidden_dim=4, projection_dim=4, batch_norm="domain", target_statistics="whole")
+    torch.manual_seed(0)
+    student = Network(FirstChannel(), 3, 2, config)
+    count = 2 * evaluation._BATCH + 88
+    targets = {"here": images(count, 0), "there": images(4, 0)}
+    made = {
+        whole: Evaluator(
+            targets,
+            images(10, 0),
+            images(6, 0),
+            num_classes=2,
+            size=4,
+            device=torch.device("cpu"),
+            whole_statistics=whole,
+        )
+        for whole in (False, True)
+    }
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    found = made[True].probabilities(student)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    assert student.training
+    for domain in targets:
+        with made[True].ready_for(student, domain):
+            state = {name: value.clone() for name, value in student.state_dict().items()}
+        by_hand = Network(FirstChannel(), 3, 2, config)
+        by_hand.load_state_dict(state)
+        assert torch.equal(made[False].probabilities(by_hand)[domain], found[domain])
+    # Half of the images are bright in the first of three channels, for which ImageNet's mean and deviation stand here.
+    rows = student.classifier[0](torch.cat([made[True]._stored(targets["here"])(torch.arange(count))]).mean(dim=(2, 3)))
+    with made[True].ready_for(student, "here"):
+        torch.testing.assert_close(student.classifier[1].target_mean, rows.mean(dim=0), rtol=0, atol=2e-2)
+    one = {"one": images(1, 0)}
+    alone = Evaluator(
+        one, images(4, 0), images(6, 0), num_classes=2, size=4, device=torch.device("cpu"), whole_statistics=True
+    )
+    with alone.ready_for(student, "one"):  # one image has no variance
+        assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
 def test_confusion_has_true_classes_in_rows() -> None:
     """Ten images, five bright; the first three labels are turned around: 0 -> 1, 1 -> 0, 0 -> 1."""
     targets = {"there": images(10, 3)}
