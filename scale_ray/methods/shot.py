@@ -35,7 +35,7 @@ class Shot(SourceFree):
         "Adaptation, ICML 2020, https://arxiv.org/abs/2002.08546"
     )
     defaults = (
-        "weights, label smoothing and learning rate of the authors' code on Office-Home, where it trains for 20 epochs "
+        "weights, label smoothing and learning rate of the authors' code for Office-Home, which trains for 20 epochs "
         "on the source and 15 on the target; here half of the steps each"
     )
     reads = frozenset({"source_share"})
