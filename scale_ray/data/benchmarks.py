@@ -78,7 +78,7 @@ def _digits() -> Benchmark:
             "optim.schedule": "cosine",
             "evaluate_every": 150,
         },
-        # The rate of the adversarial methods on digits: Ganin et al., section 5.2.2, and the code of Long et al. That of
+        # The rate of the adversarial methods on digits: Ganin et al., section 5.2.2, and Long et al.'s code. That of
         # the source-free ones: SHOT's code for digits.
         usual={name: {"optim.learning_rate": 0.01} for name in ("dann", "cdan", "mdd", "sdat", "mic", "shot", "aad")},
         source=(
