@@ -298,6 +298,7 @@ def test_a_baseline_refuses_what_it_cannot_do(name: str, tiny_config: TrialConfi
     balanced = config.replace({"data.class_balance": "both"})
     if name in ("mean_teacher", "mic", "shot"):
         method, last = build(balanced), balanced.optim.steps - 1
+        survey_before(method, last)
         assert take_step(method, last).pseudo_labels is not None
         check_trial(balanced)
     else:
