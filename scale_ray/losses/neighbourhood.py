@@ -9,7 +9,7 @@ from scale_ray.losses.term import full_precision
 def attraction(probabilities: Tensor, neighbours: Tensor) -> Tensor:
     """-sum_k p_i . q_ik over the neighbours k of image i; mean over the images.
 
-    Yang et al., Attracting and Dispersing, NeurIPS 2022 (https://arxiv.org/abs/2205.04183), equation 5, first term.
+    Yang et al., Attracting and Dispersing, NeurIPS 2022 (https://arxiv.org/abs/2205.04183): attraction.
 
     Args:
         probabilities: (N, K).
@@ -37,7 +37,7 @@ def attraction(probabilities: Tensor, neighbours: Tensor) -> Tensor:
 def dispersion(probabilities: Tensor) -> Tensor:
     """sum_m p_i . p_m over the other images m of the batch; mean over the images i.
 
-    The second term of the same equation, before its weight.
+    The second term of the same objective, before its weight.
 
     Args:
         probabilities: (N, K); both factors get a gradient, as in the authors' code.

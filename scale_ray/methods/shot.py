@@ -26,8 +26,7 @@ class Shot(SourceFree):
     target the cost is that of a student pass and a teacher pass.
 
     Differences from the authors' code (https://github.com/tim-learn/SHOT), besides those of `SourceFree`: the features
-    of the centroids have no constant coordinate appended; the constant log K is part of the reported loss `im`; the
-    weight of the pseudo-labels is 0.3 on digits too, where their code has 0.1.
+    of the centroids have no constant coordinate appended; the constant log K is part of the reported loss `im`.
     """
 
     paper = (

@@ -92,7 +92,7 @@ class TargetBank(nn.Module):
 def balanced(probabilities: Tensor, bank: Tensor) -> Tensor:
     """p_k^2 / sum_i b_ik^2 over the images i of a bank (N, K), divided by its sum over the classes k: (..., K).
 
-    Liang et al., ATDOC (https://arxiv.org/abs/2012.07489), equation 5 with temperature 1/2: certain probabilities
+    Liang et al., ATDOC (https://arxiv.org/abs/2012.07489), as in its code: certain probabilities
     count more, and classes that are predicted often count less. Zeros stay zeros.
     """
     tiny = torch.finfo(bank.dtype).tiny
