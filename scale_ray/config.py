@@ -62,7 +62,9 @@ class Variant(NamedTuple):
 VARIANTS: dict[str, Variant] = {
     "views.source": Variant(None, {"alternating": " strong-source"}),
     "losses.contrast": Variant("dist", {"proto": " proto", "bank": " bank"}),
-    "losses.pseudo_labels": Variant(None, {"prototype": " prototype", "average": " average"}),
+    "losses.pseudo_labels": Variant(
+        None, {"prototype": " prototype", "neighbours": " neighbours", "average": " average"}
+    ),
     "losses.thresholding": Variant(None, {"flex": " flex", "relative": " relative"}),
     "losses.alignment": Variant(None, {"uniform": " uniform-aligned", "source": " source-aligned"}),
     "baseline.entropy_conditioning": Variant(None, {True: "+E"}),
@@ -267,10 +269,10 @@ class LossesConfig(_Part):
         description="fixed: `threshold`; flex: one for each class that follows the confidences, and `threshold` is not "
         "read; relative: `threshold` times the mean confidence on the source batch",
     )
-    pseudo_labels: Annotated[Literal["teacher", "prototype", "average"], Introduced("teacher")] = Field(
+    pseudo_labels: Annotated[Literal["teacher", "prototype", "neighbours", "average"], Introduced("teacher")] = Field(
         "teacher",
-        description="who labels the target: the teacher, the nearest prototype of the encoder's features, or the mean "
-        "of both probabilities",
+        description="who labels the target: the teacher, the nearest prototype of the encoder's features, the nearest "
+        "target images by the teacher, or the mean of teacher's and prototype's probabilities",
     )
     alignment: Annotated[Literal["off", "uniform", "source"], Introduced("off")] = Field(
         "off",
@@ -337,6 +339,15 @@ class BaselineConfig(_Part):
     margin: Annotated[float, Introduced(4.0)] = Field(4.0, gt=0, description="mdd: gamma, which weighs the source")
     sharpness_radius: Annotated[float, Introduced(0.02)] = Field(
         0.02, ge=0, description="sdat, mic: rho, how far the weights go up the task loss before its gradient is taken"
+    )
+    source_share: Annotated[float, Introduced(0.5)] = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="shot, aad: share of the steps that train on the source, before those on the target",
+    )
+    dispersion_decay: Annotated[float, Introduced(5.0)] = Field(
+        5.0, ge=0, description="aad: beta; the weight of the dispersion is (1 + 10 p) ** -beta, p from 0 to 1"
     )
     prompt_ensemble: bool = Field(False, description="clip_zero_shot averages OpenAI's 80 prompts instead of using one")
     shared_tokens: int = Field(16, ge=1, description="daprompt: context tokens shared by the prompts of both domains")

@@ -55,6 +55,8 @@ CHANGES: dict[str, Any] = {
     "baseline.mcc_temperature": 2.0,
     "baseline.margin": 2.0,
     "baseline.sharpness_radius": 0.05,
+    "baseline.source_share": 0.3,
+    "baseline.dispersion_decay": 2.0,
     "baseline.prompt_ensemble": True,
     "baseline.shared_tokens": 8,
     "baseline.domain_tokens": 8,

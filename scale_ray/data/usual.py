@@ -37,6 +37,9 @@ USUAL: dict[str, dict[str, Any]] = {
     "mic": _AFTER_WARM_UP
     | _TOGETHER  # the authors' code
     | {"optim.learning_rate": 0.002, "model.teacher_momentum": 0.9, "views.strong": "masked"},
+    "shot": {"optim.learning_rate": 0.01},  # the authors' code, for Office-Home and for digits
+    # The authors' code for Office-Home: 0.01 on the source and 0.001 on the target.
+    "aad": {"optim.learning_rate": 0.01, "baseline.weight": 0.1},
     "clip_zero_shot": _CLIP_INPUT,
     # The released configurations ep25-32-csc.yaml and rn50.yaml, with Dassl's weight decay.
     "daprompt": _CLIP_INPUT

@@ -21,6 +21,7 @@ from scale_ray.losses.im import information_maximisation
 from scale_ray.losses.margin import margin_disparity
 from scale_ray.losses.masked import weighted_self_training
 from scale_ray.losses.mmd import multi_kernel_mmd
+from scale_ray.losses.neighbourhood import attraction, dispersion
 from scale_ray.losses.prompting import mapping_error, prediction_entropy, prompt_divergence
 from scale_ray.losses.reg import prototype_uniformity
 from scale_ray.losses.ssl import consistency, self_training
@@ -42,12 +43,14 @@ __all__ = [
     "LOSSES",
     "LossTerm",
     "StepTensors",
+    "attraction",
     "bank_contrast",
     "certainty_weights",
     "class_confusion",
     "consistency",
     "cross_entropy",
     "discrimination",
+    "dispersion",
     "distribution_contrast",
     "information_maximisation",
     "mapping_error",

@@ -3,6 +3,7 @@
 To add a method, write `methods/<name>.py` and add one line to METHODS.
 """
 
+from scale_ray.methods.aad import Aad
 from scale_ray.methods.ad_clip import AdClip
 from scale_ray.methods.base import Method, MethodContext, Passes, StepOutput
 from scale_ray.methods.cdan import Cdan
@@ -19,6 +20,7 @@ from scale_ray.methods.mic import Mic
 from scale_ray.methods.prototypes import Prototypes
 from scale_ray.methods.scale import Scale
 from scale_ray.methods.sdat import Sdat
+from scale_ray.methods.shot import Shot
 from scale_ray.methods.source_only import SourceOnly
 from scale_ray.registry import Registry
 
@@ -35,6 +37,8 @@ METHODS: Registry[type[Method]] = Registry(
         "sdat": Sdat,
         "mic": Mic,
         "fixmatch": FixMatch,
+        "shot": Shot,
+        "aad": Aad,
         "prototypes": Prototypes,
         "clip_zero_shot": ClipZeroShot,
         "daprompt": DaPrompt,

@@ -59,6 +59,7 @@ class MethodContext:
         steps_per_epoch: steps in which as many source images are drawn as there are.
         workers: the processes that train this trial together.
         classes: names of the K classes, in the order of the labels; read by students that encode class names.
+        target_images: number of images of the target.
     """
 
     config: TrialConfig
@@ -66,12 +67,14 @@ class MethodContext:
     steps_per_epoch: int
     workers: Workers = ALONE
     classes: tuple[str, ...] = ()
+    target_images: int = 0
 
 
 class Method(nn.Module, ABC):
     """An adaptation method: one module whose state dict is its whole state (student, teacher, statistics).
 
-    For every step the loop calls `surveys`, `needs_target`, `step` and, after the optimiser's update, `after_update`.
+    For every step the loop calls `surveys`, `needs_source`, `needs_target`, then `step`, or `adapt` where there is no
+    source batch, and, after the optimiser's update, `after_update`.
     The optimiser updates every parameter of the module that requires a gradient. Only the student is evaluated and
     stored.
     A method has no optimiser of its own, and dropout is its only source of randomness.
@@ -165,16 +168,26 @@ class Method(nn.Module, ABC):
         return None
 
     def surveys(self, step: int) -> bool:
-        """Whether the method looks at both domains as a whole before this step."""
+        """Whether the method looks at whole domains before this step: the target, and the source if it needs it."""
         return False
 
     def encode(self, images: Tensor, domain: DomainRole) -> Tensor:
         """What `survey` needs of images (B, ...) of a domain: (B, X). Called without gradients."""
         raise NotImplementedError
 
-    def survey(self, source: Tensor, labels: Tensor, target: Tensor) -> None:
-        """Look at both domains: encoded source images (N, X), their labels (N,), encoded target images (M, X)."""
+    def survey(self, source: Tensor | None, labels: Tensor | None, target: Tensor) -> None:
+        """Look at whole domains.
+
+        Args:
+            source: encoded source images (N, X); None where `needs_source(step)` is false.
+            labels: their labels (N,); None likewise.
+            target: encoded target images (M, X), in the order of `TargetBatch.indices`.
+        """
         raise NotImplementedError
+
+    def needs_source(self, step: int) -> bool:
+        """Whether a step, or the survey before it, reads the source. If not, the loop reads none and calls `adapt`."""
+        return True
 
     def needs_target(self, step: int) -> bool:
         """Whether `step` reads a target batch. If not, the loop makes none."""
@@ -190,9 +203,16 @@ class Method(nn.Module, ABC):
             target: this worker's rows of the target batch; None where `needs_target(step)` is false.
         """
 
-    def forward(self, step: int, source: SourceBatch, target: TargetBatch | None) -> StepOutput:
-        """Same as `step`; DistributedDataParallel calls a module by `forward`."""
-        return self.step(step, source, target)
+    def adapt(self, step: int, target: TargetBatch) -> StepOutput:
+        """Compute the losses of a step for which `needs_source` is false: there is no source batch to read."""
+        raise NotImplementedError
+
+    def forward(self, step: int, source: SourceBatch | None, target: TargetBatch | None) -> StepOutput:
+        """`step`, or `adapt` without a source batch; DistributedDataParallel calls a module by `forward`."""
+        if source is not None:
+            return self.step(step, source, target)
+        assert target is not None, "a step reads a batch of the source, of the target, or of both"
+        return self.adapt(step, target)
 
     def gathered(self, outputs: Outputs) -> Outputs:
         """Outputs for the rows of all workers, in the order of the global batch, from the outputs for this worker's."""
@@ -215,6 +235,19 @@ def check_ce_alone(config: TrialConfig) -> None:
         raise ConfigError(
             f"method {config.method!r} trains with ce alone, but losses.terms is {config.combination!r}: "
             "set losses.terms to 'ce', or method to 'scale'"
+        )
+
+
+def check_whole_images(config: TrialConfig) -> None:
+    """Check that images are not compared location by location.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if config.model.contrast_level != "pooled":
+        raise ConfigError(
+            f"method {config.method!r} compares whole images: set model.contrast_level to 'pooled', or method to "
+            "'scale'"
         )
 
 

@@ -8,7 +8,15 @@ from torch import Tensor
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.losses import cross_entropy
-from scale_ray.methods.base import Method, MethodContext, Passes, StepOutput, check_ce_alone, check_class_balance
+from scale_ray.methods.base import (
+    Method,
+    MethodContext,
+    Passes,
+    StepOutput,
+    check_ce_alone,
+    check_class_balance,
+    check_whole_images,
+)
 from scale_ray.models import Network, Outputs
 
 
@@ -36,11 +44,7 @@ class Baseline(Method):
     @classmethod
     def check(cls, config: TrialConfig) -> None:
         check_ce_alone(config)
-        if config.model.contrast_level != "pooled":
-            raise ConfigError(
-                f"method {config.method!r} compares whole images: set model.contrast_level to 'pooled', or method to "
-                "'scale'"
-            )
+        check_whole_images(config)
         check_class_balance(config, pseudo_labels=cls.labels_target)
 
     def needs_target(self, step: int) -> bool:

@@ -16,6 +16,7 @@ from scale_ray.losses.term import LossTerm, Need
 from scale_ray.methods.base import Method, MethodContext, Passes, StepOutput
 from scale_ray.models import Alignment, ClassStatistics, Network, Outputs, ProjectionBank, Teacher
 from scale_ray.models.backbones import feature_dim
+from scale_ray.models.neighbours import TargetBank
 from scale_ray.models.network import image_level, per_location
 from scale_ray.models.prototypes import PrototypeHead
 from scale_ray.models.student import DomainRole
@@ -50,7 +51,8 @@ class Scale(Method):
         teacher: None if no term needs it.
         statistics: class statistics of the teacher's projections; None if no term needs them.
         bank: the teacher's last projections; None unless `dist` is on with contrast=bank.
-        prototypes: label the target; None where losses.pseudo_labels is teacher.
+        prototypes: label the target; None unless losses.pseudo_labels is prototype or average.
+        neighbours: label the target; None unless losses.pseudo_labels is neighbours.
         alignment: of the pseudo-labels; None where losses.alignment is off.
         thresholds: of the pseudo-labels by class; None unless losses.thresholding is flex.
     """
@@ -73,6 +75,7 @@ class Scale(Method):
         self.statistics = _statistics(config, context.num_classes) if "statistics" in needs else None
         self.bank = _bank(config, context.num_classes) if "dist" in self._terms else None
         self.prototypes = _prototypes(config, context.num_classes)
+        self.neighbours = _neighbours(context)
         # Also without pseudo-labels: cells that need it may go on from this one's warm-up.
         alignment = config.losses.alignment
         self.thresholds = AdaptiveThresholds(context.num_classes) if config.losses.thresholding == "flex" else None
@@ -119,10 +122,14 @@ class Scale(Method):
         return config.replace(changes | {path: defaults.value(path) for path in unread})
 
     def surveys(self, step: int) -> bool:
-        """Features of a frozen encoder stay what they are; those of a trained one are surveyed again in each epoch."""
-        if self.prototypes is None or self.teacher is None:
+        """Where prototypes label the target: before the first labels and, if the encoder learns, in each epoch.
+
+        Not earlier: a warm-up that reads no target serves every target.
+        """
+        if self.prototypes is None or not self._labels_target(step):
             return False
-        return step == 0 or (self._config.model.encoder == "trained" and step % self._steps_per_epoch == 0)
+        first = step == 0 or not self._labels_target(step - 1)
+        return first or (self._config.model.encoder == "trained" and step % self._steps_per_epoch == 0)
 
     def encode(self, images: Tensor, domain: DomainRole) -> Tensor:
         """Features of the teacher's encoder with running statistics: no image's depend on another's."""
@@ -132,8 +139,10 @@ class Scale(Method):
         self.teacher.label_mode()
         return features
 
-    def survey(self, source: Tensor, labels: Tensor, target: Tensor) -> None:
+    def survey(self, source: Tensor | None, labels: Tensor | None, target: Tensor) -> None:
         assert self.prototypes is not None
+        assert source is not None
+        assert labels is not None
         self.prototypes.fit(source, labels, target, torch.Generator().manual_seed(self._config.seed))
 
     def needs_target(self, step: int) -> bool:
@@ -189,6 +198,9 @@ class Scale(Method):
         balanced = self._config.data.class_balance == "both"
         return balanced or any("pseudo_labels" in term.needs for term in active.values())
 
+    def _labels_target(self, step: int) -> bool:
+        return self.needs_target(step) and self._needs_labels(self._active(step))
+
     @torch.no_grad()
     def _update_statistics(self, step: int, source: SourceBatch) -> None:
         """Merge the teacher's projections of the source batch into the class statistics and the bank."""
@@ -209,8 +221,11 @@ class Scale(Method):
         assert self.teacher is not None
         found = []
         if self._config.losses.pseudo_labels != "prototype":
-            logits = self.workers.gather(self.teacher(target.weak).logits)
-            found.append(image_level(logits.softmax(dim=1), len(target.indices)))
+            outputs = self.gathered(self.teacher(target.weak, hidden=self.neighbours is not None))
+            of_teacher = image_level(outputs.logits.softmax(dim=1), len(target.indices))
+            found.append(
+                self._of_neighbours(target, outputs, of_teacher) if self.neighbours is not None else of_teacher
+            )
         if self.prototypes is not None:
             features = self.workers.gather(self.encode(target.weak, "target"))
             found.append(self.prototypes(features).softmax(dim=1))
@@ -219,6 +234,14 @@ class Scale(Method):
             probabilities = self.alignment(probabilities, source_labels)
         confidence, labels = probabilities.max(dim=1)
         return _TeacherLabels(probabilities, confidence, labels)
+
+    def _of_neighbours(self, target: TargetBatch, outputs: Outputs, probabilities: Tensor) -> Tensor:
+        """Store what the teacher says of the batch in the bank; return what the bank says of it, (B, K)."""
+        assert self.neighbours is not None
+        assert outputs.hidden is not None
+        features = image_level(outputs.hidden, len(target.indices))
+        self.neighbours.update(target.indices, features, probabilities)
+        return self.neighbours.label(target.indices, features)
 
     def _thresholds_of(self, probabilities: Tensor, source_logits: Tensor) -> Tensor | None:
         """The threshold (B,) of each pseudo-label; None where all have the config's."""
@@ -280,9 +303,15 @@ def _needs(terms: Iterable[str]) -> frozenset[Need]:
 
 
 def _prototypes(config: TrialConfig, num_classes: int) -> PrototypeHead | None:
-    if config.losses.pseudo_labels == "teacher":
+    if config.losses.pseudo_labels not in ("prototype", "average"):
         return None
     return PrototypeHead(feature_dim(config.model.backbone, config.data.image_size), num_classes)
+
+
+def _neighbours(context: MethodContext) -> TargetBank | None:
+    if context.config.losses.pseudo_labels != "neighbours":
+        return None
+    return TargetBank(context.target_images, context.config.model.hidden_dim, context.num_classes)
 
 
 def _statistics(config: TrialConfig, num_classes: int) -> ClassStatistics:

@@ -120,13 +120,12 @@ class Network(Student):
         """
         if self.separate:
             of_source = self(source, project=project, hidden=hidden)
-            with self._statistics_of("target"):
-                if like_predicted is None or not self.by_domain:
-                    return of_source, self(target, project=project, hidden=hidden)
-                with torch.no_grad():
-                    self(like_predicted)
-                with statistics_kept(self):
-                    return of_source, self(target, project=project, hidden=hidden)
+            if like_predicted is None or not self.by_domain:
+                return of_source, self.forward_target(target, project=project, hidden=hidden)
+            with torch.no_grad():
+                self.forward_target(like_predicted)
+            with statistics_kept(self):
+                return of_source, self.forward_target(target, project=project, hidden=hidden)
         both = self(torch.cat([source, target]), project=project, hidden=hidden)
         # With frozen BatchNorm, one forward pass gives the same as two.
         share = len(source) / (len(source) + len(target))
@@ -135,6 +134,11 @@ class Network(Student):
             strict=True,
         )
         return Outputs(*of_source), Outputs(*of_target)
+
+    def forward_target(self, images: Tensor, *, project: bool = False, hidden: bool = False) -> Outputs:
+        """Compute the outputs for target images (B, 3, H, W) alone; `project` and `hidden` are those of `forward`."""
+        with self._statistics_of("target"):
+            return self(images, project=project, hidden=hidden)
 
     def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:
         """Class logits (B, K) and pooled encoder features h (B, D), averaged over locations; float32 or better.

@@ -240,8 +240,8 @@ def _train_step(
         group["lr"] = group["base_lr"] * learning_rate_factor(config.optim, step)
     if method.surveys(step):
         with torch.no_grad():
-            method.survey(*batches.survey(method.encode))
-    source = batches.source(step)
+            method.survey(*batches.survey(method.encode, with_source=method.needs_source(step)))
+    source = batches.source(step) if method.needs_source(step) else None
     target = batches.target(step) if method.needs_target(step) else None
     output: StepOutput = wrapped(step, source, target)
     weights = config.losses.terms | output.weights

@@ -24,6 +24,7 @@ def build_method(
     steps_per_epoch: int,
     workers: Workers = ALONE,
     classes: Sequence[str] = (),
+    target_images: int = 0,
 ) -> Method:
     """Build the config's method with a freshly initialised student.
 
@@ -36,8 +37,9 @@ def build_method(
         steps_per_epoch: steps in which as many source images are drawn as there are.
         workers: the processes that train this trial together.
         classes: names of the K classes, in the order of the labels.
+        target_images: number of images of the target.
     """
-    context = MethodContext(config, num_classes, steps_per_epoch, workers, tuple(classes))
+    context = MethodContext(config, num_classes, steps_per_epoch, workers, tuple(classes), target_images)
     torch.manual_seed(step_seed(config.seed, "initialisation", 0))
     student = METHODS[config.method].build_student(context)
     if _synchronises(config):

@@ -187,7 +187,14 @@ class Training:
             whole_statistics=config.model.target_statistics == "whole",
             workers=workers,
         )
-        self.method = build_method(config, num_classes, self._batches.steps_per_epoch, workers, source.classes)
+        self.method = build_method(
+            config,
+            num_classes,
+            self._batches.steps_per_epoch,
+            workers,
+            source.classes,
+            self._batches.target_images,
+        )
         move_to_device(self.method, device, execution or Execution())
 
     def run(

@@ -122,3 +122,13 @@ def bank_contrast(features: Matrix, labels: Sequence[int], bank: Sequence[Matrix
         positives = [math.exp(dot(query, kept) / tau) for kept in bank[label]]
         losses.append(-sum(math.log(p / (p + negatives)) for p in positives) / len(positives))
     return sum(losses) / len(losses) if losses else 0.0
+
+
+def attraction(probabilities: Matrix, neighbours: Sequence[Matrix]) -> float:
+    total = sum(dot(row, near) for row, members in zip(probabilities, neighbours, strict=True) for near in members)
+    return -total / len(probabilities)
+
+
+def dispersion(probabilities: Matrix) -> float:
+    pairs = [dot(one, other) for i, one in enumerate(probabilities) for j, other in enumerate(probabilities) if i != j]
+    return sum(pairs) / len(probabilities)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_steps import BATCH, build, source_batch, target_batch
+from tiny_steps import BATCH, build, source_batch, survey_before, take_step, target_batch
 from torch import Tensor, nn
 
 from scale_ray.config import BaselineConfig, ConfigError, Execution, TrialConfig
@@ -31,6 +31,8 @@ SETTINGS = {
     "mcc_temperature": 2.0,
     "margin": 2.0,
     "sharpness_radius": 0.5,
+    "source_share": 0.3,
+    "dispersion_decay": 2.0,
     "prompt_ensemble": True,
     "shared_tokens": 8,
     "domain_tokens": 8,
@@ -51,8 +53,8 @@ def of_method(config: TrialConfig, name: str, clip_weights: Path | str = "none")
     """On a CLIP, one of random weights does where no accuracy is looked at."""
     clip = {"model.backbone": "clip_tiny", "model.weights": str(clip_weights)} if name in ON_CLIP else {}
     terms = "ce+ssl+dist+reg" if name == "scale" else "ce"
-    views = {"views.strong": "masked"} if name == "mic" else {}
-    return config.replace({"method": name, "losses.terms": terms, **clip, **views})
+    own = {"mic": {"views.strong": "masked"}, "aad": {"baseline.weight": 0.1}}
+    return config.replace({"method": name, "losses.terms": terms, **clip, **own.get(name, {})})
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -60,8 +62,9 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def passes_made(config: TrialConfig) -> Passes:
-    """Of the encoder, by the images that go through it in a step after the warm-up."""
-    method = build(config)
+    """Of the encoder, by the images that go through it in the last step."""
+    method, step = build(config), config.optim.steps - 1
+    survey_before(method, step)
     images = {True: 0, False: 0}  # with gradient, without
 
     def count(module: nn.Module, given: tuple[Tensor], output: Any) -> None:
@@ -70,8 +73,7 @@ def passes_made(config: TrialConfig) -> Passes:
     method.student.encoder.register_forward_hook(count)
     if method.teacher is not None:
         method.teacher.module.encoder.register_forward_hook(count)
-    step = config.optim.warmup_steps + 1
-    method.step(step, source_batch(), target_batch() if method.needs_target(step) else None)
+    take_step(method, step)
     return Passes(student=images[True] // BATCH, teacher=images[False] // BATCH)
 
 
@@ -80,7 +82,7 @@ class TestEveryMethod:
     def test_beats_chance_on_both_domains_and_is_deterministic(
         self, name: str, tiny_config: TrialConfig, tiny_root: Path, clip_weights: Path
     ) -> None:
-        steps = 30 if name in ON_CLIP else 100 if name == "mic" else 50
+        steps = 30 if name in ON_CLIP else 100 if name in ("mic", "shot", "aad") else 50
         config = of_method(tiny_config, name, clip_weights).replace({"optim.steps": steps, "evaluate_every": steps})
         source, targets = open_data(config, ["inverted"], tiny_root)
         one, two = (Training(config, source, targets, CPU) for _ in range(2))
@@ -94,14 +96,13 @@ class TestEveryMethod:
 
     def test_one_state_dict_is_the_whole_state(self, name: str, tiny_config: TrialConfig) -> None:
         method = build(of_method(tiny_config, name))
-        step = tiny_config.optim.warmup_steps + 1
-        target = target_batch() if method.needs_target(step) else None
-        method.step(step, source_batch(), target)
+        step = tiny_config.optim.steps - 1
+        survey_before(method, step)
+        take_step(method, step)
         method.after_update()
         other = build(of_method(tiny_config, name).replace({"seed": 7}))
         other.load_state_dict(method.state_dict())
-        expected = method.step(step, source_batch(2), target)
-        got = other.step(step, source_batch(2), target)
+        expected, got = take_step(method, step, seed=2), take_step(other, step, seed=2)
         assert {key: value.item() for key, value in got.losses.items()} == {
             key: value.item() for key, value in expected.losses.items()
         }
@@ -109,7 +110,9 @@ class TestEveryMethod:
     def test_does_not_change_its_inputs(self, name: str, tiny_config: TrialConfig) -> None:
         method = build(of_method(tiny_config, name))
         source, target = source_batch(), target_batch()
-        method.step(3, source, target if method.needs_target(3) else None)
+        for step in (3, tiny_config.optim.steps - 1):
+            survey_before(method, step)
+            method(step, source if method.needs_source(step) else None, target if method.needs_target(step) else None)
         for batch, fresh in ((source, source_batch()), (target, target_batch())):
             for field in dataclasses.fields(batch):
                 assert torch.equal(getattr(batch, field.name), getattr(fresh, field.name))
@@ -181,13 +184,17 @@ class TestEveryMethod:
             method = build(changed)
             if not method.learns:
                 return method.student.predict(source_batch().images).sum().item()
-            step = 1  # of the warm-up, which `transfer_from` leaves to ce
-            output = method.step(step, source_batch(), target_batch() if method.needs_target(step) else None)
-            weights = changed.losses.terms | output.weights
-            loss = torch.stack([weights[term] * value for term, value in output.losses.items()]).sum()
-            loss.backward()
+            found = 0.0
+            # Of the warm-up, which `transfer_from` leaves to ce; on the source, which `source_share` ends; the last.
+            for step in (1, 5, changed.optim.steps - 1):
+                survey_before(method, step)
+                output = take_step(method, step)
+                weights = changed.losses.terms | output.weights
+                loss = torch.stack([weights[term] * value for term, value in output.losses.items()]).sum()
+                loss.backward()
+                found += loss.item()
             gradients = [value.grad for value in method.student.parameters() if value.grad is not None]
-            return loss.item() + sum(gradient.abs().sum().item() for gradient in gradients)
+            return found + sum(gradient.abs().sum().item() for gradient in gradients)
 
         for setting, value in SETTINGS.items():
             changed = config.replace({f"baseline.{setting}": value})
@@ -283,14 +290,16 @@ def test_a_baseline_refuses_loss_terms(name: str, tiny_config: TrialConfig) -> N
         check_trial(of_method(tiny_config, name).replace({"losses.terms": "ce+ssl"}))
 
 
-@pytest.mark.parametrize("name", ["dan", "dann", "cdan", "mean_teacher", "mcc", "mdd", "sdat", "mic"])
+@pytest.mark.parametrize("name", ["dan", "dann", "cdan", "mean_teacher", "mcc", "mdd", "sdat", "mic", "shot", "aad"])
 def test_a_baseline_refuses_what_it_cannot_do(name: str, tiny_config: TrialConfig) -> None:
     config = of_method(tiny_config, name)
     with pytest.raises(ConfigError, match=r"whole images: set model.contrast_level to 'pooled'"):
         check_trial(config.replace({"model.contrast_level": "spatial"}))
     balanced = config.replace({"data.class_balance": "both"})
-    if name in ("mean_teacher", "mic"):
-        assert build(balanced).step(0, source_batch(), target_batch()).pseudo_labels is not None
+    if name in ("mean_teacher", "mic", "shot"):
+        method, last = build(balanced), balanced.optim.steps - 1
+        survey_before(method, last)
+        assert take_step(method, last).pseudo_labels is not None
         check_trial(balanced)
     else:
         with pytest.raises(
@@ -308,7 +317,7 @@ def test_the_passes_of_scale_follow_its_terms(combination: str, balance: str, ti
     assert passes_made(config) == METHODS["scale"].passes(config)
 
 
-@pytest.mark.parametrize("labels", ["teacher", "prototype", "average"])
+@pytest.mark.parametrize("labels", ["teacher", "prototype", "neighbours", "average"])
 def test_the_passes_of_scale_follow_its_pseudo_labels(labels: str, tiny_config: TrialConfig) -> None:
     config = tiny_config.replace({"losses.terms": "ce+ssl", "losses.pseudo_labels": labels})
     assert passes_made(config) == METHODS["scale"].passes(config)

@@ -98,6 +98,41 @@ def test_prototypes_label_the_target(tiny_config: TrialConfig, tiny_root, labels
     assert config.variant == f"scale {labels}"
 
 
+def test_prototypes_are_fitted_before_the_first_labels(tiny_config: TrialConfig) -> None:
+    """Not in a warm-up that reads no target."""
+    waiting = tiny_config.replace({"losses.terms": "ce+dist", "losses.pseudo_labels": "prototype"})
+    first, epoch = tiny_config.optim.warmup_steps + 1, STEPS_PER_EPOCH
+    assert [step for step in range(12) if build(waiting).surveys(step)] == [first, epoch, 2 * epoch]
+    unlabelled = waiting.replace({"losses.terms": "ce+mcc"})
+    assert not any(build(unlabelled).surveys(step) for step in range(12))
+
+
+def test_neighbours_label_the_target(tiny_config: TrialConfig) -> None:
+    """The bank has what the teacher said of the batch; an image's label is that of the others in it."""
+    config = tiny_config.replace({"losses.terms": "ce+ssl", "losses.pseudo_labels": "neighbours"})
+    method, target = build(config), target_batch()
+    assert not any(method.surveys(step) for step in range(12))
+    found = method.step(0, source_batch(), target)
+    of_teacher = method.teacher(target.weak, hidden=True)
+    probabilities = of_teacher.logits.softmax(dim=1)
+    assert torch.equal(method.neighbours.probabilities, probabilities)
+    assert torch.allclose(method.neighbours.features, torch.nn.functional.normalize(of_teacher.hidden, dim=1))
+    squares = probabilities.square() / probabilities.square().sum(dim=0)
+    sharp = squares / squares.sum(dim=1, keepdim=True)
+    expected = (sharp.sum(dim=0) - sharp) / 5  # all five others are neighbours
+    assert torch.equal(found.pseudo_labels, expected.argmax(dim=1))
+    assert torch.equal(found.kept, expected.amax(dim=1) > config.losses.threshold)
+    assert config.variant == "scale neighbours"
+    assert build(config.replace({"losses.pseudo_labels": "average"})).neighbours is None
+
+
+def test_neighbours_of_images_with_locations_are_those_of_whole_images(tiny_config: TrialConfig) -> None:
+    changes = {"losses.terms": "ce+ssl", "losses.pseudo_labels": "neighbours", "model.contrast_level": "spatial"}
+    method, target = build(tiny_config.replace(changes)), target_batch()
+    assert method.step(0, source_batch(), target).pseudo_labels.shape == target.indices.shape
+    assert len(method.neighbours.features) == len(target.indices)
+
+
 @pytest.mark.parametrize("thresholding", ["flex", "relative"])
 def test_thresholds_that_follow_the_training_keep_what_exceeds(tiny_config: TrialConfig, thresholding: str) -> None:
     changes = {"losses.terms": "ce+ssl", "losses.thresholding": thresholding, "losses.threshold": 0.9}
@@ -117,8 +152,11 @@ def test_thresholds_that_follow_the_training_keep_what_exceeds(tiny_config: Tria
     assert found.losses["ssl"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_training_with_prototypes_goes_on_bit_for_bit(tiny_config: TrialConfig, tiny_root) -> None:
-    config = tiny_config.replace({"losses.terms": "ce+ssl", "losses.pseudo_labels": "average", "optim.steps": 12})
+@pytest.mark.parametrize("labels", ["average", "neighbours"])
+def test_a_training_that_remembers_the_target_goes_on_bit_for_bit(
+    tiny_config: TrialConfig, tiny_root, labels: str
+) -> None:
+    config = tiny_config.replace({"losses.terms": "ce+ssl", "losses.pseudo_labels": labels, "optim.steps": 12})
     source, targets = open_data(config, ["inverted"], tiny_root)
     whole, first, second = (Training(config, source, targets, torch.device("cpu")) for _ in range(3))
     expected = whole.run()

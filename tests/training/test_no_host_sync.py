@@ -17,6 +17,7 @@ from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.batches import Batches, LabelledImages, UnlabelledImages
 from scale_ray.methods import METHODS, Method
 from scale_ray.methods.clip import ClipMethod
+from scale_ray.methods.source_free import SourceFree
 from scale_ray.models import Network
 from scale_ray.training.loop import _Meter, _optimiser, _train_step
 from scale_ray.training.seeding import generator
@@ -38,7 +39,7 @@ def train_without_numbers(config: TrialConfig) -> tuple[Method, _Meter]:
     source = LabelledImages(images, np.arange(12), np.arange(12) % CLASSES)
     meta = torch.device("meta")
     batches = Batches(config, source, UnlabelledImages(images), CLASSES, partial(generator, 0), meta)
-    method = build_method(config, CLASSES, batches.steps_per_epoch)
+    method = build_method(config, CLASSES, batches.steps_per_epoch, target_images=batches.target_images)
     move_to_device(method, meta, Execution())
     optimiser, meter = _optimiser(method, config.optim), _Meter()
     for step in range(STEPS):
@@ -56,9 +57,11 @@ def config(tiny_config: TrialConfig) -> TrialConfig:
 @pytest.mark.parametrize("name", ON_IMAGES)
 def test_no_method_waits(config: TrialConfig, name: str) -> None:
     terms = "ce+ssl+dist+reg" if name == "scale" else "ce"
-    views = {"views.strong": "masked"} if name == "mic" else {}
-    method, meter = train_without_numbers(config.replace({"method": name, "losses.terms": terms, **views}))
-    assert meter.counts["ce"] == STEPS
+    own = {"views.strong": "masked"} if name == "mic" else {}
+    if issubclass(METHODS[name], SourceFree):
+        own = {"baseline.source_share": 1 / config.optim.steps}
+    method, meter = train_without_numbers(config.replace({"method": name, "losses.terms": terms, **own}))
+    assert meter.counts["ce"] == sum(method.needs_source(step) for step in range(STEPS))
     assert all(value.is_meta for value in [*method.state_dict().values(), *meter.sums.values()])
 
 
@@ -71,6 +74,7 @@ def test_no_method_waits(config: TrialConfig, name: str) -> None:
         {"losses.statistics_window": "ema"},
         {"losses.statistics_window": "epoch"},
         {"losses.reg_mean": "image", "model.contrast_level": "spatial"},
+        {"losses.pseudo_labels": "neighbours"},
         {"model.batch_norm": "joint"},
         {"model.batch_norm": "frozen"},
         {"views.strong": "colour_affine", "data.class_balance": "off"},

@@ -116,6 +116,8 @@ def results(store: Store) -> dict[str, Result | None]:
         {"optim.schedule": "cosine", "losses.statistics_window": "ema", "losses.consistency": "mse"},
         {"model.contrast_level": "spatial", "data.class_balance": "off"},
         {"losses.contrast": "bank", "losses.bank_size": 5},
+        {"losses.pseudo_labels": "prototype"},
+        {"losses.pseudo_labels": "neighbours"},
     ],
     ids=str,
 )
