@@ -24,11 +24,12 @@ from scale_ray.cli.study import run_planned
 from scale_ray.config import ConfigError, check_name
 
 ALIGNED = "/losses.alignment=source"
+BOTH_STRONG = f"{ALIGNED}/views.source=alternating"
 METHODS = [
     *("source_only", "dan", "dann", "cdan", "cdan/baseline.entropy_conditioning=true", "mcc", "mdd", "sdat"),
-    *("mean_teacher", "fixmatch", "scale:ce+ssl", "scale"),
-    *(f"scale:ce+ssl+mcc{ALIGNED}", f"scale:ce+ssl+dist+reg+mcc{ALIGNED}"),
-    *(f"scale/losses.pseudo_labels={labels}" for labels in ("prototype", "average")),
+    *("mean_teacher", "fixmatch", "shot", "aad", "scale:ce+ssl", "scale"),
+    *(f"scale:{terms}{views}" for terms in ("ce+ssl+mcc", "ce+ssl+dist+reg+mcc") for views in (ALIGNED, BOTH_STRONG)),
+    *(f"scale/losses.pseudo_labels={labels}" for labels in ("prototype", "neighbours", "average")),
     *(f"scale/losses.thresholding={thresholds}" for thresholds in ("flex", "relative")),
 ]
 ON_A_TRAINED_ENCODER = ["mic"]  # it masks images, which features of a frozen encoder are not

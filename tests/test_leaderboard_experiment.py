@@ -16,10 +16,11 @@ from scale_ray.config import TrialConfig
 REPOSITORY = Path(__file__).parents[1]
 SCRIPT = REPOSITORY / "experiments" / "leaderboard.py"
 ROWS = {
-    "source_only", "dan", "dann", "cdan", "cdan+E", "mcc", "mdd", "sdat", "mean_teacher", "fixmatch", "ce+ssl",
+    "source_only", "dan", "dann", "cdan", "cdan+E", "mcc", "mdd", "sdat", "mean_teacher", "fixmatch", "shot", "aad", "ce+ssl",
     "ce+ssl+dist+reg", "ce+ssl+mcc (scale source-aligned)", "ce+ssl+dist+reg+mcc (scale source-aligned)",
     "ce+ssl+dist+reg (scale prototype)", "ce+ssl+dist+reg (scale average)", "ce+ssl+dist+reg (scale flex)",
-    "ce+ssl+dist+reg (scale relative)",
+    "ce+ssl+dist+reg (scale relative)", "ce+ssl+dist+reg (scale neighbours)",
+    "ce+ssl+mcc (scale strong-source source-aligned)", "ce+ssl+dist+reg+mcc (scale strong-source source-aligned)",
 }  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def rows_of(cells: list[TrialConfig]) -> set[str]:
 def test_digits_have_every_method_that_needs_no_pre_training(experiment: dict[str, Any]) -> None:
     cells = experiment["on_digits"](range(3), None).cells()
     assert rows_of(cells) == ROWS | {"mic"}
-    assert len(cells) == 3 * 4 * 19
+    assert len(cells) == 3 * 4 * 24
     assert {config.pair for config in cells} == {"mnist>mnistm", "optdigits>mnist", "fonts>mnist", "fonts>mnistm"}
     assert {(config.optim.steps, config.evaluate_every) for config in cells} == {(450, 450)}
 
@@ -49,7 +50,7 @@ def test_photographs_have_every_method_that_trains_on_features(
     cells = study.cells()
     assert study.name in experiment["STUDIES"]
     assert rows_of(cells) == ROWS | {"prototypes"}
-    assert len(cells) == 3 * pairs * 19
+    assert len(cells) == 3 * pairs * 24
     assert len({config.pair for config in cells}) == pairs
     assert {(config.optim.steps, config.evaluate_every) for config in cells} == {(1000, 1000)}
     assert {config.model.encoder for config in cells} == {"frozen"}
@@ -79,7 +80,7 @@ def test_one_command_trains_and_writes_and_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "board.png").is_file()
     first = (tmp_path / "leaderboard.md").read_bytes()
     again = run(tmp_path)
-    assert "76 cells, 3 done, 0 to do" in again.stdout
+    assert "96 cells, 3 done, 0 to do" in again.stdout
     assert (tmp_path / "leaderboard.md").read_bytes() == first
 
 
