@@ -34,6 +34,10 @@ LAST_POINT_VALIDATORS = frozenset({"classami", "mixval", "circular"})
 # method and loss combination only.
 WITHIN_ONE_METHOD = ("entropy", "im", "snd", "bnm", "transfer_score")
 
+# What chooses between methods unless another one is named: of all validators it has the smallest worst regret over the
+# records of experiments/leaderboard.py (benchmarks/results/leaderboard.md).
+DEFAULT_CHOOSER = "circular"
+
 # Scores of trainings among others on the same pair and seed: scale_ray/report/selection/set_validators.py.
 SET_VALIDATOR_NAMES = ("ensv",)
 

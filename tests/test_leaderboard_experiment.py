@@ -16,7 +16,8 @@ from scale_ray.config import TrialConfig
 REPOSITORY = Path(__file__).parents[1]
 SCRIPT = REPOSITORY / "experiments" / "leaderboard.py"
 ROWS = {
-    "source_only", "dan", "dann", "cdan", "cdan+E", "mcc", "mdd", "sdat", "mean_teacher", "fixmatch", "shot", "aad", "ce+ssl",
+    "source_only", "dan", "dann", "cdan", "cdan+E", "mcc", "mdd", "sdat", "mean_teacher", "fixmatch", "shot", "aad",
+    "ce+ssl",
     "ce+ssl+dist+reg", "ce+ssl+mcc (scale source-aligned)", "ce+ssl+dist+reg+mcc (scale source-aligned)",
     "ce+ssl+dist+reg (scale prototype)", "ce+ssl+dist+reg (scale average)", "ce+ssl+dist+reg (scale flex)",
     "ce+ssl+dist+reg (scale relative)", "ce+ssl+dist+reg (scale neighbours)",

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from scale_ray import __version__
-from scale_ray.cli import data, presets, report, train, tune
+from scale_ray.cli import auto, data, presets, report, train, tune
+from scale_ray.cli.groups import command
 from scale_ray.cli.read import refuse_passwords
 from scale_ray.cli.study import study_command
 from scale_ray.errors import UserError
@@ -33,6 +34,7 @@ def _add(name: str, function: Callable[..., None], **defaults: Any) -> None:
 _add("train", train.train)
 _add("ablate", study_command(presets.ablation, presets.ABLATE), storage="runs/ablation")
 _add("compare", study_command(presets.comparison, presets.COMPARE), storage="runs/comparison")
+_add("auto", command(auto.auto), storage="runs/auto")
 _add("tune", tune.tune_command(presets.search), storage="runs/tuning")
 _add("report", report.report)
 _add("status", report.status)

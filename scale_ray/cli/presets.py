@@ -29,6 +29,13 @@ def ablation() -> Study:
     )
 
 
+def automatic() -> Study:
+    """Without its candidates, which depend on the options: see `training.candidates`."""
+    base = base_config("digits")
+    axes = {"seed": [0], "pair": pairs(*map(":".join, BENCHMARKS["digits"].pairs))}
+    return Study(name="auto-digits", base=base, usual=usual_settings(base), axes=axes)
+
+
 def search() -> Study:
     study = ablation()
     return Study("tuning-digits", study.base, {"pair": study.axes["pair"]})

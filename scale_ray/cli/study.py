@@ -54,13 +54,22 @@ def study_command(start: Callable[[], Study], about: str) -> Callable[..., None]
     def run(
         grid: GridOptions, trial: TrialOptions, ray: RayOptions, execution: ExecutionOptions, choose: Choose = None
     ) -> None:
-        if choose is not None:
-            check_name("validator", choose, [*VALIDATOR_NAMES, *SET_VALIDATOR_NAMES, ORACLE])
+        check_chooser(choose)
         study = with_options(start(), trial, grid, ray.fields)
         run_and_report(study, execution.execution(trial.root), grid, ray, choose)
 
     run.__doc__ = about
     return command(run)
+
+
+def check_chooser(choose: str | None) -> None:
+    """Refuse a validator that does not exist.
+
+    Raises:
+        ConfigError: it does not; the message names the most similar one.
+    """
+    if choose is not None:
+        check_name("validator", choose, [*VALIDATOR_NAMES, *SET_VALIDATOR_NAMES, ORACLE])
 
 
 def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: Mapping[str, Any]) -> Study:

@@ -20,9 +20,9 @@ from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import count
 from scale_ray.report.read.load import load_contents
 from scale_ray.report.selection.candidates import candidates
-from scale_ray.report.selection.choose import choice, choice_notes
+from scale_ray.report.selection.choose import choice, choice_notes, choice_scores
 from scale_ray.report.selection.regret import REGRET_NOTES, regrets
-from scale_ray.report.selection.text import as_text
+from scale_ray.report.selection.text import Chosen, as_text
 from scale_ray.report.tables.axes import tabulate
 from scale_ray.report.tables.csv import frame_to_csv
 from scale_ray.report.tables.formats import FORMATS
@@ -36,13 +36,6 @@ from scale_ray.store.whole_files import remove_temporaries
 MOST_DRAWN = 3  # as many as the paper has backbones; each figure takes some seconds
 
 
-class Chosen(NamedTuple):
-    """A table of choice and the notes under it."""
-
-    frame: pd.DataFrame
-    notes: list[str]
-
-
 class ReportPaths(NamedTuple):
     """The files that `write_report` wrote, and the grids in them."""
 
@@ -51,7 +44,7 @@ class ReportPaths(NamedTuple):
     holes: Path
     tables: list[Path]  # Markdown, CSV, LaTeX and HTML of each form
     effects: list[Path]  # effects.md and .tex, and each table of effects as CSV
-    choice: list[Path]  # choice.csv and .md, and with the oracle regret.csv and .md
+    choice: list[Path]  # choice.csv and .md, scores.csv and .md, and with the oracle regret.csv and .md
     figures: list[Path]  # PNG, SVG and PDF
     parquet: list[Path]  # cells and curves, on request
     grids: list[Grid]  # as in `tables`
@@ -150,7 +143,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
             of_benchmark = on_page.setdefault(drawing.benchmark, {})
             of_benchmark.setdefault(drawing.heading, []).append((drawing.title, paths[1].read_bytes()))
     commands = {plan.name: plan.command for plan in Store(store).plans_as(_PlanHead)}
-    text = page(cells, found, on_page, curves=curves, effects=effects, commands=commands)
+    text = page(cells, found, on_page, curves=curves, effects=effects, commands=commands, choice=of_choice)
     written = ReportPaths(
         page=_write(out / "report.html", text),
         records=records,
@@ -225,6 +218,7 @@ def _choice_tables(cells: pd.DataFrame, store: Store, asked: Asked, remarks: lis
     if asked.choose is not None:
         notes = choice_notes(found, asked.choose)
         tables["choice"] = Chosen(choice(found, asked.choose), [*notes, *remarks])
+        tables["scores"] = Chosen(choice_scores(found, asked.choose), [])
     if asked.oracle:
         tables["regret"] = Chosen(regrets(found), [*REGRET_NOTES, *found.notes, *remarks])
     return tables

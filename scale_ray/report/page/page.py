@@ -17,6 +17,7 @@ from scale_ray.report.page.provenance import provenance
 from scale_ray.report.page.trials import causes, listed, payload
 from scale_ray.report.read.labels import count
 from scale_ray.report.read.load import varying_fields
+from scale_ray.report.selection.text import Chosen, as_text
 from scale_ray.report.tables.grid import METRICS, Entry, Grid, Stack, stacks
 from scale_ray.report.tables.text import beside_text, entry_text
 
@@ -62,6 +63,7 @@ def page(
     curves: pd.DataFrame | None = None,
     effects: Effects | None = None,
     commands: Mapping[str, str | None] | None = None,
+    choice: Mapping[str, Chosen] | None = None,
 ) -> str:
     """The report as HTML. It lists up to 2,000 trials, those that failed or are missing first.
 
@@ -72,6 +74,7 @@ def page(
         curves: the trials' curves (`Contents.curves`), drawn when a trial is opened.
         effects: of the same cells.
         commands: study -> the command that ran it (`StudyPlan.command`).
+        choice: `choice` and `scores`, where a validator was asked to choose; see `selection.choose`.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -108,6 +111,7 @@ def page(
             }
             for benchmark in sorted(set(cells["benchmark"]))
         ],
+        chosen=_chosen(choice or {}),
         effects=_effects(effects),
         to_do=_to_do(cells, commands or {}),
         causes=causes(cells),
@@ -191,6 +195,17 @@ def _effects(effects: Effects | None) -> dict[str, Any]:
         if table.name in parts
     ]
     return {"sections": sections, "notes": effects.notes}
+
+
+def _chosen(choice: Mapping[str, Chosen]) -> dict[str, Any] | None:
+    """The table of choice with its notes, and the scores that decided."""
+    if "choice" not in choice:
+        return None
+    return {
+        "table": _table(as_text(choice["choice"].frame)),
+        "notes": choice["choice"].notes,
+        "scores": _table(as_text(choice["scores"].frame)),
+    }
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Any]:

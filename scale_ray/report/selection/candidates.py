@@ -34,6 +34,14 @@ class Candidates:
     lacking: list[str]
     notes: list[str]
 
+    def cells_of(self, benchmark: str, backbone: str, pair: str, candidate: str) -> list[str]:
+        """Ids of a candidate's cells on a pair, or on ALL_PAIRS."""
+        rows = self.trainings
+        chosen = (rows[SET] == [benchmark, backbone]).all(axis=1) & (rows["candidate"] == candidate)
+        if pair != ALL_PAIRS:
+            chosen &= rows["pair"] == pair
+        return sorted(rows.loc[chosen, "cell"])
+
     def compared(self) -> Iterator[tuple[tuple[str, str], str, pd.DataFrame]]:
         """Yield (set, pair, means): for each pair of a set, then for ALL_PAIRS if it has several.
 

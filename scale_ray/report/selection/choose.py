@@ -7,7 +7,7 @@ from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, WITHIN_ONE_METHOD
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import count
 from scale_ray.report.selection.candidates import ESTIMATE, SCORES, SET, Candidates
-from scale_ray.report.selection.text import ORACLE_COLUMN
+from scale_ray.report.selection.text import CELLS, ORACLE_COLUMN
 
 _FEWEST = 3  # candidates of an ensemble
 
@@ -24,8 +24,9 @@ def choice(found: Candidates, validator: str) -> pd.DataFrame:
     | candidates, seeds | how many were compared, and over how many seeds each |
     | estimated accuracy | percent of target images on which the choice agrees with the ensemble of all candidates |
     | estimated regret | points by which that is below the best candidate's, on each pair; mean over pairs |
+    | cells | ids of the choice's cells, with blanks between |
 
-    The last two are empty where predictions are not stored.
+    The two estimates are empty where predictions are not stored.
 
     Raises:
         ConfigError: there is no such validator.
@@ -50,8 +51,30 @@ def choice(found: Candidates, validator: str) -> pd.DataFrame:
                 "seeds": int(means["seeds"].min()),
                 "estimated accuracy": means.loc[chosen, ESTIMATE],
                 "estimated regret": means.loc[chosen, "estimated regret"],
+                CELLS: " ".join(found.cells_of(benchmark, backbone, pair, chosen)),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def choice_scores(found: Candidates, validator: str) -> pd.DataFrame:
+    """Why: every candidate's mean score on each pair and over all pairs, the highest first.
+
+    Columns: benchmark, backbone, pair, candidate, the validator's name, estimated accuracy.
+    """
+    name = ORACLE_COLUMN if validator == ORACLE else validator
+    rows = [
+        {
+            "benchmark": benchmark,
+            "backbone": backbone,
+            "pair": pair,
+            "candidate": candidate,
+            name: score,
+            "estimated accuracy": means.loc[candidate, ESTIMATE],
+        }
+        for (benchmark, backbone), pair, means in found.compared()
+        for candidate, score in means[validator].sort_values(ascending=False, kind="stable").items()
+    ]
     return pd.DataFrame(rows)
 
 

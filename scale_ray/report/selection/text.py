@@ -1,16 +1,26 @@
 """Numbers of a table of choice as text."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 ORACLE_COLUMN = "oracle (target labels)"
+CELLS = "cells"  # ids of the chosen cells, in CSV alone
+
+
+class Chosen(NamedTuple):
+    """A table of choice and the notes under it."""
+
+    frame: pd.DataFrame
+    notes: list[str]
+
 
 _TWO_DECIMALS = ("regret", "estimated", "spearman", "target labels")  # percent, points and correlations
 
 
 def as_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """Numbers as text: scores with four digits, percent and points with two decimals."""
+    """What is read, with numbers as text: scores with four digits, percent and points with two decimals."""
+    frame = frame.drop(columns=CELLS, errors="ignore")
     return pd.DataFrame({name: [_text(value, str(name)) for value in frame[name]] for name in frame})
 
 

@@ -12,7 +12,8 @@ from selection_stores import choice_store, scored, with_predictions
 from scale_ray.config import ConfigError
 from scale_ray.report import Candidates, ReportError, candidates, choice, load, regrets, write_report
 from scale_ray.report.build import Asked
-from scale_ray.report.selection.choose import choice_notes
+from scale_ray.report.selection.choose import choice_notes, choice_scores
+from scale_ray.report.selection.text import as_text
 from scale_ray.store import Store, StoreError
 
 
@@ -43,6 +44,19 @@ def test_ensv_chooses_on_each_pair_and_over_all(found: Candidates) -> None:
     assert table["estimated regret"].to_dict() == {"fonts>mnistm": 0, "mnist>mnistm": 0, "all pairs": 6.25}
     assert (table["candidates"] == 3).all()
     assert (table["seeds"] == 2).all()
+
+
+def test_the_choices_cells_and_the_scores_of_all_candidates_say_why(found: Candidates) -> None:
+    rows = found.trainings
+    table = choice(found, "ensv").set_index("pair")
+    of_mcc = rows[(rows["candidate"] == "mcc") & (rows["pair"] == "mnist>mnistm")]["cell"]
+    assert table.loc["mnist>mnistm", "cells"].split() == sorted(of_mcc)
+    assert table.loc["all pairs", "cells"].split() == sorted(rows[rows["candidate"] == "dann"]["cell"])
+    scores = choice_scores(found, "ensv").set_index(["pair", "candidate"])["ensv"]
+    assert scores["mnist>mnistm"].to_dict() == {"mcc": 100, "dann": 87.5, "source_only": 75}
+    assert list(scores["mnist>mnistm"].index) == ["mcc", "dann", "source_only"]
+    assert len(scores) == 9
+    assert "cells" not in as_text(table)
 
 
 def test_another_validators_choice_is_judged_by_the_ensemble(found: Candidates) -> None:
@@ -206,9 +220,16 @@ def test_damaged_predictions_are_an_error_and_not_skipped(tmp_path: Path) -> Non
 
 def test_a_report_writes_what_was_asked_for(whole: Store, tmp_path: Path) -> None:
     paths = write_report(whole.location, tmp_path / "both", Asked(choose="ensv", oracle=True, most_drawn=0))
-    assert [path.name for path in paths.choice] == ["choice.csv", "choice.md", "regret.csv", "regret.md"]
+    assert [path.name for path in paths.choice] == [
+        "choice.csv",
+        "choice.md",
+        "scores.csv",
+        "scores.md",
+        "regret.csv",
+        "regret.md",
+    ]
     assert pd.read_csv(paths.choice[0])["choice"].tolist() == ["dann", "mcc", "dann"]
-    regret = paths.choice[3].read_text()
+    regret = paths.choice[5].read_text()
     assert "By target labels" in regret
     assert "| all pairs | dann | 93.75 |" in paths.choice[1].read_text()
     neither = write_report(whole.location, tmp_path / "none", Asked(most_drawn=0))

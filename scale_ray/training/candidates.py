@@ -1,0 +1,65 @@
+"""The candidates that are tried on data of one's own, cheapest first, within a budget."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.methods import METHODS
+from scale_ray.study import Change, approaches
+from scale_ray.training.resolve import check_trial
+
+# Kinds that differ in what they rely on, so that one of them fits: the encoder's features alone, the source alone,
+# confusion of classes, alignment of features, self-training with and without contrast. Two of a kind would be tried in
+# vain: a validator cannot tell them apart.
+CANDIDATES = (
+    "prototypes",
+    "source_only",
+    "mcc",
+    "cdan",
+    "scale:ce+ssl+mcc/losses.alignment=source/views.source=alternating",
+    "scale",
+)
+
+
+class Affordable(NamedTuple):
+    """What a budget allows.
+
+    Attributes:
+        changes: values of a study's axis `method`, cheapest first.
+        left_out: the other candidates, as they are written, and why.
+    """
+
+    changes: list[Change]
+    left_out: dict[str, str]
+
+
+def affordable(base: TrialConfig, usual: Mapping[str, Mapping[str, Any]], budget: float | None = None) -> Affordable:
+    """The candidates that fit a config, cheapest first, as long as the budget lasts.
+
+    Args:
+        base: what all candidates share.
+        usual: method -> dotted path -> value, as of a Study.
+        budget: steps of source_only, for each domain pair and seed; None is no limit. A candidate costs its steps times
+            the cost of one (`Passes.cost`); one that takes no steps costs nothing.
+    """
+    costs: dict[str, tuple[float, Change]] = {}
+    left_out: dict[str, str] = {}
+    for text in CANDIDATES:
+        (change,) = approaches(text)
+        try:
+            config = check_trial(base.replace({**usual.get(str(change["method"]), {}), **change}))
+        except ConfigError as error:
+            left_out[text] = str(error)
+            continue
+        method = METHODS[config.method]
+        costs[text] = (method.passes(config).cost * config.optim.steps if method.learns else 0.0, change)
+    changes, spent = [], 0.0
+    for text, (cost, change) in sorted(costs.items(), key=lambda item: item[1][0]):
+        if budget is not None and spent + cost > budget:
+            left_out[text] = (
+                f"it costs {cost:,.0f} steps of source_only, and {budget - spent:,.0f} of the budget are left"
+            )
+            continue
+        spent += cost
+        changes.append(change)
+    return Affordable(changes, left_out)

@@ -1,0 +1,83 @@
+"""`scale-ray auto`: the candidates that fit, within a budget, and the choice."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import TINY, Outcome, command, refused
+
+from scale_ray.config import TrialConfig
+from scale_ray.store import Store
+from scale_ray.training.candidates import CANDIDATES, affordable
+
+
+def auto(images: Path, store: Path, *more: str) -> Outcome:
+    settings = [each for each in TINY if each.partition(".")[0] in ("data", "optim", "model")]
+    options = [text for setting in settings for text in ("--set", setting)]
+    grid = ["--benchmark", "image_folder", "--root", str(images), "--backbone", "lenet", "--pairs", "Art:Real World"]
+    return command("auto", *grid, *options, "--steps", "50", "--store", store, *more)
+
+
+BASE = TrialConfig().replace({"optim.steps": 100, "optim.warmup_steps": 10, "model.weights": "imagenet"})
+
+
+def methods(budget: float | None) -> list[str]:
+    return [change["method"] for change in affordable(BASE, {}, budget).changes]
+
+
+def test_candidates_come_cheapest_first() -> None:
+    assert methods(None) == ["prototypes", "source_only", "mcc", "cdan", "scale", "scale"]
+    assert affordable(BASE, {}).left_out == {}
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (50, ["prototypes"]),
+        (100, ["prototypes", "source_only"]),
+        (299, ["prototypes", "source_only"]),
+        (300, ["prototypes", "source_only", "mcc"]),
+        (800, ["prototypes", "source_only", "mcc", "cdan", "scale"]),
+    ],
+)
+def test_a_budget_takes_the_cheapest(budget: int, expected: list[str]) -> None:
+    """100 steps of source_only cost 100, mcc and cdan 200 each, scale 300 and with mcc in place of contrast 333."""
+    assert methods(budget) == expected
+
+
+def test_what_is_left_out_is_named_with_its_reason() -> None:
+    left_out = affordable(BASE.replace({"model.weights": "none"}), {}, 800).left_out
+    assert list(left_out) == ["prototypes", CANDIDATES[-2]]
+    assert "compares features of a pre-trained encoder, and model.weights is 'none'" in left_out["prototypes"]
+    assert left_out[CANDIDATES[-2]] == "it costs 333 steps of source_only, and 0 of the budget are left"
+
+
+def test_a_study_says_what_it_leaves_out(images: Path, tmp_path: Path) -> None:
+    outcome = auto(images, tmp_path / "store", "--weights", "none", "--budget", "200", "--dry-run")
+    assert outcome.status == 0, outcome.err
+    assert "left out: prototypes: method 'prototypes' compares features of a pre-trained encoder" in outcome.out
+    assert "auto-image_folder: 2 cells, 0 done, 2 to do" in outcome.out
+
+
+def test_nothing_left_methods_of_ones_own_and_unknown_validators_are_refused(images: Path, tmp_path: Path) -> None:
+    arguments = [images, tmp_path, "--weights", "none"]
+    refused(auto(*arguments, "--budget", "1"), "no candidate is left: raise --budget")
+    refused(auto(*arguments, "--methods", "mcc"), "use scale-ray compare")
+    refused(auto(*arguments, "--choose", "circle"), "unknown validator 'circle'")
+
+
+def test_it_trains_chooses_and_writes_why(images: Path, tmp_path: Path) -> None:
+    outcome = auto(images, tmp_path / "store", "--weights", "none", "--budget", "400", "--address", "local")
+    assert outcome.status == 0, outcome.err
+    report = tmp_path / "store" / "report"
+    (choice,) = pd.read_csv(report / "choice.csv").to_dict("records")
+    scores = pd.read_csv(report / "scores.csv")
+    assert len(scores) == 4  # source_only, mcc, cdan and scale cost 50, 100, 100 and 150
+    assert choice["choice"] == scores.loc[scores["circular"].idxmax(), "candidate"]
+    chosen = Store(tmp_path / "store").read_record(choice["cells"])
+    assert chosen is not None
+    assert json.loads(chosen.config.model_dump_json())["seed"] == 0
+    page = (report / "report.html").read_text()
+    assert "Which one to use" in page
+    assert choice["choice"] in page
