@@ -3,8 +3,8 @@
 A stored record is found by its id alone, so an id must not change because the package grows:
 
 - The fields of the first release (`FIRST_FIELDS`) are in the hash as they are.
-- A field that was added later carries `Introduced(value)` in config.py: the value that a config without the field
-  stands for. It enters the hash only where it differs from that value.
+- A field that was added later carries `Introduced(value)` in scale_ray/config: the value that a config without the
+  field stands for. It enters the hash only where it differs from that value.
 
 A change that makes the same config train to other numbers is another matter: it raises `RECIPE_VERSION`.
 """
@@ -151,7 +151,7 @@ def declaration_problems(config: type[TrialConfig] = TrialConfig) -> list[str]:
             problems.append(
                 f"{path}: a new config field must not change the ids of stored records: declare the value that a "
                 "config without it stands for, as in "
-                f"`{path.rpartition('.')[2]}: Annotated[TYPE, Introduced(VALUE)] = VALUE` in config.py"
+                f"`{path.rpartition('.')[2]}: Annotated[TYPE, Introduced(VALUE)] = VALUE` in scale_ray/config"
             )
             continue
         if default != before:

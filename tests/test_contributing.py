@@ -44,13 +44,13 @@ ADDITIONS: dict[str, list[Edit]] = {
         ),
         Edit(
             "scale_ray/losses/__init__.py",
-            "from scale_ray.losses import ce, dist, reg, ssl\n",
-            "from scale_ray.losses import ce, dist, reg, shrink, ssl\n",
+            "from scale_ray.losses import ce, confusion, dist, im, reg, ssl\n",
+            "from scale_ray.losses import ce, confusion, dist, im, reg, shrink, ssl\n",
         ),
     ],
     "a setting of a loss term": [
         Edit(
-            "scale_ray/config.py",
+            "scale_ray/config/losses.py",
             '    reg_mean: Literal["batch", "image"] = "batch"\n',
             '    reg_mean: Literal["batch", "image"] = "batch"\n'
             "    shrink_margin: Annotated[float, Introduced(0.3)] = Field(0.3, ge=0)\n",
@@ -104,7 +104,7 @@ ADDITIONS: dict[str, list[Edit]] = {
     ],
     "a setting of a method": [
         Edit(
-            "scale_ray/config.py",
+            "scale_ray/config/losses.py",
             "    entropy_conditioning: bool = Field(False",
             "    halved_factor: Annotated[float, Introduced(0.5)] = Field(0.5, ge=0)\n"
             "    entropy_conditioning: bool = Field(False",
@@ -119,7 +119,7 @@ ADDITIONS: dict[str, list[Edit]] = {
     ],
     "a variant of a method that is a row of its own": [
         Edit(
-            "scale_ray/config.py",
+            "scale_ray/config/trial.py",
             "VARIANTS: dict[str, Variant] = {\n",
             'VARIANTS: dict[str, Variant] = {\n    "losses.consistency": Variant("ssl", {"mse": " mse"}),\n',
         )
@@ -139,7 +139,7 @@ ADDITIONS: dict[str, list[Edit]] = {
             "def _halved(step, steps):\n    return 0.5\n\n\n"
             'SCHEDULES: dict[str, Callable[[int, int], float]] = {"halved": _halved, "inverse"',
         ),
-        Edit("scale_ray/config.py", 'schedule: Literal["inverse",', 'schedule: Literal["halved", "inverse",'),
+        Edit("scale_ray/config/parts.py", 'schedule: Literal["inverse",', 'schedule: Literal["halved", "inverse",'),
     ],
     "a validator": [
         Edit(

@@ -213,7 +213,7 @@ def test_an_undeclared_field_fails_with_what_to_do(part: str) -> None:
     assert problem.startswith(
         f"{path}: a new config field must not change the ids of stored records: declare the value"
     )
-    assert "`added: Annotated[TYPE, Introduced(VALUE)] = VALUE` in config.py" in problem
+    assert "`added: Annotated[TYPE, Introduced(VALUE)] = VALUE` in scale_ray/config" in problem
     with pytest.raises(AssertionError, match=f"{path}: a new config field"):
         identity(grown(), INPUTS)
 

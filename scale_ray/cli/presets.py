@@ -32,8 +32,12 @@ def ablation() -> Study:
 def automatic() -> Study:
     """Without its candidates, which depend on the options: see `training.candidates`."""
     base = base_config("digits")
-    axes = {"seed": [0], "pair": pairs(*map(":".join, BENCHMARKS["digits"].pairs))}
-    return Study(name="auto-digits", base=base, usual=usual_settings(base), axes=axes)
+    return Study(
+        name="auto-digits",
+        base=base,
+        usual=usual_settings(base),
+        axes={"seed": [0], "pair": pairs(*map(":".join, BENCHMARKS["digits"].pairs))},
+    )
 
 
 def search() -> Study:

@@ -13,7 +13,7 @@ from scale_ray.cli.read import split_list
 from scale_ray.store import Store
 
 if TYPE_CHECKING:
-    from scale_ray.report.build import Chosen
+    from scale_ray.report.selection.text import Chosen
 
 TABLES = "Tables"
 FIGURES = "Figures"

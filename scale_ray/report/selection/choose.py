@@ -1,5 +1,7 @@
 """The table of choice: the candidate that a validator chooses on each domain pair and over all pairs."""
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from scale_ray.config import check_name
@@ -70,12 +72,18 @@ def choice_scores(found: Candidates, validator: str) -> pd.DataFrame:
             "pair": pair,
             "candidate": candidate,
             name: score,
-            "estimated accuracy": means.loc[candidate, ESTIMATE],
+            "estimated accuracy": estimate,
         }
         for (benchmark, backbone), pair, means in found.compared()
-        for candidate, score in means[validator].sort_values(ascending=False, kind="stable").items()
+        for candidate, score, estimate in _ranked(means, validator)
     ]
     return pd.DataFrame(rows)
+
+
+def _ranked(means: pd.DataFrame, validator: str) -> Iterator[tuple[str, float, float]]:
+    """Candidate, its score and its estimated accuracy, the highest score first."""
+    order = means.sort_values(validator, ascending=False, kind="stable")
+    yield from zip(map(str, order.index), order[validator], order[ESTIMATE], strict=True)
 
 
 def choice_notes(found: Candidates, validator: str) -> list[str]:

@@ -1,0 +1,34 @@
+"""The config of one trial: frozen and validated.
+
+A `TrialConfig` holds only what can change a number; its hash is part of the trial's id (see `identity`). Where the data
+lies, how many threads work and what Ray is asked for belong to `Execution` and `Resources`, which change no number.
+"""
+
+from scale_ray.config.losses import BaselineConfig, LossesConfig
+from scale_ray.config.parts import (
+    DataConfig,
+    Introduced,
+    ModelConfig,
+    OptimConfig,
+    ParallelConfig,
+    Precision,
+    ViewsConfig,
+)
+from scale_ray.config.problems import ConfigError, check_name, describe_problems, suggest
+from scale_ray.config.running import Beside, Execution, Resources
+from scale_ray.config.trial import (
+    NAMED_WEIGHTS,
+    RECIPE_VERSION,
+    VARIANTS,
+    TrialConfig,
+    TuningBudget,
+    absolute_weights,
+    field_paths,
+)
+
+__all__ = [
+    "NAMED_WEIGHTS", "RECIPE_VERSION", "VARIANTS", "BaselineConfig", "Beside", "ConfigError", "DataConfig", "Execution",
+    "Introduced", "LossesConfig", "ModelConfig", "OptimConfig", "ParallelConfig", "Precision", "Resources",
+    "TrialConfig", "TuningBudget", "ViewsConfig", "absolute_weights", "check_name", "describe_problems", "field_paths",
+    "suggest",
+]  # fmt: skip
