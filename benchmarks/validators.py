@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from scale_ray.training.evidence import Evidence, Mixed, Predictions
+from scale_ray.training.evidence import Common, Evidence, Mixed, Predictions
 from scale_ray.training.validators import VALIDATORS
 
 ROUNDS = 5
@@ -25,9 +25,10 @@ def evidence(images: int, classes: int, width: int) -> Evidence:
         logits = 3 * torch.nn.functional.one_hot(labels, classes) + 2 * torch.randn(count, classes, generator=numbers)
         return Predictions(logits.double(), torch.arange(count), features), labels
 
-    (train, _), (val, val_labels), (target, _) = split(images, 0.0), split(images // 10, 0.0), split(images, 0.2)
+    (train, labels), (val, val_labels), (target, _) = split(images, 0.0), split(images // 10, 0.0), split(images, 0.2)
     mixed = Mixed(torch.randint(classes, (2 * images, 2), generator=numbers), target.logits.repeat(2, 1))
-    return Evidence(train, val, val_labels, target, centres.double(), mixed)
+    common = Common(train.features, labels, target.features)
+    return Evidence(train, val, val_labels, target, centres.double(), mixed, common)
 
 
 def main() -> None:

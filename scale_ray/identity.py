@@ -24,7 +24,8 @@ from scale_ray.config import RECIPE_VERSION, Introduced, TrialConfig
 
 _REQUIRED = object()
 
-# The fields of the first release and their defaults at that time. Nothing is ever added here: see `Introduced`.
+# The fields of the first release and the defaults that ids are written against. No field is ever added here: see
+# `Introduced`. A value changes with RECIPE_VERSION alone, as that of model.batch_norm did with recipe 2.
 FIRST_FIELDS: dict[str, Any] = {
     "method": "scale",
     "seed": 0,

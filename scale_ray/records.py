@@ -34,8 +34,11 @@ LAST_POINT_VALIDATORS = frozenset({"classami", "mixval", "circular"})
 # method and loss combination only.
 WITHIN_ONE_METHOD = ("entropy", "im", "snd", "bnm", "transfer_score")
 
-# What chooses between methods unless another one is named: of all validators it has the smallest worst regret over the
-# records of experiments/leaderboard.py (benchmarks/results/leaderboard.md).
+# Methods that read no source image after a part of their steps: accuracy on the source is not theirs to keep.
+SOURCE_FREE = ("shot", "aad")
+
+# What chooses between methods unless another one is named, by an argument: it judges all of them in one space that none
+# of them has made, and rewards no certainty.
 DEFAULT_CHOOSER = "circular"
 
 # Scores of trainings among others on the same pair and seed: scale_ray/report/selection/set_validators.py.

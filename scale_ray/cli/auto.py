@@ -36,7 +36,7 @@ def auto(
     alignment, self-training with and without contrast. Run the same command again after an interruption or with a
     larger budget: finished cells are not run again.
 
-    scale-ray auto --root photos --pairs studio:phone --frozen --budget 5000
+    scale-ray auto --root photos --pairs studio:phone --frozen --budget 12000
     """
     from scale_ray.training.candidates import affordable
 

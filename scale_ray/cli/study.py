@@ -132,6 +132,7 @@ def run_and_report(
     outcome = run_planned(study, execution, grid, ray, choose)
     if outcome is None:
         return
+    choose = choose if outcome.done else None  # of nothing there is no choice, and why is said below
     report(Store(ray.storage).location, choose=choose, study=study.name if choose else None)
     if outcome.interrupted:
         console.print(f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on")

@@ -190,26 +190,35 @@ class Batches:
             indices=indices,
         )
 
-    def survey(self, encode: Encode, *, with_source: bool) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    def survey(
+        self, encode: Encode, *, with_source: bool, on_life: Callable[[], None] = lambda: None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor]:
         """Encode whole domains; every worker encodes some of the images and gets all.
 
         Args:
             encode: (B, ...) images in the survey view, and their domain -> (B, X).
             with_source: whether the source is read too.
+            on_life: called after every batch.
 
         Returns:
             Source images (N, X) and their labels (N,), or None for both, and target images (M, X).
         """
         source, labels = None, None
         if with_source:
-            source = self._encoded(self._source.images, self._source.indices, partial(encode, domain="source"))
+            of_source = partial(encode, domain="source")
+            source = self._encoded(self._source.images, self._source.indices, of_source, on_life)
             labels = torch.from_numpy(self._source.labels).to(self._device)
-        target = self._encoded(
-            self._target.images, np.arange(len(self._target.images)), partial(encode, domain="target")
-        )
+        of_target = partial(encode, domain="target")
+        target = self._encoded(self._target.images, np.arange(len(self._target.images)), of_target, on_life)
         return source, labels, target
 
-    def _encoded(self, images: np.ndarray, indices: np.ndarray, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    def _encoded(
+        self,
+        images: np.ndarray,
+        indices: np.ndarray,
+        encode: Callable[[Tensor], Tensor],
+        on_life: Callable[[], None],
+    ) -> Tensor:
         whole: Tensor | None = None
         mine = np.arange(len(indices))[self._workers.rank :: self._workers.size]
         for start in range(0, len(mine), _SURVEYED):
@@ -219,6 +228,7 @@ class Batches:
             if whole is None:
                 whole = found.new_zeros(len(indices), found.shape[1])
             whole[torch.from_numpy(rows).to(self._device)] = found
+            on_life()
         assert whole is not None, "a domain has at least as many images as a training has workers"
         return self._workers.total(whole)
 

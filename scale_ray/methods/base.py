@@ -159,6 +159,11 @@ class Method(nn.Module, ABC):
         return True
 
     @classmethod
+    def reads_variant(cls, config: TrialConfig, path: str) -> bool:
+        """Whether the training depends on this field, which gives a row of its own (see `config.VARIANTS`)."""
+        return path == "views.source" and cls.learns
+
+    @classmethod
     def warm_up(cls, config: TrialConfig) -> TrialConfig | None:
         """A config that describes the first `warmup_steps + 1` steps.
 

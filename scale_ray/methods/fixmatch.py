@@ -27,6 +27,10 @@ class FixMatch(Scale):
         super().__init__(student, replace(context, config=context.config.replace(FIXED)))
 
     @classmethod
+    def reads_variant(cls, config: TrialConfig, path: str) -> bool:
+        return super().reads_variant(config.replace(FIXED), path)
+
+    @classmethod
     def passes(cls, config: TrialConfig) -> Passes:
         return Passes(student=2, teacher=1 + (config.model.batch_norm == "domain"))
 

@@ -52,7 +52,8 @@ class Prototypes(Fitted):
     Source and target are centred at their means and whitened by the source's covariance within classes. The class means
     of the source are the first prototypes; rounds of assigning target images to the nearest one, and averaging, refine
     them. The shrinkage of the covariance is that which classifies held-out source images best, so no setting is left.
-    With a frozen encoder an image's features are the mean over its evaluation view and its stored weak views.
+    With a frozen encoder both domains are fitted with the mean of an image's features over its evaluation view and its
+    stored weak views; predictions are made, as those of any method, on the evaluation view.
 
     It says how far the features alone reach: it is far ahead of training where classes are many and their images few
     and compact, and behind it where the target's clusters are not its classes.

@@ -86,8 +86,8 @@ class Scale(Method):
         needs = _needs(config.losses.terms)
         labelled = cls.reads_target(config) and ("pseudo_labels" in needs or config.data.class_balance == "both")
         labels = 0 if not labelled else 2 if config.losses.pseudo_labels == "average" else 1
-        weak_alone = config.model.batch_norm == "domain" and needs & _VIEWS == {"target"}
-        return Passes(student=1 + len(needs & _VIEWS), teacher=labels + ("statistics" in needs) + weak_alone)
+        like_predicted = config.model.batch_norm == "domain" and "target" in needs
+        return Passes(student=1 + len(needs & _VIEWS), teacher=labels + ("statistics" in needs) + like_predicted)
 
     @classmethod
     def check(cls, config: TrialConfig) -> None:
@@ -101,6 +101,13 @@ class Scale(Method):
     @classmethod
     def reads_target(cls, config: TrialConfig) -> bool:
         return bool(_needs(config.losses.terms) & _VIEWS)
+
+    @classmethod
+    def reads_variant(cls, config: TrialConfig, path: str) -> bool:
+        """Beside the source's views: what is about pseudo-labels, where there are any."""
+        balanced = config.data.class_balance == "both" and cls.reads_target(config)
+        labelled = balanced or "pseudo_labels" in _needs(config.losses.terms)
+        return super().reads_variant(config, path) or (path.startswith("losses.") and labelled)
 
     @classmethod
     def warm_up(cls, config: TrialConfig) -> TrialConfig:
@@ -261,7 +268,7 @@ class Scale(Method):
         images: dict[Need, Tensor] = {"target": target.strong, "weak_target": target.weak}
         wanted = [need for need in images if need in needs]
         views = torch.cat([images[need] for need in wanted])
-        like_predicted = target.weak if wanted == ["target"] else None
+        like_predicted = target.weak if "target" in wanted else None
         of_source, of_target = self.student.forward_domains(
             source.images, views, like_predicted=like_predicted, project=project
         )

@@ -89,10 +89,10 @@ def whole_target_statistics(
         return
     kept = [(layer.target_mean.clone(), layer.target_var.clone(), layer.target_batches.clone()) for layer in layers]
     moments = [layer.target_mean.new_zeros(2, layer.num_features, dtype=torch.float64) for layer in layers]
-    momenta = [layer.momentum for layer in layers]
+    before = [(layer.momentum, layer.track_running_stats) for layer in layers]
     images = 0
     for layer in layers:
-        layer.momentum = 1.0  # the running statistics are those of the last batch
+        layer.momentum, layer.track_running_stats = 1.0, True  # the running statistics are those of the last batch
         layer.train()
     for predict in passes:
         count = predict()
@@ -101,9 +101,9 @@ def whole_target_statistics(
             mean = layer.target_mean.double()
             sums += count * torch.stack([mean, layer.target_var.double() + mean.square()])
     counted = total(torch.tensor(float(images), device=moments[0].device))
-    for layer, sums, momentum in zip(layers, moments, momenta, strict=True):
+    for layer, sums, (momentum, tracks) in zip(layers, moments, before, strict=True):
         layer.eval()
-        layer.momentum = momentum
+        layer.momentum, layer.track_running_stats = momentum, tracks
         mean, square = total(sums) / counted
         layer.target_mean.copy_(mean)
         layer.target_var.copy_(square - mean.square())

@@ -7,16 +7,15 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from scale_ray.cell import Cell
-from scale_ray.config import BaselineConfig, Beside, ConfigError, Execution, TrialConfig, field_paths
+from scale_ray.config import Beside, ConfigError, Execution, field_paths
 from scale_ray.costs import estimate_seconds, seconds_per_step
 from scale_ray.data.cache import cpus
-from scale_ray.methods import METHODS
 from scale_ray.records import now
 from scale_ray.stage import Stage
 from scale_ray.store import Store, StudyPlan, is_current
 from scale_ray.study import Study, change_of, describe, differing_fields
 from scale_ray.training.features import features_key, open_inputs
-from scale_ray.training.resolve import forget_inputs, open_data, resolve
+from scale_ray.training.resolve import forget_inputs, open_data, resolve, without_unread
 from scale_ray.training.setup import freed_memory_kept
 from scale_ray.training.stages import alone, stage_tree, stages_to_do
 
@@ -80,8 +79,8 @@ def plan_study(
     """
     forget_inputs()
     configs = study.cells()
-    if any("method" in change_of(axis, value) for axis, values in study.axes.items() for value in values[:1]):
-        configs = [_without_unread(config, study.base.baseline) for config in configs]
+    several = any("method" in change_of(axis, value) for axis, values in study.axes.items() for value in values[:1])
+    configs = [without_unread(config, study.base, of_methods=several) for config in configs]
     cells = [resolve(config, root) for config in configs]
     _refuse_twins(study.name, cells)
     answered, failed_before = _ask(store, [cell.id for cell in cells], beside)
@@ -129,20 +128,6 @@ def describe_leaving(study: str, cells: Collection[str]) -> str:
         f"the earlier plan of study {study!r} has {number} without a result that this one lacks: give another --name "
         "to keep both plans"
     )
-
-
-def _without_unread(config: TrialConfig, base: BaselineConfig) -> TrialConfig:
-    """A cell of a study of several methods, without the settings of its base that the cell's method does not read."""
-    usual = BaselineConfig()
-    if base == usual or config.method not in METHODS:
-        return config
-    reads = METHODS[config.method].reads
-    unread = {
-        f"baseline.{name}": getattr(usual, name)
-        for name in BaselineConfig.model_fields
-        if name not in reads and getattr(config.baseline, name) == getattr(base, name) != getattr(usual, name)
-    }
-    return config.replace(unread) if unread else config
 
 
 def _ask(store: Store, cells: Iterable[str], beside: Collection[Beside] = ()) -> tuple[frozenset[str], frozenset[str]]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.methods import METHODS
 from scale_ray.study import Change, approaches
-from scale_ray.training.resolve import check_trial
+from scale_ray.training.resolve import check_trial, without_unread
 
 # Kinds that differ in what they rely on, so that one of them fits: the encoder's features alone, the source alone,
 # confusion of classes, alignment of features, self-training with and without contrast. Two of a kind would be tried in
@@ -41,13 +41,18 @@ def affordable(base: TrialConfig, usual: Mapping[str, Mapping[str, Any]], budget
         usual: method -> dotted path -> value, as of a Study.
         budget: steps of source_only, for each domain pair and seed; None is no limit. A candidate costs its steps times
             the cost of one (`Passes.cost`); one that takes no steps costs nothing.
+
+    Raises:
+        ConfigError: what all candidates share cannot be trained.
     """
+    check_trial(without_unread(base.replace({"method": "source_only", "losses.terms": "ce"}), base))
     costs: dict[str, tuple[float, Change]] = {}
     left_out: dict[str, str] = {}
     for text in CANDIDATES:
         (change,) = approaches(text)
         try:
-            config = check_trial(base.replace({**usual.get(str(change["method"]), {}), **change}))
+            config = base.replace({**usual.get(str(change["method"]), {}), **change})
+            config = check_trial(without_unread(config, base))
         except ConfigError as error:
             left_out[text] = str(error)
             continue

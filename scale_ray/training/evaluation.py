@@ -158,7 +158,8 @@ class Evaluator:
         modes = {module: module.training for module in network.modules()}
         network.eval()
         passes = [partial(predict, batch) for batch in mine.tensor_split(-(-len(mine) // _BATCH))]
-        with torch.no_grad(), whole_target_statistics(network, passes, self._workers.total):
+        eager = torch.compiler.set_stance("force_eager")  # as in `_outputs`
+        with eager, torch.no_grad(), whole_target_statistics(network, passes, self._workers.total):
             _restore(modes)
             with torch.enable_grad():
                 yield

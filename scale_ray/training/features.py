@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from scale_ray.models.backbones import check_weights, feature_dim
 from scale_ray.models.network import pooled
 from scale_ray.stage import Stage
 from scale_ray.store import Store
+from scale_ray.timm_names import is_timm
 from scale_ray.training.resolve import open_data, refuse_changed_domain, refuse_changed_weights
 from scale_ray.training.seeding import generator
 from scale_ray.training.setup import find_device
@@ -85,10 +87,12 @@ def features_key(stage: Stage, domain: str) -> str:
         "backbone": model.backbone,
         "weights": stage.weights_digest or model.weights,
         "precision": config.optim.precision,
-        "views": config.views.model_dump(mode="json"),
+        "views": config.views.model_dump(mode="json", exclude={"source"}),  # which of them a step draws
         "kept": model.frozen_views,
         "size": [data.resize, data.image_size],
     }
+    if is_timm(model.backbone):  # whose mean, deviation and pooling it sets
+        document["timm"] = version("timm")
     if data.fit != "squeeze":
         document["fit"] = data.fit
     inputs = stage.waiting[0].inputs

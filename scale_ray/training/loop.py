@@ -208,7 +208,7 @@ def train(
     if end == 0 and not points:  # the method does not learn, so its only point is at step 0
         measure(0)
     for step in range(first, last):
-        meter.add(*_train_step(config, method, wrapped, batches, optimiser, step))
+        meter.add(*_train_step(config, method, wrapped, batches, optimiser, step, progress.on_life))
         done = step + 1
         if done == end or done % config.evaluate_every == 0:
             measure(done)
@@ -227,6 +227,7 @@ def _train_step(
     batches: Batches,
     optimiser: torch.optim.Optimizer,
     step: int,
+    on_life: Callable[[], None] = lambda: None,
 ) -> tuple[StepOutput, Tensor | None]:
     """Do one step; return the method's output and the indices (B,) of its target images, None if it read none.
 
@@ -240,7 +241,8 @@ def _train_step(
         group["lr"] = group["base_lr"] * learning_rate_factor(config.optim, step)
     if method.surveys(step):
         with torch.no_grad():
-            method.survey(*batches.survey(method.encode, with_source=method.needs_source(step)))
+            with_source = method.needs_source(step)
+            method.survey(*batches.survey(method.encode, with_source=with_source, on_life=on_life))
     source = batches.source(step) if method.needs_source(step) else None
     target = batches.target(step) if method.needs_target(step) else None
     output: StepOutput = wrapped(step, source, target)

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from scale_ray.cell import Cell
-from scale_ray.config import BaselineConfig, ConfigError, TrialConfig, absolute_weights, check_name
+from scale_ray.config import VARIANTS, BaselineConfig, ConfigError, TrialConfig, absolute_weights, check_name
 from scale_ray.data.benchmarks import DataError, canonical_domain, check_benchmark
 from scale_ray.data.decoded import Content, Domain, check_domains, domain_content, open_domains
 from scale_ray.data.image_folder import domain_folder
@@ -59,6 +59,7 @@ def check_trial(config: TrialConfig) -> TrialConfig:
     METHODS[config.method].check_backbone(config)
     _check_layer_decay(config)
     _check_baseline(config)
+    _check_variants(config)
     METHODS[config.method].check(config)
     domains = {
         role: canonical_domain(config.data.benchmark, config.value(f"data.{role}")) for role in ("source", "target")
@@ -98,6 +99,50 @@ def _check_baseline(config: TrialConfig) -> None:
                 f"baseline.{name} is {given}, which method {config.method!r} does not read ({readers} do): leave it at "
                 f"{getattr(usual, name)}"
             )
+
+
+def _check_variants(config: TrialConfig) -> None:
+    """Refuse a setting that would give a row of its own to a training that does not read it."""
+    for path in _unread_variants(config):
+        raise ConfigError(
+            f"{path} is {config.value(path)!r}, which {config.approach!r} does not read: leave it at "
+            f"{TrialConfig().value(path)!r}"
+        )
+
+
+def _unread_variants(config: TrialConfig) -> list[str]:
+    """Paths of VARIANTS that have a value other than the usual one and that the training does not read."""
+    method = METHODS[config.method]
+    return [
+        path
+        for path, variant in VARIANTS.items()
+        if variant.term is None
+        and not path.startswith("baseline.")  # see `_check_baseline`
+        and config.value(path) in variant.written
+        and not method.reads_variant(config, path)
+    ]
+
+
+def without_unread(config: TrialConfig, base: TrialConfig, *, of_methods: bool = True) -> TrialConfig:
+    """A cell of a study, without the settings of its base that the cell does not read.
+
+    Args:
+        config: the cell's.
+        base: the study's.
+        of_methods: whether the study is one of several methods, so that a setting of the baselines is for those that
+            read it. Otherwise such a setting of a method that does not is a mistake: see `check_trial`.
+    """
+    if config.method not in METHODS:
+        return config
+    unread = [path for path in _unread_variants(config) if config.value(path) == base.value(path)]
+    if of_methods:
+        reads = METHODS[config.method].reads
+        unread += [
+            path
+            for path in (f"baseline.{name}" for name in BaselineConfig.model_fields if name not in reads)
+            if config.value(path) == base.value(path) != TrialConfig().value(path)
+        ]
+    return config.replace({path: TrialConfig().value(path) for path in unread}) if unread else config
 
 
 def _inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:

@@ -110,6 +110,7 @@ def run_stage(
         progress.on_rest()
     start = _parents_state(stage, store, training.method, device)
     trained = training.run(checkpoints, progress, last=stage.last, start=start, cells=len(stage.waiting))
+    refuse_changed_weights(stage)  # a validator may have read them once more
     facts = provenance(
         started=started,
         wall_seconds=sum(seconds for seconds, _ in trained.spent),

@@ -35,12 +35,12 @@ def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> lis
     sharing = warm_ups_meet(search.space, search.base)
     warm_ups: set[str] = set()  # of the settings so far
     found: list[Setting] = []
-    of_done: list[tuple[int, list[Record]]] = []
+    of_done: list[tuple[int, list[Record | None]]] = []
     for trial, values in _trials(search, optuna_study):
         cells = _cells(search, values)
         records = {cell.id: record for cell in cells if (record := _record(store, cell)) is not None}
         if trial.state == TrialState.COMPLETE:
-            of_done.append((len(found), list(records.values())))
+            of_done.append((len(found), [records.get(cell.id) for cell in cells]))
         ends = {cell.id: cell.config.optim.steps for cell in cells if cell.id in records}
         stopped = trial.user_attrs.get("stopped")
         if stopped and cells:
@@ -61,15 +61,16 @@ def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> lis
     return found
 
 
-def _set_scores(of_done: list[tuple[int, list[Record]]], store: Store) -> dict[int, dict[str, float]]:
-    """Mean score of every set validator over the repeats, by place of the setting; none where predictions lack.
+def _set_scores(of_done: list[tuple[int, list[Record | None]]], store: Store) -> dict[int, dict[str, float]]:
+    """Mean score of every set validator over the repeats, by place of the setting; none where anything lacks.
 
     Args:
-        of_done: place and records, one of each repeat, of the settings that are done.
+        of_done: place and records, one of each repeat or None, of the settings that are done.
     """
     totals: dict[int, dict[str, list[float]]] = {place: defaultdict(list) for place, _ in of_done}
     for repeat in zip(*(records for _, records in of_done), strict=True):
-        scores = set_scores(store, repeat)
+        present = [record for record in repeat if record is not None]
+        scores = set_scores(store, present) if len(present) == len(repeat) else None
         if scores is None:
             return {}
         for name, values in scores.items():

@@ -76,6 +76,20 @@ def test_a_setting_of_the_baselines_goes_to_those_that_read_it(images: Path, tmp
     assert [one == other for one, other in zip(usual, softer, strict=True)] == [True, False, True, True]
 
 
+def test_a_setting_that_some_methods_do_not_read_renames_none_of_these(images: Path, tmp_path: Path) -> None:
+    """What is about pseudo-labels is for those that have some."""
+    settings = ["--set", "losses.alignment=source", "--set", "views.source=alternating"]
+    outcome = compare(images, tmp_path, "--methods", "source_only,mcc,scale,scale:ce+mcc", *settings)
+    assert outcome.status == 0, outcome.err
+    cells = [re.sub("  +", " | ", line[14:]) for line in outcome.out.splitlines() if line.endswith("to do")]
+    assert cells == [
+        "Art>Real World ce (source_only strong-source) lenet seed 0 | to do",
+        "Art>Real World mcc strong-source lenet seed 0 | to do",
+        "Art>Real World ce+ssl+dist+reg (scale strong-source source-aligned) lenet seed 0 | to do",
+        "Art>Real World ce+mcc (scale strong-source) lenet seed 0 | to do",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -100,6 +114,14 @@ def test_a_setting_of_the_baselines_goes_to_those_that_read_it(images: Path, tmp
         (
             ["--methods", "scale:ce+ssl/losses.contrast=bank"],
             ["losses.contrast is a setting of loss term 'dist', and ce+ssl is trained"],
+        ),
+        (
+            ["--methods", "dann/losses.thresholding=flex"],
+            ["losses.thresholding is 'flex', which 'dann flex' does not read: leave it at 'fixed'"],
+        ),
+        (
+            ["--methods", "scale:ce+mcc/losses.pseudo_labels=neighbours"],
+            ["losses.pseudo_labels is 'neighbours', which 'ce+mcc (scale neighbours)' does not read"],
         ),
         (["--methods", "scale,scale/losses.contrast=dist"], ["plans one cell twice"]),
         (["--methods", "dann,dann"], ["plans one cell twice (Art>Real World dann lenet seed 0)"]),

@@ -191,6 +191,25 @@ def test_statistics_of_the_whole_target_by_hand() -> None:
     assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
 
 
+def test_a_teacher_too_gets_statistics_of_the_whole_target() -> None:
+    student = trained(network("domain"), steps=1)
+    teacher = Teacher(student, momentum=0.5)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    modes = [(layer.training, layer.track_running_stats) for layer in teacher.modules() if hasattr(layer, "on_target")]
+
+    def predict() -> int:
+        teacher.module.predict_with_features(images(5, shift=6.0), "target")
+        return 8
+
+    teacher.module.eval()
+    with torch.no_grad(), whole_target_statistics(teacher.module, [predict], lambda part: part):
+        assert not torch.equal(teacher.module.classifier[1].target_mean, student.classifier[1].target_mean)
+    teacher.label_mode()
+    after = [(layer.training, layer.track_running_stats) for layer in teacher.modules() if hasattr(layer, "on_target")]
+    assert after == modes
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+
+
 def test_a_state_becomes_that_of_a_network_without_domains() -> None:
     state = trained(network("domain"), steps=1).state_dict()
     kept = without_target_statistics(state)

@@ -2,9 +2,12 @@
 
 import pandas as pd
 
+from scale_ray.records import SOURCE_FREE
+
 RULE = (
     "accuracy on held-out source images closer to chance than to that of source_only (mean over the records of the "
-    "same source and pre-training), or within a tenth of the way from chance to 100 %"
+    "same source and pre-training), or within a tenth of the way from chance to 100 %; source-free methods leave the "
+    "source and are not judged"
 )
 _ALONE = 0.1
 
@@ -24,4 +27,4 @@ def unlearned(cells: pd.DataFrame) -> pd.Series:
     middle = (chance + of_source) / 2
     lowest = chance + _ALONE * (100 - chance)
     bound = middle.where(middle > lowest, lowest)
-    return done & (cells["source_val_accuracy"] < bound)
+    return done & (cells["source_val_accuracy"] < bound) & ~cells["method"].isin(SOURCE_FREE)

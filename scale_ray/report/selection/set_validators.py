@@ -1,7 +1,8 @@
 """Set validators: scores of several trainings on one domain pair and seed, from all their target predictions at once.
 
-Each gets the class probabilities (C, N, K) of C trainings on the same N target images, and gives C scores; higher is
-better. Only scores of the same set are comparable. None sees a target label.
+Each gets the class probabilities (C, N, K) of C trainings on the same N target images and their predicted classes
+(C, N), and gives C scores; higher is better. Stored probabilities are rounded, so two may be equal where one was
+higher. Only scores of the same set are comparable. None sees a target label.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +14,10 @@ from scale_ray.records import Record
 from scale_ray.report.read.errors import ReportError
 from scale_ray.store import Store, StoredPredictions
 
-SetValidator = Callable[[NDArray[np.floating]], NDArray[np.float64]]
+SetValidator = Callable[[NDArray[np.floating], NDArray[np.integer]], NDArray[np.float64]]
 
 
-def ensv(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+def ensv(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
     """Percent of the target images on which each training agrees with the ensemble of all of them.
 
     100 mean_i [argmax_k p_c(i, k) = argmax_k mean_c' p_c'(i, k)]. Hu, Luo, Liang, Foo: Towards Reliable Model Selection
@@ -26,7 +27,7 @@ def ensv(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     resemble each other count as often as they occur.
     """
     ensemble = probabilities.mean(axis=0, dtype=np.float64).argmax(axis=1)
-    agreement: NDArray[np.float64] = 100 * (probabilities.argmax(axis=2) == ensemble).mean(axis=1)
+    agreement: NDArray[np.float64] = 100 * (labels == ensemble).mean(axis=1)
     return agreement
 
 
@@ -54,4 +55,5 @@ def set_scores(store: Store, records: Sequence[Record]) -> dict[str, list[float]
                 f"{record.config.data.target}: choose among cells of one version of the data"
             )
     probabilities = np.stack([each.probabilities for each in found])
-    return {name: validator(probabilities).tolist() for name, validator in SET_VALIDATORS.items()}
+    labels = np.stack([each.labels for each in found])
+    return {name: validator(probabilities, labels).tolist() for name, validator in SET_VALIDATORS.items()}

@@ -39,6 +39,8 @@ def cells(*rows: tuple[str, float], classes: float = 10, **changes: object) -> p
         ([("cdan", 54.9), ("dann", 55.1)], 2, [True, False]),
         # Where source_only is near chance too, the middle says nothing.
         ([("source_only", 14.0), ("cdan", 13.0), ("dann", 20.0)], 10, [True, True, False]),
+        # Source-free methods leave the source, and are not judged.
+        ([("source_only", 90.0), ("shot", 49.0), ("aad", 12.0), ("cdan", 49.0)], 10, [False, False, False, True]),
         # Of older records the number of classes is unknown: chance is 0.
         ([("source_only", 90.0), ("cdan", 44.9), ("dann", 45.1)], float("nan"), [False, True, False]),
     ],
