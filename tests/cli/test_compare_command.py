@@ -85,7 +85,7 @@ def test_a_setting_that_some_methods_do_not_read_renames_none_of_these(images: P
     assert cells == [
         "Art>Real World ce (source_only strong-source) lenet seed 0 | to do",
         "Art>Real World mcc strong-source lenet seed 0 | to do",
-        "Art>Real World ce+ssl+dist+reg (scale strong-source source-aligned) lenet seed 0 | to do",
+        "Art>Real World ce+ssl+dist+reg (scale strong-source source-aligned) lenet seed 0 to do",
         "Art>Real World ce+mcc (scale strong-source) lenet seed 0 | to do",
     ]
 
