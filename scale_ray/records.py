@@ -114,6 +114,7 @@ class Provenance(_Part):
     wall_seconds: Finite  # training and evaluation, over all sessions and stages; for a failed trial, its last session
     # Like wall_seconds, with the time of a shared stage divided among its cells, so that the sum is the study's time.
     charged_seconds: Finite | None = None
+    evaluation_seconds: Finite | None = None  # what evaluation took of wall_seconds
     shared_steps: Count = 0  # how many of the steps were trained once for several cells
     runner: Runner = "process"
     workers: Count = 1  # processes that trained together
@@ -164,12 +165,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def provenance(*, wall_seconds: float, charged_seconds: float | None = None, **facts: Any) -> Provenance:
-    """Provenance of a trial that ran in this process. `facts` are the remaining fields, which only the caller knows."""
+def provenance(**facts: Any) -> Provenance:
+    """Provenance of a trial that ran in this process. `facts` are the fields that only the caller knows."""
     commit, dirty = _git_state()
+    facts |= {name: round(value, 3) for name, value in facts.items() if name.endswith("_seconds")}
     return Provenance(
-        wall_seconds=round(wall_seconds, 3),
-        charged_seconds=None if charged_seconds is None else round(charged_seconds, 3),
         host=platform.node(),
         git_commit=commit,
         git_dirty=dirty,

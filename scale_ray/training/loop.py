@@ -78,12 +78,13 @@ class Trained:
 
     Attributes:
         points: the curve since step 0, including earlier sessions and stages.
-        spent: for each stage, the seconds of training and evaluation, and the number of cells that shared them.
+        spent: for each stage, the seconds of training and evaluation, the number of cells that shared them, and those
+            of evaluation alone.
         state: the final state, from which another training may go on.
     """
 
     points: list[Point]
-    spent: list[tuple[float, int]]
+    spent: list[tuple[float, int, float]]
     state: State
 
 
@@ -142,6 +143,7 @@ def train(
     last: int | None = None,
     start: State | None = None,
     cells: int = 1,
+    seconds: float = 0.0,
 ) -> Trained:
     """Train `method` until `last` steps are done. It starts from the checkpoint if there is one, else from `start`.
 
@@ -161,6 +163,7 @@ def train(
             does not learn.
         start: the state of a training that was the same up to that step; None starts at step 0.
         cells: number of cells that share this training.
+        seconds: how long the method has taken before its first step.
 
     Raises:
         TrainingDiverged: a mean loss between two points of the curve, or a prediction at a point, is not finite.
@@ -168,8 +171,8 @@ def train(
     optimiser = _optimiser(method, config.optim)
     meter = _Meter()
     points: list[Point] = []
-    first, seconds = 0, 0.0
-    spent: list[tuple[float, int]] = []
+    first, evaluating = 0, 0.0
+    spent: list[tuple[float, int, float]] = []
     began = time.monotonic()
     end = config.optim.steps if method.learns else 0
     last = end if last is None else min(last, end)
@@ -178,7 +181,9 @@ def train(
     saved = resumed or start
     if saved is not None:
         first, spent = saved["step"], list(saved["spent"])
-        seconds = spent.pop()[0] if resumed else 0.0  # seconds of this stage in earlier sessions
+        if resumed:  # this stage in earlier sessions
+            earlier, _, evaluating = spent.pop()
+            seconds += earlier
         method.load_state_dict(saved["method"])
         optimiser.load_state_dict(saved["optimiser"])
         _count_on_the_host(optimiser)
@@ -191,7 +196,7 @@ def train(
     def state(step: int) -> State:
         return {
             "step": step,
-            "spent": [*spent, (seconds + time.monotonic() - began, cells)],
+            "spent": [*spent, (seconds + time.monotonic() - began, cells, evaluating)],
             "method": method.state_dict(),
             "optimiser": optimiser.state_dict(),
             "batches": batches.state(),
@@ -202,7 +207,10 @@ def train(
         }
 
     def measure(done: int) -> None:
+        nonlocal evaluating
+        start = time.monotonic()
         points.append(_point(done, meter, evaluator, method, progress.on_life, whole=done == end))
+        evaluating += time.monotonic() - start
         progress.on_point(points[-1])
 
     if end == 0 and not points:  # the method does not learn, so its only point is at step 0

@@ -1,6 +1,7 @@
 """One TrialConfig goes in, one Record comes out: with Ray or without."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 
@@ -113,8 +114,9 @@ def run_stage(
     refuse_changed_weights(stage)  # a validator may have read them once more
     facts = provenance(
         started=started,
-        wall_seconds=sum(seconds for seconds, _ in trained.spent),
-        charged_seconds=sum(seconds / cells for seconds, cells in trained.spent),
+        wall_seconds=sum(seconds for seconds, _, _ in trained.spent),
+        charged_seconds=sum(seconds / cells for seconds, cells, _ in trained.spent),
+        evaluation_seconds=sum(evaluating for _, _, evaluating in trained.spent),
         shared_steps=stage.last if len(stage.ends) > 1 else stage.first,
         runner=runner,
         workers=training.workers.size,
@@ -208,6 +210,7 @@ class Training:
         cells: int = 1,
     ) -> Trained:
         """Train; the arguments are those of `loop.train`."""
+        began = time.monotonic()
         if isinstance(self.method, Fitted):
             torch.manual_seed(step_seed(self._config.seed, "function", 0))
             self.method.fit(self._data)
@@ -221,6 +224,7 @@ class Training:
             last=last,
             start=start,
             cells=cells,
+            seconds=time.monotonic() - began,
         )
 
     def model(self, target: str) -> bytes:

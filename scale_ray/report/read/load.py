@@ -22,7 +22,7 @@ _TYPES = {
     **dict.fromkeys(["steps", "shared_steps", *_IMAGES, "workers", "recipe_version"], "Int64"),
     **dict.fromkeys(["target_accuracy", "teacher_accuracy", "source_val_accuracy", "class_mean_accuracy"], "float64"),
     **dict.fromkeys(["kept_fraction", "kept_accuracy", "oracle_accuracy", *VALIDATORS], "float64"),
-    **dict.fromkeys(["wall_seconds", "charged_seconds", "worker_hours"], "float64"),
+    **dict.fromkeys(["wall_seconds", "charged_seconds", "evaluation_seconds", "worker_hours"], "float64"),
     "git_dirty": "boolean",
 }
 _ORDER = ["benchmark", "method", "losses", "backbone", "pair", "seed", "cell"]
@@ -55,10 +55,10 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
     | validator_source_val, validator_entropy, validator_im | label-free scores, higher is better: percent, nats, nats |
     | validator_snd, validator_bnm, validator_dev | nats, 0 to 1, minus an error rate; missing in older records |
     | validator_classami, validator_transfer_score | up to 1, up to 2; missing in older records |
-    | validator_reverse, validator_mixval | percent, 0 to 1; missing in older records |
-    | validator_circular | percent; missing in older records |
+    | validator_reverse, validator_mixval, validator_circular | percent, 0 to 1, percent; missing in older records |
     | steps, shared_steps | training steps; how many of them were trained once for several cells |
     | wall_seconds | seconds of training and evaluation |
+    | evaluation_seconds | what evaluation took of them; missing in older records |
     | charged_seconds | wall_seconds with a shared stage's time divided among its cells; sums to the study's time |
     | worker_hours | charged_seconds (else wall_seconds) x workers, in hours; GPU hours if device is a GPU |
     | classes, source_images, target_images | how many of them there are; missing in older records |

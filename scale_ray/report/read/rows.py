@@ -40,8 +40,8 @@ _IDENTITY = [
 ]  # fmt: skip
 _OUTCOME = [
     "status", "target_accuracy", "teacher_accuracy", "source_val_accuracy", "class_mean_accuracy", "kept_fraction",
-    "kept_accuracy", *VALIDATORS, "steps", "shared_steps", "wall_seconds", "charged_seconds", "worker_hours",
-    "classes", "source_images", "target_images", "skipped_images",
+    "kept_accuracy", *VALIDATORS, "steps", "shared_steps", "wall_seconds", "charged_seconds", "evaluation_seconds",
+    "worker_hours", "classes", "source_images", "target_images", "skipped_images",
     "error", "device", "host", "runner", "workers", "backend", "started", "git_commit", "git_dirty",
     "package_version", "recipe_version", "versions", "source_digest", "target_digest", "weights_digest", "traceback",
     "oracle_accuracy",
@@ -186,6 +186,7 @@ def _outcome(record: _Unread) -> dict[str, Any]:
         "status": record.status if record.recipe_version == RECIPE_VERSION else "stale",
         "shared_steps": origin.shared_steps,
         "wall_seconds": origin.wall_seconds,
+        "evaluation_seconds": origin.evaluation_seconds,
         "charged_seconds": origin.charged_seconds,
         "worker_hours": charged * origin.workers / 3600,
         "device": origin.device,

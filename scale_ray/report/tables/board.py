@@ -60,22 +60,23 @@ def costs(cells: pd.DataFrame) -> pd.DataFrame:
     | column | unit, meaning |
     |---|---|
     | set, method | as in `board` |
-    | seconds | of a trial, training and evaluation, median over its cells |
+    | seconds | of a trial's training, without evaluation, median over its cells |
     | milliseconds a step | those seconds by steps; empty for a method that takes none |
     | relative | milliseconds a step by those of source_only in the set; empty where either lacks |
     """
     done = cells[~cells["superseded"] & (cells["status"] == "done")]
-    done = done.assign(row=method_labels(done), steps=done["steps"].astype("float64"))
+    training = done["wall_seconds"] - done["evaluation_seconds"].fillna(0.0)
+    done = done.assign(row=method_labels(done), steps=done["steps"].astype("float64"), seconds=training)
     rows = []
     for set_, part in done.groupby("set", sort=False):
-        found = part.groupby("row")[["wall_seconds", "steps"]].median()
-        a_step = 1000 * found["wall_seconds"] / found["steps"].where(found["steps"] > 0)
+        found = part.groupby("row")[["seconds", "steps"]].median()
+        a_step = 1000 * found["seconds"] / found["steps"].where(found["steps"] > 0)
         plain = a_step.get("source_only", float("nan"))
         rows += [
             {
                 "set": set_,
                 "method": method,
-                "seconds": found.loc[method, "wall_seconds"],
+                "seconds": found.loc[method, "seconds"],
                 "milliseconds a step": a_step[method],
                 "relative": a_step[method] / plain,
             }
