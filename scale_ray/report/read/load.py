@@ -58,7 +58,7 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
     | validator_reverse, validator_mixval, validator_circular | percent, 0 to 1, percent; missing in older records |
     | steps, shared_steps | training steps; how many of them were trained once for several cells |
     | wall_seconds | seconds of training and evaluation |
-    | evaluation_seconds | what evaluation took of them; missing in older records |
+    | evaluation_seconds | what evaluation took of wall_seconds; missing in older records |
     | charged_seconds | wall_seconds with a shared stage's time divided among its cells; sums to the study's time |
     | worker_hours | charged_seconds (else wall_seconds) x workers, in hours; GPU hours if device is a GPU |
     | classes, source_images, target_images | how many of them there are; missing in older records |
