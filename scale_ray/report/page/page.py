@@ -198,14 +198,18 @@ def _effects(effects: Effects | None) -> dict[str, Any]:
 
 
 def _chosen(choice: Mapping[str, Chosen]) -> dict[str, Any] | None:
-    """The table of choice with its notes, and the scores that decided."""
+    """The table of choice by benchmark and backbone with its notes, and the scores that decided."""
     if "choice" not in choice:
         return None
-    return {
-        "table": _table(as_text(choice["choice"].frame)),
-        "notes": choice["choice"].notes,
-        "scores": _table(as_text(choice["scores"].frame)),
+    compared = ["benchmark", "backbone"]
+    tables = {
+        name: [
+            (" · ".join(map(str, key)), _table(as_text(part.drop(columns=compared))))
+            for key, part in choice[name].frame.groupby(compared, sort=False)
+        ]
+        for name in ("choice", "scores")
     }
+    return {**tables, "notes": choice["choice"].notes}
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
