@@ -24,8 +24,9 @@ class Candidates:
 
     Attributes:
         trainings: one row each: benchmark, pre_training, pair, seed, candidate (a text: method, loss combination, and
-            what else differs), kind (method and loss combination alone), cell, and a column for each name in SCORES;
-            `oracle` is the target accuracy. On each pair every candidate has the same seeds.
+            what else differs), kind (method and loss combination alone), cell, unlearned (see `unlearned.RULE`), and a
+            column for each name in SCORES; `oracle` is the target accuracy. On each pair every candidate has the same
+            seeds.
         lacking: cells whose predictions are not stored, so that their pair and seed has no score of a set.
         notes: which candidates were left out.
     """
@@ -98,7 +99,8 @@ def candidates(cells: pd.DataFrame, store: Store) -> Candidates:
             scores = set_scores(store, list(store.records(group["cell"]))) or {}
             for name, values in scores.items():
                 trainings.loc[group.index, name] = values
-    return Candidates(trainings[[*SET, "pair", "seed", "candidate", "kind", "cell", *SCORES]], lacking, notes)
+    columns = [*SET, "pair", "seed", "candidate", "kind", "cell", "unlearned", *SCORES]
+    return Candidates(trainings[columns], lacking, notes)
 
 
 def _with_settings(part: pd.DataFrame) -> pd.Series:

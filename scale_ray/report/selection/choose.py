@@ -101,6 +101,10 @@ def choice_notes(found: Candidates, validator: str) -> list[str]:
         )
     if validator == ORACLE:
         notes.append(f"{ORACLE_COLUMN} chose: an upper bound, no way to choose.")
+    collapsed = found.trainings[found.trainings["unlearned"]]
+    if not collapsed.empty:
+        names = sorted({f"{row.candidate} on {row.pair}" for row in collapsed.itertuples()})
+        notes.append(f"Warning: did not learn their source (‡ in the tables): {', '.join(names)}.")
     notes.append("Score: mean over seeds, last iterate, higher is better; over all pairs, the mean of the pairs.")
     if found.lacking:
         notes.append(

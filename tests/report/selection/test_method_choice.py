@@ -59,6 +59,15 @@ def test_the_choices_cells_and_the_scores_of_all_candidates_say_why(found: Candi
     assert "cells" not in as_text(table)
 
 
+def test_a_candidate_that_did_not_learn_its_source_is_named(whole: Store) -> None:
+    found = found_in(whole)
+    assert not any("did not learn" in note for note in choice_notes(found, "im"))
+    rows = found.trainings
+    collapsed = rows.assign(unlearned=(rows["candidate"] == "dann") & (rows["pair"] == "fonts>mnistm"))
+    notes = choice_notes(replace(found, trainings=collapsed), "im")
+    assert "Warning: did not learn their source (‡ in the tables): dann on fonts>mnistm." in notes
+
+
 def test_another_validators_choice_is_judged_by_the_ensemble(found: Candidates) -> None:
     table = choice(found, "im").set_index("pair")
     assert (table["choice"] == "mcc").all()
