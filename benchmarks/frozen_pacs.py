@@ -22,7 +22,7 @@ from results import RESULTS, leave
 from rich.console import Console
 
 from scale_ray.config import Execution, Resources, TrialConfig
-from scale_ray.data.benchmarks import BENCHMARKS, FROZEN_DEFAULTS
+from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.data.defaults import base_config
 from scale_ray.report import write_report
 from scale_ray.store import Store
@@ -67,7 +67,7 @@ def main() -> None:
             rows,
             [
                 f"chosen by {VALIDATOR} with ce+ssl+dist+reg: batch_norm={chosen}"
-                + (", the default" if chosen == FROZEN_DEFAULTS["model.batch_norm"] else ", NOT the default"),
+                + (", the default" if chosen == TrialConfig().model.batch_norm else ", NOT the default"),
                 f"features: {images:,} images x {views} views in {features_seconds:.0f} s on all cores, "
                 f"{images * views / features_seconds:,.0f} a second, {size / 2**20:.0f} MiB",
                 f"grid: {len(plan.study.cells)} cells, {len(plan.answered)} of them done before, in {wall / 60:.1f} "
