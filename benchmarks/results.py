@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,21 +52,33 @@ def leave(name: str, title: str, rows: list[dict[str, Any]], notes: list[str]) -
         rows: dicts with the same keys, which are the columns.
         notes: sentences below the table.
     """
+    return _leave(name, title, {"": rows}, notes, {"rows": rows})
+
+
+def leave_tables(name: str, title: str, tables: Mapping[str, list[dict[str, Any]]], notes: list[str]) -> str:
+    """As `leave`, with several tables: heading -> its rows."""
+    return _leave(name, title, tables, notes, {"tables": dict(tables)})
+
+
+def _leave(
+    name: str, title: str, tables: Mapping[str, list[dict[str, Any]]], notes: list[str], figures: dict[str, Any]
+) -> str:
     facts = machine()
     RESULTS.mkdir(exist_ok=True)
-    document = {"benchmark": name, "machine": facts, "rows": rows, "notes": notes}
+    document = {"benchmark": name, "machine": facts, **figures, "notes": notes}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
-    header = list(rows[0])
-    lines = [
-        f"# {title}",
-        "",
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * len(header),
-        *("| " + " | ".join(str(row[column]) for column in header) + " |" for row in rows),
-        "",
-        *(f"- {note}" for note in notes),
-        "- " + ", ".join(f"{key} {value}" for key, value in facts.items()),
-    ]
+    lines = [f"# {title}", ""]
+    for heading, rows in tables.items():
+        lines += [f"## {heading}", ""] if heading else []
+        header = list(rows[0])
+        lines += [
+            "| " + " | ".join(header) + " |",
+            "|" + "---|" * len(header),
+            *("| " + " | ".join(str(row[column]) for column in header) + " |" for row in rows),
+            "",
+        ]
+    lines += [f"- {note}" for note in notes]
+    lines.append("- " + ", ".join(f"{key} {value}" for key, value in facts.items()))
     text = "\n".join(lines) + "\n"
     (RESULTS / f"{name}.md").write_text(text)
     return text
