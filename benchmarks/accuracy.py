@@ -349,7 +349,8 @@ def main() -> None:
     for question, rows in QUESTIONS.items():
         tables[question] = [_line(bench, row, range(asked.seeds), labels) for row in rows]
         print(question, *tables[question], sep="\n", flush=True)
-    tables["Pseudo-labels by quarter of the training"] = labels
+    if labels:
+        tables["Pseudo-labels by quarter of the training"] = labels
     notes = [
         f"target accuracy in percent, mean ± sample standard deviation of {asked.seeds} seeds, without a deviation of "
         "one; in brackets that on held-out images of the source; empty where nothing was measured",
