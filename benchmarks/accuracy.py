@@ -42,7 +42,7 @@ from scale_ray.training.validators import VALIDATORS
 EMOJI = [("drawing", "photo"), ("photo", "drawing")]
 PACS = [("art_painting", "cartoon"), ("cartoon", "photo"), ("photo", "art_painting"), ("photo", "cartoon")]
 # Every row has these unless it names others.
-USUAL = {"optim.learning_rate": 0.003, "optim.schedule": "inverse"}
+SLOWER = {"optim.learning_rate": 0.003, "optim.schedule": "inverse"}
 FASTER = {"optim.learning_rate": 0.01, "optim.schedule": "cosine"}
 QUARTERS = 4  # of a training, by which pseudo-labels are judged
 EVALUATION, WEAK, STRONG = (0, 1), (1, 5), (5, 9)  # from which to which stored view
@@ -179,8 +179,9 @@ class _Probe(SourceOnly):
     def build_student(cls, context: MethodContext) -> FeatureNetwork:
         network = super().build_student(context)
         assert isinstance(network, FeatureNetwork)
-        width = network.bottleneck[0].in_features  # type: ignore[union-attr]
-        cls.change(network, int(width), context.num_classes)
+        linear = network.bottleneck[0]
+        assert isinstance(linear, nn.Linear)
+        cls.change(network, linear.in_features, context.num_classes)
         return network
 
     @classmethod
@@ -341,11 +342,12 @@ def main() -> None:
         Store(asked.storage, create=True),
         asked.mobilenet,
         {name: root.absolute() for name, root in roots.items() if root is not None},
-        USUAL | dict(text.split("=", 1) for text in asked.set),
+        SLOWER | dict(text.split("=", 1) for text in asked.set),
         asked.steps,
         asked.stored,
     )
-    tables, labels = {}, []
+    tables: dict[str, list[dict[str, Any]]] = {}
+    labels: list[dict[str, Any]] = []
     for question, rows in QUESTIONS.items():
         tables[question] = [_line(bench, row, range(asked.seeds), labels) for row in rows]
         print(question, *tables[question], sep="\n", flush=True)
