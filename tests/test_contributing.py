@@ -154,7 +154,7 @@ ADDITIONS: dict[str, list[Edit]] = {
         Edit(
             "scale_ray/report/selection/set_validators.py",
             'SET_VALIDATORS: dict[str, SetValidator] = {"ensv": ensv}',
-            "def surest(probabilities):\n    return probabilities.max(axis=2).mean(axis=1)\n\n\n"
+            "def surest(probabilities, labels):\n    return probabilities.max(axis=2).mean(axis=1)\n\n\n"
             'SET_VALIDATORS: dict[str, SetValidator] = {"ensv": ensv, "surest": surest}',
         ),
         Edit("scale_ray/records.py", 'SET_VALIDATOR_NAMES = ("ensv",)', 'SET_VALIDATOR_NAMES = ("ensv", "surest")'),

@@ -10,7 +10,7 @@ from optuna.distributions import distribution_to_json
 from scale_ray.cell import Cell
 from scale_ray.config import ConfigError, TrialConfig, check_name
 from scale_ray.records import LAST_POINT_VALIDATORS
-from scale_ray.training.resolve import resolve
+from scale_ray.training.resolve import resolve, without_unread
 from scale_ray.tuning.early_stop import RULES, check_points
 from scale_ray.tuning.optuna_study import check_sampler
 from scale_ray.tuning.space import Space, size
@@ -66,7 +66,8 @@ class Search:
 
     def cell(self, values: Mapping[str, Any], repeat: Repeat) -> Cell:
         """The cell of a setting and a repeat; raises a ConfigError where the values are no valid config."""
-        return resolve(self.base.replace({**values, **repeat.changes}), self.root)
+        config = self.base.replace({**values, **repeat.changes})
+        return resolve(without_unread(config, self.base, of_methods="method" in values), self.root)
 
     def check(self) -> None:
         """Raise a ConfigError where the search cannot be run, before anything is written or trained."""

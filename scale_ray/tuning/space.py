@@ -22,7 +22,7 @@ from optuna.distributions import (
 
 from scale_ray.config import ConfigError, TrialConfig, field_paths, suggest
 from scale_ray.methods import METHODS
-from scale_ray.training.resolve import check_trial
+from scale_ray.training.resolve import check_trial, without_unread
 
 Space = dict[str, BaseDistribution]  # by dotted path
 Values = dict[str, Any]  # a setting: one value for each tuned field
@@ -69,7 +69,7 @@ def read_space(texts: Sequence[str], base: TrialConfig) -> Space:
         space[path] = _distribution(text, form)
         for value in _outermost(space[path]):
             try:
-                check_trial(base.replace({path: value}))
+                check_trial(without_unread(base.replace({path: value}), base, of_methods=path == "method"))
             except ConfigError as error:
                 raise ConfigError(f"--space {text}: {error}") from None
     if not space:

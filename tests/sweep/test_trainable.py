@@ -26,4 +26,5 @@ def test_means_over_targets() -> None:
         "validator_transfer_score": 8.5,
         "validator_reverse": 9.5,
         "validator_mixval": 10.5,
+        "validator_circular": 11.5,
     }

@@ -292,7 +292,7 @@ def test_other_workers_than_the_config_says_are_refused(tiny_config: TrialConfig
         Training(config, source, targets, CPU)
 
 
-SYNCHRONISED = {"parallel.workers": 2, "parallel.sync_batch_norm": True}
+SYNCHRONISED = {"parallel.workers": 2, "parallel.sync_batch_norm": True, "model.batch_norm": "joint"}
 
 
 def test_synchronised_batch_norm_is_refused_on_a_cpu(tiny_config: TrialConfig) -> None:
@@ -310,7 +310,7 @@ def test_every_batch_norm_is_synchronised_and_no_name_changes(tiny_config: Trial
         layers = (module for module in method.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm))
         return {type(layer) for layer in layers}, list(method.state_dict())
 
-    plain, names = norms({"parallel.workers": 2})
+    plain, names = norms({"parallel.workers": 2, "model.batch_norm": "joint"})
     synchronised, same_names = norms(SYNCHRONISED)
     assert plain == {torch.nn.BatchNorm1d, torch.nn.BatchNorm2d}
     assert synchronised == {torch.nn.SyncBatchNorm}

@@ -17,7 +17,7 @@ from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.training.failures import leaving_failures
 from scale_ray.training.loop import Progress
-from scale_ray.training.resolve import resolve
+from scale_ray.training.resolve import resolve, without_unread
 from scale_ray.training.stages import alone, branch, stage_tree, stages_to_do
 from scale_ray.training.trial import run_stage
 
@@ -29,7 +29,8 @@ def planned(configs: list[TrialConfig], root: Path | None) -> list[Cell]:
 
 
 def grid(base: TrialConfig, root: Path | None, pairs: list[tuple[str, str]], losses: list[str]) -> list[Cell]:
-    return planned(ablation(base, pairs, losses).cells(), root)
+    configs = [without_unread(config, base, of_methods=False) for config in ablation(base, pairs, losses).cells()]
+    return planned(configs, root)
 
 
 def unread(name: str, config: TrialConfig) -> Cell:
