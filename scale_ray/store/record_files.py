@@ -66,8 +66,11 @@ class RecordFiles:
 
     def remove_overcome(self) -> None:
         """Remove the failures of trials that are done. No other driver may be alive."""
-        failed = [trial_id for trial_id, names in self._listed().items() if len(names) == 2]
-        self._files.delete_many([record_file(trial_id, "failed") for trial_id in failed if self.answers(trial_id)])
+        over = [trial_id for trial_id in sorted(self.failed()) if self.answers(trial_id)]
+        self._files.delete_many([record_file(trial_id, "failed") for trial_id in over])
+
+    def failed(self) -> set[str]:
+        return {trial_id for trial_id, names in self._listed().items() if len(names) == 2}
 
     def ids(self) -> list[str]:
         return list(self._listed())

@@ -120,6 +120,10 @@ class Store:
         """
         return self._records.read(trial_id)
 
+    def failed_ids(self) -> set[str]:
+        """Ids of the trials that have left a failure, whether they are done by now or not, in one listing."""
+        return self._records.failed()
+
     def status(self, trial_id: str) -> Status:
         """The status of a trial. A record of another recipe version counts as `missing`."""
         return status_of(self.read_record(trial_id))

@@ -154,22 +154,37 @@ def test_a_parent_that_failed_takes_its_children_with_it(store: Store, driver: D
     assert queue.over
 
 
+A_CELL = "a" * 64  # a name that a record may have
+
+
 def test_a_lost_stage_is_tried_again_and_not_for_ever(store: Store, driver: Driver) -> None:
-    failure(store, "a", "of an earlier run")  # no explanation of this one
-    queue = StageQueue([alone(cell("a"))], store, driver)
+    failure(store, A_CELL, "of an earlier run")  # no explanation of this one
+    queue = StageQueue([alone(cell(A_CELL))], store, driver)
     explained: list[list[str]] = []
 
     def explain(cells: list[Cell]) -> None:
-        assert set(driver.holders()) == {"a"}  # so that no other driver begins with it before its record is there
+        assert set(driver.holders()) == {A_CELL}  # so that no other driver begins with it before its record is there
         explained.append([each.id for each in cells])
 
     for attempt in range(1, ATTEMPTS + 1):
-        assert keys(queue) == ["a"]
-        _, again = queue.failed("a", explain)
+        assert keys(queue) == [A_CELL]
+        _, again = queue.failed(A_CELL, explain)
         assert again == (attempt < ATTEMPTS)
         assert driver.holders() == {}
-    assert explained == [["a"]]
+    assert explained == [[A_CELL]]
     assert queue.over
+
+
+def test_failures_are_read_only_where_there_were_any(
+    store: Store, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished cell costs a request less."""
+    failure(store, A_CELL)
+    queue = StageQueue([alone(cell(A_CELL)), alone(cell("b"))], store, driver)
+    read, asked = store.read_record, []
+    monkeypatch.setattr(store, "read_record", lambda trial: asked.append(trial) or read(trial))
+    assert keys(queue) == [A_CELL, "b"]
+    assert asked == [A_CELL]
 
 
 def test_losses_count_anew_after_progress(store: Store, driver: Driver) -> None:
@@ -304,15 +319,15 @@ def test_nothing_is_handed_out_after_a_long_silence(store: Store, driver: Driver
     sleeper.beat()
     queue = StageQueue([alone(cell(name)) for name in "ab"], store, sleeper)
     assert queue.next() is not None
-    read = store.read_record
+    answers = store.answers
 
-    def suspended(trial_id: str) -> Record | None:
+    def suspended(trial_id: str, **options: bool) -> bool:
         own.now += 60
-        return read(trial_id)
+        return answers(trial_id, **options)
 
-    store.read_record = suspended  # type: ignore[method-assign]
+    store.answers = suspended  # type: ignore[method-assign]
     assert queue.next() is None
-    store.read_record = read  # type: ignore[method-assign]
+    store.answers = answers  # type: ignore[method-assign]
     assert queue.next() is None
     sleeper.beat()  # it makes sure of the stage that runs
     assert set(sleeper.holders()) == {"a"}
