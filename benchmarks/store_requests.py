@@ -155,7 +155,7 @@ def _cells(counter: Requests, drivers: int) -> dict[str, Any]:
     store, stages = _store(counter), _stages(CELLS)
 
     def work_off() -> None:
-        queues = [StageQueue(stages, store, driver) for driver in started]
+        queues = [StageQueue(stages, store, driver, failed_before=()) for driver in started]
         running: list[deque[Stage]] = [deque() for _ in queues]
         while not all(queue.over for queue in queues):
             for queue, own in zip(queues, running, strict=True):

@@ -61,16 +61,17 @@ class RecordFiles:
             return record
         return _holding([failure, self._read(record_file(trial_id))])  # the trial may have ended since the first look
 
+    def read_done(self, trial_id: str) -> Record | None:
+        record = self._read(record_file(trial_id))
+        return record if is_current(record) else None
+
     def answers(self, trial_id: str) -> bool:
-        return is_current(self._read(record_file(trial_id)))
+        return self.read_done(trial_id) is not None
 
     def remove_overcome(self) -> None:
         """Remove the failures of trials that are done. No other driver may be alive."""
-        over = [trial_id for trial_id in sorted(self.failed()) if self.answers(trial_id)]
-        self._files.delete_many([record_file(trial_id, "failed") for trial_id in over])
-
-    def failed(self) -> set[str]:
-        return {trial_id for trial_id, names in self._listed().items() if len(names) == 2}
+        failed = [trial_id for trial_id, names in self._listed().items() if len(names) == 2]
+        self._files.delete_many([record_file(trial_id, "failed") for trial_id in failed if self.answers(trial_id)])
 
     def ids(self) -> list[str]:
         return list(self._listed())

@@ -120,9 +120,9 @@ class Store:
         """
         return self._records.read(trial_id)
 
-    def failed_ids(self) -> set[str]:
-        """Ids of the trials that have left a failure, whether they are done by now or not, in one listing."""
-        return self._records.failed()
+    def read_done(self, trial_id: str) -> Record | None:
+        """The record that answers the trial, or None. It asks for no failure, which `read_record` does."""
+        return self._records.read_done(trial_id)
 
     def status(self, trial_id: str) -> Status:
         """The status of a trial. A record of another recipe version counts as `missing`."""

@@ -7,7 +7,7 @@ Tune's loop and reads what the last look has found.
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from functools import partial
 from scale_ray.cell import Cell
 from scale_ray.records import Record
 from scale_ray.stage import Stage
-from scale_ray.store import Store
+from scale_ray.store import Store, is_current
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.waiting import Waiting
 from scale_ray.training.failures import TrainingHung
@@ -59,6 +59,7 @@ class StageQueue:
         driver: this driver's leases on the store.
         with_models: a cell whose model is not stored is not done.
         keep: keys of stages whose state is kept, because cells that this run does not train go on from it.
+        failed_before: ids of the cells that had left a failure when the run was planned; None if that is not known.
         on_answered: called with the number of cells that another driver has finished.
         background: does a look, apart from Ray Tune's loop.
         clock: seconds that never go back.
@@ -77,6 +78,7 @@ class StageQueue:
         *,
         with_models: bool = False,
         keep: frozenset[str] = frozenset(),
+        failed_before: Collection[str] | None = None,
         on_answered: Callable[[int], None] = lambda cells: None,
         background: Callable[[Callable[[], _Free]], Future[_Free]] = _in_background,
         clock: Callable[[], float] = time.monotonic,
@@ -98,8 +100,8 @@ class StageQueue:
         self.done: set[str] = set()
         self.failed_cells: set[str] = set()
         self.elsewhere = 0
-        # Cells with failures of earlier attempts. One that another driver leaves meanwhile counts as that of this run.
-        self._failed_before = store.failed_ids()
+        # Cells that may have a failure of an earlier attempt; None for all, as once another driver has been seen.
+        self._may_have_failed = None if failed_before is None else set(failed_before)
         self._before: dict[str, Record | None] = {}  # records of a stage's cells when it was handed out
 
     def add(self, stages: Sequence[Stage], keep: Sequence[str] = ()) -> None:
@@ -136,6 +138,8 @@ class StageQueue:
     def next(self) -> Stage | None:
         """The first stage that may run now, leased to this driver; None where every stage has to wait."""
         self._end_look()
+        if not self._driver.alone:
+            self._may_have_failed = None
         may_begin = self._clock() >= self._pause_until and self._driver.alive_for_others()
         stage = self._next() if may_begin else None
         self.elsewhere = len(self._postponed)
@@ -149,7 +153,7 @@ class StageQueue:
             if self._driver.elsewhere(*names):
                 self._postpone(stage)
                 continue
-            if not self._driver.alone and self._left_of(stage) is None:
+            if not self._driver.alone and self._left_of(stage, self._done(stage)) is None:
                 self._answered_elsewhere(stage)
                 continue
             if not self._driver.acquire(*names):
@@ -161,7 +165,8 @@ class StageQueue:
                 return None
             self._meetings = 0
             # Read the store again now that it is leased: another driver may have finished it a moment ago.
-            left = self._left_of(stage)
+            records = {cell.id: self._record(cell.id) for cell in stage.waiting}
+            left = self._left_of(stage, records)
             if not self._driver.leased(*names):  # this process was paused, or the store was out of reach
                 self._driver.release(*names)
                 return None
@@ -171,10 +176,8 @@ class StageQueue:
                 self._leave(stage)
                 self._driver.release(*names)
                 continue
-            for cell in left.waiting:
-                failed = cell.id in self._failed_before
-                self._before[cell.id] = self._store.read_record(cell.id) if failed else None
             self._running[stage.key] = left
+            self._before.update({cell.id: records[cell.id] for cell in left.waiting})
             return left
         return None
 
@@ -193,7 +196,7 @@ class StageQueue:
         """Which of these stages no other driver works on any more. It runs in the background."""
         self._driver.look()
         free = [stage for stage in stages if not self._driver.elsewhere(*_names(stage))]
-        return [(stage, self._left_of(stage)) for stage in free]
+        return [(stage, self._left_of(stage, self._done(stage))) for stage in free]
 
     def _end_look(self) -> None:
         """Take over what the look has found, if it has ended."""
@@ -271,7 +274,8 @@ class StageQueue:
         stage = self._end(key)
         self._attempts[key] = self._attempts.get(key, 0) + 1
         records = {cell.id: self._store.read_record(cell.id) for cell in stage.waiting}
-        self._failed_before.update(cell for cell, record in records.items() if record is not None)
+        if self._may_have_failed is not None:
+            self._may_have_failed.update(cell for cell, record in records.items() if record is not None)
         unexplained = [cell for cell in stage.waiting if records[cell.id] in (None, self._before[cell.id])]
         again = self._attempts[key] < ATTEMPTS and (bool(unexplained) or any(map(_has_hung, records.values())))
         if unexplained and not again and self._driver.leased(*_names(stage)):
@@ -311,12 +315,24 @@ class StageQueue:
             else:
                 self._waiting.replace(replace(child, first=0, parent=None))
 
-    def _left_of(self, stage: Stage) -> Stage | None:
+    def _record(self, cell: str) -> Record | None:
+        """The record of a cell. A failure, which is that of an earlier attempt, is read where there may be one."""
+        unfailed = self._may_have_failed is not None and cell not in self._may_have_failed
+        return self._store.read_done(cell) if unfailed else self._store.read_record(cell)
+
+    def _done(self, stage: Stage) -> dict[str, Record | None]:
+        """The records of those cells that wait for the stage and are done."""
+        return {cell.id: self._store.read_done(cell.id) for cell in stage.waiting}
+
+    def _left_of(self, stage: Stage, records: Mapping[str, Record | None]) -> Stage | None:
         """The stage without the cells that are done; None where nothing is left to do."""
-        left = tuple(cell for cell in stage.waiting if not self._store.answers(cell.id, with_model=self._with_models))
+        left = tuple(cell for cell in stage.waiting if not self._answered(cell.id, records[cell.id]))
         if not left or (not stage.ends and self._store.has_stage(stage.key)):
             return None
         return replace(stage, ends=left, waiting=left) if stage.ends else stage
+
+    def _answered(self, cell: str, record: Record | None) -> bool:
+        return is_current(record) and (not self._with_models or self._store.has_model(cell))
 
     def _release(self, stage: Stage) -> None:
         self._driver.release(*_names(stage))
