@@ -44,7 +44,7 @@ import os
 from scale_ray.store.files import Files
 from scale_ray.store.leases import Driver
 with Driver(Files({location!r}), beat=3600, expiry=86400) as driver:
-    assert all(driver.acquire(f"{{number:016x}}") for number in range({leases}))
+    assert all(driver.acquire(f"{{number:064x}}") for number in range({leases}))
     os._exit(1)
 """
 
@@ -116,7 +116,7 @@ def _short(number: float) -> str:
 
 def _stages(count: int) -> list[Stage]:
     return [
-        alone(Cell(id=f"{number:016x}", config=TrialConfig(), inputs={"source": "a", "target": "b"}))
+        alone(Cell(id=f"{number:064x}", config=TrialConfig(), inputs={"source": "a", "target": "b"}))
         for number in range(count)
     ]
 
@@ -155,7 +155,7 @@ def _cells(counter: Requests, drivers: int) -> dict[str, Any]:
     store, stages = _store(counter), _stages(CELLS)
 
     def work_off() -> None:
-        queues = [StageQueue(stages, store, driver) for driver in started]
+        queues = [StageQueue(stages, store, driver, failed_before=()) for driver in started]
         running: list[deque[Stage]] = [deque() for _ in queues]
         while not all(queue.over for queue in queues):
             for queue, own in zip(queues, running, strict=True):

@@ -61,8 +61,12 @@ class RecordFiles:
             return record
         return _holding([failure, self._read(record_file(trial_id))])  # the trial may have ended since the first look
 
+    def read_done(self, trial_id: str) -> Record | None:
+        record = self._read(record_file(trial_id))
+        return record if is_current(record) else None
+
     def answers(self, trial_id: str) -> bool:
-        return is_current(self._read(record_file(trial_id)))
+        return self.read_done(trial_id) is not None
 
     def remove_overcome(self) -> None:
         """Remove the failures of trials that are done. No other driver may be alive."""

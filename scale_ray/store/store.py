@@ -123,6 +123,10 @@ class Store:
         """
         return self._records.read(trial_id)
 
+    def read_done(self, trial_id: str) -> Record | None:
+        """The record that answers the trial, or None. It asks for no failure, which `read_record` does."""
+        return self._records.read_done(trial_id)
+
     def status(self, trial_id: str) -> Status:
         """The status of a trial. A record of another recipe version counts as `missing`."""
         return status_of(self.read_record(trial_id))

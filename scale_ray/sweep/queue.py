@@ -60,6 +60,7 @@ class StageQueue:
         driver: this driver's leases on the store.
         beside: a cell that lacks one of these files beside its record is not done.
         keep: keys of stages whose state is kept, because cells that this run does not train go on from it.
+        failed_before: ids of the cells that had left a failure when the run was planned; None if that is not known.
         on_answered: called with the number of cells that another driver has finished.
         background: does a look, apart from Ray Tune's loop.
         clock: seconds that never go back.
@@ -78,6 +79,7 @@ class StageQueue:
         *,
         beside: Collection[Beside] = (),
         keep: frozenset[str] = frozenset(),
+        failed_before: Collection[str] | None = None,
         on_answered: Callable[[int], None] = lambda cells: None,
         background: Callable[[Callable[[], _Free]], Future[_Free]] = _in_background,
         clock: Callable[[], float] = time.monotonic,
@@ -99,6 +101,8 @@ class StageQueue:
         self.done: set[str] = set()
         self.failed_cells: set[str] = set()
         self.elsewhere = 0
+        # Cells that may have a failure of an earlier attempt; None for all, as once another driver has been seen.
+        self._may_have_failed = None if failed_before is None else set(failed_before)
         self._before: dict[str, Record | None] = {}  # records of a stage's cells when it was handed out
 
     def add(self, stages: Sequence[Stage], keep: Sequence[str] = ()) -> None:
@@ -135,6 +139,8 @@ class StageQueue:
     def next(self) -> Stage | None:
         """The first stage that may run now, leased to this driver; None where every stage has to wait."""
         self._end_look()
+        if not self._driver.alone:
+            self._may_have_failed = None
         may_begin = self._clock() >= self._pause_until and self._driver.alive_for_others()
         stage = self._next() if may_begin else None
         self.elsewhere = len(self._postponed)
@@ -148,7 +154,7 @@ class StageQueue:
             if self._driver.elsewhere(*names):
                 self._postpone(stage)
                 continue
-            if not self._driver.alone and self._left_of(stage, self._records(stage)) is None:
+            if not self._driver.alone and self._left_of(stage, self._done(stage)) is None:
                 self._answered_elsewhere(stage)
                 continue
             if not self._driver.acquire(*names):
@@ -160,7 +166,7 @@ class StageQueue:
                 return None
             self._meetings = 0
             # Read the store again now that it is leased: another driver may have finished it a moment ago.
-            records = self._records(stage)
+            records = {cell.id: self._record(cell.id) for cell in stage.waiting}
             left = self._left_of(stage, records)
             if not self._driver.leased(*names):  # this process was paused, or the store was out of reach
                 self._driver.release(*names)
@@ -191,7 +197,7 @@ class StageQueue:
         """Which of these stages no other driver works on any more. It runs in the background."""
         self._driver.look()
         free = [stage for stage in stages if not self._driver.elsewhere(*_names(stage))]
-        return [(stage, self._left_of(stage, self._records(stage))) for stage in free]
+        return [(stage, self._left_of(stage, self._done(stage))) for stage in free]
 
     def _end_look(self) -> None:
         """Take over what the look has found, if it has ended."""
@@ -268,7 +274,9 @@ class StageQueue:
         """
         stage = self._end(key)
         self._attempts[key] = self._attempts.get(key, 0) + 1
-        records = self._records(stage)
+        records = {cell.id: self._store.read_record(cell.id) for cell in stage.waiting}
+        if self._may_have_failed is not None:
+            self._may_have_failed.update(cell for cell, record in records.items() if record is not None)
         unexplained = [cell for cell in stage.waiting if records[cell.id] in (None, self._before[cell.id])]
         again = self._attempts[key] < ATTEMPTS and (bool(unexplained) or any(map(_has_hung, records.values())))
         if unexplained and not again and self._driver.leased(*_names(stage)):
@@ -308,9 +316,14 @@ class StageQueue:
             else:
                 self._waiting.replace(replace(child, first=0, parent=None))
 
-    def _records(self, stage: Stage) -> dict[str, Record | None]:
-        """The records of the cells that wait for the stage."""
-        return {cell.id: self._store.read_record(cell.id) for cell in stage.waiting}
+    def _record(self, cell: str) -> Record | None:
+        """The record of a cell. A failure, which is that of an earlier attempt, is read where there may be one."""
+        unfailed = self._may_have_failed is not None and cell not in self._may_have_failed
+        return self._store.read_done(cell) if unfailed else self._store.read_record(cell)
+
+    def _done(self, stage: Stage) -> dict[str, Record | None]:
+        """The records of those cells that wait for the stage and are done."""
+        return {cell.id: self._store.read_done(cell.id) for cell in stage.waiting}
 
     def _left_of(self, stage: Stage, records: Mapping[str, Record | None]) -> Stage | None:
         """The stage without the cells that are done; None where nothing is left to do."""

@@ -80,6 +80,7 @@ def _work_off(
         driver,
         beside=execution.beside,
         keep=keys_still_needed(plan, ended_here),
+        failed_before=plan.failed_before,
         on_answered=progress.answered,
     )
     progress.elsewhere = lambda: queue.elsewhere

@@ -172,6 +172,39 @@ def test_a_lost_stage_is_tried_again_and_not_for_ever(store: Store, driver: Driv
     assert queue.over
 
 
+def test_failures_are_read_only_where_there_may_be_any(
+    store: Store, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished cell costs a request less. Without a plan, as in a search, any cell may have failed before."""
+    failure(store, "a")
+    read, asked = store.read_record, []
+    monkeypatch.setattr(store, "read_record", lambda trial: asked.append(trial) or read(trial))
+    stages = [alone(cell("a")), alone(cell("b"))]
+    assert keys(StageQueue(stages, store, driver, failed_before={"a"})) == ["a", "b"]
+    assert asked == ["a"]
+    driver.release("a", "b")
+    assert keys(StageQueue(stages, store, driver)) == ["a", "b"]
+    assert asked == ["a", "a", "b"]
+
+
+def test_another_drivers_failure_does_not_explain_a_stage_that_is_lost_here(store: Store, driver: Driver) -> None:
+    """It came after the run was planned, and its driver is gone again when the cell is handed out here."""
+    clock = Clock()
+    queue = StageQueue([alone(cell("a")), alone(cell("b"))], store, driver, failed_before=(), clock=clock)
+    with another(store) as second:
+        assert second.acquire("b")
+        driver._others.refresh()  # as with each heartbeat
+        assert keys(queue) == ["a"]
+        failure(store, "b", "of the other driver")
+    driver._others.refresh()
+    while (stage := queue.next()) is None:
+        clock.now += 1
+        time.sleep(0.02)
+    assert driver.alone
+    assert stage.key == "b"
+    assert queue.failed("b", unexplained)[1] is True
+
+
 def test_losses_count_anew_after_progress(store: Store, driver: Driver) -> None:
     """A spot machine that is taken away now and then must not fail a training that goes on."""
     queue = StageQueue([alone(cell("a"))], store, driver)
