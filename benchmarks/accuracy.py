@@ -47,8 +47,9 @@ FASTER = {"optim.learning_rate": 0.01, "optim.schedule": "cosine"}
 QUARTERS = 4  # of a training, by which pseudo-labels are judged
 EVALUATION, WEAK, STRONG = (0, 1), (1, 5), (5, 9)  # from which to which stored view
 
-SOURCE_ONLY = {"method": "source_only", "losses.terms": "ce"}
-COSINE = {**SOURCE_ONLY, "optim.schedule": "cosine"}
+SOURCE_ONLY = {"method": "source_only", "losses.terms": "ce"}  # a Linear, where the encoder is frozen
+LAYERS = {**SOURCE_ONLY, "model.head": "mlp"}  # those of the methods that adapt
+COSINE = {**LAYERS, "optim.schedule": "cosine"}
 CE_SSL = {"method": "scale", "losses.terms": "ce+ssl"}
 SCALE = {"method": "scale"}
 PROTOTYPES = {"method": "prototypes", "losses.terms": "ce"}
@@ -96,39 +97,40 @@ def on_each(name: str, path: str, values: Sequence[Any], base: Mapping[str, Any]
     return [training(f"{name}, {path}={value}", {**base, path: value}, **further) for value in values]
 
 
-USUAL = training("source_only, rate 0.003, inverse", SOURCE_ONLY, everywhere=True)
+USUAL = training("source_only", SOURCE_ONLY, everywhere=True)
 
 QUESTIONS: dict[str, list[Row]] = {
     "Does source_only lose to a logistic regression?": [
         *(regression(views, scaled) for views in (1, 5, 9) for scaled in ("nothing", "source", "domain")),
         USUAL,
         training("source_only, rate 0.01, cosine", SOURCE_ONLY | FASTER, everywhere=True),
-        training("Linear, rate 0.01, cosine", {**SOURCE_ONLY, "method": "probe_linear"} | FASTER),
     ],
     "Depth of the head": [
-        training("Linear", {**SOURCE_ONLY, "method": "probe_linear"}, everywhere=True),
+        training("Linear: source_only", SOURCE_ONLY, everywhere=True),
         training("BatchNorm - Linear", {**SOURCE_ONLY, "method": "probe_scaled"}),
-        training("bottleneck - Linear", {**SOURCE_ONLY, "method": "probe_bottleneck"}),
-        training("bottleneck - hidden layer - Linear, the package's", SOURCE_ONLY, everywhere=True),
-        *on_each("the package's", "model.bottleneck_dim", [1024], SOURCE_ONLY),
+        training("bottleneck - Linear", {**LAYERS, "method": "probe_bottleneck"}),
+        training("bottleneck - hidden layer - Linear", LAYERS, everywhere=True),
+        training("the same without BatchNorm", {**LAYERS, "method": "probe_without_batch_norm"}),
+        *on_each("bottleneck - hidden layer - Linear", "model.bottleneck_dim", [1024], LAYERS),
     ],
     "Optimiser": [
-        *on_each("source_only", "optim.learning_rate", [0.003, 0.01, 0.03, 0.1], SOURCE_ONLY, everywhere=True),
-        *on_each("source_only, optim.schedule=cosine", "optim.learning_rate", [0.01, 0.03], COSINE, everywhere=True),
-        *on_each("source_only", "optim.weight_decay", [0.0, 0.01], SOURCE_ONLY),
+        *on_each("source_only", "optim.learning_rate", [0.003, 0.01, 0.03], SOURCE_ONLY),
+        *on_each("hidden layers", "optim.learning_rate", [0.003, 0.01, 0.03, 0.1], LAYERS, everywhere=True),
+        *on_each("hidden layers, optim.schedule=cosine", "optim.learning_rate", [0.01, 0.03], COSINE, everywhere=True),
+        *on_each("hidden layers", "optim.weight_decay", [0.0, 0.01], LAYERS),
         *on_each("source_only", "optim.steps", [300, 3000], SOURCE_ONLY),
         *on_each("scale", "optim.learning_rate", [0.003, 0.01, 0.03], SCALE),
     ],
     "BatchNorm against standardised domains": [
         regression(5, "domain", everywhere=True),
-        training("source_only, the source's statistics", SOURCE_ONLY, everywhere=True),
+        training("hidden layers, the source's statistics", LAYERS, everywhere=True),
         training(
-            "source_only, statistics of the whole target",
-            {**SOURCE_ONLY, "model.target_statistics": "whole"},
+            "hidden layers, statistics of the whole target",
+            {**LAYERS, "model.target_statistics": "whole"},
             everywhere=True,
         ),
         training(
-            "the same, rate 0.01, cosine", {**SOURCE_ONLY, "model.target_statistics": "whole"} | FASTER, everywhere=True
+            "the same, rate 0.01, cosine", {**LAYERS, "model.target_statistics": "whole"} | FASTER, everywhere=True
         ),
         *on_each("scale", "model.batch_norm", ["domain", "separate", "joint"], SCALE),
         *on_each("scale", "model.target_statistics", ["whole"], SCALE),
@@ -172,45 +174,48 @@ QUESTIONS: dict[str, list[Row]] = {
 # Heads of other depths. They are classes of this file, and so their names are no methods of the package.
 
 
-class _Probe(SourceOnly):
-    """source_only with another head."""
+class ScaledProbe(SourceOnly):
+    """A Linear on features that BatchNorm standardises."""
 
     @classmethod
     def build_student(cls, context: MethodContext) -> FeatureNetwork:
         network = super().build_student(context)
         assert isinstance(network, FeatureNetwork)
-        linear = network.bottleneck[0]
-        assert isinstance(linear, nn.Linear)
-        cls.change(network, linear.in_features, context.num_classes)
+        width = network.bottleneck[0].in_features
+        network.bottleneck, network.feature_dim = nn.Sequential(nn.BatchNorm1d(width, affine=False)), width
+        split_by_domain(network.bottleneck)
+        network.classifier = nn.Sequential(nn.Linear(width, context.num_classes))
         return network
 
+
+class BottleneckProbe(SourceOnly):
+    """A Linear on the bottleneck."""
+
     @classmethod
-    def change(cls, network: FeatureNetwork, width: int, num_classes: int) -> None:
-        raise NotImplementedError
+    def build_student(cls, context: MethodContext) -> FeatureNetwork:
+        network = super().build_student(context)
+        assert isinstance(network, FeatureNetwork)
+        network.classifier = nn.Sequential(nn.Linear(network.feature_dim, context.num_classes))
+        return network
 
 
-class LinearProbe(_Probe):
+class ProbeWithoutBatchNorm(SourceOnly):
+    """Bottleneck and hidden layer without their BatchNorm."""
+
     @classmethod
-    def change(cls, network: FeatureNetwork, width: int, num_classes: int) -> None:
-        network.bottleneck, network.feature_dim = nn.Sequential(), width
-        network.classifier = nn.Sequential(nn.Linear(width, num_classes))
+    def build_student(cls, context: MethodContext) -> FeatureNetwork:
+        network = super().build_student(context)
+        assert isinstance(network, FeatureNetwork)
+        for layers in (network.bottleneck, network.classifier):
+            layers[1] = nn.Identity()
+        return network
 
 
-class ScaledProbe(LinearProbe):
-    @classmethod
-    def change(cls, network: FeatureNetwork, width: int, num_classes: int) -> None:
-        super().change(network, width, num_classes)
-        network.bottleneck = nn.Sequential(nn.BatchNorm1d(width, affine=False))
-        split_by_domain(network.bottleneck)
-
-
-class BottleneckProbe(_Probe):
-    @classmethod
-    def change(cls, network: FeatureNetwork, width: int, num_classes: int) -> None:
-        network.classifier = nn.Sequential(nn.Linear(network.feature_dim, num_classes))
-
-
-PROBES = {"probe_linear": LinearProbe, "probe_scaled": ScaledProbe, "probe_bottleneck": BottleneckProbe}
+PROBES = {
+    "probe_scaled": ScaledProbe,
+    "probe_bottleneck": BottleneckProbe,
+    "probe_without_batch_norm": ProbeWithoutBatchNorm,
+}
 
 
 @dataclass(frozen=True)

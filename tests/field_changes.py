@@ -29,6 +29,7 @@ CHANGES: dict[str, Any] = {
     "model.encoder": "frozen",
     "model.frozen_views": 2,
     "model.bottleneck_dim": 64,
+    "model.head": "linear",
     "model.hidden_dim": 512,
     "model.projection_dim": 64,
     "model.contrast_level": "spatial",

@@ -118,6 +118,11 @@ class ModelConfig(Part):
     bottleneck_dim: int = Field(
         256, ge=1, le=WIDEST, description="encoder=frozen: width of the trained layer below both heads"
     )
+    head: Annotated[Literal["mlp", "linear"], Introduced("mlp")] = Field(
+        "mlp",
+        description="mlp: hidden layers before the last Linear; linear: it alone, on the encoder's features, for "
+        "trainings that read no target",
+    )
     hidden_dim: int = Field(1024, ge=1, le=WIDEST)
     projection_dim: int = Field(128, ge=1, le=WIDEST)
     contrast_level: Literal["pooled", "spatial"] = "pooled"

@@ -5,7 +5,7 @@ from typing import Any
 
 from scale_ray.config import TrialConfig, absolute_weights, field_paths
 from scale_ray.data.benchmarks import FROZEN_DEFAULTS, check_benchmark
-from scale_ray.data.usual import USUAL, usual_fields
+from scale_ray.data.usual import USUAL, USUAL_WHERE_FROZEN, usual_fields
 from scale_ray.timm_names import size_fields
 
 
@@ -79,5 +79,5 @@ def usual_settings(base: TrialConfig) -> dict[str, dict[str, Any]]:
         method: {
             path: value for path, value in usual_fields(benchmark, method, frozen=frozen).items() if path not in own
         }
-        for method in USUAL
+        for method in USUAL | USUAL_WHERE_FROZEN
     }

@@ -3,7 +3,7 @@
 A config or a study that is built from defaults has these settings; one that is written out has what it says. No value
 was chosen on target accuracy here: each is that of a paper or of its code.
 
-To add those of a method, add one entry to USUAL.
+To add those of a method, add one entry to USUAL, or to USUAL_WHERE_FROZEN.
 """
 
 from typing import Any
@@ -58,6 +58,10 @@ USUAL: dict[str, dict[str, Any]] = {
     },
 }
 
+# The same with a frozen encoder. A baseline that adapts nothing is a linear probe there, the usual protocol (Chen et
+# al., SimCLR, section 2.2): hidden layers and BatchNorm with the source's statistics cost it points (docs/accuracy.md).
+USUAL_WHERE_FROZEN: dict[str, dict[str, Any]] = {"source_only": {"model.head": "linear"}}
+
 
 def usual_fields(benchmark: str, method: str, *, frozen: bool) -> dict[str, Any]:
     """The settings of a method's paper on a benchmark.
@@ -71,9 +75,10 @@ def usual_fields(benchmark: str, method: str, *, frozen: bool) -> dict[str, Any]
         frozen: whether the encoder is frozen.
     """
     entry = BENCHMARKS[benchmark]
+    fields = USUAL.get(method, {}) | (USUAL_WHERE_FROZEN.get(method, {}) if frozen else {})
     decided = {*entry.defaults, *(FROZEN_DEFAULTS if frozen else ())}
     return {
         path: value
-        for path, value in USUAL.get(method, {}).items()
+        for path, value in fields.items()
         if method in _ON_CLIP or not (path.startswith("optim.") and path in decided)
     } | dict(entry.usual.get(method, {}))

@@ -22,7 +22,8 @@ class Outputs(NamedTuple):
     Attributes:
         logits: (B * L, K).
         features: (B * L, A), projections, L2-normalised; None if they were not requested.
-        hidden: (B * L, hidden_dim), hidden layer of the classifier head; None if it was not requested.
+        hidden: (B * L, hidden_dim), hidden layer of the classifier head; None if it was not requested. With
+            `head=linear` it is what the encoder gives.
     """
 
     logits: Tensor
@@ -60,7 +61,8 @@ class Network(Student):
     ):
         super().__init__()
         self.encoder = encoder
-        self.classifier = _head(feature_dim, config.hidden_dim, num_classes)
+        linear = config.head == "linear"
+        self.classifier = _head(feature_dim, None if linear else config.hidden_dim, num_classes)
         self.projector = _head(feature_dim, config.hidden_dim, config.projection_dim)
         self.feature_dim = feature_dim
         self.spatial = config.contrast_level == "spatial"
@@ -206,20 +208,23 @@ class FeatureNetwork(Network):
     """A network whose input is pooled features (B, D) of a frozen encoder instead of images (`model.encoder=frozen`).
 
     A trained bottleneck, Linear - BatchNorm - ReLU, precedes both heads. Without a shared layer that learns, dist and
-    reg, which act on the projection head, could not influence the classifier. It learns at the heads' rate.
+    reg, which act on the projection head, could not influence the classifier. It learns at the heads' rate. There is
+    none with `head=linear`.
 
     Args:
         feature_dim: D of the frozen encoder.
         num_classes, config, precision: as in Network.
 
     Attributes:
-        feature_dim: width of the bottleneck, which is the dimension of the features in predictions.
+        feature_dim: width of the bottleneck, which is the dimension of the features in predictions; without one, D.
     """
 
     def __init__(self, feature_dim: int, num_classes: int, config: ModelConfig, precision: Precision = "float32"):
-        width = config.bottleneck_dim
+        linear = config.head == "linear"
+        width = feature_dim if linear else config.bottleneck_dim
         super().__init__(nn.Identity(), width, num_classes, config, precision)
-        self.bottleneck = nn.Sequential(nn.Linear(feature_dim, width), nn.BatchNorm1d(width), nn.ReLU())
+        layers = [] if linear else [nn.Linear(feature_dim, width), nn.BatchNorm1d(width), nn.ReLU()]
+        self.bottleneck = nn.Sequential(*layers)
         if self.by_domain:
             split_by_domain(self.bottleneck)
 
@@ -227,7 +232,9 @@ class FeatureNetwork(Network):
         return self.bottleneck(features)
 
 
-def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+def _head(inputs: int, hidden: int | None, outputs: int) -> nn.Sequential:
+    if hidden is None:
+        return nn.Sequential(nn.Linear(inputs, outputs))
     return nn.Sequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 

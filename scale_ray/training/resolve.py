@@ -58,6 +58,7 @@ def check_trial(config: TrialConfig) -> TrialConfig:
         check_name("loss term", term, LOSSES)
     METHODS[config.method].check_backbone(config)
     _check_layer_decay(config)
+    _check_head(config)
     _check_baseline(config)
     _check_variants(config)
     METHODS[config.method].check(config)
@@ -86,6 +87,15 @@ def _check_layer_decay(config: TrialConfig) -> None:
         f"optim.layer_decay is {decay:g}, which only a trained encoder of timm with ordered layers reads, and not "
         f"{model.label!r}: leave it at 1"
     )
+
+
+def _check_head(config: TrialConfig) -> None:
+    """Refuse a head without a layer that could adapt to the target."""
+    if config.model.head == "linear" and METHODS[config.method].reads_target(config):
+        raise ConfigError(
+            f"model.head is 'linear', and {config.method!r} adapts layers below the last Linear to the target: set it "
+            "to 'mlp'"
+        )
 
 
 def _check_baseline(config: TrialConfig) -> None:

@@ -5,7 +5,7 @@ import pytest
 from scale_ray.config import TrialConfig, field_paths
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.data.defaults import base_config, usual_settings
-from scale_ray.data.usual import USUAL
+from scale_ray.data.usual import USUAL, USUAL_WHERE_FROZEN
 from scale_ray.methods import METHODS
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.study import Study, approaches
@@ -15,7 +15,7 @@ PAIRS = {"image_folder": {"data.source": "a", "data.target": "b"}}
 
 
 def test_every_entry_is_one_of_a_method_and_every_path_a_field() -> None:
-    entries = [USUAL, *(benchmark.usual for benchmark in BENCHMARKS.values())]
+    entries = [USUAL, USUAL_WHERE_FROZEN, *(benchmark.usual for benchmark in BENCHMARKS.values())]
     for entry in entries:
         assert entry.keys() <= METHODS.keys()
         assert {path for fields in entry.values() for path in fields} <= set(field_paths())
@@ -41,6 +41,19 @@ def test_the_papers_rates_where_the_benchmark_sets_none() -> None:
     assert rate("pacs", "mcc", **{"model.encoder": "frozen", "losses.terms": "ce"}) == 0.005
     # LeNet learns from random weights at the benchmark's rate; the adversarial papers have one of their own on digits.
     assert [rate("digits", name) for name in ("scale", "mcc", "dann", "cdan")] == [0.05, 0.05, 0.01, 0.01]
+
+
+def test_a_baseline_without_adaptation_is_a_linear_probe_where_the_encoder_is_frozen() -> None:
+    def head(**changes: object) -> str:
+        return base_config("pacs", {"method": "source_only", "losses.terms": "ce", **changes}).model.head
+
+    frozen = {"model.encoder": "frozen"}
+    assert (head(), head(**frozen), head(**frozen, **{"model.head": "mlp"})) == ("mlp", "linear", "mlp")
+    cells = Study("s", base_config("pacs", frozen), {"method": approaches("source_only", "scale")}).cells()
+    assert [cell.model.head for cell in cells] == ["mlp", "mlp"]  # a study that names no usual settings has none
+    usual = usual_settings(base_config("pacs", frozen))
+    cells = Study("s", base_config("pacs", frozen), {"method": approaches("source_only", "scale")}, usual).cells()
+    assert [cell.model.head for cell in cells] == ["linear", "mlp"]
 
 
 def test_what_is_set_by_hand_stays() -> None:

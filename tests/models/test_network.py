@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from scale_ray.config import ModelConfig
 from scale_ray.models import BACKBONES, Network, build_encoder
-from scale_ray.models.network import image_level, per_location
+from scale_ray.models.network import FeatureNetwork, image_level, per_location
 
 IMAGES, CLASSES, LOCATIONS = 3, 5, 16  # lenet maps 32 x 32 pixels to 4 x 4 locations
 
@@ -34,6 +34,31 @@ def test_shapes(level: str, images: Tensor) -> None:
     assert outputs.logits.shape == (rows(level), CLASSES)
     assert outputs.features.shape == (rows(level), 6)
     assert model.predict(images).shape == (IMAGES, CLASSES)
+
+
+def test_a_linear_head_is_one_linear_on_what_the_encoder_gives(images: Tensor) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_dim": 12, "projection_dim": 6, "bottleneck_dim": 8}
+    rows = torch.randn(IMAGES, 10)
+    config = ModelConfig(encoder="frozen", backbone="resnet18", head="linear", **sizes)
+    frozen = FeatureNetwork(10, CLASSES, config)
+    last = frozen.classifier[-1]
+    expected = rows @ last.weight.T + last.bias
+    outputs = frozen(rows, hidden=True)
+    torch.testing.assert_close(outputs.logits, expected)
+    torch.testing.assert_close(outputs.hidden, rows)
+    logits, features = frozen.predict_with_features(rows)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(features, rows)
+    assert frozen.feature_dim == 10
+    trained = Network(
+        build_encoder("lenet", "none"),
+        BACKBONES["lenet"].feature_dim,
+        CLASSES,
+        ModelConfig(backbone="lenet", weights="none", head="linear"),
+    )
+    assert trained(images).logits.shape == (IMAGES, CLASSES)
+    assert len(trained.classifier) == 1
 
 
 @LEVELS

@@ -341,6 +341,7 @@ def test_a_config_that_names_nothing_leaves_no_record(
         ({"method": "scal"}, "unknown method 'scal'.*'scale'"),
         ({"losses.terms": "ce+sll"}, "unknown loss term 'sll'.*'ssl'"),
         ({"views.strong": "colour"}, "unknown views.strong 'colour'.*'colour_affine'"),
+        ({"model.head": "linear"}, "model.head is 'linear', and 'scale' adapts layers .* set it to 'mlp'"),
         ({"model.weights": "imagenet"}, "'lenet' has no ImageNet weights"),
         ({"model.weights": "/no/such.pth"}, "no file '/no/such.pth'"),
     ],
