@@ -18,7 +18,7 @@ from scale_ray.training.checkpoint import Checkpoints, State
 from scale_ray.training.evaluation import Accuracies, Evaluator
 from scale_ray.training.failures import TrainingDiverged
 from scale_ray.training.schedules import learning_rate_factor
-from scale_ray.training.seeding import step_seed
+from scale_ray.training.seeding import seed_global_generators, step_seed
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _train_step(
     # Dropout draws from the global generator, which is therefore seeded by step. Workers have different images, so
     # each has a stream of its own.
     stream = "forward" if method.workers.is_first else f"forward_{method.workers.rank}"
-    torch.manual_seed(step_seed(config.seed, stream, step))
+    seed_global_generators(step_seed(config.seed, stream, step), next(method.parameters()).device)
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * learning_rate_factor(config.optim, step)
     if method.surveys(step):

@@ -28,3 +28,15 @@ def generator(seed: int, stream: str, step: int) -> torch.Generator:
     Torch's CPU generator uses the low 32 bits of a seed.
     """
     return torch.Generator().manual_seed(step_seed(seed, stream, step))
+
+
+def seed_global_generators(seed: int, device: torch.device) -> None:
+    """Seed the global generators of the CPU and of `device`.
+
+    On a CPU `torch.manual_seed` gives the same numbers, but it also keeps a call and its stack for every kind of
+    accelerator that torch knows: at every step, about 0.3 ms and memory that only grows.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)

@@ -1,11 +1,12 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scale_ray.training.seeding import generator, step_seed
+from scale_ray.training.seeding import generator, seed_global_generators, step_seed
 
 
 def test_the_seed_of_a_step_never_changes() -> None:
@@ -48,3 +49,13 @@ def test_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     torch.rand(4, generator=generator(0, "source", 0))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeding_for_a_step_is_that_of_torch_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(12)
+    expected = torch.rand(3)
+    queued: list[object] = []
+    monkeypatch.setattr(torch.cuda.random, "_lazy_call", lambda *given, **how: queued.append(given))
+    seed_global_generators(12, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+    assert queued == []
