@@ -41,8 +41,8 @@ class LossesConfig(Part):
     threshold: float = Field(0.8, ge=0, lt=1, description="a pseudo-label counts where confidence > threshold")
     thresholding: Annotated[Literal["fixed", "flex", "relative"], Introduced("fixed")] = Field(
         "fixed",
-        description="fixed: `threshold`; flex: one for each class that follows the confidences, and `threshold` is not "
-        "read; relative: `threshold` times the mean confidence on the source batch",
+        description="fixed: `threshold`; flex: one for each class that follows the confidences; relative: `threshold` "
+        "times the mean confidence on the source batch; both act after the warm-up, before which all have `threshold`",
     )
     pseudo_labels: Annotated[Literal["teacher", "prototype", "neighbours", "average"], Introduced("teacher")] = Field(
         "teacher",

@@ -184,7 +184,7 @@ class Scale(Method):
             confidence=per_location(teacher.confidence, locations),
             teacher_probabilities=per_location(teacher.probabilities, locations),
         )
-        thresholds = self._thresholds_of(teacher.probabilities, outputs.logits)
+        thresholds = self._thresholds_of(step, teacher.probabilities, outputs.logits)
         if thresholds is not None:
             tensors = replace(tensors, thresholds=per_location(thresholds, locations))
         kept = teacher.confidence > (self._config.losses.threshold if thresholds is None else thresholds)
@@ -250,10 +250,16 @@ class Scale(Method):
         self.neighbours.update(target.indices, features, probabilities)
         return self.neighbours.label(target.indices, features)
 
-    def _thresholds_of(self, probabilities: Tensor, source_logits: Tensor) -> Tensor | None:
-        """The threshold (B,) of each pseudo-label; None where all have the config's."""
-        if self.thresholds is not None:
-            return self.thresholds(probabilities)
+    def _thresholds_of(self, step: int, probabilities: Tensor, source_logits: Tensor) -> Tensor | None:
+        """The threshold (B,) of each pseudo-label; None where all have the config's, as all do in the warm-up.
+
+        A low threshold would keep the labels of heads that know nothing yet, and the training would confirm them.
+        """
+        following = None if self.thresholds is None else self.thresholds(probabilities)
+        if step <= self._config.optim.warmup_steps:
+            return None
+        if following is not None:
+            return following
         if self._config.losses.thresholding == "relative":
             return relative_threshold(self._config.losses.threshold, source_logits).expand(len(probabilities))
         return None

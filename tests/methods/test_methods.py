@@ -136,8 +136,9 @@ def test_neighbours_of_images_with_locations_are_those_of_whole_images(tiny_conf
 @pytest.mark.parametrize("thresholding", ["flex", "relative"])
 def test_thresholds_that_follow_the_training_keep_what_exceeds(tiny_config: TrialConfig, thresholding: str) -> None:
     changes = {"losses.terms": "ce+ssl", "losses.thresholding": thresholding, "losses.threshold": 0.9}
+    after = tiny_config.optim.warmup_steps + 1
     method = build(tiny_config.replace(changes))
-    target, found = target_batch(), method.step(0, source_batch(), target_batch())
+    target, found = target_batch(), method.step(after, source_batch(), target_batch())
     twin = build(tiny_config.replace(changes))
     confidence, labels = twin.teacher(target.weak).logits.softmax(dim=1).max(dim=1)
     if thresholding == "flex":
@@ -150,6 +151,15 @@ def test_thresholds_that_follow_the_training_keep_what_exceeds(tiny_config: Tria
     logits = twin.student(target.strong).logits
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")[kept].sum() / len(labels)
     assert found.losses["ssl"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("thresholding", ["flex", "relative"])
+def test_thresholds_follow_the_training_after_the_warm_up(tiny_config: TrialConfig, thresholding: str) -> None:
+    # Confidences of random heads lie between 1/3 and 0.9, and above thresholds that follow them.
+    changes = {"losses.terms": "ce+ssl", "losses.thresholding": thresholding, "losses.threshold": 0.9}
+    method, last = build(tiny_config.replace(changes)), tiny_config.optim.warmup_steps
+    kept = {step: method.step(step, source_batch(), target_batch()).kept for step in (0, last, last + 1)}
+    assert [bool(kept[step].any()) for step in kept] == [False, False, True]
 
 
 @pytest.mark.parametrize("labels", ["average", "neighbours"])
