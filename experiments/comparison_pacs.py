@@ -1,4 +1,4 @@
-"""Five methods on photographs and drawings, with a small encoder and a budget for two CPU cores.
+"""Six methods on photographs and drawings, with a small encoder and a budget for two CPU cores.
 
     python experiments/comparison_pacs.py --root PACS --weights mobilenet_v2.pth
 
@@ -16,7 +16,7 @@ study = Study(
     axes={
         "seed": [0],
         "pair": pairs("art_painting:cartoon", "cartoon:art_painting"),
-        "method": approaches("source_only", "dann", "mcc", "scale:ce+ssl", "scale"),
+        "method": approaches("source_only", "prototypes", "dann", "mcc", "scale:ce+ssl", "scale"),
     },
 )
 

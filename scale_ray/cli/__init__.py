@@ -33,7 +33,11 @@ def _add(name: str, function: Callable[..., None], **defaults: Any) -> None:
 
 _add("train", train.train)
 _add("ablate", study_command(presets.ablation, presets.ABLATE), storage="runs/ablation")
-_add("compare", study_command(presets.comparison, presets.COMPARE), storage="runs/comparison")
+_add(
+    "compare",
+    study_command(presets.comparison, presets.COMPARE, presets.with_prototypes),
+    storage="runs/comparison",
+)
 _add("auto", command(auto.auto), storage="runs/auto")
 _add("tune", tune.tune_command(presets.search), storage="runs/tuning")
 _add("report", report.report)

@@ -58,3 +58,10 @@ def comparison() -> Study:
             "method": approaches("source_only", "dan", "dann", "cdan", "mcc", "mean_teacher", "scale:ce+ssl", "scale"),
         },
     )
+
+
+def with_prototypes(study: Study) -> Study:
+    """A comparison with its cheapest method too, which takes seconds, where a pre-trained encoder is compared."""
+    if study.base.model.weights == "none":
+        return study
+    return study.with_axes({"method": [*study.axes["method"], *approaches("prototypes")]})

@@ -43,12 +43,15 @@ _OPTION_OF = {
 }
 
 
-def study_command(start: Callable[[], Study], about: str) -> Callable[..., None]:
+def study_command(
+    start: Callable[[], Study], about: str, usual_methods: Callable[[Study], Study] = lambda study: study
+) -> Callable[..., None]:
     """A command that runs a study.
 
     Args:
         start: the study without any option.
         about: its help.
+        usual_methods: the study, which has its base by now, with the methods that it has where no option names them.
     """
 
     def run(
@@ -56,6 +59,8 @@ def study_command(start: Callable[[], Study], about: str) -> Callable[..., None]
     ) -> None:
         check_chooser(choose)
         study = with_options(start(), trial, grid, ray.fields)
+        if grid.methods is None and grid.losses is None:
+            study = usual_methods(study)
         run_and_report(study, execution.execution(trial.root), grid, ray, choose)
 
     run.__doc__ = about

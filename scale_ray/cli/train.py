@@ -35,7 +35,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="scale, source_only, dann, mcc and others. Default: source_only for ce, else scale.",
+            help="scale, source_only, prototypes, mcc, cdan, shot and others (docs/comparison.md has all). Default: "
+            "source_only for ce, else scale.",
             rich_help_panel=TRAINED,
         ),
     ] = None,

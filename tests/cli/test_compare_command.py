@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from commands import TINY, Outcome, command, refused
+
+from scale_ray.models import build_encoder
 
 
 def compare(images: Path, store: Path, *more: str) -> Outcome:
@@ -57,6 +60,15 @@ def test_variants_of_a_method_stand_beside_it(images: Path, tmp_path: Path) -> N
 def test_all_methods_that_need_no_extra_are_compared_by_default(images: Path, tmp_path: Path) -> None:
     outcome = compare(images, tmp_path)
     assert "comparison-image_folder: 8 cells, 0 done, 8 to do" in outcome.out
+    assert "prototypes" not in outcome.out
+
+
+def test_a_comparison_on_a_pre_trained_encoder_has_the_prototypes_too(images: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(build_encoder("lenet", "none").state_dict(), weights)
+    outcome = compare(images, tmp_path, "--weights", str(weights))
+    assert "comparison-image_folder: 9 cells, 0 done, 9 to do" in outcome.out
+    assert "Art>Real World prototypes lenet seed 0" in outcome.out
 
 
 def test_a_comparison_that_keeps_predictions_may_choose_by_them(images: Path, tmp_path: Path) -> None:
