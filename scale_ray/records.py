@@ -75,26 +75,30 @@ class CurvePoint(_Part):
     """The state of a training after `step` steps. Accuracies are in percent; losses are means since the last point."""
 
     step: Count
-    target_accuracy: Finite
+    target_accuracy: Finite | None  # None where the target has no labels
     teacher_accuracy: Finite | None
     source_val_accuracy: Finite
     losses: dict[str, float]
     kept_fraction: Finite | None  # share of target images whose pseudo-label passed the threshold
     kept_accuracy: Finite | None = None  # percentage of these that are correct, since the last point
+    kept_balance: Finite | None = None  # how evenly these spread over the classes: 100 where all are alike
+    agreement: Finite | None = None  # percentage of target images on which student and teacher agree
     validators: dict[str, float] = {}  # label-free scores of the student, higher is better; empty in older records
 
 
 class Result(_Part):
     """The numbers of a finished training. Accuracies are in percent, of the last iterate (docs/method.md, 7)."""
 
-    target_accuracy: Finite  # student, whole target domain
-    teacher_accuracy: Finite | None  # None where the method keeps no teacher
+    target_accuracy: Finite | None  # student, whole target domain; None where it has no labels
+    teacher_accuracy: Finite | None  # None where the method keeps no teacher, or the target has no labels
     source_val_accuracy: Finite  # student, held-out source images
     steps: Count
     curve: list[CurvePoint]
     validators: dict[str, float] = {}  # label-free scores of the student, higher is better; empty in older records
     classes: list[str] = []  # in the order of the confusion matrix
     confusion: list[list[Count]] = []  # target images by true class (rows) and the student's prediction (columns)
+    predicted: list[Count] = []  # target images by the student's prediction; empty in older records
+    agreement: Finite | None = None  # percentage of target images on which student and teacher agree
     skipped: dict[str, list[str]]  # domain -> unreadable images that were left out (data.corrupt = skip)
     images: dict[str, Count] = {}  # domain -> number of images that were used; empty in older records
 
@@ -150,10 +154,12 @@ def score(measured: CurvePoint | Result, validator: str) -> float:
     """The score that a validator gave a curve's point or a result; for `oracle`, the target accuracy.
 
     Raises:
-        ConfigError: there is no such validator, or the record is older than it.
+        ConfigError: there is no such validator, the record is older than it, or the target has no labels.
     """
     check_name("validator", validator, [*VALIDATOR_NAMES, ORACLE])
     if validator == ORACLE:
+        if measured.target_accuracy is None:
+            raise ConfigError(f"{ORACLE} reads target labels, and this target has none: choose another validator")
         return measured.target_accuracy
     if validator not in measured.validators:
         raise ConfigError(f"a record has no score {validator!r}: it is older than this validator, train its cell again")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from scale_ray.config import Execution, Resources
+from scale_ray.config import Execution, Resources, Root
 
 # Headings under which --help lists the options.
 TRAINED = "What is trained"
@@ -185,7 +185,7 @@ class ExecutionOptions:
         ),
     ] = 1800
 
-    def execution(self, root: Path | None, threads: int = 1) -> Execution:
+    def execution(self, root: Root | None, threads: int = 1) -> Execution:
         return Execution.parse({"root": root, "threads": threads, **dataclasses.asdict(self)})
 
 

@@ -118,8 +118,9 @@ def _method_and_terms(method: str | None, losses: str | None) -> dict[str, Any]:
 def _point_line(point: CurvePoint) -> str:
     losses = " ".join(f"{name} {value:.3f}" for name, value in point.losses.items())
     kept = "" if point.kept_fraction is None else f", kept {100 * point.kept_fraction:.0f} %"
+    agreement = "" if point.agreement is None else f", teacher agrees on {point.agreement:.0f} %"
     accuracies = _accuracies(point.target_accuracy, point.teacher_accuracy, point.source_val_accuracy)
-    return f"step {point.step:,}: {accuracies}{kept}, losses {losses}"
+    return f"step {point.step:,}: {accuracies}{kept}{agreement}, losses {losses}"
 
 
 def _outcome_line(record: Record) -> str:
@@ -129,6 +130,7 @@ def _outcome_line(record: Record) -> str:
     return f"{describe(record.config)}: {accuracies}, {result.steps:,} steps in {record.provenance.wall_seconds:.1f} s"
 
 
-def _accuracies(target: float, teacher: float | None, source_val: float) -> str:
+def _accuracies(target: float | None, teacher: float | None, source_val: float) -> str:
+    of_target = "target without labels" if target is None else f"target {target:.2f} %"
     of_teacher = "" if teacher is None else f", teacher {teacher:.2f} %"
-    return f"target {target:.2f} %{of_teacher}, source_val {source_val:.2f} %"
+    return f"{of_target}{of_teacher}, source_val {source_val:.2f} %"

@@ -4,6 +4,7 @@ A `TrialConfig` holds only what can change a number; its hash is part of the tri
 lies, how many threads work and what Ray is asked for belong to `Execution` and `Resources`, which change no number.
 """
 
+from scale_ray.config.catalogue import Catalogue, Place, Root, is_hub, is_list, read_catalogue
 from scale_ray.config.losses import BaselineConfig, LossesConfig
 from scale_ray.config.parts import (
     DataConfig,
@@ -27,8 +28,8 @@ from scale_ray.config.trial import (
 )
 
 __all__ = [
-    "NAMED_WEIGHTS", "RECIPE_VERSION", "VARIANTS", "BaselineConfig", "Beside", "ConfigError", "DataConfig", "Execution",
-    "Introduced", "LossesConfig", "ModelConfig", "OptimConfig", "ParallelConfig", "Precision", "Resources",
-    "TrialConfig", "TuningBudget", "ViewsConfig", "absolute_weights", "check_name", "describe_problems", "field_paths",
-    "suggest",
+    "NAMED_WEIGHTS", "RECIPE_VERSION", "VARIANTS", "BaselineConfig", "Beside", "Catalogue", "ConfigError", "DataConfig",
+    "Execution", "Introduced", "LossesConfig", "ModelConfig", "OptimConfig", "ParallelConfig", "Place", "Precision",
+    "Resources", "Root", "TrialConfig", "TuningBudget", "ViewsConfig", "absolute_weights", "check_name",
+    "describe_problems", "field_paths", "is_hub", "is_list", "read_catalogue", "suggest",
 ]  # fmt: skip

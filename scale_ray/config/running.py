@@ -1,11 +1,11 @@
 """Where and how a trial runs, and what it asks Ray for: no part of a cell's identity."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from scale_ray.config.catalogue import Root
 from scale_ray.config.parts import MOST, MOST_OF_A_TRIAL
 from scale_ray.config.problems import parsed
 from scale_ray.urls import redacted
@@ -36,7 +36,9 @@ class _Settings(BaseModel):
 class Execution(_Settings):
     """Where and how a trial runs. Nothing here may change more than the last bits of a result, so no id contains it."""
 
-    root: Path | None = Field(None, description="folder of an image benchmark: root/domain/class/image")
+    root: Root | None = Field(
+        None, description="folder of an image benchmark: root/domain/class/image; or where each domain is"
+    )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1'")
     threads: int = Field(
         1, ge=1, le=MOST_OF_A_TRIAL, description="torch threads; a study sets the number of CPUs of a trial"

@@ -24,17 +24,26 @@ Generators = Callable[[str, int], torch.Generator]
 
 
 @dataclass(frozen=True)
-class LabelledImages:
-    """A subset of a domain's images with their labels. Images are read from the memory-mapped array when fetched.
+class Images:
+    """A subset of a domain's images. They are read from the memory-mapped array when fetched.
 
     Attributes:
         images: (M, 3, R, R) uint8, the whole domain; with a frozen encoder, its features (M, 1 + 2V, D).
         indices: (N,) rows of `images` that belong to the subset.
-        labels: (N,) int64, their classes.
     """
 
     images: np.ndarray
     indices: np.ndarray
+
+
+@dataclass(frozen=True)
+class LabelledImages(Images):
+    """A subset of a domain's images with their labels.
+
+    Attributes:
+        labels: (N,) int64, their classes.
+    """
+
     labels: np.ndarray
 
 
@@ -100,6 +109,7 @@ def hold_out(domain: Domain, share: float, generator: torch.Generator) -> tuple[
     Returns:
         Training images and validation images.
     """
+    assert domain.labels is not None, "resolve refuses a source without labels"
     held_out = np.zeros(len(domain.labels), dtype=bool)
     for label in range(len(domain.classes)):
         members = np.flatnonzero(domain.labels == label)
@@ -110,6 +120,7 @@ def hold_out(domain: Domain, share: float, generator: torch.Generator) -> tuple[
 
 def _subset(domain: Domain, chosen: np.ndarray) -> LabelledImages:
     indices = np.flatnonzero(chosen)
+    assert domain.labels is not None
     return LabelledImages(domain.images, indices, domain.labels[indices])
 
 

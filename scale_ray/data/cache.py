@@ -198,29 +198,65 @@ def _remove_abandoned(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def file_digests(folder: Path, names: Sequence[str]) -> list[str]:
+def file_digests(folder: Path, names: Sequence[str], *, of: str = "") -> list[str]:
     """sha256 (hex) of the content of each named file, in order.
 
-    Digests are stored in the cache, in one file per folder. A file with the noted size, times of modification and of
-    change, and inode is not read again. No program can set the time of change, so content that another program has
-    replaced is always seen. Where the cache cannot be written, digests are computed and not stored.
+    Digests are stored in the cache, in one file per folder and purpose. A file with the noted size, times of
+    modification and of change, and inode is not read again. No program can set the time of change, so content that
+    another program has replaced is always seen. Where the cache cannot be written, digests are computed and not stored.
+
+    Args:
+        folder: where the files are.
+        names: their paths below it.
+        of: what else uses other files of this folder: a list file, a domain.
 
     Raises:
         DataError: a file cannot be read.
     """
     folder = folder.resolve()
-    path = _digests_file(folder)
-    known = _read_digests(path)
-    states = {name: _state(f"{folder}/{name}") for name in names}
-    changed = [name for name in names if known.get(name, [])[:-1] != states[name]]
+
+    def states(wanted: Sequence[str]) -> dict[str, list]:
+        return {name: _state(f"{folder}/{name}") for name in wanted}
+
+    def settle(changed: Sequence[list]) -> None:
+        _let_times_differ(changed)
+
+    return noted_digests(
+        _digests_file(folder, of), names, states, lambda name: read_bytes(folder / name), shown(folder.name), settle
+    )
+
+
+def noted_digests(
+    path: Path,
+    names: Sequence[str],
+    states: Callable[[Sequence[str]], dict[str, list]],
+    read: Callable[[str], bytes],
+    what: str,
+    settle: Callable[[Sequence[list]], None] = lambda changed: None,
+) -> list[str]:
+    """sha256 (hex) of the content of each name, in order; content whose state is the noted one is not read again.
+
+    Args:
+        path: the file of the cache with states and digests.
+        names: what is read.
+        states: the state of each name, which changes whenever its content does; of JSON.
+        read: gives the content of a name.
+        what: describes it in the progress display.
+        settle: called with the changed states before they are read.
+
+    Raises:
+        DataError: a state or content cannot be read.
+    """
+    known, found = _read_digests(path), states(names)
+    changed = [name for name in names if known.get(name, [])[:-1] != found[name]]
     if changed:
-        _let_times_differ([states[name] for name in changed])
+        settle([found[name] for name in changed])
 
         def digest(name: str) -> str:
-            return hashlib.sha256(read_bytes(folder / name)).hexdigest()
+            return hashlib.sha256(read(name)).hexdigest()
 
-        fresh = dict(zip(changed, in_threads(digest, changed, f"hashing {shown(folder.name)}"), strict=True))
-        known = {name: [*states[name], fresh.get(name) or known[name][-1]] for name in names}
+        fresh = dict(zip(changed, in_threads(digest, changed, f"hashing {what}"), strict=True))
+        known = {name: [*found[name], fresh.get(name) or known[name][-1]] for name in names}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, json.dumps(known).encode())
@@ -233,10 +269,10 @@ def file_digests(folder: Path, names: Sequence[str]) -> list[str]:
     return [known[name][-1] for name in names]
 
 
-def forget_digests(folder: Path) -> None:
+def forget_digests(folder: Path, *, of: str = "") -> None:
     """Compute the digests of a folder's files anew when they are next asked for."""
     with suppress(OSError):
-        _digests_file(folder.resolve()).unlink()
+        _digests_file(folder.resolve(), of).unlink()
 
 
 def _state(path: str) -> list[int]:
@@ -254,8 +290,13 @@ def _let_times_differ(states: Iterable[list[int]]) -> None:
         time.sleep(_TICK_SECONDS)
 
 
-def _digests_file(folder: Path) -> Path:
-    return cache_folder() / "file_digests" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
+def _digests_file(folder: Path, of: str = "") -> Path:
+    return digests_path(os.fsencode(folder) + (b"\n" + os.fsencode(of) if of else b""))
+
+
+def digests_path(key: bytes) -> Path:
+    """The file of the cache in which the digests of that key are noted."""
+    return cache_folder() / "file_digests" / f"{hashlib.sha256(key).hexdigest()[:32]}.json"
 
 
 def _read_digests(path: Path) -> dict[str, list]:

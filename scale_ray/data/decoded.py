@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -10,20 +10,12 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image
 
-from scale_ray.config import TrialConfig
+from scale_ray.config import Catalogue, Root, TrialConfig
 from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain, check_benchmark
-from scale_ray.data.cache import cache_folder, forget_digests, in_threads, open_or_build, read_bytes
+from scale_ray.data.cache import cache_folder, in_threads, open_or_build
 from scale_ray.data.digits import SIDE, open_digits
-from scale_ray.data.image_folder import (
-    Listing,
-    checked_listings,
-    differing_counts,
-    domain_folder,
-    domain_folders,
-    image_digests,
-    list_images,
-    listing_digest,
-)
+from scale_ray.data.domain_files import DomainFiles, checked_files
+from scale_ray.data.image_folder import Listing, differing_counts, domain_folders, list_images
 from scale_ray.data.manifest import check_manifest, write_manifest
 from scale_ray.data.pixels import DARK, DECODER_VERSION, Fit, UnreadableImage, decode_image, is_dark
 from scale_ray.data.unused import count_unused, stray_folders, unused_files
@@ -38,18 +30,20 @@ class Domain:
     Attributes:
         name: canonical name.
         images: (N, 3, S, S) uint8 RGB; memory-mapped and read-only, or in memory.
-        labels: (N,) int64, indices into `classes`.
-        classes: names in ASCII order.
-        skipped: `class/file` of the images that were left out as unreadable.
+        labels: (N,) int64, indices into `classes`; None where the images have none.
+        classes: names in ASCII order; empty without labels.
+        skipped: names of the images that were left out as unreadable: `class/file`, or the path below the domain.
         digest: sha256 (hex) of the content that the images and labels were made from, as `domain_digest` gives it.
+        files: names of the N images; empty for drawn digits.
     """
 
     name: str
     images: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
     classes: tuple[str, ...]
     skipped: tuple[str, ...]
     digest: str
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ def open_domains(
     benchmark: str,
     domains: Sequence[str],
     *,
-    root: Path | None,
+    root: Root | None,
     resize: int,
     corrupt: Literal["error", "skip"],
     fit: Fit = "squeeze",
@@ -79,7 +73,7 @@ def open_domains(
     Args:
         benchmark: a name in BENCHMARKS.
         domains: names in any accepted spelling.
-        root: the folder that contains the domains' folders; not used by `digits`.
+        root: the folder that contains the domains' folders, or a catalogue; not used by `digits`.
         resize: side in pixels to which every image is resized.
         corrupt: `error` stops at an unreadable image, `skip` leaves it out and lists it in `Domain.skipped`.
         fit: how images become squares, see `decode_image`; drawn digits are squares.
@@ -91,31 +85,21 @@ def open_domains(
     names = [canonical_domain(benchmark, domain) for domain in domains]
     if benchmark == "digits":
         return [_open_digits(name, resize) for name in names]
-    folders, listings = check_domains(benchmark, names, root=root)
-    for name in folders:
-        _warn_of_counts(benchmark, name, listings[name])
-        _warn_of_unused(benchmark, name, folders[name])
-    return [_open_folder(benchmark, name, folders[name], listings[name], resize, corrupt, fit) for name in names]
+    found = checked_files(benchmark, names, root)
+    for files in found.values():
+        if files.listing is not None:
+            _warn_of_counts(benchmark, files.name, files.listing)
+            _warn_of_unused(benchmark, files.name, Path(files.where))
+    return [_open_files(benchmark, found[name], resize, corrupt, fit) for name in names]
 
 
-def check_domains(
-    benchmark: str, names: Sequence[str], *, root: Path | None
-) -> tuple[dict[str, Path], dict[str, Listing]]:
-    """The folders and the listings of domains that are used together, by canonical name; none for `digits`.
-
-    Raises: as `open_domains`, but for unreadable images: nothing is read.
-    """
-    if benchmark == "digits":
-        return {}, {}
-    folders = {name: domain_folder(benchmark, name, root) for name in names}
-    return folders, checked_listings(benchmark, folders)
-
-
-def domain_names(benchmark: str, *, root: Path | None) -> list[str]:
-    """Names of the domains that can be opened: the embedded ones of `digits`, else those with a folder in `root`."""
+def domain_names(benchmark: str, *, root: Root | None) -> list[str]:
+    """Names of the domains that can be opened: the embedded ones of `digits`, a catalogue's, or those in `root`."""
     check_benchmark(benchmark)
     if benchmark == "digits":
         return list(BENCHMARKS["digits"].domains)
+    if isinstance(root, Catalogue):
+        return root.names
     folders = domain_folders(benchmark, root)
     if BENCHMARKS[benchmark].domains:  # one of its domains that is empty is a fault of the data
         return list(folders)
@@ -124,14 +108,14 @@ def domain_names(benchmark: str, *, root: Path | None) -> list[str]:
 
 
 def prepare(
-    benchmark: str, *, root: Path | None = None, resize: int | None = None, corrupt: Literal["error", "skip"] = "error"
+    benchmark: str, *, root: Root | None = None, resize: int | None = None, corrupt: Literal["error", "skip"] = "error"
 ) -> list[Domain]:
     """Decode all domains of a benchmark into the cache. With `resize=None` the size is the benchmark's default."""
     size = resize or TrialConfig().replace(check_benchmark(benchmark).defaults).data.resize
     return open_domains(benchmark, domain_names(benchmark, root=root), root=root, resize=size, corrupt=corrupt)
 
 
-def domain_digest(benchmark: str, domain: str, *, root: Path | None) -> str:
+def domain_digest(benchmark: str, domain: str, *, root: Root | None) -> str:
     """sha256 (hex) of a domain's content and labels; it does not depend on host, folder or order of files.
 
     Raises: as `domain_content`.
@@ -139,19 +123,19 @@ def domain_digest(benchmark: str, domain: str, *, root: Path | None) -> str:
     return domain_content(benchmark, domain, root=root).digest
 
 
-def domain_content(benchmark: str, domain: str, *, root: Path | None) -> Content:
+def domain_content(benchmark: str, domain: str, *, root: Root | None) -> Content:
     """Digests of a domain and of its images.
 
     Raises:
         ConfigError: the benchmark or the domain is unknown, or the root or the folder is missing.
-        DataError: its folders cannot be used: see `checked_listings`.
+        DataError: its images cannot be used: see `checked_files`.
     """
     name = canonical_domain(benchmark, domain)
     if benchmark == "digits":
         return Content(open_digits(name)[2], ())
-    folder = domain_folder(benchmark, name, root)
-    digests = image_digests(folder, checked_listings(benchmark, {name: folder})[name])
-    return Content(listing_digest(digests), tuple(map(bytes.fromhex, digests.values())))
+    files = checked_files(benchmark, [name], root)[name]
+    digests = files.digests()
+    return Content(files.content_digest(digests), tuple(map(bytes.fromhex, digests)))
 
 
 def _open_digits(name: str, resize: int) -> Domain:
@@ -179,36 +163,32 @@ def _warn_of_unused(benchmark: str, domain: str, folder: Path) -> None:
         warn_once(f"{shown(domain)}: {count_unused(unused)}; `scale-ray data check {benchmark}` lists them")
 
 
-def _open_folder(
-    benchmark: str,
-    name: str,
-    folder: Path,
-    listing: Listing,
-    resize: int,
-    corrupt: Literal["error", "skip"],
-    fit: Fit,
-) -> Domain:
-    digests = image_digests(folder, listing)
-    digest = listing_digest(digests)
+def _open_files(benchmark: str, files: DomainFiles, resize: int, corrupt: Literal["error", "skip"], fit: Fit) -> Domain:
+    digests = files.digests()
+    digest = files.content_digest(digests)
 
     def build(unfinished: Path) -> None:
-        _decode_all(folder, listing, digests, resize, corrupt, fit, unfinished)
-        write_manifest(unfinished, f"{benchmark} {name}, {resize} px{cropped}")
+        _decode_all(files, digests, resize, corrupt, fit, unfinished)
+        write_manifest(unfinished, f"{benchmark} {files.name}, {resize} px{cropped}")
 
     cropped = ", cropped" if fit == "crop" else ""
     key = f"{digest[:32]}-{resize}{'-crop' if cropped else ''}-v{DECODER_VERSION}"
     images, labels, skipped, dark = open_or_build(cache_folder() / "decoded" / key, _load, build)
     if skipped and corrupt == "error":
         first, reason = next(iter(skipped.items()))
-        raise _unreadable(folder / first, reason)
-    for label, class_name in enumerate(listing):
+        raise _unreadable(files.shown(first), reason)
+    for label, class_name in enumerate(files.classes):
         if label not in labels:
             raise DataError(
-                f"{shown(folder / class_name)}: every image of class '{shown(class_name)}' is unreadable: replace them"
+                f"{files.shown(class_name)}: every image of class '{shown(class_name)}' is unreadable: replace them"
             )
+    if len(images) == 0:
+        raise DataError(f"{shown(files.where)}: every image is unreadable: replace them")
     if dark:
-        warn_once(f"{shown(name)}: {len(dark):,} images are nearly black (such as {shown(dark[0])}): {DARK}")
-    return Domain(name, images, labels, tuple(listing), tuple(skipped), digest)
+        warn_once(f"{shown(files.name)}: {len(dark):,} images are nearly black (such as {shown(dark[0])}): {DARK}")
+    kept = tuple(name for name in files.names if name not in skipped)
+    known = None if files.labels is None else labels
+    return Domain(files.name, images, known, files.classes, tuple(skipped), digest, kept)
 
 
 def _load(stored: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str], list[str]]:
@@ -225,20 +205,22 @@ def _load(stored: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str], list[st
 
 
 def _decode_all(
-    folder: Path,
-    listing: Listing,
-    digests: Mapping[str, str],
+    files: DomainFiles,
+    digests: Sequence[str],
     size: int,
     corrupt: Literal["error", "skip"],
     fit: Fit,
     unfinished: Path,
 ) -> None:
+    """Write images, labels (-1 where there are none) and what is odd about them into a folder of the cache."""
+    digest_of = dict(zip(files.names, digests, strict=True))
+
     def decode(name: str) -> tuple[np.ndarray, bool] | UnreadableImage:
-        data = read_bytes(folder / name)
-        if hashlib.sha256(data).hexdigest() != digests[name]:
-            forget_digests(folder)
+        data = files.read(name)
+        if hashlib.sha256(data).hexdigest() != digest_of[name]:
+            files.forget()
             raise DataError(
-                f"{shown(folder / name)}: changed while the images were read: wait until nothing is written there any "
+                f"{files.shown(name)}: changed while the images were read: wait until nothing is written there any "
                 "more, then run again"
             )
         try:
@@ -246,17 +228,17 @@ def _decode_all(
         except UnreadableImage as error:
             if corrupt == "skip":
                 return error
-            raise _unreadable(folder / name, str(error)) from error
+            raise _unreadable(files.shown(name), str(error)) from error
 
     labels: list[int] = []
     skipped: dict[str, str] = {}
     dark: list[str] = []
-    classes = [label for label, images in enumerate(listing.values()) for _ in images]
+    classes = [-1] * len(files.names) if files.labels is None else files.labels
     # Written as a stream, because a full disk kills a process that writes through a memory map.
     with (unfinished / "images.npy").open("wb") as file:
         _write_header(file, 0, size)
-        results = in_threads(decode, list(digests), f"decoding {shown(folder.name)} to {size} px")
-        for name, label, result in zip(digests, classes, results, strict=True):
+        results = in_threads(decode, files.names, f"decoding {shown(files.name)} to {size} px")
+        for name, label, result in zip(files.names, classes, results, strict=True):
             if isinstance(result, UnreadableImage):
                 skipped[name] = str(result)
                 continue
@@ -278,8 +260,8 @@ def _write_header(file: BinaryIO, count: int, size: int) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def _unreadable(path: Path, reason: str) -> DataError:
+def _unreadable(image: str, reason: str) -> DataError:
     return DataError(
-        f"{shown(path)}: unreadable image ({reason}): replace it, or set data.corrupt to 'skip'; "
+        f"{image}: unreadable image ({reason}): replace it, or set data.corrupt to 'skip'; "
         "`scale-ray data check` lists all such images"
     )

@@ -4,15 +4,12 @@ A listing maps the classes of one domain to their file names. Both are sorted in
 depend on the file system.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from scale_ray.config import ConfigError, suggest
 from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain
-from scale_ray.data.cache import file_digests
 from scale_ray.data.names import is_text, look_alikes, quoted
 from scale_ray.errors import shown
 
@@ -149,43 +146,9 @@ def differing_counts(benchmark: str, domain: str, listing: Listing) -> list[str]
     return [f"{domain}: {found} images, published: {wanted}"] if found != wanted else []
 
 
-def checked_listings(benchmark: str, folders: Mapping[str, Path]) -> dict[str, Listing]:
-    """The listings of domains that are used together, by canonical name.
-
-    Raises:
-        DataError: a name is not UTF-8, a class has no images, there is one class only, or the domains' classes differ;
-            the message lists all differences.
-    """
-    listings = {domain: list_images(folder) for domain, folder in folders.items()}
-    for domain, folder in folders.items():
-        if lines := unrecordable_names(folder, listings[domain]):
-            more = f" ({len(lines):,} such names there)" if len(lines) > 1 else ""
-            raise DataError(f"{lines[0]}{more}")
-        if lines := empty_classes(folder, listings[domain]) or single_class(folder, listings[domain]):
-            raise DataError(lines[0])
-    if lines := differing_classes(benchmark, listings):
-        against = f"{benchmark}'s" if BENCHMARKS[benchmark].classes else "the same in every domain"
-        raise DataError(f"classes are not {against}: {'; '.join(lines)}: rename, add or remove those folders")
-    return listings
-
-
 def image_names(listing: Listing) -> list[str]:
     """`class/file` of every image, in the order of the domain's images."""
     return [f"{name}/{file}" for name, images in listing.items() for file in images]
-
-
-def image_digests(folder: Path, listing: Listing) -> dict[str, str]:
-    """`class/file` -> sha256 (hex) of the content, in the order of the domain's images."""
-    names = image_names(listing)
-    return dict(zip(names, file_digests(folder, names), strict=True))
-
-
-def listing_digest(digests: Mapping[str, str]) -> str:
-    """sha256 (hex) over (class, file name, sha256 of the content) in order, without paths or modification times."""
-    total = hashlib.sha256()
-    for name, digest in digests.items():
-        total.update(json.dumps([*name.split("/"), digest]).encode())
-    return total.hexdigest()
 
 
 def folders_in(path: Path) -> list[Path]:

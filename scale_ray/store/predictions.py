@@ -93,7 +93,8 @@ def _fits(found: StoredPredictions, record: Record) -> bool:
     if result is None or found.target != record.inputs.get("target") or list(found.classes) != result.classes:
         return False
     counts = np.bincount(found.labels, minlength=len(found.classes))
-    return bool(np.array_equal(counts, np.sum(result.confusion, axis=0)))
+    counted = result.predicted or np.sum(result.confusion, axis=0)  # older records have only the matrix
+    return bool(np.array_equal(counts, counted))
 
 
 def _digest(arrays: Mapping[str, "NDArray[Any]"], trial_id: str) -> str:

@@ -2,12 +2,11 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import BaseModel
 
 from scale_ray.cell import Cell
-from scale_ray.config import Beside, ConfigError, Execution, field_paths
+from scale_ray.config import Beside, ConfigError, Execution, Root, field_paths
 from scale_ray.costs import estimate_seconds, seconds_per_step
 from scale_ray.data.cache import cpus
 from scale_ray.records import now
@@ -55,7 +54,7 @@ class Plan:
 def plan_study(
     study: Study,
     store: Store,
-    root: Path | None,
+    root: Root | None,
     *,
     limit: int | None = None,
     beside: Collection[Beside] = (),
@@ -169,7 +168,7 @@ def keys_of(plan: Plan) -> frozenset[str]:
     return keys_still_needed(plan, ())
 
 
-def prepare_data(stages: Sequence[Stage], root: Path | None) -> None:
+def prepare_data(stages: Sequence[Stage], root: Root | None) -> None:
     """Decode everything that the stages read, once, so that trials only map it into memory.
 
     Raises:

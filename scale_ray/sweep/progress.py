@@ -63,13 +63,13 @@ class StudyProgress:
 
     def reported(self, stage: Stage, result: Mapping[str, Any]) -> None:
         """The stage has reported metrics."""
-        if result.get("step", stage.first) <= stage.first and "target_accuracy" not in result:
+        if result.get("step", stage.first) <= stage.first and "source_val_accuracy" not in result:
             return  # it has just begun, or Tune closes it
         # A stage that goes on from its checkpoint was there at most one evaluation before its first report.
         before = max(stage.first, result["step"] - stage.config.evaluate_every)
         self._resumed_at.setdefault(stage.key, before)
         self._running[stage.key] = (stage, self._metrics(stage) | dict(result))
-        if not self._console.is_terminal and "target_accuracy" in result and result["step"] < stage.last:
+        if not self._console.is_terminal and "source_val_accuracy" in result and result["step"] < stage.last:
             self.say(f"{self._title(stage)}: step {result['step']:,} of {stage.last:,}, {self._figures(result)}")
 
     def ended(self, stage: Stage) -> None:
@@ -109,9 +109,10 @@ class StudyProgress:
         return stage.title(self._fields)
 
     def _figures(self, result: Mapping[str, Any]) -> str:
-        if "target_accuracy" not in result:
+        if "source_val_accuracy" not in result:
             return "no accuracy yet"
-        return f"target {result['target_accuracy']:.1f} %, source_val {result['source_val_accuracy']:.1f} %"
+        known = f"target {result['target_accuracy']:.1f} %, " if "target_accuracy" in result else ""
+        return f"{known}source_val {result['source_val_accuracy']:.1f} %"
 
     def _share(self) -> tuple[int, int]:
         """(ended, total) for the progress bar."""

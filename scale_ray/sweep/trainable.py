@@ -53,13 +53,17 @@ def train_stage(
 
 
 def metrics(point: Point) -> dict[str, Any]:
-    """A point of the curve as Tune's metrics, means over several targets; scores are named `validator_<name>`."""
+    """A point of the curve as Tune's metrics, means over several targets; scores are named `validator_<name>`.
+
+    Without target labels there is no target accuracy.
+    """
     measured = point.accuracies
     of_targets = list(measured.validators.values())
+    known = [accuracy for accuracy in measured.target.values() if accuracy is not None]
     scored = [name for name in VALIDATORS if all(name in scores for scores in of_targets)]
     return {
         "step": point.step,
-        "target_accuracy": fmean(measured.target.values()),
+        **({"target_accuracy": fmean(known)} if known else {}),
         "source_val_accuracy": measured.source_val,
         **{f"validator_{name}": fmean(scores[name] for scores in of_targets) for name in scored},
     }

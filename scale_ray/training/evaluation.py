@@ -1,6 +1,6 @@
 """The evaluator: the only code that reads target labels.
 
-It only counts correct predictions with them, and passes no target labels to the validators.
+It only counts correct predictions with them, and passes no target labels to the validators. A target may have none.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scale_ray.data.batches import LabelledImages
+from scale_ray.data.batches import Images, LabelledImages
 from scale_ray.data.views import evaluation_view
 from scale_ray.models import Student, Teacher
 from scale_ray.models.domain_norm import whole_target_statistics
@@ -32,26 +32,30 @@ class Accuracies:
     """Accuracies in percent, and the validators' scores of the same predictions.
 
     Attributes:
-        target: target domain -> accuracy of the student on the whole domain.
-        teacher: target domain -> accuracy of the teacher; None if the method has none.
+        target: target domain -> accuracy of the student on the whole domain; None if its labels are not known.
+        teacher: target domain -> likewise of the teacher; None if the method has none.
         source_val: accuracy of the student on the held-out source images.
-        confusion: target domain -> confusion matrix of the student on the whole domain.
+        confusion: target domain with labels -> confusion matrix of the student on the whole domain.
         validators: target domain -> validator -> score of the student; empty in states written by older versions.
+        agreement: target domain -> percent of its images on which student and teacher agree; empty without a teacher.
+        predicted: target domain -> number of its images by the class that the student predicts.
     """
 
-    target: dict[str, float]
-    teacher: dict[str, float] | None
+    target: dict[str, float | None]
+    teacher: dict[str, float | None] | None
     source_val: float
     confusion: dict[str, Confusion]
     validators: dict[str, dict[str, float]] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)
+    predicted: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Evaluator:
-    """Evaluates a student and its teacher on labelled images that training has no access to.
+    """Evaluates a student and its teacher on images whose labels training has no access to.
 
     Args:
-        targets: target domain -> the whole domain with labels. A training that reads no target may be evaluated on
-            several targets, one for each cell that it answers.
+        targets: target domain -> the whole domain, with labels where there are any. A training that reads no target may
+            be evaluated on several targets, one for each cell that it answers.
         source_val: the held-out source images.
         source_train: the source images for training, a sample of which the validators use.
         num_classes: K.
@@ -67,7 +71,7 @@ class Evaluator:
 
     def __init__(
         self,
-        targets: Mapping[str, LabelledImages],
+        targets: Mapping[str, Images],
         source_val: LabelledImages,
         source_train: LabelledImages,
         *,
@@ -112,21 +116,31 @@ class Evaluator:
         class_weights = student.class_weights()
         if class_weights is not None:
             class_weights = class_weights.detach().double().cpu()
-        confusion, validators = {}, {}
+        confusion, validators, predicted, agreement = {}, {}, {}, {}
+        of_teacher: dict[str, float | None] = {}
         for domain, images in self._targets.items():
             with self.ready_for(student, domain, on_life):
                 predictions = self._predict(student, images, "target", on_life)
                 mixed = self._mixed(student, images, predictions, on_life) if last else None
-            confusion[domain] = self._confusion(predictions.logits, images.labels)
+            labels = predictions.logits.argmax(dim=1)
+            predicted[domain] = torch.bincount(labels, minlength=self._num_classes).tolist()
+            if isinstance(images, LabelledImages):
+                confusion[domain] = self._confusion(labels, images.labels)
+            if teacher is not None:
+                by_teacher = self._logits(teacher.module, domain, on_life).argmax(dim=1)
+                agreement[domain] = 100 * int((by_teacher == labels).sum()) / len(labels)
+                of_teacher[domain] = self._accuracy_of(by_teacher, images)
             common = self._common(domain, predictions.sample, on_life) if last else None
             evidence = Evidence(source_train, source_val, source_val_labels, predictions, class_weights, mixed, common)
             validators[domain] = scores(evidence, last=last)
         return Accuracies(
-            target={domain: _accuracy(counts) for domain, counts in confusion.items()},
-            teacher=None if teacher is None else self._on_targets(teacher.module, on_life),
-            source_val=_accuracy(self._confusion(source_val.logits, self._source_val.labels)),
+            target={domain: _accuracy(confusion[domain]) if domain in confusion else None for domain in self._targets},
+            teacher=None if teacher is None else of_teacher,
+            source_val=_accuracy(self._confusion(source_val.logits.argmax(dim=1), self._source_val.labels)),
             confusion={domain: counts.tolist() for domain, counts in confusion.items()},
             validators=validators,
+            agreement=agreement,
+            predicted=predicted,
         )
 
     def probabilities(self, student: Student, on_life: Callable[[], None] = lambda: None) -> dict[str, Tensor]:
@@ -165,7 +179,7 @@ class Evaluator:
                 yield
 
     def accuracy_of_labels(self, indices: Tensor, labels: Tensor) -> float | None:
-        """Percent of the given pseudo-labels that are correct; None if there are no pseudo-labels.
+        """Percent of the given pseudo-labels that are correct; None if there are none, or no labels to judge them by.
 
         Args:
             indices: (N,) indices of images in the only target domain; an index may occur repeatedly.
@@ -174,14 +188,13 @@ class Evaluator:
         if len(indices) == 0:
             return None
         (images,) = self._targets.values()
+        if not isinstance(images, LabelledImages):
+            return None
         return 100 * float(np.mean(images.labels[indices.cpu().numpy()] == labels.cpu().numpy()))
 
-    def _on_targets(self, network: Student, on_life: Callable[[], None]) -> dict[str, float]:
-        """Accuracy in percent by target domain, without scores."""
-        return {
-            domain: _accuracy(self._confusion(self._logits(network, domain, on_life), images.labels))
-            for domain, images in self._targets.items()
-        }
+    def _accuracy_of(self, predicted: Tensor, images: Images) -> float | None:
+        """Percent of the predicted classes (N,) that are right; None if the labels are not known."""
+        return _accuracy(self._confusion(predicted, images.labels)) if isinstance(images, LabelledImages) else None
 
     def _logits(self, network: Student, domain: str, on_life: Callable[[], None]) -> Tensor:
         """Logits (N, K) of a target's images in order, float64 on the CPU."""
@@ -190,7 +203,7 @@ class Evaluator:
             return self._outputs(network, self._stored(images), len(images.indices), none, "target", on_life)[0]
 
     def _predict(
-        self, network: Student, images: LabelledImages, domain: DomainRole, on_life: Callable[[], None]
+        self, network: Student, images: Images, domain: DomainRole, on_life: Callable[[], None]
     ) -> Predictions:
         sample = sample_indices(len(images.indices))
         logits, features = self._outputs(network, self._stored(images), len(images.indices), sample, domain, on_life)
@@ -198,9 +211,7 @@ class Evaluator:
             raise TrainingDiverged("a prediction is not finite: lower optim.learning_rate or the loss weights")
         return Predictions(logits, sample, features)
 
-    def _mixed(
-        self, network: Student, images: LabelledImages, predictions: Predictions, on_life: Callable[[], None]
-    ) -> Mixed:
+    def _mixed(self, network: Student, images: Images, predictions: Predictions, on_life: Callable[[], None]) -> Mixed:
         """Predictions on mixes of the sampled images' evaluation views; with a frozen encoder, of their features."""
         predicted = predictions.logits[predictions.sample].argmax(dim=1)
         pairs = mixed_pairs(predicted)
@@ -238,7 +249,7 @@ class Evaluator:
         assert whole is not None, "a split has at least as many images as a training has workers"
         return self._workers.total(whole).cpu()
 
-    def _stored(self, images: LabelledImages) -> Callable[[Tensor], Tensor]:
+    def _stored(self, images: Images) -> Callable[[Tensor], Tensor]:
         """A function that makes the model's input from places (B,) among these images."""
 
         def inputs(batch: Tensor) -> Tensor:
@@ -287,9 +298,9 @@ class Evaluator:
         _restore(modes)
         return self._workers.total(logits).cpu(), self._workers.total(features).cpu()
 
-    def _confusion(self, logits: Tensor, labels: np.ndarray) -> Tensor:
-        """(K, K) number of images by true class and predicted class."""
-        pairs = torch.from_numpy(labels) * self._num_classes + logits.argmax(dim=1)
+    def _confusion(self, predicted: Tensor, labels: np.ndarray) -> Tensor:
+        """(K, K) number of images by true class and predicted class (N,)."""
+        pairs = torch.from_numpy(labels) * self._num_classes + predicted
         return torch.bincount(pairs, minlength=self._num_classes**2).reshape(self._num_classes, -1)
 
 

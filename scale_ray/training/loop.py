@@ -31,7 +31,8 @@ class Point:
         losses: loss term -> mean since the previous point, before its weight.
         kept_fraction: share of the pseudo-labels since the previous point that passed the threshold; None if there is
             no threshold.
-        kept_accuracy: percent of these that are correct; None if there are none.
+        kept_accuracy: percent of these that are correct; None if there are none, or no labels to judge them by.
+        kept_balance: how evenly these spread over the classes, in percent: their entropy by that of all classes alike.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Point:
     losses: dict[str, float]
     kept_fraction: float | None
     kept_accuracy: float | None
+    kept_balance: float | None = None
 
     def on(self, target: str) -> CurvePoint:
         """This point in the curve of the cell with the given target."""
@@ -51,6 +53,8 @@ class Point:
             losses=self.losses,
             kept_fraction=self.kept_fraction,
             kept_accuracy=self.kept_accuracy,
+            kept_balance=self.kept_balance,
+            agreement=self.accuracies.agreement.get(target),
             validators=self.accuracies.validators.get(target, {}),  # states of older versions have none
         )
 
@@ -280,9 +284,26 @@ def _point(
         raise TrainingDiverged(
             f"loss {', '.join(broken)} is not finite before step {step}: lower optim.learning_rate or the loss weights"
         )
-    kept_accuracy = evaluator.accuracy_of_labels(*meter.take_kept_labels())
+    indices, labels = meter.take_kept_labels()
+    kept_accuracy = evaluator.accuracy_of_labels(indices, labels)
     accuracies = evaluator.measure(method.student, method.teacher, on_life, last=whole)
-    return Point(step, accuracies if whole else replace(accuracies, confusion={}), means, kept_fraction, kept_accuracy)
+    (classes,) = {len(counts) for counts in accuracies.predicted.values()}
+    return Point(
+        step,
+        accuracies if whole else replace(accuracies, confusion={}, predicted={}),
+        means,
+        kept_fraction,
+        kept_accuracy,
+        balance(labels, classes),
+    )
+
+
+def balance(labels: Tensor, num_classes: int) -> float | None:
+    """How evenly labels (N,) spread over K classes: their entropy in percent of log K; None without labels."""
+    if len(labels) == 0:
+        return None
+    shares = torch.bincount(labels, minlength=num_classes).double() / len(labels)
+    return 100 * float(torch.special.entr(shares).sum()) / math.log(num_classes)
 
 
 def _read_point(values: dict[str, Any]) -> Point:

@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 
 from scale_ray.cell import Cell
-from scale_ray.config import VARIANTS, BaselineConfig, ConfigError, TrialConfig, absolute_weights, check_name
+from scale_ray.config import (
+    VARIANTS,
+    BaselineConfig,
+    Catalogue,
+    ConfigError,
+    Root,
+    TrialConfig,
+    absolute_weights,
+    check_name,
+)
 from scale_ray.data.benchmarks import DataError, canonical_domain, check_benchmark
-from scale_ray.data.decoded import Content, Domain, check_domains, domain_content, open_domains
-from scale_ray.data.image_folder import domain_folder
+from scale_ray.data.decoded import Content, Domain, domain_content, open_domains
+from scale_ray.data.domain_files import checked_files, domain_files
 from scale_ray.data.names import is_text
 from scale_ray.data.views import STRONG_VIEWS
 from scale_ray.data.warn import forget_warnings, warn_once
@@ -22,16 +30,17 @@ from scale_ray.stage import Stage
 from scale_ray.training.entries import code_digests, forget_code
 
 
-def resolve(config: TrialConfig, root: Path | None) -> Cell:
+def resolve(config: TrialConfig, root: Root | None) -> Cell:
     """Check a config and name the trial by its id.
 
     Args:
         config: what is to be trained.
-        root: folder of an image benchmark: root/domain/class/image.
+        root: folder of an image benchmark: root/domain/class/image; or where each domain is.
 
     Raises:
         ConfigError: see `check_trial`.
-        DataError: a folder or an image's file cannot be read, or every target image is a source image.
+        DataError: a folder or an image's file cannot be read, the source has no labels, or every target image is a
+            source image.
     """
     checked = check_trial(config)
     _check_pair(checked.data.benchmark, checked.data.source, checked.data.target, root)
@@ -155,7 +164,7 @@ def without_unread(config: TrialConfig, base: TrialConfig, *, of_methods: bool =
     return config.replace({path: TrialConfig().value(path) for path in unread}) if unread else config
 
 
-def _inputs(config: TrialConfig, root: Path | None) -> dict[str, str]:
+def _inputs(config: TrialConfig, root: Root | None) -> dict[str, str]:
     """Digests of everything that a trial reads, by role."""
     inputs = {
         role: _content(config.data.benchmark, config.value(f"data.{role}"), root).digest
@@ -174,31 +183,37 @@ def forget_inputs() -> None:
 
 
 @cache
-def _content(benchmark: str, domain: str, root: Path | None) -> Content:
+def _content(benchmark: str, domain: str, root: Root | None) -> Content:
     """`domain_content`, computed once until `forget_inputs`: a study of many cells has few domains."""
     return domain_content(benchmark, domain, root=root)
 
 
 @cache
-def _check_pair(benchmark: str, source: str, target: str, root: Path | None) -> None:
-    """Refuse folders that cannot be a domain pair, before anything is read.
+def _check_pair(benchmark: str, source: str, target: str, root: Root | None) -> None:
+    """Refuse domains that cannot be a pair, before any image is read.
 
     Then refuse a target whose images are all in the source, such as a copy or a link, and say it if some are: the
     accuracy on them is that on training images.
     """
-    check_domains(benchmark, [source, target], root=root)
+    where = f"--root {shown(root or '')}" if not isinstance(root, Catalogue) else f"target {shown(target)}"
+    if benchmark != "digits":
+        found = checked_files(benchmark, [source, target], root)
+        if found[source].labels is None:
+            raise DataError(
+                f"{shown(found[source].where)}: source {source!r} has no labels: choose a domain that has some"
+            )
     labelled, images = set(_content(benchmark, source, root).images), _content(benchmark, target, root).images
     shared = sum(image in labelled for image in images)
     if shared and shared == len(images):
         raise DataError(
-            f"--root {shown(root or '')}: all {shared:,} images of target {target!r} are also in source {source!r} (a "
+            f"{where}: all {shared:,} images of target {target!r} are also in source {source!r} (a "
             "copy or a link?): choose another domain as the target"
         )
     if shared:
         warn_once(f"{shared:,} of {len(images):,} images of target {target!r} are also in source {source!r}")
 
 
-def open_data(config: TrialConfig, targets: Sequence[str], root: Path | None) -> tuple[Domain, Mapping[str, Domain]]:
+def open_data(config: TrialConfig, targets: Sequence[str], root: Root | None) -> tuple[Domain, Mapping[str, Domain]]:
     """The decoded source, and decoded targets by name. The first call decodes; later ones map the same file.
 
     Args:
@@ -221,7 +236,7 @@ def open_data(config: TrialConfig, targets: Sequence[str], root: Path | None) ->
     return source, dict(zip(targets, opened, strict=True))
 
 
-def refuse_changed_domain(stage: Stage, domain: Domain, root: Path | None) -> None:
+def refuse_changed_domain(stage: Stage, domain: Domain, root: Root | None) -> None:
     """Refuse a domain whose content is not the one that a stage was planned with: the id of its cells would be wrong.
 
     Raises:
@@ -235,8 +250,8 @@ def refuse_changed_domain(stage: Stage, domain: Domain, root: Path | None) -> No
             f"digits: this machine draws other images of {domain.name!r} than the one that planned the study: install "
             "the same versions of the packages on both"
         )
-    folder = domain_folder(benchmark, domain.name, root)
-    raise DataError(f"{shown(folder)}: domain {domain.name!r} has changed since the study was planned: run again")
+    where = domain_files(benchmark, domain.name, root).where
+    raise DataError(f"{shown(where)}: domain {domain.name!r} has changed since the study was planned: run again")
 
 
 def refuse_changed_weights(stage: Stage) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scale_ray.config import Execution, TrialConfig
-from scale_ray.data.batches import Batches, LabelledImages, UnlabelledImages, hold_out
+from scale_ray.data.batches import Batches, Images, LabelledImages, UnlabelledImages, hold_out
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.cache import heard
 from scale_ray.data.decoded import Domain
@@ -174,12 +174,12 @@ class Training:
             )
         num_classes = len(source.classes)
         unlabelled = UnlabelledImages(targets[config.data.target].images)
-        labelled = {name: _labelled(domain) for name, domain in targets.items()}
+        measured = {name: _measured(domain) for name, domain in targets.items()}
         self._config = config
         self._data = TrainingData(config, tuple(source.classes), training, unlabelled, device)
         self._batches = Batches(config, training, unlabelled, num_classes, generators, device, workers)
         self._evaluator = Evaluator(
-            labelled,
+            measured,
             validation,
             training,
             num_classes=num_classes,
@@ -257,8 +257,12 @@ def _first_features(config: TrialConfig, device: torch.device) -> Callable[[Tens
     return lambda stored: pooled(encoder()(view(stored))).float()
 
 
-def _labelled(domain: Domain) -> LabelledImages:
-    return LabelledImages(domain.images, np.arange(len(domain.labels)), domain.labels)
+def _measured(domain: Domain) -> Images:
+    """The whole domain, with its labels where it has any."""
+    places = np.arange(len(domain.images))
+    return (
+        Images(domain.images, places) if domain.labels is None else LabelledImages(domain.images, places, domain.labels)
+    )
 
 
 def _parents_state(stage: Stage, store: Store | None, method: Method, device: torch.device) -> State | None:
@@ -280,7 +284,7 @@ def _parents_state(stage: Stage, store: Store | None, method: Method, device: to
     state["method"] = {name: state["method"][name] for name in method.state_dict()}
     if method.teacher is None:
         for point in state["points"]:
-            point["accuracies"]["teacher"] = None
+            point["accuracies"] |= {"teacher": None, "agreement": {}}
     return state
 
 
@@ -293,9 +297,11 @@ def _result(trained: Trained, source: Domain, target: Domain) -> Result:
         source_val_accuracy=last.source_val_accuracy,
         steps=last.step,
         curve=curve,
-        classes=list(target.classes),
+        classes=list(source.classes),
         validators=last.validators,
-        confusion=trained.points[-1].accuracies.confusion[target.name],
+        confusion=trained.points[-1].accuracies.confusion.get(target.name, []),
+        predicted=trained.points[-1].accuracies.predicted[target.name],
+        agreement=last.agreement,
         skipped={domain.name: list(domain.skipped) for domain in (source, target) if domain.skipped},
         images={domain.name: len(domain.images) for domain in (source, target)},
     )

@@ -143,5 +143,6 @@ def _means(records: list[Record]) -> dict[str, float]:
     for record in records:
         assert record.result is not None
         for name, value in {**record.result.validators, ORACLE: record.result.target_accuracy}.items():
-            scores[name].append(value)
+            if value is not None:  # an accuracy without target labels
+                scores[name].append(value)
     return {name: fmean(values) for name, values in scores.items() if len(values) == len(records)}

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import distribution_to_json
 
 from scale_ray.cell import Cell
-from scale_ray.config import ConfigError, TrialConfig, check_name
+from scale_ray.config import ConfigError, Root, TrialConfig, check_name
 from scale_ray.records import LAST_POINT_VALIDATORS
 from scale_ray.training.resolve import resolve, without_unread
 from scale_ray.tuning.early_stop import RULES, check_points
@@ -62,7 +61,7 @@ class Search:
     early_stop: str = "none"
     compare_repeats: bool = True
     parallel: int | None = None
-    root: Path | None = None
+    root: Root | None = None
 
     def cell(self, values: Mapping[str, Any], repeat: Repeat) -> Cell:
         """The cell of a setting and a repeat; raises a ConfigError where the values are no valid config."""

@@ -16,8 +16,7 @@ from image_trees import TWO_DOMAINS, open_all, truncate, write_tree
 from PIL import Image
 
 from scale_ray.config import ConfigError
-from scale_ray.data import decoded as decoded_module
-from scale_ray.data import manifest
+from scale_ray.data import domain_files, manifest
 from scale_ray.data.benchmarks import BENCHMARKS, DataError
 from scale_ray.data.cache import cache_folder
 from scale_ray.data.check import check_data
@@ -312,7 +311,7 @@ def test_images_that_change_while_they_are_read_never_enter_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_tree(tmp_path / "root", TWO_DOMAINS)
-    image, read = root / "photo" / "dog" / "1.jpg", decoded_module.read_bytes
+    image, read = root / "photo" / "dog" / "1.jpg", domain_files.read_bytes
     whole = image.read_bytes()
 
     def read_late(path: Path) -> bytes:
@@ -320,7 +319,7 @@ def test_images_that_change_while_they_are_read_never_enter_the_cache(
         return read(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoded_module, "read_bytes", read_late)
+        patch.setattr(domain_files, "read_bytes", read_late)
         with pytest.raises(DataError, match=r"photo/dog/1\.jpg: changed while the images were read: .* run again"):
             open_all(root, "photo")
     assert list((cache_folder() / "decoded").iterdir()) == []

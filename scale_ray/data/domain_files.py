@@ -1,0 +1,230 @@
+"""Which images a domain has, however they are given: class folders, folders without labels, lists, Hugging Face."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scale_ray.config import Catalogue, ConfigError, Root, is_hub, is_list, suggest
+from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain
+from scale_ray.data.cache import file_digests, forget_digests, read_bytes
+from scale_ray.data.image_folder import (
+    Listing,
+    differing_classes,
+    domain_folder,
+    empty_classes,
+    image_names,
+    is_hidden,
+    is_image,
+    list_images,
+    single_class,
+    unrecordable_names,
+)
+from scale_ray.data.names import is_text, quoted
+from scale_ray.errors import shown
+
+
+@dataclass(frozen=True)
+class DomainFiles:
+    """The images of a domain before any of them is read.
+
+    Attributes:
+        name: canonical name of the domain.
+        where: what messages call the place: a folder, a list file, a data set.
+        names: of the N images, in the domain's order: by class, then by name, in ASCII order.
+        labels: of the images, indices into `classes`; None where they have none.
+        classes: names in ASCII order; empty without labels.
+        read: gives the content of an image by its name. Raises DataError if it cannot be read.
+        digests: gives sha256 (hex) of the content of all images, in order. Raises DataError likewise.
+        forget: makes `digests` compute them anew.
+        listing: class -> file names, where the images lie in class folders.
+    """
+
+    name: str
+    where: str
+    names: tuple[str, ...]
+    labels: tuple[int, ...] | None
+    classes: tuple[str, ...]
+    read: Callable[[str], bytes]
+    digests: Callable[[], list[str]]
+    forget: Callable[[], None] = lambda: None
+    listing: Listing | None = None
+
+    def shown(self, name: str) -> str:
+        """An image as messages name it."""
+        return shown(f"{self.where}: {name}" if is_hub(self.where) else os.path.join(self.where, name))
+
+    def content_digest(self, digests: Sequence[str]) -> str:
+        """sha256 (hex) over class, name and content of every image in order, without paths above it or times."""
+        total = hashlib.sha256()
+        if self.listing is None:
+            total.update(b"not class folders\n")
+        for place, (name, digest) in enumerate(zip(self.names, digests, strict=True)):
+            total.update(json.dumps([*self._of_class(place, name), digest]).encode())
+        return total.hexdigest()
+
+    def _of_class(self, place: int, name: str) -> tuple[str | None, str]:
+        if self.labels is None:
+            return None, name
+        of_class = self.classes[self.labels[place]]
+        # In class folders the name begins with the class, under which a label map may have renamed it.
+        return of_class, name.partition("/")[2] if self.listing is not None else name
+
+
+def domain_files(benchmark: str, domain: str, root: Root | None) -> DomainFiles:
+    """The images of one domain.
+
+    Raises:
+        ConfigError: the benchmark, the root or the catalogue has no such domain.
+        DataError: a folder or a list cannot be read, has no images, or names that no record can hold.
+    """
+    if not isinstance(root, Catalogue):
+        return class_folders(canonical_domain(benchmark, domain), domain_folder(benchmark, domain, root))
+    place = root.place(domain)
+    if place is None:
+        raise ConfigError(
+            f"no domain {shown(domain)!r}: {shown(suggest(domain, root.names))}the catalogue has: {quoted(root.names)}"
+        )
+    name = canonical_domain(benchmark, domain)
+    if is_hub(place.images[0]):
+        from scale_ray.data.hub import hub_files
+
+        return hub_files(name, place, root)
+    if is_list(place.images[0]):
+        from scale_ray.data.lists import list_files
+
+        return list_files(name, place, root)
+    if place.labelled:
+        return class_folders(name, existing_folder(name, place.images[0]), root)
+    return unlabelled_folders(name, [existing_folder(name, each) for each in place.images])
+
+
+def checked_files(benchmark: str, domains: Sequence[str], root: Root | None) -> dict[str, DomainFiles]:
+    """The images of domains that are used together, by canonical name.
+
+    Raises:
+        ConfigError: as `domain_files`.
+        DataError: as `domain_files`; also a class without images, one class only, or classes that differ between
+            domains with labels. The message lists all differences.
+    """
+    found = {canonical_domain(benchmark, name): domain_files(benchmark, name, root) for name in domains}
+    for files in found.values():
+        _check(files)
+    labelled = {name: _listing(files) for name, files in found.items() if files.labels is not None}
+    if lines := differing_classes(benchmark, labelled):
+        against = f"{benchmark}'s" if BENCHMARKS[benchmark].classes else "the same in every domain"
+        raise DataError(f"classes are not {against}: {'; '.join(lines)}: rename, add or remove those folders")
+    return found
+
+
+def class_folders(name: str, folder: Path, root: Catalogue | None = None) -> DomainFiles:
+    """A folder of class folders. A catalogue's label map renames classes; the order is that of the new names."""
+    listing = list_images(folder)
+    named = {root.class_name(each) if root else each: each for each in listing}
+    if len(named) < len(listing):
+        raise ConfigError(f"label_map: two class folders of {shown(folder)} get the same name: map each to its own")
+    classes = tuple(sorted(named)) if root else tuple(named)
+    names = image_names({named[each]: listing[named[each]] for each in classes})
+    labels = [label for label, each in enumerate(classes) for _ in listing[named[each]]]
+    return DomainFiles(
+        name,
+        str(folder),
+        tuple(names),
+        tuple(labels),
+        classes,
+        read=lambda image: read_bytes(folder / image),
+        digests=lambda: file_digests(folder, names),
+        forget=lambda: forget_digests(folder),
+        listing=listing,
+    )
+
+
+def unlabelled_folders(name: str, folders: Sequence[Path]) -> DomainFiles:
+    """Images without labels, at any depth of these folders. With several, a name begins with its folder's.
+
+    Raises:
+        DataError: there are none, or two folders have the same name.
+    """
+    repeated = [each for each, times in Counter(folder.name for folder in folders).items() if times > 1]
+    if repeated:
+        raise DataError(f"domain {name!r}: two of its folders are called {shown(repeated[0])!r}: rename one of them")
+    found: dict[str, Path] = {}
+    for folder in folders:
+        prefix = f"{folder.name}/" if len(folders) > 1 else ""
+        found |= {f"{prefix}{image}": folder / image for image in images_below(folder)}
+    names = sorted(found)
+    if not names:
+        raise DataError(f"{', '.join(map(shown, folders))}: no image in it: name a folder that has some")
+    where = folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
+    relative = {each: os.path.relpath(found[each], where) for each in names}
+    return DomainFiles(
+        name,
+        str(where),
+        tuple(names),
+        None,
+        (),
+        read=lambda image: read_bytes(found[image]),
+        digests=lambda: file_digests(where, [relative[each] for each in names], of=name),
+        forget=lambda: forget_digests(where, of=name),
+    )
+
+
+def images_below(folder: Path) -> list[str]:
+    """Paths of the images at any depth of a folder, in ASCII order; a link to a folder is not followed.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{shown(error.filename)}: cannot be read ({error.strerror}): check the folder's permissions")
+
+    found = []
+    for at, inner, _ in os.walk(folder, onerror=fail):
+        inner[:] = [name for name in inner if not is_hidden(name)]
+        with os.scandir(at) as entries:
+            found += [os.path.relpath(entry.path, folder) for entry in entries if is_image(entry)]
+    return sorted(path.replace(os.sep, "/") for path in found)
+
+
+def existing_folder(name: str, path: str) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        what = "no folder" if folder.exists() else "no such folder"
+        raise ConfigError(f"domain {shown(name)!r}: {shown(path)}: {what}: name the folder of its images")
+    return folder
+
+
+def _check(files: DomainFiles) -> None:
+    """Refuse names that no record can hold, classes without images, and one class only."""
+    if files.listing is not None:
+        folder = Path(files.where)
+        if lines := unrecordable_names(folder, files.listing):
+            more = f" ({len(lines):,} such names there)" if len(lines) > 1 else ""
+            raise DataError(f"{lines[0]}{more}")
+        if lines := empty_classes(folder, files.listing) or single_class(folder, files.listing):
+            raise DataError(lines[0])
+        return
+    wrong = [name for name in files.names if not is_text(name)]
+    if wrong:
+        more = f" ({len(wrong):,} such names there)" if len(wrong) > 1 else ""
+        raise DataError(f"{files.shown(wrong[0])}: its name is not UTF-8: rename it{more}")
+    if files.labels is None:
+        return
+    counts = Counter(files.labels)
+    if empty := [each for label, each in enumerate(files.classes) if not counts[label]]:
+        raise DataError(f"{shown(files.where)}: no image of class {quoted(empty)}: add some, or remove the class")
+    if len(files.classes) == 1:
+        raise DataError(f"{shown(files.where)}: one class only, {quoted(files.classes)}: a classifier needs two")
+
+
+def _listing(files: DomainFiles) -> Listing:
+    """Class -> image names, as `differing_classes` takes it."""
+    assert files.labels is not None
+    found: Listing = {each: [] for each in files.classes}
+    for name, label in zip(files.names, files.labels, strict=True):
+        found[files.classes[label]].append(name)
+    return found
