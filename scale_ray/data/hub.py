@@ -68,7 +68,7 @@ def _opened(where: str) -> Any:
     folder = Path(name)
     try:
         found = datasets.load_from_disk(name) if folder.is_dir() else datasets.load_dataset(name, split=split or None)
-    except Exception as error:  # of many packages: network, hub, Parquet
+    except Exception as error:  # noqa: BLE001 - of many packages: network, hub, Parquet
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         remedy = (
             "it is not a folder of save_to_disk"

@@ -1,4 +1,4 @@
-"""List files: which images a domain has and their labels, as a table (.csv, .parquet) or as lines `path label` (.txt)."""
+"""List files: images and their labels, as a table (.csv, .parquet) or as lines `path label` (.txt)."""
 
 import os
 from collections import Counter
@@ -24,8 +24,8 @@ COLUMNS = ("path", "label", "domain", "split")
 def list_files(name: str, place: Place, catalogue: Catalogue) -> DomainFiles:
     """The images of a domain that a list file names.
 
-    Paths are relative to the list file, absolute, or URLs such as s3://bucket/image.jpg. Images are ordered by class and
-    then by path, whatever the order of the rows.
+    Paths are relative to the list file, absolute, or URLs such as s3://bucket/image.jpg. Images are ordered by class
+    and then by path, whatever the order of the rows.
 
     Raises:
         ConfigError: the list has no row of the domain or the split that the catalogue names.
@@ -36,8 +36,8 @@ def list_files(name: str, place: Place, catalogue: Catalogue) -> DomainFiles:
     labelled = place.labelled and bool((rows["label"] != "").any())
     if labelled and (lacking := int((rows["label"] == "").sum())):
         raise DataError(
-            f"{_shown(location)}: {lacking:,} of {len(rows):,} rows of {shown(name)!r} have no label: give every row one, "
-            "or write `labelled = false` in the catalogue"
+            f"{_shown(location)}: {lacking:,} of {len(rows):,} rows of {shown(name)!r} have no label: give every row "
+            "one, or write `labelled = false` in the catalogue"
         )
     if repeated := [path for path, times in Counter(rows["path"]).items() if times > 1]:
         raise DataError(f"{_shown(location)}: {shown(repeated[0])!r} is there twice: keep one of these rows")
@@ -86,18 +86,15 @@ def read_list(location: str) -> pd.DataFrame:
     except FileNotFoundError:
         raise ConfigError(f"{_shown(location)}: no such file: name a list of images") from None
     except (OSError, ValueError, ImportError) as error:
-        raise DataError(
-            f"{_shown(location)}: cannot be read as .{suffix} ({str(error).splitlines()[0] if str(error) else error!r}): "
-            "check the file"
-        ) from None
+        raise DataError(f"{_shown(location)}: cannot be read as .{suffix} ({_reason(error)}): check it") from None
     rows.columns = [str(column).strip().lower() for column in rows.columns]
     if "path" not in rows:
         hint = suggest("path", rows.columns)
         raise DataError(
-            f"{_shown(location)}: no column 'path': {hint}a list has the columns {', '.join(COLUMNS)} (all but path may "
-            f"lack), and this one has: {quoted(rows.columns)}"
+            f"{_shown(location)}: no column 'path': {hint}a list has the columns {', '.join(COLUMNS)} (all but path "
+            f"may lack), and this one has: {quoted(rows.columns)}"
         )
-    found = pd.DataFrame({column: rows[column] if column in rows else "" for column in COLUMNS})
+    found = pd.DataFrame({column: rows.get(column, "") for column in COLUMNS})
     found = found.fillna("").astype(str)
     if empty := int((found["path"] == "").sum()):
         raise DataError(f"{_shown(location)}: {empty:,} rows have no path: remove them")
@@ -179,7 +176,7 @@ def _read(place: str) -> bytes:
 
 
 def _remote_digests(paths: Sequence[str], places: dict[str, str], of: str) -> list[str]:
-    """Digests of images behind URLs. One whose size and version (ETag, generation or time) are noted is not read again."""
+    """Digests of images behind URLs. Where size and version (ETag, generation, time) are noted, none is read again."""
 
     def states(wanted: Sequence[str]) -> dict[str, list]:
         return {path: _state(places[path]) for path in wanted}
@@ -194,9 +191,8 @@ def _state(place: str) -> list:
         about = _system(place.partition("://")[0]).info(place)
     except (OSError, ValueError, ImportError) as error:
         raise _unreachable(place, error) from None
-    version = next(
-        (about[key] for key in ("ETag", "etag", "generation", "LastModified", "mtime") if key in about), None
-    )
+    known = ("ETag", "etag", "generation", "LastModified", "mtime")
+    version = next((about[key] for key in known if key in about), None)
     return [about.get("size"), str(version)]
 
 
@@ -206,8 +202,12 @@ def _system(scheme: str) -> Any:
 
 
 def _unreachable(place: str, error: Exception) -> DataError:
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(f"{_shown(place)}: cannot be read ({reason}): check the list, the path and your access")
+    return DataError(f"{_shown(place)}: cannot be read ({_reason(error)}): check the list, the path and your access")
+
+
+def _reason(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    return getattr(error, "strerror", None) or first or type(error).__name__
 
 
 def _shown(location: str) -> str:
