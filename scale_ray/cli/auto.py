@@ -50,4 +50,4 @@ def auto(
     if not found.changes:
         raise ConfigError("no candidate is left: raise --budget, or mend the settings that are named above")
     study = begun.with_axes({"method": found.changes})
-    run_and_report(study, execution.execution(trial.root), grid, ray, choose)
+    run_and_report(study, execution.execution(trial.images), grid, ray, choose)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scale_ray.cli.groups import TrialOptions
+from scale_ray.cli.images import usual_pairs
 from scale_ray.cli.read import read_config, read_settings
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.benchmarks import check_benchmark
@@ -31,20 +32,32 @@ def config_from(
     """
     own, file, settings = own or {}, read_config(trial.config), read_settings(trial.settings)
     named = {**own, **file, **trial.fields, **options, **settings}
-    benchmark = str(named.get("data.benchmark", benchmark))
-    if not check_benchmark(benchmark).pairs and not {"data.source", "data.target"} <= named.keys():
-        raise ConfigError(
-            f"{benchmark} has no usual domain pair: name one (train: --source, --target; studies: --pairs)"
-        )
+    benchmark = str(named.get("data.benchmark", trial.benchmark_beside(benchmark) or benchmark))
+    pair = {} if check_benchmark(benchmark).pairs else _only_pair(trial, benchmark, named)
     frozen, method = named.get("model.encoder") == "frozen", str(named.get("method", ""))
     usual = usual_fields(benchmark, method, frozen=frozen)
     fields = {
         **default_fields(benchmark, frozen=frozen),
         **size_fields(str(named.get("model.backbone", ""))),
         **usual,
+        **pair,
         **own,
         **file,
     }
     if trial.steps is not None:
         fields |= schedule_of(fields, trial.steps)
     return config_of({**fields, **trial.fields, **options, **settings})
+
+
+def _only_pair(trial: TrialOptions, benchmark: str, named: Mapping[str, Any]) -> dict[str, str]:
+    """The domain pair where no option names both domains and there is only one that can be meant."""
+    given = {path: named[path] for path in ("data.source", "data.target") if path in named}
+    if len(given) == 2:
+        return {}
+    found = [{"data.source": source, "data.target": target} for source, target in usual_pairs(trial.images)]
+    found = [pair for pair in found if given.items() <= pair.items()]
+    if len(found) == 1:
+        return found[0]
+    several = ", ".join(f"{pair['data.source']}:{pair['data.target']}" for pair in found)
+    reason = f"there are several domain pairs ({several})" if found else f"{benchmark} has no usual domain pair"
+    raise ConfigError(f"{reason}: name one (train: --source, --target; studies: --pairs)")

@@ -3,13 +3,14 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from textwrap import dedent
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from scale_ray.cli.images import read_root
 from scale_ray.config import Execution, Resources, Root
 
 # Headings under which --help lists the options.
@@ -69,8 +70,17 @@ class TrialOptions:
     root: Annotated[
         Path | None,
         typer.Option(
+            metavar="FOLDER|FILE",
+            help="Images: FOLDER/domain/class/image; or a catalogue (.toml) or a list (.csv, .parquet) of images.",
+            rich_help_panel=TRAINED,
+            resolve_path=True,
+        ),
+    ] = None
+    target_images: Annotated[
+        list[Path] | None,
+        typer.Option(
             metavar="FOLDER",
-            help="Images of a benchmark: FOLDER/domain/class/image.",
+            help="Images without labels, at any depth of this folder: a target of the folder's name. Repeat it.",
             rich_help_panel=TRAINED,
             resolve_path=True,
         ),
@@ -115,6 +125,19 @@ class TrialOptions:
             rich_help_panel=TRAINED,
         ),
     ] = None
+
+    @cached_property
+    def images(self) -> Root | None:
+        """Where the images are.
+
+        Raises:
+            ConfigError, DataError: see `read_root`.
+        """
+        return read_root(self.root, self.target_images or ())
+
+    def benchmark_beside(self, usual: str) -> str | None:
+        """The benchmark that is meant where the usual one is `usual`; None if that is. `digits` are in no folder."""
+        return self.benchmark or ("image_folder" if usual == "digits" and self.images is not None else None)
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import typer
 from scale_ray.cli.configs import config_from
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.groups import ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
+from scale_ray.cli.images import usual_pairs
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
 from scale_ray.cli.report import Choose, report
 from scale_ray.config import ConfigError, Execution, TrialConfig, check_name
@@ -61,7 +62,7 @@ def study_command(
         study = with_options(start(), trial, grid, ray.fields)
         if grid.methods is None and grid.losses is None:
             study = usual_methods(study)
-        run_and_report(study, execution.execution(trial.root), grid, ray, choose)
+        run_and_report(study, execution.execution(trial.images), grid, ray, choose)
 
     run.__doc__ = about
     return command(run)
@@ -93,9 +94,12 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
     """
     file, settings = read_config(trial.config), read_settings(trial.settings)
     before = study.base.data.benchmark
-    benchmark = str((file | trial.fields | settings).get("data.benchmark", before))
+    meant = trial.benchmark_beside(before) or before
+    benchmark = str((file | trial.fields | settings).get("data.benchmark", meant))
     axes = study.axes if benchmark == before else _axes_of(study, benchmark)
     axes = _changed_axes(axes, grid, benchmark)
+    if axes.get("pair") == []:
+        axes["pair"] = pairs(*map(":".join, usual_pairs(trial.images)))
     if grid.backbones is None and "model.backbone" in file | settings:
         axes = _put(axes, "model.backbone", None)
     elif grid.backbones is not None:

@@ -95,7 +95,7 @@ def train(
             on_point=lambda point: console.print(_point_line(point.on(*point.accuracies.target))),
         )
         try:
-            record = run_trial(config, execution.execution(trial.root, threads), opened, progress)
+            record = run_trial(config, execution.execution(trial.images, threads), opened, progress)
         except KeyboardInterrupt:
             console.print("interrupted" + (": the same command goes on from the last checkpoint" if opened else ""))
             raise typer.Exit(INTERRUPTED) from None

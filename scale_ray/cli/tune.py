@@ -164,7 +164,7 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
         from scale_ray.tuning.run import run_search
 
         store = Store(ray.storage, create=True)
-        found = run_search(search, store, url, execution.execution(trial.root), resources, console)
+        found = run_search(search, store, url, execution.execution(trial.images), resources, console)
         is_chosen = write_results(search, found, store)
         if found.left:
             console.print(f"interrupted with {found.left} settings to go: run the same command again to go on")
@@ -206,5 +206,5 @@ def _search(study: Study, options: SearchOptions, trial: TrialOptions) -> "Searc
         early_stop=options.early_stop,
         compare_repeats=options.compare_repeats,
         parallel=options.parallel,
-        root=trial.root,
+        root=trial.images,
     )
