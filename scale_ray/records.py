@@ -24,11 +24,11 @@ SCHEMA_VERSION = 1
 # Names of the scores of a curve's point and of a result. scale_ray/training/validators.py computes them.
 VALIDATOR_NAMES = (
     "source_val", "entropy", "im", "snd", "bnm", "dev", "classami", "transfer_score", "reverse", "mixval",
-    "circular",
+    "circular", "coherence",
 )  # fmt: skip
 
 # Scored at the last point of a curve alone: they cost more than the others together (docs/method.md, section 7).
-LAST_POINT_VALIDATORS = frozenset({"classami", "mixval", "circular"})
+LAST_POINT_VALIDATORS = frozenset({"classami", "mixval", "circular", "coherence"})
 
 # They reward certainty, which some methods and loss terms train for and others do not: they rank trainings of one
 # method and loss combination only.
@@ -37,9 +37,9 @@ WITHIN_ONE_METHOD = ("entropy", "im", "snd", "bnm", "transfer_score")
 # Methods that read no source image after a part of their steps: accuracy on the source is not theirs to keep.
 SOURCE_FREE = ("shot", "aad")
 
-# What chooses between methods unless another one is named, by an argument: it judges all of them in one space that none
-# of them has made, and rewards no certainty.
-DEFAULT_CHOOSER = "circular"
+# What chooses between methods unless another one is named: it judges all of them in one space that none of them has
+# made, rewards no certainty, and asks for both halves of what adaptation assumes (docs/method.md, section 7).
+DEFAULT_CHOOSER = "coherence"
 
 # Scores of trainings among others on the same pair and seed: scale_ray/report/selection/set_validators.py.
 SET_VALIDATOR_NAMES = ("ensv",)

@@ -23,8 +23,11 @@ _STARTS = 3
 # Added to the covariance of standardised features, whose mean eigenvalue is 1, before it is inverted.
 REVERSE_SHRINKAGE = 1.0
 
-# Share of the mean variance in the covariance within classes that `circular` whitens by.
+# Share of the mean variance in the covariance within classes that `circular` and `coherence` whiten by.
 CIRCULAR_SHRINKAGE = 0.9
+
+# Nearest target images whose classes `coherence` compares, as many as ATDOC and AaD ask.
+NEIGHBOURS = 5
 
 _ROUNDING = 1e-9  # a standard deviation below this share of the values' magnitude counts as zero
 
@@ -130,17 +133,72 @@ def circular(evidence: Evidence) -> float:
     trainings, which `reverse` judges each in a space of its own making: a training that confuses two classes has also
     moved their features together. The idea of a common space is ours; the papers are those of `reverse`.
     """
-    common = evidence.common
-    if common is None:
-        return reverse(evidence)
-    num_classes = evidence.target.logits.shape[1]
+    found, labels, _ = _there_and_back(evidence)
+    return 100 * (found == labels).double().mean().item()
+
+
+def coherence(evidence: Evidence) -> float:
+    """Whether the predictions hold together on the target and lead back to the source, in percent; 0 by chance.
+
+    The mean of two agreements, both corrected for chance as Cohen's kappa (https://doi.org/10.1177/001316446002000104):
+
+    - of the classes that `circular` finds for source images with their labels;
+    - of the class that is predicted for a sampled target image with those of its NEIGHBOURS nearest ones by cosine, in
+      the space of `circular`.
+
+    Each of the two alone has a blind side. Predictions without any adaptation lead back to the source best of all,
+    however wrong they are, as they are a function of the source; but they cut through the target's clusters. Clusters
+    that got each other's names hold together, but they do not lead back. A collapse to one class has neither. That
+    decisions keep to clusters: Chapelle, Zien: Semi-Supervised Classification by Low Density Separation, AISTATS 2005.
+    The score is ours.
+    """
+    found, labels, target = _there_and_back(evidence)
     predicted = evidence.target.logits[evidence.target.sample].argmax(dim=1)
-    source, target = (each - each.mean(dim=0) for each in (powered(common.source), powered(common.target)))
-    space = within_class_space(source, common.source_labels, num_classes, CIRCULAR_SHRINKAGE)
-    means = F.normalize(class_means(space.directions(target), predicted, num_classes), dim=1)
+    return 50 * (_above_chance(found, labels) + _with_neighbours(predicted, target))
+
+
+def _there_and_back(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
+    """Classes (S,) found for source images by what is predicted on the target, their labels, and the target's space.
+
+    The last are directions (n, D) of the sampled target images: in the encoder's whitened space or, where its weights
+    were random, those of the network's own features, centred.
+    """
+    common, predicted = evidence.common, evidence.target.logits[evidence.target.sample].argmax(dim=1)
+    if common is None:
+        source = evidence.source_val
+        found = discriminant(evidence.target.features, predicted, source.features)
+        own = evidence.target.features - evidence.target.features.mean(dim=0)
+        return found, evidence.source_val_labels[source.sample], _directions(own)
+    num_classes = evidence.target.logits.shape[1]
+    known, asked = (each - each.mean(dim=0) for each in (powered(common.source), powered(common.target)))
+    space = within_class_space(known, common.source_labels, num_classes, CIRCULAR_SHRINKAGE)
+    target = space.directions(asked)
+    means = F.normalize(class_means(target, predicted, num_classes), dim=1)
     present = predicted.unique()
-    found = present[(space.directions(source) @ means[present].T).argmax(dim=1)]
-    return 100 * (found == common.source_labels).double().mean().item()
+    return present[(space.directions(known) @ means[present].T).argmax(dim=1)], common.source_labels, target
+
+
+def _above_chance(found: Tensor, labels: Tensor) -> float:
+    """Cohen's kappa of two labellings (N,): 1 if they are the same, 0 by chance."""
+    classes = int(torch.cat([found, labels]).max()) + 1
+    shares = [torch.bincount(each, minlength=classes).double() / len(each) for each in (found, labels)]
+    return _corrected((found == labels).double().mean().item(), (shares[0] @ shares[1]).item())
+
+
+def _with_neighbours(predicted: Tensor, directions: Tensor) -> float:
+    """How far images (n,) have the class of their nearest ones, by cosine of directions (n, D); 0 by chance."""
+    neighbours = min(NEIGHBOURS, len(predicted) - 1)
+    if neighbours == 0:
+        return 0.0
+    cosines = directions @ directions.T
+    cosines.fill_diagonal_(-math.inf)
+    nearest = predicted[cosines.topk(neighbours, dim=1).indices]
+    shares = torch.bincount(predicted).double() / len(predicted)
+    return _corrected((nearest == predicted[:, None]).double().mean().item(), (shares @ shares).item())
+
+
+def _corrected(agreement: float, by_chance: float) -> float:
+    return (agreement - by_chance) / (1 - by_chance) if by_chance < 1 else 0.0
 
 
 def discriminant(features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scale_ray.records import LAST_POINT_VALIDATORS
 from scale_ray.training.evidence import Evidence
-from scale_ray.training.structure import circular, classami, mixval, reverse, transfer_score
+from scale_ray.training.structure import circular, classami, coherence, mixval, reverse, transfer_score
 
 SND_TEMPERATURE = 0.05  # tau, the paper's value in all experiments
 
@@ -115,6 +115,7 @@ VALIDATORS: dict[str, Validator] = {
     "reverse": reverse,
     "mixval": mixval,
     "circular": circular,
+    "coherence": coherence,
 }
 
 

@@ -83,7 +83,7 @@ def test_it_trains_chooses_and_writes_why(images: Path, tmp_path: Path) -> None:
     (choice,) = pd.read_csv(report / "choice.csv").to_dict("records")
     scores = pd.read_csv(report / "scores.csv")
     assert len(scores) == 4  # source_only, mcc, cdan and scale cost 50, 100, 100 and 150
-    assert choice["choice"] == scores.loc[scores["circular"].idxmax(), "candidate"]
+    assert choice["choice"] == scores.loc[scores["coherence"].idxmax(), "candidate"]
     chosen = Store(tmp_path / "store").read_record(choice["cells"])
     assert chosen is not None
     assert choice["choice"].startswith(chosen.config.method)

@@ -27,4 +27,5 @@ def test_means_over_targets() -> None:
         "validator_reverse": 9.5,
         "validator_mixval": 10.5,
         "validator_circular": 11.5,
+        "validator_coherence": 12.5,
     }

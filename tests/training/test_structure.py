@@ -17,8 +17,8 @@ from test_validators import evidence, one_hot, predictions, slow_im
 from torch import Tensor
 
 from scale_ray.training import structure
-from scale_ray.training.evidence import MIX_SHARE, Common, Mixed, mixed_pairs
-from scale_ray.training.structure import REVERSE_SHRINKAGE, discriminant, hopkins, non_uniformity
+from scale_ray.training.evidence import MIX_SHARE, Common, Evidence, Mixed, mixed_pairs
+from scale_ray.training.structure import REVERSE_SHRINKAGE, _there_and_back, discriminant, hopkins, non_uniformity
 from scale_ray.training.validators import VALIDATORS
 
 
@@ -296,6 +296,76 @@ def test_circular_sees_wrong_labels_that_a_training_has_made_clusters_of() -> No
 def test_circular_is_reverse_where_the_first_weights_were_random() -> None:
     given_ = replace(evidence(4), common=None)
     assert VALIDATORS["circular"](given_) == VALIDATORS["reverse"](given_)
+
+
+# coherence
+
+
+def test_coherence_equals_plain_loops() -> None:
+    given_ = evidence(5, images=12, dim=3)
+    assert given_.common is not None
+    predicted = given_.target.logits.argmax(dim=1).tolist()
+    found, labels, directions = (each.numpy() for each in _there_and_back(given_))
+    assert 100 * np.mean(found == labels) == pytest.approx(VALIDATORS["circular"](given_), abs=1e-9)
+    alike = sum(a == b for a, b in zip(found, labels, strict=True)) / len(labels)
+    chance = sum((found == each).mean() * (labels == each).mean() for each in range(4))
+    back = (alike - chance) / (1 - chance)
+    same, asked = 0, 0
+    for i, row in enumerate(directions):
+        others = sorted((j for j in range(len(directions)) if j != i), key=lambda j: -(row @ directions[j]))
+        same, asked = same + sum(predicted[i] == predicted[j] for j in others[:5]), asked + 5
+    chance = sum((predicted.count(each) / len(predicted)) ** 2 for each in range(4))
+    together = (same / asked - chance) / (1 - chance)
+    assert VALIDATORS["coherence"](given_) == pytest.approx(50 * (back + together), abs=1e-9)
+
+
+def clustered(labels: list[int], right: list[int]) -> Evidence:
+    """Predictions on four clusters of ten target images, that look as the source's four classes do."""
+    common = Common(blobs(4, 10, dim=4, seed=1), torch.tensor(right), blobs(4, 10, dim=4))
+    return replace(evidence(), target=predictions(one_hot(labels, 4), blobs(4, 10, dim=4)), common=common)
+
+
+def test_coherence_sees_what_each_of_its_halves_is_blind_to() -> None:
+    right = [each for each in range(4) for _ in range(10)]
+    renamed = [{0: 1, 1: 2, 2: 3, 3: 0}[each] for each in right]
+    # In every cluster eight images of its class and two of another: the means still lead back to the source.
+    cut = [each if place % 10 < 8 else (each + 1) % 4 for place, each in enumerate(right)]
+    found = {
+        name: (VALIDATORS["circular"](given_), VALIDATORS["coherence"](given_))
+        for name, given_ in (
+            ("right", clustered(right, right)),
+            ("renamed", clustered(renamed, right)),
+            ("cut", clustered(cut, right)),
+            ("collapsed", clustered([2] * 40, right)),
+        )
+    }
+    assert found["right"] == (100, 100)
+    assert found["renamed"][0] == 0
+    assert found["renamed"][1] == pytest.approx(50 * (1 - 1 / 3))  # none is right, where a quarter is by chance
+    assert found["cut"][0] == 100
+    assert 60 < found["cut"][1] < 85
+    assert found["collapsed"] == (25, 0)
+
+
+def test_coherence_of_one_image_is_0() -> None:
+    """It has no neighbours, and every source image gets its class."""
+    given_ = evidence(6, images=12, dim=3)
+    assert given_.common is not None
+    one = predictions(given_.target.logits[:1], given_.target.features[:1])
+    common = replace(given_.common, target=given_.common.target[:1])
+    assert VALIDATORS["coherence"](replace(given_, target=one, common=common)) == 0
+
+
+def test_coherence_is_of_the_networks_own_features_where_the_first_weights_were_random() -> None:
+    right = [each for each in range(4) for _ in range(10)]
+    given_ = replace(
+        evidence(),
+        source_val=predictions(one_hot(right, 4), blobs(4, 10, dim=4, seed=1)),
+        source_val_labels=torch.tensor(right),
+        target=predictions(one_hot(right, 4), blobs(4, 10, dim=4)),
+        common=None,
+    )
+    assert VALIDATORS["coherence"](given_) == 100
 
 
 # mixval

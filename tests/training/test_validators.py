@@ -288,6 +288,7 @@ LIMITS = {
     "source_val": (0, 100), "entropy": (-math.log(4), 0), "im": (0, math.log(4)), "bnm": (0, 1), "classami": (-1, 1),
     "transfer_score": (-(math.pi**2), 2), "reverse": (0, 100), "mixval": (0, 1),
     "circular": (0, 100),
+    "coherence": (-100, 100),
 }  # fmt: skip
 
 

@@ -56,6 +56,7 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
     | validator_snd, validator_bnm, validator_dev | nats, 0 to 1, minus an error rate; missing in older records |
     | validator_classami, validator_transfer_score | up to 1, up to 2; missing in older records |
     | validator_reverse, validator_mixval, validator_circular | percent, 0 to 1, percent; missing in older records |
+    | validator_coherence | percent, 0 by chance; missing in older records |
     | steps, shared_steps | training steps; how many of them were trained once for several cells |
     | wall_seconds | seconds of training and evaluation |
     | evaluation_seconds | what evaluation took of wall_seconds; missing in older records |
