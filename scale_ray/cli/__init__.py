@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from scale_ray import __version__
-from scale_ray.cli import auto, data, presets, report, train, tune
+from scale_ray.cli import adapt, auto, data, presets, report, train, tune
 from scale_ray.cli.groups import command
 from scale_ray.cli.read import refuse_passwords
 from scale_ray.cli.study import study_command
@@ -31,6 +31,7 @@ def _add(name: str, function: Callable[..., None], **defaults: Any) -> None:
     app.command(name, context_settings={"default_map": defaults})(function)
 
 
+_add("adapt", command(adapt.adapt))
 _add("train", train.train)
 _add("ablate", study_command(presets.ablation, presets.ABLATE), storage="runs/ablation")
 _add(

@@ -232,6 +232,23 @@ def train(
     return Trained(points, ended["spent"], ended)
 
 
+def seconds_a_step(
+    config: TrialConfig, method: Method, batches: Batches, least_seconds: float, least_steps: int
+) -> float:
+    """What a step after the warm-up takes: the mean over several, after a first one that is not counted.
+
+    `method` is changed in place and is of no further use.
+    """
+    optimiser, first = _optimiser(method, config.optim), min(config.optim.warmup_steps + 1, config.optim.steps - 1)
+    wrapped = method.workers.wrap(method)
+    _train_step(config, method, wrapped, batches, optimiser, first)
+    began, done = time.monotonic(), 0
+    while done < least_steps or time.monotonic() - began < least_seconds:
+        _train_step(config, method, wrapped, batches, optimiser, first)
+        done += 1
+    return (time.monotonic() - began) / done
+
+
 def _train_step(
     config: TrialConfig,
     method: Method,

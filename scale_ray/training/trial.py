@@ -36,7 +36,7 @@ from scale_ray.training.checkpoint import (
 from scale_ray.training.evaluation import Evaluator
 from scale_ray.training.failures import leaving_failures
 from scale_ray.training.features import open_inputs
-from scale_ray.training.loop import Progress, Trained, train
+from scale_ray.training.loop import Progress, Trained, seconds_a_step, train
 from scale_ray.training.resolve import forget_inputs, refuse_changed_weights, resolve
 from scale_ray.training.seeding import generator, step_seed
 from scale_ray.training.setup import (
@@ -226,6 +226,10 @@ class Training:
             cells=cells,
             seconds=time.monotonic() - began,
         )
+
+    def seconds_a_step(self, least_seconds: float, least_steps: int) -> float:
+        """See `loop.seconds_a_step`; this training is of no further use."""
+        return seconds_a_step(self._config, self.method, self._batches, least_seconds, least_steps)
 
     def model(self, target: str) -> bytes:
         """The student as it predicts a target domain, without its projection head, which prediction does not need.

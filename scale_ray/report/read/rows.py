@@ -226,7 +226,9 @@ def _figures(result: Result, data: Mapping[str, Any]) -> dict[str, Any]:
         "source_images": result.images.get(data["source"]),
         "target_images": result.images.get(data["target"]),
         "skipped_images": sum(map(len, result.skipped.values())),
-        "oracle_accuracy": max((point.target_accuracy for point in result.curve), default=None),
+        "oracle_accuracy": max(
+            (point.target_accuracy for point in result.curve if point.target_accuracy is not None), default=None
+        ),
     }
 
 

@@ -1,0 +1,178 @@
+"""The page of an adaptation: three sentences first, then the images to look at, then why."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image, ImageOps
+
+from scale_ray import __version__
+from scale_ray.config import Catalogue
+from scale_ray.data.domain_files import DomainFiles, domain_files
+from scale_ray.report.selection.text import as_text
+
+if TYPE_CHECKING:
+    from scale_ray.adaptation.run import OnTarget
+
+_SHOWN_IMAGES = 24
+_THUMBNAIL = 176  # pixels
+_SURE = 0.9
+_NAMED = 6  # classes in a sentence
+
+
+class Disputed(NamedTuple):
+    """An image on whose class the candidates disagree.
+
+    Attributes:
+        picture: a data URL.
+        path: of the image.
+        predicted: the chosen candidate's class.
+        probability: in percent.
+        votes: `cat 3, dog 2`.
+    """
+
+    picture: str
+    path: str
+    predicted: str
+    probability: float
+    votes: str
+
+
+def adaptation_page(
+    targets: Sequence["OnTarget"],
+    validator: str,
+    left_out: Mapping[str, str],
+    failed: int,
+    catalogue: Catalogue,
+    out: Path,
+) -> str:
+    """One self-contained HTML page. The same results give the same bytes.
+
+    Args:
+        targets: what was found for each target.
+        validator: what chose.
+        left_out: candidates that were not trained, and why.
+        failed: trainings that failed.
+        catalogue: where the images are.
+        out: the folder that the page is for.
+    """
+    environment = Environment(
+        loader=PackageLoader("scale_ray.adaptation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        parts=[_part(each, validator, catalogue) for each in targets],
+        left_out=dict(left_out),
+        failed=failed,
+        out=str(out),
+        version=__version__,
+    )
+
+
+def _part(found: "OnTarget", validator: str, catalogue: Catalogue) -> dict[str, Any]:
+    predicted = found.predicted
+    files = domain_files(found.record.config.data.benchmark, found.target, catalogue)
+    counts = np.bincount(predicted.labels[predicted.chosen], minlength=len(predicted.classes))
+    scores = found.scores.drop(columns=["benchmark", "backbone", "pair"])
+    scores["predicts as the choice"] = [
+        f"{predicted.agreement(each):.0f} %" if each in predicted.labels else "—" for each in scores["candidate"]
+    ]
+    if found.checked:
+        scores["checked"] = [str(found.checked[each]) if each in found.checked else "—" for each in scores["candidate"]]
+    return {
+        "source": found.record.config.data.source,
+        "target": found.target,
+        "sentences": [_chosen(found, validator), _sure(found), _to_do(found, counts)],
+        "disputed": [_disputed(predicted, place, files) for place in predicted.disputed[:_SHOWN_IMAGES]],
+        "images": len(predicted.names),
+        "scores": as_text(scores).to_dict("split"),
+        "counts": sorted(zip(predicted.classes, counts.tolist(), strict=True), key=lambda item: -item[1]),
+        "most": int(counts.max()),
+        "checked": {name: str(each) for name, each in found.checked.items()},
+    }
+
+
+def _chosen(found: "OnTarget", validator: str) -> str:
+    scores, predicted = found.scores, found.predicted
+    others = len(scores) - 1
+    why = (
+        "the only candidate"
+        if others == 0
+        else f"the validator {validator}, which reads no target label, ranks it first of {others + 1} candidates"
+    )
+    next_one = (
+        ""
+        if others == 0
+        else (
+            f" ({scores[validator].iloc[0]:.4g}; next {scores['candidate'].iloc[1]}, {scores[validator].iloc[1]:.4g})"
+        )
+    )
+    return f"{predicted.chosen} predicts {found.target} from {found.record.config.data.source}: {why}{next_one}."
+
+
+def _sure(found: "OnTarget") -> str:
+    predicted = found.predicted
+    if found.checked:
+        others = (
+            f"; {predicted.baseline}, without adaptation: {found.checked[predicted.baseline]}"
+            if predicted.baseline in found.checked and predicted.baseline != predicted.chosen
+            else ""
+        )
+        return f"On the images that you labelled for checking, {found.checked[predicted.chosen]}{others}."
+    certain = 100 * float(np.mean(predicted.probabilities[predicted.chosen].max(axis=1) > _SURE))
+    majority = 100 * float(np.mean(predicted.votes.argmax(axis=1) == predicted.labels[predicted.chosen]))
+    beside = (
+        f", and it differs from {predicted.baseline}, without adaptation, on "
+        f"{100 - predicted.agreement(predicted.baseline):.0f} %"
+        if predicted.baseline is not None and predicted.baseline != predicted.chosen
+        else ""
+    )
+    return (
+        f"Its accuracy is not known, as there are no labels: most of the {len(predicted.labels)} candidates predict the "
+        f"same class on {majority:.0f} % of the {len(predicted.names):,} images, and it is more than "
+        f"{100 * _SURE:.0f} % sure of {certain:.0f} %{beside}."
+    )
+
+
+def _to_do(found: "OnTarget", counts: np.ndarray) -> str:
+    advice = ["Look first at the images below, on which the candidates disagree most"]
+    missing = [name for name, count in zip(found.predicted.classes, counts, strict=True) if count == 0]
+    if missing:
+        more = " …" if len(missing) > _NAMED else ""
+        advice.append(f"ask whether the target has no {', '.join(missing[:_NAMED])}{more}, which is never predicted")
+    if not found.checked:
+        advice.append(
+            "to know the accuracy, fill in labels in check.csv and run the same command with --check check.csv"
+        )
+    return "; ".join(advice) + "."
+
+
+def _disputed(predicted: Any, place: int, files: DomainFiles) -> Disputed:
+    votes = predicted.votes[place]
+    order = [int(each) for each in np.argsort(-votes, kind="stable") if votes[each]]
+    label = predicted.labels[predicted.chosen][place]
+    return Disputed(
+        picture=_thumbnail(files.read(predicted.names[place])),
+        path=predicted.names[place],
+        predicted=predicted.classes[label],
+        probability=100 * float(predicted.probabilities[predicted.chosen][place, label]),
+        votes=", ".join(f"{predicted.classes[each]} {votes[each]}" for each in order),
+    )
+
+
+def _thumbnail(content: bytes) -> str:
+    with Image.open(io.BytesIO(content)) as image:
+        small = ImageOps.exif_transpose(image).convert("RGBA")
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    flat = Image.new("RGB", small.size, "white")
+    flat.paste(small, mask=small.getchannel("A"))
+    file = io.BytesIO()
+    flat.save(file, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

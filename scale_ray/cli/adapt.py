@@ -1,0 +1,140 @@
+"""scale-ray adapt: from images with and without labels to predictions."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scale_ray.cli.console import INTERRUPTED, console
+from scale_ray.cli.groups import EXECUTION, ExecutionOptions, RayOptions
+from scale_ray.cli.read import read_seeds, read_settings
+from scale_ray.cli.report import Choose
+from scale_ray.cli.study import check_chooser
+from scale_ray.config import ConfigError
+from scale_ray.data.defaults import base_config
+from scale_ray.errors import shown
+from scale_ray.records import DEFAULT_CHOOSER
+
+IMAGES = "The images"
+
+
+def adapt(
+    ray: RayOptions,
+    execution: ExecutionOptions,
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="IMAGES",
+            help="With labels: a folder of class folders, a list (.csv, .parquet, .txt), or hf:NAME.",
+            rich_help_panel=IMAGES,
+        ),
+    ],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            metavar="IMAGES",
+            help="Without labels: a folder of images at any depth, a list, or hf:NAME. Repeat it.",
+            rich_help_panel=IMAGES,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where predictions and report go.", rich_help_panel=IMAGES)
+    ],
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="Labels of some target images, for checking only: a list with path and label, or class folders.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    label_map: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="A class name that is replaced. Repeat it.", rich_help_panel=IMAGES),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="What the trainings may take, as in 90s, 30m or 2h: some steps of each candidate are measured first. "
+            "Default: no limit.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    choose: Choose = DEFAULT_CHOOSER,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="The encoder: mobilenet_v2, resnet50, timm:NAME …", rich_help_panel=EXECUTION
+        ),
+    ] = "mobilenet_v2",
+    weights: Annotated[
+        str,
+        typer.Option(metavar="WEIGHTS", help="imagenet, or the path of a state dict.", rich_help_panel=EXECUTION),
+    ] = "imagenet",
+    fine_tune: Annotated[
+        bool,
+        typer.Option(
+            "--fine-tune", metavar="", help="Train the encoder too; hours without a GPU.", rich_help_panel=EXECUTION
+        ),
+    ] = False,
+    seeds: Annotated[
+        str, typer.Option(metavar="N", help="Trainings of each candidate.", rich_help_panel=EXECUTION)
+    ] = "1",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="Any config field of all candidates. Repeat it.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+) -> None:
+    """Predict images without labels, from images with labels that look different.
+
+    Candidates that rely on different things are trained on Ray, cheapest first; one is chosen without a label of the
+    target. FOLDER gets predictions.csv, report.html, and check.csv: images to label if you want to know how good the
+    predictions are. The same command goes on after an interruption.
+
+    scale-ray adapt --source studio --target phone --out result
+
+    scale-ray adapt --source studio --target phone --out result --budget 30m --check result/check.csv
+    """
+    check_chooser(choose)
+    from scale_ray.adaptation.budget import read_budget
+    from scale_ray.adaptation.places import places
+    from scale_ray.adaptation.run import Asked
+    from scale_ray.adaptation.run import adapt as run
+
+    seconds = None if budget is None else read_budget(budget)
+    if check is not None and not check.exists():
+        raise ConfigError(f"--check {shown(check)}: no such file or folder: name labels of target images")
+    encoder = {"model.backbone": backbone, "model.weights": weights}
+    fields = encoder | ({} if fine_tune else {"model.encoder": "frozen"}) | read_settings(settings) | ray.fields
+    given = {"data.source": "source", "data.target": "target"}
+    asked = Asked(
+        catalogue=places(source, target, _label_map(label_map or [])),
+        base=base_config("image_folder", fields | given),
+        seeds=read_seeds(seeds),
+        choose=choose,
+        budget=seconds,
+        check=check,
+    )
+    found = run(asked, out, execution.execution(asked.catalogue), ray.resources(asked.base.parallel.workers), console)
+    if found.interrupted:
+        console.print(f"interrupted with {found.interrupted} trainings to do: run the same command again to go on")
+        raise typer.Exit(INTERRUPTED)
+    for each in found.targets:
+        console.print(f"{each.target}: {each.predicted.chosen} ({choose} chose)")
+        for name, accuracy in each.checked.items():
+            console.print(f"  checked: {name}: {accuracy}")
+    console.print(f"predictions: {out / 'predictions.csv'}")
+    console.print(f"report: {out / 'report.html'}")
+
+
+def _label_map(given: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    if wrong := [text for text, (old, sign, new) in zip(given, pairs, strict=True) if not (old and sign and new)]:
+        raise ConfigError(f"--label-map {wrong[0]}: write OLD=NEW")
+    return {old: new for old, _, new in pairs}
