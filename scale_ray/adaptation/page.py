@@ -135,8 +135,8 @@ def _sure(found: "OnTarget") -> str:
         else ""
     )
     return (
-        f"Its accuracy is not known, as there are no labels: most of the {len(predicted.labels)} candidates predict the "
-        f"same class on {majority:.0f} % of the {len(predicted.names):,} images, and it is more than "
+        f"Its accuracy is not known, as there are no labels: most of the {len(predicted.labels)} candidates predict "
+        f"its class on {majority:.0f} % of the {len(predicted.names):,} images, and it is more than "
         f"{100 * _SURE:.0f} % sure of {certain:.0f} %{beside}."
     )
 
