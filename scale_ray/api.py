@@ -1,9 +1,10 @@
 """The functions of the front door: what `from scale_ray import …` gives beside the classes of a study."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scale_ray.config import Execution, Resources, TrialConfig
+from scale_ray.config import Catalogue, Execution, Resources, Root, TrialConfig
 from scale_ray.records import Record
 from scale_ray.store import Store
 from scale_ray.study import Study
@@ -11,6 +12,7 @@ from scale_ray.study import Study
 if TYPE_CHECKING:
     import pandas as pd
 
+    from scale_ray.adaptation.run import Adaptation
     from scale_ray.sweep.plan import Plan
     from scale_ray.sweep.run import Outcome
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 def plan(
     study: Study,
     store: str | Path,
-    root: str | Path | None = None,
+    root: str | Root | None = None,
     *,
     limit: int | None = None,
     sharing: bool = True,
@@ -30,7 +32,7 @@ def plan(
     Args:
         study: the cells that are wanted.
         store: folder or URL (s3://…, gs://…); where it is missing, nothing is done yet.
-        root: folder of an image benchmark: root/domain/class/image.
+        root: folder of an image benchmark: root/domain/class/image; or a catalogue, or the file of one or of a list.
         limit: run only the first `limit` cells.
         sharing: train once what cells have in common.
         keep_model: a cell whose model is not stored is not done.
@@ -44,7 +46,7 @@ def plan(
     return plan_study(
         study,
         Store(store, missing_ok=True),
-        None if root is None else Path(root).expanduser().absolute(),
+        _images(root),
         limit=limit,
         beside=Execution(keep_model=keep_model, keep_predictions=keep_predictions).beside,
         share=sharing,
@@ -54,7 +56,7 @@ def plan(
 def run(
     study: Study,
     store: str | Path,
-    root: str | Path | None = None,
+    root: str | Root | None = None,
     *,
     limit: int | None = None,
     sharing: bool = True,
@@ -80,7 +82,7 @@ def run(
 
     execution = execution or Execution()
     if root is not None:
-        execution = execution.model_copy(update={"root": Path(root).expanduser().absolute()})
+        execution = execution.model_copy(update={"root": _images(root)})
     opened = Store(store, create=True)
     wanted = plan(
         study,
@@ -96,9 +98,48 @@ def run(
     return run_study(wanted, opened, execution, resources, console)
 
 
+def adapt(
+    source: str | Path,
+    target: str | Path | Sequence[str | Path],
+    out: str | Path = "result",
+    *,
+    check: str | Path | None = None,
+    budget: str | None = None,
+    execution: Execution | None = None,
+    resources: Resources | None = None,
+    **more: Any,
+) -> "Adaptation":
+    """Predict images without labels from images with labels: what `scale-ray adapt` does.
+
+    Args:
+        source: with labels: a folder of class folders, a list file, or `hf:NAME`.
+        target: without labels: a folder of images at any depth, a list file, or `hf:NAME`; or several.
+        out: folder of predictions, report and store; the same call goes on in it.
+        check: labels of some target images, which measure the result and reach no training.
+        budget: what the trainings may take, as in `30m`.
+        execution, resources: device, and what each trial asks Ray for.
+        more: backbone, weights, fine_tune, seeds, choose, label_map, changes: see `adaptation.run.ask`.
+
+    Returns:
+        The outcome; its `predictions` are a table.
+
+    Raises:
+        UserError: nothing has run: the images, the config, the budget or the folder cannot be used.
+    """
+    from scale_ray.adaptation.run import adapt as run_adaptation
+    from scale_ray.adaptation.run import ask
+    from scale_ray.cli.console import console
+
+    targets = [str(each) for each in ([target] if isinstance(target, str | Path) else target)]
+    asked = ask(str(source), targets, check=None if check is None else Path(check), budget=budget, **more)
+    workers = asked.base.parallel.workers
+    resources = resources or Resources(workers=workers)
+    return run_adaptation(asked, Path(out), execution or Execution(), resources, console)
+
+
 def train(
     config: TrialConfig,
-    root: str | Path | None = None,
+    root: str | Root | None = None,
     store: str | Path | None = None,
     *,
     execution: Execution | None = None,
@@ -107,7 +148,7 @@ def train(
 
     Args:
         config: what is trained.
-        root: folder of an image benchmark: root/domain/class/image.
+        root: folder of an image benchmark: root/domain/class/image; or a catalogue, or the file of one or of a list.
         store: keeps the record and checkpoints; None keeps nothing.
         execution: device, threads, checkpoints, models; its `root` is used where `root` is None.
 
@@ -118,7 +159,7 @@ def train(
 
     execution = execution or Execution()
     if root is not None:
-        execution = execution.model_copy(update={"root": Path(root).expanduser().absolute()})
+        execution = execution.model_copy(update={"root": _images(root)})
     return run_trial(config, execution, Store(store, create=True) if store is not None else None)
 
 
@@ -135,6 +176,12 @@ def load(store: str | Path, study: str | None = None) -> "pd.DataFrame":
     from scale_ray.report import load as load_store
 
     return load_store(store, study=study)
+
+
+def _images(root: str | Root | None) -> Root | None:
+    from scale_ray.cli.images import read_root
+
+    return root if root is None or isinstance(root, Catalogue) else read_root(Path(root).expanduser().absolute(), ())
 
 
 def main(study: Study, **defaults: Any) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from scale_ray.adaptation.budget import affordable_within, estimate
+from scale_ray.adaptation.budget import affordable_within, estimate, read_budget
 from scale_ray.adaptation.checked import Accuracy, accuracy, read_check, to_label
 from scale_ray.adaptation.page import adaptation_page
 from scale_ray.adaptation.places import places, to_toml
 from scale_ray.adaptation.predicted import Predicted, predicted
 from scale_ray.config import Catalogue, ConfigError, Execution, Resources, TrialConfig
 from scale_ray.data.cache import cpus
-from scale_ray.data.defaults import usual_settings
+from scale_ray.data.defaults import base_config, usual_settings
 from scale_ray.errors import shown
 from scale_ray.records import DEFAULT_CHOOSER, Record
 from scale_ray.report.read.load import load
@@ -105,13 +105,60 @@ class Adaptation:
         )
 
 
+def ask(
+    source: str,
+    targets: Sequence[str],
+    *,
+    label_map: Mapping[str, str] | None = None,
+    backbone: str = "mobilenet_v2",
+    weights: str = "imagenet",
+    fine_tune: bool = False,
+    seeds: Sequence[int] = (0,),
+    choose: str = DEFAULT_CHOOSER,
+    budget: str | None = None,
+    check: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Asked:
+    """What to adapt, from what a person says.
+
+    Args:
+        source, targets, label_map: see `places`.
+        backbone, weights: the encoder that all candidates share.
+        fine_tune: train the encoder too.
+        seeds, choose, check: see `Asked`.
+        budget: a time, as in `30m`.
+        changes: further config fields of all candidates, by dotted path.
+
+    Raises:
+        ConfigError: images or labels do not exist, or the budget, a field or a value is none.
+    """
+    if check is not None and not check.exists():
+        raise ConfigError(f"--check {shown(check)}: no such file or folder: name labels of target images")
+    seconds = None if budget is None else read_budget(budget)
+    encoder = {"model.backbone": backbone, "model.weights": weights} | (
+        {} if fine_tune else {"model.encoder": "frozen"}
+    )
+    stand_in = {"data.source": "source", "data.target": "target"}
+    return Asked(
+        catalogue=places(source, targets, dict(label_map or {})),
+        base=base_config("image_folder", encoder | dict(changes or {}) | stand_in),
+        seeds=tuple(seeds),
+        choose=choose,
+        budget=seconds,
+        check=check,
+    )
+
+
 def study_of(asked: Asked) -> Study:
     """The study of all candidates that fit the base config; its axis `method` is to be set."""
     domains = dict(asked.catalogue.domains)
     (source,) = (name for name, place in domains.items() if place.labelled)
     targets = [name for name, place in domains.items() if not place.labelled]
     base = asked.base.replace({"data.source": source, "data.target": targets[0]})
-    axes = {"seed": list(asked.seeds), "pair": pairs(*(f"{source}:{target}" for target in targets))}
+    axes: dict[str, list[Any]] = {
+        "seed": list(asked.seeds),
+        "pair": pairs(*(f"{source}:{target}" for target in targets)),
+    }
     return Study(STUDY, base, axes, usual_settings(base))
 
 
@@ -230,11 +277,6 @@ def _write(found: Adaptation, asked: Asked, failed: int) -> None:
         replace_file(out / "check.csv", pd.concat(drafts, ignore_index=True).to_csv(index=False).encode())
     page = adaptation_page(found.targets, asked.choose, found.left_out, failed, asked.catalogue, out)
     replace_file(out / "report.html", page.encode())
-
-
-def catalogue_of(source: str, targets: Sequence[str], label_map: dict[str, str] | None = None) -> Catalogue:
-    """See `places.places`."""
-    return places(source, targets, label_map)
 
 
 def _name(change: Mapping[str, Any]) -> str:

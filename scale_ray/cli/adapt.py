@@ -11,8 +11,6 @@ from scale_ray.cli.read import read_seeds, read_settings
 from scale_ray.cli.report import Choose
 from scale_ray.cli.study import check_chooser
 from scale_ray.config import ConfigError
-from scale_ray.data.defaults import base_config
-from scale_ray.errors import shown
 from scale_ray.records import DEFAULT_CHOOSER
 
 IMAGES = "The images"
@@ -102,24 +100,21 @@ def adapt(
     scale-ray adapt --source studio --target phone --out result --budget 30m --check result/check.csv
     """
     check_chooser(choose)
-    from scale_ray.adaptation.budget import read_budget
-    from scale_ray.adaptation.places import places
-    from scale_ray.adaptation.run import Asked
     from scale_ray.adaptation.run import adapt as run
+    from scale_ray.adaptation.run import ask
 
-    seconds = None if budget is None else read_budget(budget)
-    if check is not None and not check.exists():
-        raise ConfigError(f"--check {shown(check)}: no such file or folder: name labels of target images")
-    encoder = {"model.backbone": backbone, "model.weights": weights}
-    fields = encoder | ({} if fine_tune else {"model.encoder": "frozen"}) | read_settings(settings) | ray.fields
-    given = {"data.source": "source", "data.target": "target"}
-    asked = Asked(
-        catalogue=places(source, target, _label_map(label_map or [])),
-        base=base_config("image_folder", fields | given),
+    asked = ask(
+        source,
+        target,
+        label_map=_label_map(label_map or []),
+        backbone=backbone,
+        weights=weights,
+        fine_tune=fine_tune,
         seeds=read_seeds(seeds),
-        choose=choose,
-        budget=seconds,
+        choose=choose or DEFAULT_CHOOSER,
+        budget=budget,
         check=check,
+        changes=read_settings(settings) | ray.fields,
     )
     found = run(asked, out, execution.execution(asked.catalogue), ray.resources(asked.base.parallel.workers), console)
     if found.interrupted:
