@@ -181,7 +181,9 @@ class ScaledProbe(SourceOnly):
     def build_student(cls, context: MethodContext) -> FeatureNetwork:
         network = super().build_student(context)
         assert isinstance(network, FeatureNetwork)
-        width = network.bottleneck[0].in_features
+        linear = network.bottleneck[0]
+        assert isinstance(linear, nn.Linear)
+        width = linear.in_features
         network.bottleneck, network.feature_dim = nn.Sequential(nn.BatchNorm1d(width, affine=False)), width
         split_by_domain(network.bottleneck)
         network.classifier = nn.Sequential(nn.Linear(width, context.num_classes))
