@@ -273,9 +273,10 @@ class Bench:
 
 def _first_of_each_class(domain: Domain, images: int, seed: int) -> Domain:
     """The domain with at most so many images of each class, drawn by the seed."""
-    order = torch.randperm(len(domain.labels), generator=torch.Generator().manual_seed(seed)).numpy()
-    kept = np.sort(np.concatenate([order[domain.labels[order] == k][:images] for k in range(len(domain.classes))]))
-    return replace(domain, images=np.asarray(domain.images[kept]), labels=domain.labels[kept])
+    labels = domain.known_labels
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).numpy()
+    kept = np.sort(np.concatenate([order[labels[order] == k][:images] for k in range(len(domain.classes))]))
+    return replace(domain, images=np.asarray(domain.images[kept]), labels=labels[kept])
 
 
 def _regress(row: Row, config: TrialConfig, source: Domain, target: Domain) -> dict[str, Any]:
@@ -284,7 +285,7 @@ def _regress(row: Row, config: TrialConfig, source: Domain, target: Domain) -> d
     views = np.asarray(fit.images[fit.indices, : row.views], np.float32)
     known, labels = views.reshape(-1, views.shape[2]), np.repeat(fit.labels, row.views)
     tested = np.asarray(target.images[:, slice(*row.tested)], np.float32)
-    asked, truth = tested.reshape(-1, tested.shape[2]), np.repeat(target.labels, tested.shape[1])
+    asked, truth = tested.reshape(-1, tested.shape[2]), np.repeat(target.known_labels, tested.shape[1])
     scale: Callable[[np.ndarray], np.ndarray] = lambda features: features  # noqa: E731
     scale_target = scale
     if row.scaled != "nothing":
@@ -316,7 +317,7 @@ def _train(config: TrialConfig, source: Domain, target: Domain) -> dict[str, Any
 def _quality(labelled: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], target: Domain) -> dict[str, float]:
     """Pseudo-labels of some steps: how many are kept and right, and in how many classes they are not."""
     images, labels, kept = (np.concatenate(part) for part in zip(*labelled, strict=True))
-    right, classes = labels == target.labels[images], np.arange(len(target.classes))
+    right, classes = labels == target.known_labels[images], np.arange(len(target.classes))
     precision = [float(right[kept & (labels == k)].mean()) for k in classes if (kept & (labels == k)).any()]
     return {
         "kept": 100 * float(kept.mean()),

@@ -104,14 +104,15 @@ def _try_batch_norms(base: TrialConfig, folder: Path, execution: Execution) -> l
         results = [record for record in Store(folder).records() if record.config.model.batch_norm == way]
         for losses in TRIED_WITH:
             of_losses = [record.result for record in results if record.config.combination == losses and record.result]
-            assert len(of_losses) == len(PAIRS)
+            accuracies = [result.target_accuracy for result in of_losses if result.target_accuracy is not None]
+            assert len(of_losses) == len(accuracies) == len(PAIRS)
             rows.append(
                 {
                     "batch_norm": way,
                     "losses": losses,
                     VALIDATOR: round(fmean(result.validators[VALIDATOR] for result in of_losses), 4),
                     "source_val": round(fmean(result.source_val_accuracy for result in of_losses), 2),
-                    "target accuracy (chose nothing)": round(fmean(result.target_accuracy for result in of_losses), 2),
+                    "target accuracy (chose nothing)": round(fmean(accuracies), 2),
                 }
             )
     return rows

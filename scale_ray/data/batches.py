@@ -109,10 +109,10 @@ def hold_out(domain: Domain, share: float, generator: torch.Generator) -> tuple[
     Returns:
         Training images and validation images.
     """
-    assert domain.labels is not None, "resolve refuses a source without labels"
-    held_out = np.zeros(len(domain.labels), dtype=bool)
+    labels = domain.known_labels  # resolve refuses a source without
+    held_out = np.zeros(len(labels), dtype=bool)
     for label in range(len(domain.classes)):
-        members = np.flatnonzero(domain.labels == label)
+        members = np.flatnonzero(labels == label)
         number = min(max(1, round(share * len(members))), len(members) - 1)
         held_out[members[torch.randperm(len(members), generator=generator)[:number].numpy()]] = True
     return _subset(domain, ~held_out), _subset(domain, held_out)
@@ -120,8 +120,7 @@ def hold_out(domain: Domain, share: float, generator: torch.Generator) -> tuple[
 
 def _subset(domain: Domain, chosen: np.ndarray) -> LabelledImages:
     indices = np.flatnonzero(chosen)
-    assert domain.labels is not None
-    return LabelledImages(domain.images, indices, domain.labels[indices])
+    return LabelledImages(domain.images, indices, domain.known_labels[indices])
 
 
 class Batches:

@@ -45,6 +45,12 @@ class Domain:
     digest: str
     files: tuple[str, ...] = ()
 
+    @property
+    def known_labels(self) -> np.ndarray:
+        """The labels of a domain that is known to have some, such as every source."""
+        assert self.labels is not None, f"{self.name} has no labels"
+        return self.labels
+
 
 @dataclass(frozen=True)
 class Content:
