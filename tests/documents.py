@@ -29,7 +29,7 @@ from studies import LIMIT
 from scale_ray import cli
 
 REPOSITORY = Path(__file__).parents[1]
-TEXT = ("json", "yaml", "text", "latex", "markdown")
+TEXT = ("json", "yaml", "toml", "text", "latex", "markdown")
 
 # What only a cluster has, and what stands for it here.
 STAND_INS = {"/home/ubuntu/photos": "photos", "s3://YOUR-BUCKET": "runs/bucket"}

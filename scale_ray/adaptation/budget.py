@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from scale_ray.config import ConfigError, Execution, Root, TrialConfig
 from scale_ray.methods import METHODS
-from scale_ray.store import Store
 from scale_ray.study import Change
 from scale_ray.training.features import open_inputs
 from scale_ray.training.resolve import resolve, without_unread
@@ -44,9 +43,7 @@ def read_budget(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def estimate(
-    base: TrialConfig, usual: Mapping[str, Mapping[str, Any]], change: Change, root: Root, store: Store
-) -> Estimate:
+def estimate(base: TrialConfig, usual: Mapping[str, Mapping[str, Any]], change: Change, root: Root) -> Estimate:
     """Train a candidate for some steps in this process, and tell from these what a whole training takes.
 
     The steps are those after the warm-up, when all terms act.
@@ -55,7 +52,7 @@ def estimate(
     execution = Execution(root=root, device="cpu")
     stage = alone(resolve(config, root))
     configure_torch(1)
-    source, targets = open_inputs(stage, execution, store)
+    source, targets = open_inputs(stage, execution, None)
     if not METHODS[config.method].learns:
         return Estimate(change, 0.0)
     training = Training(stage.config, source, targets, find_device("cpu"), execution)

@@ -23,7 +23,7 @@ from scale_ray.report.selection.candidates import Candidates, candidates
 from scale_ray.report.selection.choose import choice, choice_scores
 from scale_ray.store import Store
 from scale_ray.store.files import replace_file
-from scale_ray.study import Study, pairs
+from scale_ray.study import Study, describe, pairs
 from scale_ray.sweep.plan import plan_study
 from scale_ray.sweep.run import run_study
 from scale_ray.training.candidates import affordable
@@ -162,9 +162,7 @@ def study_of(asked: Asked) -> Study:
     return Study(STUDY, base, axes, usual_settings(base))
 
 
-def within_budget(
-    asked: Asked, study: Study, store: Store, resources: Resources, console: Console
-) -> tuple[Study, dict[str, str]]:
+def within_budget(asked: Asked, study: Study, resources: Resources, console: Console) -> tuple[Study, dict[str, str]]:
     """The study with the candidates that fit, cheapest first, and why the others do not.
 
     Raises:
@@ -176,7 +174,7 @@ def within_budget(
     if asked.budget is not None:
         estimates = {}
         for name, change in names.items():
-            estimates[name] = estimate(study.base, study.usual, change, asked.catalogue, store)
+            estimates[name] = estimate(study.base, study.usual, change, asked.catalogue)
             console.print(f"{name}: about {estimates[name].seconds:,.0f} s a training")
         trainings = len(study.axes["seed"]) * len(study.axes["pair"])
         kept, too_long = affordable_within(estimates, asked.budget, trainings, max(1, cpus() // resources.cpus))
@@ -188,7 +186,15 @@ def within_budget(
     return study.with_axes({"method": list(names.values())}), left_out
 
 
-def adapt(asked: Asked, out: Path, execution: Execution, resources: Resources, console: Console) -> Adaptation:
+def adapt(
+    asked: Asked,
+    out: Path,
+    execution: Execution,
+    resources: Resources,
+    console: Console,
+    *,
+    dry_run: bool = False,
+) -> Adaptation:
     """Train the candidates, choose one for each target, and write what users came for into a folder.
 
     The same call goes on after an interruption; with a larger budget it adds candidates.
@@ -198,16 +204,21 @@ def adapt(asked: Asked, out: Path, execution: Execution, resources: Resources, c
         out: the folder, made where it is missing.
         execution, resources: how to train; predictions are kept.
         console: where progress is printed.
+        dry_run: say what would be trained, and leave nothing.
 
     Raises:
         UserError: nothing has run: the images, the config, the budget or the folder cannot be used.
     """
-    store = _open(out, asked.catalogue)
+    store = _open(out, asked.catalogue, leave=not dry_run)
     execution = execution.model_copy(update={"root": asked.catalogue, "keep_predictions": True})
-    study, left_out = within_budget(asked, study_of(asked), store, resources, console)
+    study, left_out = within_budget(asked, study_of(asked), resources, console)
     plan = plan_study(study, store, execution.root, beside=execution.beside)
     done, todo = len(plan.answered), len(plan.todo)
     console.print(f"{len(plan.study.cells)} trainings, {done} done, {todo} to do, {plan.steps_to_do:,} steps")
+    if dry_run:
+        for cell in plan.todo:
+            console.print(f"to train: {describe(cell.config)}")
+        return Adaptation(out, [], left_out, 0, asked.choose)
     outcome = run_study(plan, store, execution, resources, console)
     if outcome.interrupted or not outcome.done:
         return Adaptation(out, [], left_out, outcome.interrupted or outcome.failed, asked.choose)
@@ -217,12 +228,14 @@ def adapt(asked: Asked, out: Path, execution: Execution, resources: Resources, c
     return found
 
 
-def _open(out: Path, catalogue: Catalogue) -> Store:
+def _open(out: Path, catalogue: Catalogue, *, leave: bool) -> Store:
     """The store in the folder, which is made or has been made by an earlier call."""
     ours = out / "domains.toml"
     if out.is_dir() and any(out.iterdir()) and not ours.exists():
         raise ConfigError(f"--out {shown(out)}: a folder with other files: name a new one")
-    store = Store(out / "store", create=True)
+    store = Store(out / "store", create=leave, missing_ok=not leave)
+    if not leave:
+        return store
     replace_file(ours, to_toml(catalogue).encode())
     return store
 

@@ -116,7 +116,10 @@ def adapt(
         check=check,
         changes=read_settings(settings) | ray.fields,
     )
-    found = run(asked, out, execution.execution(asked.catalogue), ray.resources(asked.base.parallel.workers), console)
+    resources = ray.resources(asked.base.parallel.workers)
+    found = run(asked, out, execution.execution(asked.catalogue), resources, console, dry_run=ray.dry_run)
+    if ray.dry_run:
+        return
     if found.interrupted:
         console.print(f"interrupted with {found.interrupted} trainings to do: run the same command again to go on")
         raise typer.Exit(INTERRUPTED)

@@ -1,5 +1,6 @@
 """Domains as people have them: folders without labels, list files, data sets of Hugging Face, names that differ."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -245,6 +246,13 @@ def test_a_catalogue_file_is_read_with_paths_below_its_folder(root: Path) -> Non
     assert found.place("hub") == Place(images=("hf:some/name:train",))
     assert (found.class_name("bike"), found.class_name("cat")) == ("bicycle", "cat")
     assert hash(found) == hash(read_catalogue(root / "domains.toml"))
+
+
+def test_the_catalogue_of_the_documents_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "adapt.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "domains.toml").write_text(block)
+    assert read_catalogue(tmp_path / "domains.toml").names == ["studio", "phone", "web"]
 
 
 @pytest.mark.parametrize(
