@@ -25,7 +25,7 @@ from scale_ray.data.image_folder import (
     listing_digest,
 )
 from scale_ray.data.manifest import check_manifest, write_manifest
-from scale_ray.data.pixels import DARK, DECODER_VERSION, Fit, UnreadableImage, decode_image, is_dark
+from scale_ray.data.pixels import DARK, DECODER_VERSION, Fit, MissingReader, UnreadableImage, decode_image, is_dark
 from scale_ray.data.unused import count_unused, stray_folders, unused_files
 from scale_ray.data.warn import warn_once
 from scale_ray.errors import shown
@@ -176,7 +176,7 @@ def _warn_of_counts(benchmark: str, domain: str, listing: Listing) -> None:
 
 def _warn_of_unused(benchmark: str, domain: str, folder: Path) -> None:
     if unused := unused_files(folder):
-        warn_once(f"{shown(domain)}: {count_unused(unused)}; `scale-ray data check {benchmark}` lists them")
+        warn_once(f"{shown(domain)}: {count_unused(unused)}; `scale-ray data check {benchmark} --all` names them")
 
 
 def _open_folder(
@@ -243,6 +243,8 @@ def _decode_all(
             )
         try:
             return decode_image(data, size, fit), is_dark(data)
+        except MissingReader as error:  # never skipped: the same files would be other data once it is installed
+            raise DataError(f"{shown(folder / name)}: {error}") from error
         except UnreadableImage as error:
             if corrupt == "skip":
                 return error
@@ -281,5 +283,5 @@ def _write_header(file: BinaryIO, count: int, size: int) -> None:
 def _unreadable(path: Path, reason: str) -> DataError:
     return DataError(
         f"{shown(path)}: unreadable image ({reason}): replace it, or set data.corrupt to 'skip'; "
-        "`scale-ray data check` lists all such images"
+        "`scale-ray data check --all` names all such images"
     )

@@ -1,4 +1,4 @@
-"""Image folders: root/domain/class/*.{jpg,jpeg,png,webp}.
+"""Image folders: root/domain/class/image, where an image is a file with one of SUFFIXES, in upper or lower case.
 
 A listing maps the classes of one domain to their file names. Both are sorted in ASCII order, so that labels do not
 depend on the file system.
@@ -14,9 +14,8 @@ from scale_ray.config import ConfigError, suggest
 from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain
 from scale_ray.data.cache import file_digests
 from scale_ray.data.names import is_text, look_alikes, quoted
+from scale_ray.data.pixels import HEIF_SUFFIXES, NO_HEIF, SUFFIXES, reads_heif
 from scale_ray.errors import shown
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 # What systems put into folders by themselves. It is never used, like hidden files and folders.
 SYSTEM_NAMES = frozenset(
@@ -38,6 +37,10 @@ def domain_folders(benchmark: str, root: Path | None) -> dict[str, Path]:
     if not is_text(root.absolute()):
         raise ConfigError(
             f"--root {shown(root.absolute())}: this path is not UTF-8, so no record can name it: rename that folder"
+        )
+    if root.is_file():
+        raise ConfigError(
+            f"--root {shown(root)}: a file and not a folder: unpack it, or name the folder that holds the domains"
         )
     if not root.is_dir():
         parent = next(parent for parent in root.absolute().parents if parent.is_dir())
@@ -103,11 +106,31 @@ def empty_classes(folder: Path, listing: Listing) -> list[str]:
     if not listing:
         return [f"{shown(folder)}: no class folders in it: images must be in {shown(folder.name)}/CLASS/"]
     return [
-        f"{shown(folder / name)}: no {', '.join(SUFFIXES)} of class '{shown(name)}': add some, or remove the class "
-        "from every domain"
+        f"{shown(folder / name)}: no image of class '{shown(name)}': add some, or remove the class from every domain"
         for name, images in listing.items()
         if not images
     ]
+
+
+def too_deep(folder: Path, listing: Listing) -> list[str]:
+    """One line for a domain whose images all lie in folders within its class folders."""
+    if any(listing.values()):
+        return []
+    for name in listing:
+        for below in folders_in(folder / name):
+            if images := sorted(entry.name for entry in _scan(below) if is_image(entry)):
+                return [
+                    f"{shown(folder)}: images lie one folder deeper than CLASS/image (such as "
+                    f"{shown(f'{name}/{below.name}/{images[0]}')}): move the class folders up, or write --root "
+                    f"{shown(folder)} if its folders are the domains"
+                ]
+    return []
+
+
+def unread_heif(folder: Path, listing: Listing) -> list[str]:
+    """One line for a domain with HEIC images where the package that reads them is missing."""
+    found = [] if reads_heif() else [name for name in image_names(listing) if name.lower().endswith(HEIF_SUFFIXES)]
+    return [f"{shown(folder / found[0])}: {NO_HEIF} ({len(found):,} such images there)"] if found else []
 
 
 def single_class(folder: Path, listing: Listing) -> list[str]:
@@ -161,7 +184,8 @@ def checked_listings(benchmark: str, folders: Mapping[str, Path]) -> dict[str, L
         if lines := unrecordable_names(folder, listings[domain]):
             more = f" ({len(lines):,} such names there)" if len(lines) > 1 else ""
             raise DataError(f"{lines[0]}{more}")
-        if lines := empty_classes(folder, listings[domain]) or single_class(folder, listings[domain]):
+        wrong = (too_deep, empty_classes, single_class, unread_heif)
+        if lines := [line for find in wrong for line in find(folder, listings[domain])]:
             raise DataError(lines[0])
     if lines := differing_classes(benchmark, listings):
         against = f"{benchmark}'s" if BENCHMARKS[benchmark].classes else "the same in every domain"
