@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from scale_ray.cli.console import console
+from scale_ray.cli.groups import command
 
 app = typer.Typer(help="List, check and prepare benchmarks; see and empty the cache.", no_args_is_help=True)
 
@@ -28,10 +29,13 @@ def list_benchmarks() -> None:
 
 
 @app.command()
+@command
 def check(
     benchmark: BenchmarkName,
     root: Root = None,
-    every: Annotated[bool, typer.Option("--all", help="Name every file, one a line, instead of some.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", metavar="", help="Name every file, one a line, instead of some.")
+    ] = False,
     sheet: Annotated[
         Path | None,
         typer.Option(
@@ -44,13 +48,16 @@ def check(
     Of each kind there is one line: unreadable and unused files, images that are in two domains or two classes, copies
     and near duplicates, sizes of classes, and what is done with odd images (turned, 16 bits, transparent, animated, …).
 
-    Example: scale-ray data check image_folder --root photos --sheet photos.html
+    Example:
+
+        scale-ray data check image_folder --root photos --sheet photos.html
     """
     from scale_ray.data.check import check_data
-    from scale_ray.data.check.sheet import check_sheet_name, write_sheet
     from scale_ray.errors import shown
 
-    if sheet is not None:
+    if sheet is not None:  # views need torch, and nothing else here does
+        from scale_ray.data.check.sheet import check_sheet_name, write_sheet
+
         check_sheet_name(sheet)
     found = check_data(benchmark, root=root)
     for finding in (*found.problems, *found.notes):

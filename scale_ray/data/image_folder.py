@@ -141,9 +141,9 @@ def single_class(folder: Path, listing: Listing) -> list[str]:
 
 
 def differing_classes(benchmark: str, listings: Mapping[str, Listing]) -> list[str]:
-    """One line for each domain with classes other than the benchmark's, or (image_folder) than the other domains'.
+    """One line that names each domain with classes other than the benchmark's, or (image_folder) the other domains'.
 
-    Then one line for each group of names that look the same, if this is all that tells some classes apart.
+    It also names each group of names that look the same, if this is all that tells some classes apart.
     """
     published = BENCHMARKS[benchmark].classes
     wanted = set(published) if published else {name for listing in listings.values() for name in listing}
@@ -154,7 +154,11 @@ def differing_classes(benchmark: str, listings: Mapping[str, Listing]) -> list[s
         if differences:
             lines.append(f"{shown(domain)} {' and '.join(differences)}")
         differing |= {*lacks, *more}
-    return lines + look_alikes(differing)
+    if not lines:
+        return []
+    against = f"{benchmark}'s" if published else "the same in every domain"
+    said = "; ".join(lines + look_alikes(differing))
+    return [f"classes are not {against}: {said}: rename, add or remove those folders"]
 
 
 def differing_counts(benchmark: str, domain: str, listing: Listing) -> list[str]:
@@ -188,8 +192,7 @@ def checked_listings(benchmark: str, folders: Mapping[str, Path]) -> dict[str, L
         if lines := [line for find in wrong for line in find(folder, listings[domain])]:
             raise DataError(lines[0])
     if lines := differing_classes(benchmark, listings):
-        against = f"{benchmark}'s" if BENCHMARKS[benchmark].classes else "the same in every domain"
-        raise DataError(f"classes are not {against}: {'; '.join(lines)}: rename, add or remove those folders")
+        raise DataError(lines[0])
     return listings
 
 

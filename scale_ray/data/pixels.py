@@ -186,8 +186,10 @@ def _find_reader(data: bytes) -> None:
     if brands & _AVIF_BRANDS:
         if not features.check("avif"):
             raise MissingReader("an AVIF image, which this build of Pillow does not read: pip install -U pillow")
-    elif brands & _HEIF_BRANDS and not _register_heif():
-        raise MissingReader(NO_HEIF)
+    elif brands & _HEIF_BRANDS:
+        if not reads_heif():
+            raise MissingReader(NO_HEIF)
+        _register_heif()
 
 
 def reads_heif() -> bool:
@@ -196,10 +198,7 @@ def reads_heif() -> bool:
 
 
 @cache
-def _register_heif() -> bool:
-    if not reads_heif():
-        return False
+def _register_heif() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener()
-    return True

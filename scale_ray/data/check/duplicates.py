@@ -33,7 +33,7 @@ _ROWS, _COLUMNS = 1024, 2048  # of a block of pairs: 20 MB a thread
 _AT_ONCE = 8192  # pairs whose correlation is computed together
 
 _LEAK = "accuracy on the target would be measured on images of the training: remove from one of the two"
-_NEAR = "look at them, and remove one of two that are the same picture: accuracy would be measured on images of the training"
+_NEAR = "look at them: where two are the same picture, accuracy would be measured on images of the training"
 
 
 def duplicates(images: Images, root: Path) -> list[Finding]:
@@ -82,44 +82,51 @@ def near_partners(images: Images, contents: np.ndarray) -> np.ndarray:
         for column in range(0, len(compared), _COLUMNS)
         if column + _COLUMNS > row
     ]
-    work = partial(_alike, images.thumbs, domains, contents, partners, compared, hashes)
-    for first, second in in_threads(work, blocks, f"comparing {len(compared):,} images, in blocks"):
-        # The first of several partners stays, whatever the order in which threads end.
-        for image, partner in ((second, first), (first, second)):
-            if image is first:
-                across = domains[image] != domains[partner]
-                image, partner = image[across], partner[across]
-            free = partners[image, domains[partner]] < 0
-            image, partner = image[free][::-1], partner[free][::-1]
-            partners[image, domains[partner]] = partner
+    work = partial(_candidates, compared, hashes, contents)
+    for first, second in in_threads(work, blocks, f"comparing {len(compared):,} images, in blocks", together=8):
+        _note_alike(images.thumbs, domains, partners, first, second)
     return partners
 
 
-def _alike(
-    thumbs: np.ndarray,
-    domains: np.ndarray,
-    contents: np.ndarray,
-    partners: np.ndarray,
-    compared: np.ndarray,
-    hashes: np.ndarray,
-    block: tuple[int, int],
+def _candidates(
+    compared: np.ndarray, hashes: np.ndarray, contents: np.ndarray, block: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The near duplicates in a block of pairs: indices of the earlier and of the later image."""
+    """The pairs in a block whose hashes are close: indices of the earlier and of the later image."""
     rows, columns = hashes[block[0] :][:_ROWS], hashes[block[1] :][:_COLUMNS]
     apart = np.bitwise_count(rows[:, None, 0] ^ columns[None, :, 0])
     row, column = np.nonzero(apart <= _BITS_APART)
     apart = apart[row, column] + np.bitwise_count(rows[row, 1] ^ columns[column, 1])
     close = (apart <= _BITS_APART) & (row + block[0] < column + block[1])
     first, second = compared[row[close] + block[0]], compared[column[close] + block[1]]
-    new = (partners[first, domains[second]] < 0) | (partners[second, domains[first]] < 0)
-    kept = new & (contents[first] != contents[second])
-    first, second = first[kept], second[kept]
-    parts = [
-        _correlations(thumbs[first[start:][:_AT_ONCE]], thumbs[second[start:][:_AT_ONCE]]) >= _CORRELATION
-        for start in range(0, len(first), _AT_ONCE)
-    ]
-    alike = np.concatenate([np.zeros(0, bool), *parts])
-    return first[alike], second[alike]
+    different = contents[first] != contents[second]
+    return first[different], second[different]
+
+
+def _note_alike(
+    thumbs: np.ndarray, domains: np.ndarray, partners: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> None:
+    """Enter which of the pairs are near duplicates.
+
+    An image that has a partner in a domain needs no other. Pairs are therefore taken some at a time, in an order in
+    which every image comes early, and those that are no longer needed are dropped: of images that all look alike, every
+    pair is a candidate.
+    """
+    order = np.random.default_rng(0).permutation(len(first))
+    first, second = first[order], second[order]
+    while True:
+        across = domains[first] != domains[second]
+        needed = (partners[second, domains[first]] < 0) | (across & (partners[first, domains[second]] < 0))
+        first, second = first[needed], second[needed]
+        if not len(first):
+            return
+        some, others = first[:_AT_ONCE], second[:_AT_ONCE]
+        first, second = first[_AT_ONCE:], second[_AT_ONCE:]
+        alike = _correlations(thumbs[some], thumbs[others]) >= _CORRELATION
+        some, others = some[alike], others[alike]
+        partners[others, domains[some]] = some
+        across = domains[some] != domains[others]
+        some, others = some[across], others[across]
+        partners[some, domains[others]] = others
 
 
 def _hashes(thumbs: np.ndarray) -> np.ndarray:

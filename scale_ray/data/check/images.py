@@ -9,7 +9,7 @@ import numpy as np
 
 from scale_ray.data.cache import in_threads
 from scale_ray.data.check.findings import Finding, by_reason
-from scale_ray.data.check.traits import traits
+from scale_ray.data.check.traits import DEEP, traits
 from scale_ray.data.image_folder import Listing, image_names
 from scale_ray.data.pixels import DARK, MissingReader, UnreadableImage, decode_image, is_dark, open_image
 from scale_ray.errors import shown
@@ -130,6 +130,6 @@ def _remarks(look: Look) -> list[tuple[str, str]]:
     """Kind of finding and reason, for one image."""
     if look.error:
         return [("unreadable", look.error)]
-    remarks = [("read", trait) for trait in look.traits]
+    remarks = [("read", trait) for trait in look.traits if not (look.dark and trait == DEEP)]
     remarks += [("tiny", _TINY)] if look.tiny else []
     return remarks + ([("dark", f"nearly black: {DARK}")] if look.dark else [])

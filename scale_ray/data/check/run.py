@@ -21,7 +21,7 @@ from scale_ray.data.image_folder import (
     too_deep,
     unrecordable_names,
 )
-from scale_ray.data.unused import SUBFOLDER, stray_folders, unused_files, why_unused
+from scale_ray.data.unused import NO_CLASS, SUBFOLDER, stray_folders, unused_files, why_unused
 from scale_ray.errors import shown
 
 
@@ -76,7 +76,9 @@ def check_data(benchmark: str, *, root: Path | None) -> DataReport:
     if not folders and not entry.domains:
         found.append(Finding("missing", f"{shown(root)}: no domain folders in it: images must be in DOMAIN/CLASS/"))
     with_images = {domain: listing for domain, listing in listings.items() if any(listing.values())}
-    found += [Finding("classes", line) for line in differing_classes(benchmark, with_images)]
+    differing = differing_classes(benchmark, with_images)
+    single = [line for domain in with_images for line in single_class(folders[domain], listings[domain])]
+    found += [Finding("classes", line) for line in differing or single]
     for domain, folder in folders.items():
         found += _of_a_folder(benchmark, domain, folder, listings[domain])
     images, of_images = read_images(folders, listings)
@@ -98,14 +100,11 @@ def check_data(benchmark: str, *, root: Path | None) -> DataReport:
 def _of_a_folder(benchmark: str, domain: str, folder: Path, listing: Listing) -> list[Finding]:
     """What the names of a domain's files and folders show."""
     deep = too_deep(folder, listing)
-    empty = deep or empty_classes(folder, listing)
     lines = {
         "names": unrecordable_names(folder, listing),
-        "empty": empty,
-        "classes": [] if empty else single_class(folder, listing),
+        "empty": deep or empty_classes(folder, listing),
         "count": differing_counts(benchmark, domain, listing),
     }
-    unused = (
-        (name, why_unused(name, why)) for name, why in unused_files(folder).items() if not (deep and why == SUBFOLDER)
-    )
+    said = (SUBFOLDER,) * bool(deep) + (NO_CLASS,) * (not listing)
+    unused = ((name, why_unused(name, why)) for name, why in unused_files(folder).items() if why not in said)
     return [Finding(kind, line) for kind in lines for line in lines[kind]] + by_reason("ignored", folder, unused)

@@ -42,7 +42,7 @@ def traits(name: str, data: bytes, image: Image.Image) -> tuple[str, ...]:
         TURNED: _orientation(image) in range(2, 9),
         DEEP: image.mode.startswith("I;16") or has_16_bits(data, image),
         INKS: image.mode == "CMYK",
-        PALETTE: image.mode in ("P", "PA") and image.format != "GIF",
+        PALETTE: image.mode == "P" and image.format != "GIF" and not image.has_transparency_data,
         TRANSPARENT: image.has_transparency_data,
         FRAMES: several and not paged,
         PAGES: several and paged,
