@@ -111,22 +111,26 @@ def _note_alike(
     which every image comes early, and those that are no longer needed are dropped: of images that all look alike, every
     pair is a candidate.
     """
+    first, second = _needed(domains, partners, first, second)
     order = np.random.default_rng(0).permutation(len(first))
     first, second = first[order], second[order]
-    while True:
-        across = domains[first] != domains[second]
-        needed = (partners[second, domains[first]] < 0) | (across & (partners[first, domains[second]] < 0))
-        first, second = first[needed], second[needed]
-        if not len(first):
-            return
+    while len(first):
         some, others = first[:_AT_ONCE], second[:_AT_ONCE]
-        first, second = first[_AT_ONCE:], second[_AT_ONCE:]
         alike = _correlations(thumbs[some], thumbs[others]) >= _CORRELATION
         some, others = some[alike], others[alike]
         partners[others, domains[some]] = some
         across = domains[some] != domains[others]
-        some, others = some[across], others[across]
-        partners[some, domains[others]] = others
+        partners[some[across], domains[others[across]]] = others[across]
+        first, second = _needed(domains, partners, first[_AT_ONCE:], second[_AT_ONCE:])
+
+
+def _needed(
+    domains: np.ndarray, partners: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of which one image has no partner yet in the other's domain."""
+    across = domains[first] != domains[second]
+    needed = (partners[second, domains[first]] < 0) | (across & (partners[first, domains[second]] < 0))
+    return first[needed], second[needed]
 
 
 def _hashes(thumbs: np.ndarray) -> np.ndarray:
