@@ -31,7 +31,7 @@ def config_from(
     """
     own, file, settings = own or {}, read_config(trial.config), read_settings(trial.settings)
     named = {**own, **file, **trial.fields, **options, **settings}
-    benchmark = str(named.get("data.benchmark", benchmark))
+    benchmark = str(named.get("data.benchmark", trial.benchmark_or(benchmark)))
     if not check_benchmark(benchmark).pairs and not {"data.source", "data.target"} <= named.keys():
         raise ConfigError(
             f"{benchmark} has no usual domain pair: name one (train: --source, --target; studies: --pairs)"

@@ -62,7 +62,7 @@ class TrialOptions:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A name that `scale-ray data list` shows. Default: digits.",
+            help="A name that `scale-ray data list` shows. Default: digits, or with --root image_folder.",
             rich_help_panel=TRAINED,
         ),
     ] = None
@@ -115,6 +115,10 @@ class TrialOptions:
             rich_help_panel=TRAINED,
         ),
     ] = None
+
+    def benchmark_or(self, usual: str) -> str:
+        """The benchmark where none is named: `digits` reads no folder, so a root means images of one's own."""
+        return "image_folder" if self.root is not None and usual == "digits" else usual
 
     @property
     def fields(self) -> dict[str, Any]:
