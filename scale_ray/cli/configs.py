@@ -32,7 +32,7 @@ def config_from(
     """
     own, file, settings = own or {}, read_config(trial.config), read_settings(trial.settings)
     named = {**own, **file, **trial.fields, **options, **settings}
-    benchmark = str(named.get("data.benchmark", trial.benchmark_beside(benchmark) or benchmark))
+    benchmark = str(named.get("data.benchmark", trial.benchmark_or(benchmark)))
     pair = {} if check_benchmark(benchmark).pairs else _only_pair(trial, benchmark, named)
     frozen, method = named.get("model.encoder") == "frozen", str(named.get("method", ""))
     usual = usual_fields(benchmark, method, frozen=frozen)

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from scale_ray.cli.console import console
+from scale_ray.cli.groups import command
 
 app = typer.Typer(help="List, check and prepare benchmarks; see and empty the cache.", no_args_is_help=True)
 
@@ -28,18 +29,47 @@ def list_benchmarks() -> None:
 
 
 @app.command()
-def check(benchmark: BenchmarkName, root: Root = None) -> None:
-    """Read every image and list all that is wrong; exit status 1 where there is anything."""
+@command
+def check(
+    benchmark: BenchmarkName,
+    root: Root = None,
+    every: Annotated[
+        bool, typer.Option("--all", metavar="", help="Name every file, one a line, instead of some.")
+    ] = False,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write images of each class and their views into FILE.html (one file) or FILE.png."
+        ),
+    ] = None,
+) -> None:
+    """Read every image and list all that is wrong or odd; exit status 1 where something is wrong.
+
+    Of each kind there is one line: unreadable and unused files, images that are in two domains or two classes, copies
+    and near duplicates, sizes of classes, and what is done with odd images (turned, 16 bits, transparent, animated, …).
+
+    Example:
+
+        scale-ray data check image_folder --root photos --sheet photos.html
+    """
     from scale_ray.data.check import check_data
     from scale_ray.errors import shown
 
+    if sheet is not None:  # views need torch, and nothing else here does
+        from scale_ray.data.check.sheet import check_sheet_name, write_sheet
+
+        check_sheet_name(sheet)
     found = check_data(benchmark, root=root)
-    for problem in found.problems:
-        console.print(f"{problem.kind}: {problem.message}")
+    for finding in (*found.problems, *found.notes):
+        for line in finding.lines if every else [finding.message]:
+            console.print(f"{finding.kind}: {line}")
     stopping = sum(problem.stops_training for problem in found.problems)
     images = ", ".join(f"{shown(domain)} {count:,}" for domain, count in found.images.items())
     console.print(f"{benchmark}: {sum(found.images.values()):,} images ({images or 'no domains'})")
-    console.print(f"{len(found.problems)} problems, {stopping} of them stop training")
+    if sheet is not None:
+        console.print(f"sheet of {write_sheet(benchmark, found.folders, sheet):,} images: {shown(sheet)}")
+    plural = "" if len(found.problems) == 1 else "s"
+    console.print(f"{len(found.problems)} problem{plural}, {stopping} of them stop training")
     if found.problems:
         raise typer.Exit(1)
 

@@ -63,7 +63,7 @@ class TrialOptions:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A name that `scale-ray data list` shows. Default: digits.",
+            help="A name that `scale-ray data list` shows. Default: digits, or with --root image_folder.",
             rich_help_panel=TRAINED,
         ),
     ] = None
@@ -135,9 +135,9 @@ class TrialOptions:
         """
         return read_root(self.root, self.target_images or ())
 
-    def benchmark_beside(self, usual: str) -> str | None:
-        """The benchmark that is meant where the usual one is `usual`; None if that is. `digits` are in no folder."""
-        return self.benchmark or ("image_folder" if usual == "digits" and self.images is not None else None)
+    def benchmark_or(self, usual: str) -> str:
+        """The benchmark where none is named: `digits` reads no folder, so a root means images of one's own."""
+        return "image_folder" if usual == "digits" and self.images is not None else usual
 
     @property
     def fields(self) -> dict[str, Any]:

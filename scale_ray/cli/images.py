@@ -49,13 +49,11 @@ def usual_pairs(root: Root | None) -> list[tuple[str, str]]:
     return [(source, target) for source in places if places[source].labelled for target in targets]
 
 
-def _catalogue(file: Path) -> Catalogue:
+def _catalogue(file: Path) -> Catalogue | None:
     if file.suffix.lower() == ".toml":
         return read_catalogue(file)
     if not is_list(str(file)) or file.suffix.lower() == ".txt":
-        raise ConfigError(
-            f"--root {shown(file)}: not a folder, a catalogue (.toml) or a list (.csv, .parquet): name one of these"
-        )
+        return None  # which `domain_folders` refuses
     from scale_ray.data.lists import list_domains
 
     location = str(file.absolute())

@@ -94,8 +94,7 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
     """
     file, settings = read_config(trial.config), read_settings(trial.settings)
     before = study.base.data.benchmark
-    meant = trial.benchmark_beside(before) or before
-    benchmark = str((file | trial.fields | settings).get("data.benchmark", meant))
+    benchmark = str((file | trial.fields | settings).get("data.benchmark", trial.benchmark_or(before)))
     axes = study.axes if benchmark == before else _axes_of(study, benchmark)
     axes = _changed_axes(axes, grid, benchmark)
     if axes.get("pair") == []:

@@ -140,7 +140,7 @@ def _image_folder() -> Benchmark:
         aliases={},
         pairs=(),
         defaults={},
-        source="your own images: root/domain/class/*.{jpg,jpeg,png,webp}",
+        source="your own images: root/domain/class/image",
     )
 
 

@@ -17,7 +17,7 @@ from scale_ray.data.digits import SIDE, open_digits
 from scale_ray.data.domain_files import DomainFiles, checked_files
 from scale_ray.data.image_folder import Listing, differing_counts, domain_folders, list_images
 from scale_ray.data.manifest import check_manifest, write_manifest
-from scale_ray.data.pixels import DARK, DECODER_VERSION, Fit, UnreadableImage, decode_image, is_dark
+from scale_ray.data.pixels import DARK, DECODER_VERSION, Fit, MissingReader, UnreadableImage, decode_image, is_dark
 from scale_ray.data.unused import count_unused, stray_folders, unused_files
 from scale_ray.data.warn import warn_once
 from scale_ray.errors import shown
@@ -166,7 +166,7 @@ def _warn_of_counts(benchmark: str, domain: str, listing: Listing) -> None:
 
 def _warn_of_unused(benchmark: str, domain: str, folder: Path) -> None:
     if unused := unused_files(folder):
-        warn_once(f"{shown(domain)}: {count_unused(unused)}; `scale-ray data check {benchmark}` lists them")
+        warn_once(f"{shown(domain)}: {count_unused(unused)}; `scale-ray data check {benchmark} --all` names them")
 
 
 def _open_files(benchmark: str, files: DomainFiles, resize: int, corrupt: Literal["error", "skip"], fit: Fit) -> Domain:
@@ -231,6 +231,8 @@ def _decode_all(
             )
         try:
             return decode_image(data, size, fit), is_dark(data)
+        except MissingReader as error:  # never skipped: the same files would be other data once it is installed
+            raise DataError(f"{files.shown(name)}: {error}") from error
         except UnreadableImage as error:
             if corrupt == "skip":
                 return error
@@ -269,5 +271,5 @@ def _write_header(file: BinaryIO, count: int, size: int) -> None:
 def _unreadable(image: str, reason: str) -> DataError:
     return DataError(
         f"{image}: unreadable image ({reason}): replace it, or set data.corrupt to 'skip'; "
-        "`scale-ray data check` lists all such images"
+        "`scale-ray data check --all` names all such images"
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scale_ray.config import Catalogue, ConfigError, Root, is_hub, is_list, suggest
-from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain
+from scale_ray.data.benchmarks import DataError, canonical_domain
 from scale_ray.data.cache import file_digests, forget_digests, read_bytes
 from scale_ray.data.image_folder import (
     Listing,
@@ -21,6 +21,8 @@ from scale_ray.data.image_folder import (
     is_image,
     list_images,
     single_class,
+    too_deep,
+    unread_heif,
     unrecordable_names,
 )
 from scale_ray.data.names import is_text, quoted
@@ -115,8 +117,7 @@ def checked_files(benchmark: str, domains: Sequence[str], root: Root | None) -> 
         _check(files)
     labelled = {name: _listing(files) for name, files in found.items() if files.labels is not None}
     if lines := differing_classes(benchmark, labelled):
-        against = f"{benchmark}'s" if BENCHMARKS[benchmark].classes else "the same in every domain"
-        raise DataError(f"classes are not {against}: {'; '.join(lines)}: rename, add or remove those folders")
+        raise DataError(lines[0])
     return found
 
 
@@ -205,7 +206,8 @@ def _check(files: DomainFiles) -> None:
         if lines := unrecordable_names(folder, files.listing):
             more = f" ({len(lines):,} such names there)" if len(lines) > 1 else ""
             raise DataError(f"{lines[0]}{more}")
-        if lines := empty_classes(folder, files.listing) or single_class(folder, files.listing):
+        wrong = (too_deep, empty_classes, single_class, unread_heif)
+        if lines := [line for find in wrong for line in find(folder, files.listing)]:
             raise DataError(lines[0])
         return
     wrong = [name for name in files.names if not is_text(name)]

@@ -1,4 +1,4 @@
-"""Image folders: root/domain/class/*.{jpg,jpeg,png,webp}.
+"""Image folders: root/domain/class/image, where an image is a file with one of SUFFIXES, in upper or lower case.
 
 A listing maps the classes of one domain to their file names. Both are sorted in ASCII order, so that labels do not
 depend on the file system.
@@ -11,9 +11,8 @@ from pathlib import Path
 from scale_ray.config import ConfigError, suggest
 from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain
 from scale_ray.data.names import is_text, look_alikes, quoted
+from scale_ray.data.pixels import HEIF_SUFFIXES, NO_HEIF, SUFFIXES, reads_heif
 from scale_ray.errors import shown
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 # What systems put into folders by themselves. It is never used, like hidden files and folders.
 SYSTEM_NAMES = frozenset(
@@ -35,6 +34,11 @@ def domain_folders(benchmark: str, root: Path | None) -> dict[str, Path]:
     if not is_text(root.absolute()):
         raise ConfigError(
             f"--root {shown(root.absolute())}: this path is not UTF-8, so no record can name it: rename that folder"
+        )
+    if root.is_file():
+        raise ConfigError(
+            f"--root {shown(root)}: a file and not a folder: unpack it, or name the folder that holds the domains, a "
+            "catalogue (.toml) or a list (.csv, .parquet)"
         )
     if not root.is_dir():
         parent = next(parent for parent in root.absolute().parents if parent.is_dir())
@@ -100,11 +104,31 @@ def empty_classes(folder: Path, listing: Listing) -> list[str]:
     if not listing:
         return [f"{shown(folder)}: no class folders in it: images must be in {shown(folder.name)}/CLASS/"]
     return [
-        f"{shown(folder / name)}: no {', '.join(SUFFIXES)} of class '{shown(name)}': add some, or remove the class "
-        "from every domain"
+        f"{shown(folder / name)}: no image of class '{shown(name)}': add some, or remove the class from every domain"
         for name, images in listing.items()
         if not images
     ]
+
+
+def too_deep(folder: Path, listing: Listing) -> list[str]:
+    """One line for a domain whose images all lie in folders within its class folders."""
+    if any(listing.values()):
+        return []
+    for name in listing:
+        for below in folders_in(folder / name):
+            if images := sorted(entry.name for entry in _scan(below) if is_image(entry)):
+                return [
+                    f"{shown(folder)}: images lie one folder deeper than CLASS/image (such as "
+                    f"{shown(f'{name}/{below.name}/{images[0]}')}): move the class folders up, or write --root "
+                    f"{shown(folder)} if its folders are the domains"
+                ]
+    return []
+
+
+def unread_heif(folder: Path, listing: Listing) -> list[str]:
+    """One line for a domain with HEIC images where the package that reads them is missing."""
+    found = [] if reads_heif() else [name for name in image_names(listing) if name.lower().endswith(HEIF_SUFFIXES)]
+    return [f"{shown(folder / found[0])}: {NO_HEIF} ({len(found):,} such images there)"] if found else []
 
 
 def single_class(folder: Path, listing: Listing) -> list[str]:
@@ -115,9 +139,9 @@ def single_class(folder: Path, listing: Listing) -> list[str]:
 
 
 def differing_classes(benchmark: str, listings: Mapping[str, Listing]) -> list[str]:
-    """One line for each domain with classes other than the benchmark's, or (image_folder) than the other domains'.
+    """One line that names each domain with classes other than the benchmark's, or (image_folder) the other domains'.
 
-    Then one line for each group of names that look the same, if this is all that tells some classes apart.
+    It also names each group of names that look the same, if this is all that tells some classes apart.
     """
     published = BENCHMARKS[benchmark].classes
     wanted = set(published) if published else {name for listing in listings.values() for name in listing}
@@ -128,7 +152,11 @@ def differing_classes(benchmark: str, listings: Mapping[str, Listing]) -> list[s
         if differences:
             lines.append(f"{shown(domain)} {' and '.join(differences)}")
         differing |= {*lacks, *more}
-    return lines + look_alikes(differing)
+    if not lines:
+        return []
+    against = f"{benchmark}'s" if published else "the same in every domain"
+    said = "; ".join(lines + look_alikes(differing))
+    return [f"classes are not {against}: {said}: rename, add or remove those folders"]
 
 
 def differing_counts(benchmark: str, domain: str, listing: Listing) -> list[str]:

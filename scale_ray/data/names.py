@@ -23,26 +23,31 @@ def quoted(names: Iterable[str]) -> str:
 
 
 def look_alikes(names: Iterable[str]) -> list[str]:
-    """One sentence for each group of different names that look the same, with their spelling in ASCII."""
+    """One sentence for each group of different names that look the same, with their spelling in ASCII.
+
+    Names that differ in upper and lower case alone are such a group too.
+    """
     groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(set(names)):
         groups[_look(name)].append(name)
-    return [
-        f"{' and '.join(map(ascii, group))} look the same: they are spelled differently ({_difference(group)})"
-        for group in groups.values()
-        if len(group) > 1
-    ]
+    return [f"{' and '.join(map(ascii, group))} {_difference(group)}" for group in groups.values() if len(group) > 1]
 
 
 def _look(name: str) -> str:
-    """The name without what does not show: how letters are composed, invisible characters, kinds of blanks."""
+    """The name without upper case and what does not show: composition of letters, invisible characters, blanks."""
     composed = unicodedata.normalize("NFC", name)
-    return " ".join("".join(character for character in composed if unicodedata.category(character) != "Cf").split())
+    shows = "".join(character for character in composed if unicodedata.category(character) != "Cf")
+    return " ".join(shows.casefold().split())
 
 
 def _difference(names: list[str]) -> str:
-    if len({unicodedata.normalize("NFC", name) for name in names}) == 1:
-        return "composed and decomposed letters"
-    if len({name.strip() for name in names}) == 1:
-        return "blanks at an end"
-    return "characters that do not show"
+    composed = {unicodedata.normalize("NFC", name) for name in names}
+    if len({name.casefold() for name in composed}) < len(composed):
+        return "differ in upper and lower case"
+    if len(composed) == 1:
+        how = "composed and decomposed letters"
+    elif len({name.strip() for name in names}) == 1:
+        how = "blanks at an end"
+    else:
+        how = "characters that do not show"
+    return f"look the same: they are spelled differently ({how})"

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from scale_ray.data.image_folder import SUFFIXES, Listing, folders_in, is_folder, is_hidden, is_image, is_regular
+from scale_ray.data.image_folder import Listing, folders_in, is_folder, is_hidden, is_image, is_regular
+from scale_ray.data.pixels import SUFFIXES
 from scale_ray.errors import shown
 
 # Reasons, each as a message writes it of one file and of several.
@@ -17,22 +18,16 @@ SPECIAL = ("not a regular file", "not regular files")
 
 _REASONS = (FORMAT, SUBFOLDER, NO_CLASS, SPECIAL, DANGLING)
 
-# Suffixes of files for whose sake a folder may be meant as a domain.
-_IMAGES = (
-    *SUFFIXES,
-    ".avif",
-    ".bmp",
-    ".dng",
-    ".gif",
-    ".heic",
-    ".heif",
-    ".jfif",
-    ".jp2",
-    ".jxl",
-    ".ppm",
-    ".tif",
-    ".tiff",
-)
+# Suffixes of images of other formats.
+_OTHERS = (".dng", ".jp2", ".jxl", ".pgm", ".pnm", ".ppm", ".svg", ".tga")
+
+# What is to be done about each.
+_REMEDIES = {
+    SUBFOLDER: "in a folder within a class folder: move up into the class folder",
+    NO_CLASS: "not in a class folder: move into the folder of a class",
+    DANGLING: "a link that leads nowhere",
+    SPECIAL: "not a regular file",
+}
 
 
 def unused_files(folder: Path) -> dict[str, tuple[str, str]]:
@@ -48,6 +43,21 @@ def unused_files(folder: Path) -> dict[str, tuple[str, str]]:
             elif not is_image(entry):
                 found[f"{path.name}/{entry.name}"] = _reason(entry, FORMAT)
     return dict(sorted(found.items()))
+
+
+def why_unused(name: str, reason: tuple[str, str]) -> str:
+    """`not used: …`, why and what to do, in words that are the same for all such files."""
+    if reason == FORMAT:
+        suffix = shown(_suffix(name))
+        remedy = f"{suffix} is not read: convert to PNG" if suffix in _OTHERS else f"no image by its suffix ({suffix})"
+    else:
+        remedy = _REMEDIES[reason]
+    return f"not used: {remedy}"
+
+
+def is_named_as_image(name: str) -> bool:
+    """Whether a file's suffix is that of an image, of a format that is read or another."""
+    return _suffix(name) in (*SUFFIXES, *_OTHERS)
 
 
 def count_unused(unused: Mapping[str, tuple[str, str]]) -> str:
@@ -93,4 +103,4 @@ def _suffix(name: str) -> str:
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(_suffix(name) in _IMAGES for _, _, files in os.walk(folder) for name in files if not is_hidden(name))
+    return any(is_named_as_image(name) for _, _, files in os.walk(folder) for name in files if not is_hidden(name))

@@ -168,7 +168,7 @@ def _compute(config: TrialConfig, domain: Domain, execution: Execution, path: Pa
         encoder = encoder.to(memory_format=torch.channels_last)
     starts = range(0, len(domain.images), _BATCH)
     work = partial(_forward, config, encoder, domain.images, device)
-    what = f"features of {domain.name} by {config.model.backbone}"
+    what = f"features of {domain.name} by {config.model.backbone}, {len(domain.images):,} images in batches"
     threads = execution.threads if device.type == "cpu" else 1
     with path.open("wb") as file, _one_thread_each():
         header = {"descr": "<f2", "fortran_order": False, "shape": _shape(config, domain)}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import TINY, command, refused, subprocess_command, truncate
+from PIL import Image
 
 from scale_ray.data.manifest import read_about
 from scale_ray.store import Store
@@ -35,6 +37,60 @@ def test_data_check_lists_all_problems(own_images: Path) -> None:
         "image_folder: 32 images (Art 16, Real World 16)",
         "3 problems, 2 of them stop training",
     ]
+
+
+def test_data_check_has_one_line_for_many_files_and_names_each_on_request(own_images: Path) -> None:
+    for number in range(5):
+        (own_images / "Art" / "dog" / f"{number}.txt").write_text("")
+    check = ("data", "check", "image_folder", "--root", own_images)
+    line, *rest = command(*check).out.splitlines()
+    assert line == (
+        f"ignored: {own_images}/Art: 5 files (such as dog/0.txt, dog/1.txt, dog/2.txt): not used: no image by its "
+        "suffix (.txt)"
+    )
+    assert rest[-1] == "1 problem, 0 of them stop training"
+    *lines, _, last = command(*check, "--all").out.splitlines()
+    assert lines == [
+        f"ignored: {own_images}/Art/dog/{number}.txt: not used: no image by its suffix (.txt)" for number in range(5)
+    ]
+    assert last == rest[-1]
+
+
+def test_what_is_only_good_to_know_is_no_problem(own_images: Path) -> None:
+    Image.new("RGBA", (40, 40), (200, 0, 0, 100)).save(own_images / "Art" / "dog" / "a.png")
+    outcome = command("data", "check", "image_folder", "--root", own_images)
+    assert outcome.status == 0
+    assert outcome.out.splitlines() == [
+        f"read: {own_images}/Art/dog/a.png: what is transparent becomes white",
+        "image_folder: 33 images (Art 17, Real World 16)",
+        "0 problems, 0 of them stop training",
+    ]
+
+
+def test_data_check_draws_a_sheet(images: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.html"
+    outcome = command("data", "check", "image_folder", "--root", images, "--sheet", sheet)
+    assert outcome.status == 0
+    assert f"sheet of 16 images: {sheet}" in outcome.out.splitlines()
+    assert sheet.read_text().count("data:image/jpeg;base64,") == 16
+    refused(command("data", "check", "image_folder", "--root", images, "--sheet", "x.pdf"), "a sheet is FILE.html or")
+
+
+def test_data_check_needs_torch_for_a_sheet_alone(images: Path) -> None:
+    """A check of many images should need the memory of its images, not that of a training."""
+    code = (
+        "import sys; from scale_ray.cli import main; sys.argv = ['scale-ray', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    arguments = [sys.executable, "-c", code, "data", "check", "image_folder", "--root", str(images)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_data_check_of_a_root_that_is_a_file(own_images: Path) -> None:
+    path = own_images / "Art" / "cat" / "0.jpg"
+    refused(command("data", "check", "image_folder", "--root", path), f"--root {path}: a file and not a folder")
 
 
 def test_data_check_of_a_folder_without_domains(tmp_path: Path) -> None:
@@ -169,15 +225,28 @@ def test_data_check_and_train_agree_on_what_is_no_domain(own_images: Path) -> No
     assert command("train", *TINY, "--root", own_images).status == 0
 
 
+def test_a_root_without_a_benchmark_means_images_of_ones_own(images: Path, tmp_path: Path) -> None:
+    assert TINY[:2] == ["--benchmark", "image_folder"]
+    outcome = command("train", *TINY[2:], "--root", images, "--store", tmp_path / "store")
+    assert outcome.status == 0, outcome.err
+    (record,) = Store(tmp_path / "store").records()
+    assert record.config.data.benchmark == "image_folder"
+    grid = ["--backbones", "lenet", "--weights", "none", "--storage", tmp_path / "grid", "--dry-run"]
+    outcome = command("ablate", "--root", images, "--pairs", "Art:Real World", *grid)
+    assert outcome.status == 0, outcome.err
+    refused(command("ablate", "--root", images, *grid), "image_folder has no usual domain pair: name one with --pairs")
+    refused(command("ablate", "--benchmark", "digits", "--root", images, "--pairs", "Art:Real World", *grid), "'Art'")
+
+
 def test_training_says_what_it_does_not_use(own_images: Path) -> None:
-    for name in ("a.HEIC", "b.tif"):
+    for name in ("a.DNG", "b.txt"):
         (own_images / "Art" / "cat" / name).write_bytes(b"x")
     outcome = subprocess_command("train", *TINY, "--root", own_images)
     assert outcome.status == 0
     said = [line for line in outcome.err.splitlines() if "not used" in line]
     assert said == [
-        "Art: 2 files are not used: 2 of formats that are not read (.heic .tif); "
-        "`scale-ray data check image_folder` lists them"
+        "Art: 2 files are not used: 2 of formats that are not read (.dng .txt); "
+        "`scale-ray data check image_folder --all` names them"
     ]
 
 

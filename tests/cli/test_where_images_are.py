@@ -59,7 +59,6 @@ def test_a_list_has_the_domains_of_its_column(images: Path, tmp_path: Path) -> N
         (None, ["phone"], "--target-images has no labels to learn from: name the labelled images too, with --root"),
         ("images", ["none"], "--target-images .*none: no such folder"),
         ("images", ["phone", "phone"], "there is a domain 'phone' already: rename this folder"),
-        ("file.zip", [], r"file.zip: not a folder, a catalogue \(.toml\) or a list \(.csv, .parquet\)"),
     ],
 )
 def test_images_that_are_nowhere_are_refused(

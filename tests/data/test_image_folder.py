@@ -82,9 +82,9 @@ def test_office_home_folders_by_any_spelling(tmp_path: Path, folder: str) -> Non
 def test_suffixes_in_any_case_and_nothing_hidden(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "root", {"photo": {"cat": 1, "dog": 1}})
     cat = root / "photo" / "cat"
-    for name in ("a.JPG", "b.Png", "c.WEBP", "d.jpeg", ".hidden.png"):
+    for number, name in enumerate(("a.JPG", "b.Png", "c.WEBP", "d.jpeg", ".hidden.png")):
         form = {".jpg": "JPEG", ".jpeg": "JPEG"}.get(Path(name).suffix.lower(), Path(name).suffix[1:])
-        Image.new("RGB", (9, 9)).save(cat / name, format=form)
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(cat / name, format=form)
     (cat / "notes.txt").write_text("x")
     (cat / ".DS_Store").write_text("x")
     (root / "photo" / ".cache").mkdir()
@@ -164,7 +164,7 @@ def test_two_folders_for_one_domain(tmp_path: Path) -> None:
 def test_class_sets_that_differ_are_listed_per_domain(tmp_path: Path) -> None:
     tree = {"photo": {"cat": 1, "dog": 1}, "sketch": {"cat": 1, "Dog": 1}, "spare": {"owl": 1}}
     root = write_tree(tmp_path / "root", tree)
-    with pytest.raises(DataError, match="photo lacks 'Dog'; sketch lacks 'dog': "):
+    with pytest.raises(DataError, match="photo lacks 'Dog'; sketch lacks 'dog'; 'Dog' and 'dog' differ in upper"):
         open_all(root)
     open_all(root, "photo")  # a domain that is not used cannot be in the way
 
@@ -180,7 +180,7 @@ def test_classes_other_than_the_published_ones(tmp_path: Path) -> None:
 
 def test_class_without_images(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "root", {"photo": {"cat": 1, "dog": 0}, "sketch": {"cat": 1, "dog": 1}})
-    with pytest.raises(DataError, match=r"photo/dog: no \.jpg, \.jpeg, \.png, \.webp of class 'dog'"):
+    with pytest.raises(DataError, match="photo/dog: no image of class 'dog': add some"):
         open_all(root)
 
 
@@ -216,7 +216,7 @@ def test_check_lists_everything(tmp_path: Path) -> None:
     ]  # fmt: skip
     messages = [message for _, message in found]
     assert "'art_painting'" in messages[0]
-    assert messages[2] == "sketch also has 'yak'"
+    assert messages[2].startswith("classes are not pacs's: sketch also has 'yak': rename")
     assert str(root / "sketch" / "dog") in messages[3]
     assert str(root / "photo" / "dog" / "0.jpg") in messages[4]
     assert "truncated" in messages[4]

@@ -133,8 +133,13 @@ def test_a_domain_that_looks_like_the_one_named_is_shown(tmp_path: Path) -> None
 
 
 def test_classes_that_differ_to_the_eye_are_no_look_alikes() -> None:
-    assert look_alikes(["cat", "Cat", "cats", "caf\xe9", "cafe", "m2", "m\xb2"]) == []
+    assert look_alikes(["cat", "cats", "caf\xe9", "cafe", "m2", "m\xb2"]) == []
     assert look_alikes(["cat", "cat"]) == []
+
+
+def test_classes_that_differ_in_case_are_said_to() -> None:
+    assert look_alikes(["Cat", "cat", "dog"]) == ["'Cat' and 'cat' differ in upper and lower case"]
+    assert look_alikes(["STRASSE", "stra\xdfe"]) == ["'STRASSE' and 'stra\\xdfe' differ in upper and lower case"]
 
 
 def test_names_are_shown_in_one_line() -> None:
