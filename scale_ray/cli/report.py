@@ -90,6 +90,15 @@ def report(
             rich_help_panel=FIGURES,
         ),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Images of a benchmark, for the gallery of the most certain errors (of cells with stored predictions). "
+            "Default: the folder that the study's command names.",
+            rich_help_panel=FIGURES,
+        ),
+    ] = None,
     parquet: Annotated[
         bool, typer.Option("--parquet", metavar="", help="Write cells.parquet and curves.parquet too.")
     ] = False,
@@ -120,8 +129,10 @@ def report(
         baseline=baseline,
         confusion=confusion or (),
         most_drawn=figures,
+        root=root,
     )
     paths = write_report(store, out or (Store(store).folder or Path.cwd()) / "report", asked)
+    console.print(paths.answer.text)
     form = f"{rows}_by_{columns}" if rows else None
     for stack in stacks(paths.grids):
         if stack.metric == "target_accuracy" and form in (None, stack.form):
@@ -134,6 +145,10 @@ def report(
         verdicts = Counter(paths.claims["verdict"])
         told = ", ".join(f"{verdict}: {verdicts[verdict]}" for verdict in ("holds", "does not hold", TOO_FEW))
         console.print(f"the paper's claims on these cells: {told}")
+    for step in paths.answer.steps:
+        console.print(f"next: {step.text}")
+        if step.command:
+            console.print(f"  {step.command}")
     console.print(f"report: {paths.page}")
 
 

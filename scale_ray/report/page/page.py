@@ -5,7 +5,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
@@ -13,6 +13,8 @@ from markupsafe import Markup
 
 from scale_ray.report.effects.tables import TABLES, Effects
 from scale_ray.report.effects.text import by_scope, readable
+from scale_ray.report.page.answer import Answer, answer, studies_of
+from scale_ray.report.page.gallery import Gallery
 from scale_ray.report.page.provenance import provenance
 from scale_ray.report.page.trials import causes, listed, payload
 from scale_ray.report.read.labels import count
@@ -23,7 +25,20 @@ from scale_ray.report.tables.text import beside_text, entry_text
 
 STATUSES = ("done", "failed", "missing", "stale")
 
-Figures = Mapping[str, Mapping[str, list[tuple[str, bytes]]]]
+
+
+class Picture(NamedTuple):
+    """A figure as SVG, and the same for a phone's screen, where there is one."""
+
+    title: str
+    wide: bytes
+    narrow: bytes | None = None
+
+
+Figures = Mapping[str, Mapping[str, list[Picture]]]
+
+# Columns that name a row of effects.
+_NAMES = ("backbone", "effect", "term", "label", "claim")
 
 # Text of a verdict -> its CSS class.
 _VERDICTS = {
@@ -31,8 +46,12 @@ _VERDICTS = {
     "does not hold": "fails",
     "too few cells": "soft",
     "differs": "holds",
+    "higher": "holds",
+    "lower": "fails",
     "n too small": "soft",
 }
+
+_LONG = 24  # characters
 
 # The most that all images of a page take together. The page names images beyond it; their files are in `figures`.
 _IMAGE_BYTES = 3_000_000
@@ -64,17 +83,23 @@ def page(
     effects: Effects | None = None,
     commands: Mapping[str, str | None] | None = None,
     choice: Mapping[str, Chosen] | None = None,
+    agreed: Chosen | None = None,
+    galleries: list[Gallery] | None = None,
+    first: Answer | None = None,
 ) -> str:
     """The report as HTML. It lists up to 2,000 trials, those that failed or are missing first.
 
     Args:
         cells: as `load` returns them.
         grids: as `grids(cells)` and `tabulate` return them.
-        figures: benchmark -> heading -> (title, SVG).
+        figures: benchmark -> heading -> pictures.
         curves: the trials' curves (`Contents.curves`), drawn when a trial is opened.
         effects: of the same cells.
         commands: study -> the command that ran it (`StudyPlan.command`).
         choice: `choice` and `scores`, where a validator was asked to choose; see `selection.choose`.
+        agreed: what each validator would choose, see `selection.agreement`.
+        galleries: images of the most certain errors.
+        first: what the page opens with; by default made from the above.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -85,16 +110,21 @@ def page(
         "entry_text": entry_text,
         "beside_text": beside_text,
         "interval": _interval,
+        "question": _question,
+        "compares": _compares,
         "tooltip": _tooltip,
         "trial_attributes": lambda trials: _trial_attributes(trials, numbers),
     }
     formats = _RECORD_COLUMNS | dict.fromkeys(varying_fields(cells), "{}")
     counts = Counter(cells["status"])
     counts["planned"] = int((~cells["superseded"]).sum())
-    script = _part("page.js")
+    script = part("page.js")
     images = _Images()
-    return environment.from_string(_part("page.html")).render(
-        title=", ".join(_studies(cells)) or "records of no study",
+    first = first or answer(cells, effects, choice=choice, commands=commands)
+    return environment.from_string(part("page.html")).render(
+        title=", ".join(studies_of(cells)) or "records of no study",
+        answer=first,
+        no_accuracy=bool(cells["target_accuracy"].isna().all()),
         counts=counts,
         superseded=int(cells["superseded"].sum()),
         statuses=STATUSES,
@@ -105,15 +135,16 @@ def page(
                 "name": benchmark,
                 "forms": _by_form([grid for grid in grids if grid.benchmark == benchmark]),
                 "figures": [
-                    (heading, [(title, images.embed(svg)) for title, svg in share])
+                    (heading, [(each.title, images.embed(each.wide), images.embed(each.narrow)) for each in share])
                     for heading, share in figures.get(benchmark, {}).items()
                 ],
             }
             for benchmark in sorted(set(cells["benchmark"]))
         ],
         chosen=_chosen(choice or {}),
+        agreed=_agreed(agreed),
+        galleries=galleries or [],
         effects=_effects(effects),
-        to_do=_to_do(cells, commands or {}),
         causes=causes(cells),
         provenance=provenance(cells),
         columns=list(formats),
@@ -124,7 +155,7 @@ def page(
             for row in shown.to_dict("records")
         ],
         payload=payload(shown, curves),
-        style=_part("page.css"),
+        style=part("page.css"),
         script=script,
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
     )
@@ -136,8 +167,10 @@ class _Images:
     def __init__(self) -> None:
         self.left = _IMAGE_BYTES
 
-    def embed(self, svg: bytes) -> str | None:
-        """The image's URI, or None if there is no room for it."""
+    def embed(self, svg: bytes | None) -> str | None:
+        """The image's URI, or None if there is no image or no room for it."""
+        if svg is None:
+            return None
         uri = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
         if len(uri) > self.left:
             return None
@@ -145,25 +178,9 @@ class _Images:
         return uri
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
     """The text of a file of this package."""
     return resources.files("scale_ray.report.page").joinpath(name).read_text("utf-8")
-
-
-def _studies(cells: pd.DataFrame) -> list[str]:
-    return sorted({name for names in cells["study"].dropna() for name in names.split(", ")})
-
-
-def _to_do(cells: pd.DataFrame, commands: Mapping[str, str | None]) -> list[dict[str, Any]]:
-    """The studies with planned cells that are not done."""
-    open_cells = cells[cells["status"] != "done"]
-    found = []
-    for study in _studies(open_cells):
-        of_study = open_cells[[study in str(names).split(", ") for names in open_cells["study"]]]
-        counts = Counter(of_study["status"])
-        holes = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-        found.append({"name": study, "holes": holes, "command": commands.get(study)})
-    return found
 
 
 def _tooltip(entry: Entry) -> str:
@@ -172,7 +189,25 @@ def _tooltip(entry: Entry) -> str:
 
 
 def _interval(entry: Entry) -> str:
-    return "" if entry.low is None or entry.high is None else f"[{entry.low:.1f}, {entry.high:.1f}]"
+    """The interval, or two seeds as they are; one seed is the mean itself."""
+    if entry.low is not None and entry.high is not None:
+        return f"[{entry.low:.1f}, {entry.high:.1f}]"
+    return "seeds " + ", ".join(f"{value:.1f}" for value in entry.by_seed) if entry.n > 1 else ""
+
+
+def _question(stack: Stack) -> str:
+    """What the small print of a table's entries answers."""
+    entries = [entry for grid in stack.grids for entry in grid.entries.values() if entry.mean is not None]
+    if any(entry.low is not None for entry in entries):
+        return "Below each mean: the 95 % interval on these very pairs, if other seeds were trained."
+    if any(entry.n > 1 for entry in entries):
+        return "Below each mean: the seeds themselves. Fewer than three seeds of a pair give no interval."
+    return "One seed says nothing about others, so no entry has an interval."
+
+
+def _compares(stack: Stack) -> bool:
+    """Whether a reader may compare intervals of a table's rows."""
+    return any(entry.low is not None for grid in stack.grids for entry in grid.entries.values())
 
 
 def _trial_attributes(trials: Iterable[str], numbers: Mapping[str, int]) -> Markup:
@@ -183,18 +218,26 @@ def _trial_attributes(trials: Iterable[str], numbers: Mapping[str, int]) -> Mark
 
 
 def _effects(effects: Effects | None) -> dict[str, Any]:
-    """One section per table with its parts by scope, and the notes. The paper's claims come first."""
+    """One section per table with its parts by scope, and the notes. The paper's claims come last."""
     if effects is None:
         return {"sections": [], "notes": []}
-    parts: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    parts: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {}
     for table, scope, part in by_scope(effects):
-        parts.setdefault(table.name, []).append((scope, _table(readable(part, table.columns))))
+        named = [column for column in table.in_paper if column.names[0] in _NAMES]
+        shown, more = readable(part, table.in_paper), readable(part, [*named, *table.further])
+        parts.setdefault(table.name, []).append((scope, _table(shown), _table(more)))
     sections = [
         {"name": table.name, "title": table.title, "explanation": table.explanation, "parts": parts[table.name]}
-        for table in reversed(TABLES)
+        for table in TABLES
         if table.name in parts
     ]
     return {"sections": sections, "notes": effects.notes}
+
+
+def _agreed(agreed: Chosen | None) -> dict[str, Any] | None:
+    if agreed is None or agreed.frame.empty:
+        return None
+    return {"table": _table(as_text(agreed.frame)), "notes": agreed.notes}
 
 
 def _chosen(choice: Mapping[str, Chosen]) -> dict[str, Any] | None:
@@ -213,8 +256,11 @@ def _chosen(choice: Mapping[str, Chosen]) -> dict[str, Any] | None:
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
-    """Columns, and rows of (text, CSS class)."""
-    rows = [[(text, _VERDICTS.get(text, "")) for text in values] for values in frame.to_numpy(dtype=str)]
+    """Columns, and rows of (text, CSS class). Long texts may be broken."""
+    rows = [
+        [(text, _VERDICTS.get(text, "words" if len(text) > _LONG else "")) for text in values]
+        for values in frame.to_numpy(dtype=str)
+    ]
     return {"columns": [str(name) for name in frame.columns], "rows": rows}
 
 

@@ -17,7 +17,7 @@ from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import natural
 from scale_ray.report.tables import notes
 from scale_ray.report.tables.grid import AVERAGE, METRICS, Beside, Entry, Grid, Key, Layout, Position
-from scale_ray.report.tables.uncertainty import ALPHA, FEWEST_KEYS, half_width_over_seeds, significantly_above
+from scale_ray.report.tables.uncertainty import ALPHA, FEWEST_KEYS, interval_over_seeds, significantly_above
 
 Trial = tuple[str, str, bool]  # id, status, whether it did not learn its source
 Trials = dict[Position, dict[Key, Trial]]
@@ -134,10 +134,9 @@ def _entry(trials: dict[Key, Trial], values: dict[Key, float], keys: list[Key]) 
     std = math.sqrt(math.fsum((share - mean) ** 2 for share in means) / (len(means) - 1)) if len(means) > 1 else None
     averaged = {key: values[key] for key in keys}
     weights = {(pair, seed): 1 / (len(means) * len(by_seed[seed])) for pair, seed in keys}
-    half = half_width_over_seeds(averaged, weights)
-    low, high = (None, None) if half is None else (mean - half, mean + half)
+    low, high = interval_over_seeds(averaged, weights) or (None, None)
     unlearned = sum(trials[key][2] for key in keys)
-    return dataclasses.replace(entry, mean=mean, std=std, low=low, high=high, n=len(means), unlearned=unlearned)
+    return dataclasses.replace(entry, mean=mean, std=std, low=low, high=high, by_seed=tuple(means), unlearned=unlearned)
 
 
 def _best(

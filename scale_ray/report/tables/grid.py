@@ -20,12 +20,12 @@ Key = tuple[str, int]  # pair, seed
 class Entry:
     """One averaged accuracy of a grid, percent.
 
-    `mean` is None if nothing can be averaged; `std`, `low` and `high` are None as well if n < 2.
+    `mean` is None if nothing can be averaged; `std` is None as well if n < 2, `low` and `high` if n < 3.
     """
 
     mean: float | None = None
     std: float | None = None
-    n: int = 0  # seeds averaged
+    by_seed: tuple[float, ...] = ()  # the means over pairs that are averaged, one a seed
     done: int = 0
     failed: int = 0
     missing: int = 0
@@ -35,6 +35,11 @@ class Entry:
     trials: tuple[str, ...] = ()  # ids of all cells counted above
     low: float | None = None  # 95 % interval of the mean for the same pairs and other seeds
     high: float | None = None
+
+    @property
+    def n(self) -> int:
+        """How many seeds are averaged."""
+        return len(self.by_seed)
 
     @property
     def planned(self) -> int:
