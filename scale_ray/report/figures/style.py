@@ -6,6 +6,7 @@ told apart in greyscale too. Shades come from colour maps with monotonic lightne
 
 import io
 import logging
+import math
 import re
 import textwrap
 import warnings
@@ -33,6 +34,7 @@ KINDS = ("png", "svg", "pdf")
 SMALL = 8.5  # points; 11 pixels on a screen, the smallest text of a figure
 _NARROW_WIDTH = 3.55  # inches; 340 pixels, which a phone shows without scaling
 _CHARACTERS = 13  # of a title, an inch
+_LEGEND_CHARACTERS = 36  # of a narrow figure's legend, a line
 
 _narrow: ContextVar[bool] = ContextVar("narrow", default=False)
 
@@ -156,10 +158,14 @@ def single_seeds(axes: Axes, places: Sequence[tuple[float, float]], dot: dict[st
 
 def legend(figure: Figure, looks: Looks, present: set[str], more: Sequence[Line2D]) -> None:
     """Add a legend below: the looks of the labels that are present, then more lines."""
-    handles = [Line2D([], [], label=label, **line) for label, line in looks.items() if label in present]
-    longest = max((len(label) for label in present), default=1)
-    most = max(1, 34 // (longest + 6)) if is_narrow() else 4
+    width = _LEGEND_CHARACTERS if is_narrow() else 200
+    shown = {label: textwrap.fill(label, width) for label in looks if label in present}
+    handles = [Line2D([], [], label=text, **looks[label]) for label, text in shown.items()]
+    longest = max(map(len, shown), default=1)
+    most = max(1, _LEGEND_CHARACTERS // (longest + 4)) if is_narrow() else 4
     ncols = max(1, min(len(handles) + len(more), most))
+    rows = math.ceil((len(handles) + len(more)) / ncols) + sum(text.count("\n") for text in shown.values())
+    figure.set_figheight(figure.get_figheight() + 0.18 * max(0, rows - 2))  # else a long legend takes the panels' room
     figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=ncols)
 
 

@@ -17,11 +17,12 @@ from scale_ray.report.page.trials import causes
 from scale_ray.report.read.labels import count, join, natural
 from scale_ray.report.selection.agreement import agreement_notes
 from scale_ray.report.selection.candidates import ALL_PAIRS
-from scale_ray.report.selection.text import ORACLE_COLUMN, Chosen
+from scale_ray.report.selection.text import CELLS, ORACLE_COLUMN, Chosen
 from scale_ray.report.tables.facets import facets
 
 MOST_SCOPES = 3  # groups of settings that the answer speaks of; the tables have all
 _PAIRS_FOR_A_TEST = 6  # 2 / 2 ** 6 is the first p below 0.05
+_RANKED = 0.75  # share of the cells of the fullest one that another must have to be compared with it
 _MOST_SEEDS = 20  # nobody trains more to tell two combinations apart
 
 _HOLES = ("failed", "missing", "stale")
@@ -81,7 +82,7 @@ def answer(
     """
     choice, commands = choice or {}, commands or {}
     counted = cells[~cells["superseded"]]
-    sentences = list(_chosen(choice))
+    sentences = list(_chosen(choice, counted))
     scopes = list(_scopes(counted))
     for scope, benchmark, facet, backbone, part in scopes[:MOST_SCOPES]:
         sentences.append(_of_scope(scope, part, _differences(effects, benchmark, facet, backbone)))
@@ -135,16 +136,22 @@ def _differences(effects: Effects | None, benchmark: str, facet: str, backbone: 
 
 def _of_scope(scope: str, table: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Which label is best, by how much over the baseline and over the second, and how sure that is."""
-    whole = table.dropna()
     if len(table.columns) < 2:
         mean = _means(table).iloc[0]
         return f"{scope}: {table.columns[0]} alone is done: {mean:.1f} %, {_extent(table)}. Nothing to compare it with."
-    if whole.empty:
-        return f"{scope}: no (pair, seed) has every method, so no average compares them: see what is missing."
+    counts = table.notna().sum()
+    ranked_labels = list(counts.index[counts >= _RANKED * counts.max()])
+    whole = table[ranked_labels].dropna()
+    if whole.empty or len(ranked_labels) < 2:
+        return f"{scope}: too few cells are done to compare what was tried: see what is missing."
     ranked = _means(whole).sort_values(ascending=False, kind="stable")
-    best, second = ranked.index[0], ranked.index[1]
-    sentences = [f"{scope}: {best} is best by target labels, {ranked.iloc[0]:.1f} % on average over {_extent(whole)}"]
-    baseline = str(differences["baseline"].iloc[0]) if len(differences) else None
+    best, second = str(ranked.index[0]), str(ranked.index[1])
+    baseline = str(differences["baseline"].iloc[0]) if len(differences) else ""
+    # The keys of the row of Differences, so that text and table have the same numbers.
+    shared = table[[best, baseline]].dropna() if best in differences.index else whole
+    sentences = [
+        f"{scope}: {best} is best by target labels, {_means(shared)[best]:.1f} % on average over {_extent(shared)}"
+    ]
     if best in differences.index:
         row = differences.loc[best]
         sentences[0] += f", {row['estimate']:.1f} points above the baseline {baseline}."
@@ -154,7 +161,9 @@ def _of_scope(scope: str, table: pd.DataFrame, differences: pd.DataFrame) -> str
     else:
         sentences[0] += ". No baseline is done to compare it with."
     if second != baseline:
-        sentences.append(_to_second(whole, str(best), str(second)))
+        sentences.append(_to_second(whole, best, second))
+    if left := len(counts) - len(ranked_labels):
+        sentences.append(f"{left} of {len(counts)} are not ranked, because too many of their cells are missing.")
     return " ".join(sentences)
 
 
@@ -165,7 +174,8 @@ def _means(table: pd.DataFrame) -> pd.Series:
 
 def _extent(table: pd.DataFrame) -> str:
     pairs, seeds = (table.index.get_level_values(level).nunique() for level in ("pair", "seed"))
-    return f"{count(pairs, 'pair')} and {count(seeds, 'seed')}"
+    holed = f" ({len(table)} of {pairs * seeds} cells)" if len(table) < pairs * seeds else ""
+    return f"{count(pairs, 'pair')} and {count(seeds, 'seed')}{holed}"
 
 
 def _these_pairs(row: pd.Series) -> str:
@@ -203,7 +213,7 @@ def _to_second(whole: pd.DataFrame, best: str, second: str) -> str:
     return f"{gap}, and other seeds may turn the two round."
 
 
-def _chosen(choice: Mapping[str, Chosen]) -> Iterator[str]:
+def _chosen(choice: Mapping[str, Chosen], counted: pd.DataFrame) -> Iterator[str]:
     """What the validator chose for all pairs of a set; for the only pair where there is one."""
     if "choice" not in choice:
         return
@@ -214,9 +224,11 @@ def _chosen(choice: Mapping[str, Chosen]) -> Iterator[str]:
         everywhere = part[part["pair"] == ALL_PAIRS]
         for row in (part if everywhere.empty else everywhere).to_dict("records"):
             second = f", before {row['second']}" if row["second"] else ""
+            accuracy = counted.loc[counted["cell"].isin(row[CELLS].split()), "target_accuracy"].mean()
+            measured = "" if pd.isna(accuracy) else f" By target labels it has {accuracy:.1f} %."
             yield (
                 f"{benchmark}, {backbone}: the validator {validator}, {reads}, chose {row['choice']} for {row['pair']}"
-                f"{second}, of {count(row['candidates'], 'candidate')} over {count(row['seeds'], 'seed')}."
+                f"{second}, of {count(row['candidates'], 'candidate')} over {count(row['seeds'], 'seed')}.{measured}"
             )
 
 
