@@ -23,13 +23,14 @@ def config_from(
         trial: options that every training has.
         options: further options, dotted path -> value.
         benchmark: the one that is used where no option names one.
-        own: fields of the experiment.
+        own: fields of the experiment; None for a single training.
 
     Raises:
         ConfigError: an unknown field or a value that it does not take, or a benchmark without usual domain pairs and no
             pair given.
     """
-    own, file, settings = own or {}, read_config(trial.config), read_settings(trial.settings)
+    file, settings = read_config(trial.config, alone=own is None), read_settings(trial.settings)
+    own = own or {}
     named = {**own, **file, **trial.fields, **options, **settings}
     benchmark = str(named.get("data.benchmark", benchmark))
     if not check_benchmark(benchmark).pairs and not {"data.source", "data.target"} <= named.keys():

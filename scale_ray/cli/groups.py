@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from scale_ray.cli.read import root_in_config
 from scale_ray.config import Execution, Resources
 
 # Headings under which --help lists the options.
@@ -115,6 +116,10 @@ class TrialOptions:
             rich_help_panel=TRAINED,
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.root is None and self.config is not None:
+            object.__setattr__(self, "root", root_in_config(self.config))
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """scale-ray report and status: what a store holds. Neither needs torch or ray."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from scale_ray.cli.console import console
 from scale_ray.cli.read import split_list
+from scale_ray.cli.searches import page_name, search_names, write_search_pages
 from scale_ray.store import Store
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def report(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Images of a benchmark, for the gallery of the most certain errors (of cells with stored predictions). "
+            help="Images of a benchmark, for the gallery of the most certain errors, of cells with stored predictions. "
             "Default: the folder that the study's command names.",
             rich_help_panel=FIGURES,
         ),
@@ -131,7 +133,14 @@ def report(
         most_drawn=figures,
         root=root,
     )
-    paths = write_report(store, out or (Store(store).folder or Path.cwd()) / "report", asked)
+    opened = Store(store)
+    out = out or (opened.folder or Path.cwd()) / "report"
+    searches = [] if study else search_names(opened)
+    if searches and {plan.name for plan in opened.plans()} <= set(searches):
+        pages = write_search_pages(opened, searches, out, first="report.html")
+        console.print(f"report: {', '.join(map(str, pages))}")
+        return
+    paths = write_report(store, out, replace(asked, searches={name: page_name(name) for name in searches}))
     console.print(paths.answer.text)
     form = f"{rows}_by_{columns}" if rows else None
     for stack in stacks(paths.grids):
@@ -149,6 +158,8 @@ def report(
         console.print(f"next: {step.text}")
         if step.command:
             console.print(f"  {step.command}")
+    if searches:
+        write_search_pages(opened, searches, out)
     console.print(f"report: {paths.page}")
 
 

@@ -2,8 +2,8 @@
 
 import io
 import itertools
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ from scale_ray.report.figures.style import render, save
 from scale_ray.report.page.answer import Answer, answer
 from scale_ray.report.page.at_hand import images_in, root_in
 from scale_ray.report.page.gallery import galleries
-from scale_ray.report.page.page import Picture, page
+from scale_ray.report.page.page import page
+from scale_ray.report.page.template import Picture
 from scale_ray.report.read.completeness import check, holes
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import count
@@ -76,6 +77,7 @@ class Asked:
             cells.
         root: folder of the images of an image benchmark, for the gallery of errors; None: the one that the command of
             the store's studies names.
+        searches: name -> file of its page, of the store's searches; cells that only they planned are on those pages.
     """
 
     study: str | None = None
@@ -91,6 +93,7 @@ class Asked:
     confusion: Collection[str] = ()
     most_drawn: int = MOST_DRAWN
     root: Path | None = None
+    searches: Mapping[str, str] = field(default_factory=dict)
 
 
 class _PlanHead(StudyPlan):
@@ -111,6 +114,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     """
     asked = asked or Asked()
     loaded, curves = load_contents(store, study=asked.study)
+    loaded = loaded[~_of_searches_alone(loaded, asked.searches)]
     if loaded.empty:
         raise ReportError(f"store {store}: neither a study plan nor a record in it: run a study into it first")
     if (asked.rows is None) != (asked.columns is None) or (asked.facet and asked.rows is None):
@@ -173,6 +177,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         agreed=agreed,
         galleries=galleries(Store(store), _of_interest(cells, of_choice), reach),
         first=first,
+        searches=asked.searches,
     )
     written = ReportPaths(
         page=_write(out / "report.html", text),
@@ -191,6 +196,11 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     )
     _remove_temporaries(written)
     return written
+
+
+def _of_searches_alone(cells: pd.DataFrame, searches: Collection[str]) -> "pd.Series[bool]":
+    planned = cells["study"].fillna("").str.split(", ")
+    return pd.Series([set(names) <= set(searches) for names in planned], index=cells.index, dtype=bool)
 
 
 def _remove_temporaries(paths: ReportPaths) -> None:

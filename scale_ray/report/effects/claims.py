@@ -105,7 +105,13 @@ def _rows(table: pd.DataFrame) -> Iterator[dict[str, object]]:
         else:
             absent = [label for label in claim.weights if cells[label].isna().all()]
             why = f"no cell of {', '.join(absent)}" if absent else f"no key that all of {', '.join(claim.weights)} have"
-            none = {"by_pair": "", "by_seed": "", "pairs": 0, "keys": 0, "left_out": int(cells.notna().any(axis=1).sum())}
+            none = {
+                "by_pair": "",
+                "by_seed": "",
+                "pairs": 0,
+                "keys": 0,
+                "left_out": int(cells.notna().any(axis=1).sum()),
+            }
             yield row | none | {"verdict": TOO_FEW, "verdict_these_pairs": TOO_FEW, "why": why}
 
 

@@ -17,7 +17,8 @@ HALF_WIDTH = 1.0  # percentage points
 
 COLUMNS = [
     "backbone", "label", "baseline", "estimate", "low", "high", "kind", "bootstrap_low", "bootstrap_high",
-    "these_low", "these_high", "by_pair", "by_seed", "verdict_these_pairs", "pairs", "keys", "left_out", "sd_keys", "sd_seeds",
+    "these_low", "these_high", "by_pair", "by_seed", "verdict_these_pairs", "pairs", "keys", "left_out",
+    "sd_keys", "sd_seeds",
     "p_pairs", "p_pairs_holm", "p_pairs_smallest", "p_keys", "p_keys_holm", "p_keys_smallest", "verdict",
     "seeds_needed", "seeds_needed_low", "seeds_needed_high", "over_pairs",
 ]  # fmt: skip

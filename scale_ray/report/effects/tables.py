@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from scale_ray.report.effects.claims import claims, range_text
-from scale_ray.report.effects.columns import Column, interval, interval_or_values, p_value, points, whole, whole_interval, words
+from scale_ray.report.effects.columns import (
+    Column,
+    interval,
+    interval_or_values,
+    p_value,
+    points,
+    whole,
+    whole_interval,
+    words,
+)
 from scale_ray.report.effects.comparisons import HALF_WIDTH, against_baseline
 from scale_ray.report.effects.contrasts import main_effects, shapley_values
 from scale_ray.report.effects.measured import Measured, measure
@@ -111,7 +120,8 @@ TABLES = [
         name="claims",
         title="The paper's claims (section 5.4)",
         explanation="A claim holds if the whole 95 % interval lies in the range, and does not hold if it lies outside; "
-        "otherwise there are too few cells. On these pairs: would other seeds say so? On other pairs: would other pairs?",
+        "otherwise there are too few cells. On these pairs: would other seeds say so? On other pairs: would "
+        "other pairs?",
         function=lambda measured: claims(measured.cells),
         in_paper=[
             _BACKBONE,

@@ -28,7 +28,9 @@ def board_plot(grid: Grid) -> Figure:
             low, high = ([getattr(entry, end) for entry in spread.values()] for end in ("low", "high"))
             dot = look(index)
             axes.plot(list(means.values()), list(means), linestyle="", label=column, **dot)
-            seeds = [(value, height) for height, entry in entries.items() if entry.low is None for value in entry.by_seed]
+            seeds = [
+                (value, height) for height, entry in entries.items() if entry.low is None for value in entry.by_seed
+            ]
             single_seeds(axes, seeds, dot)
             axes.hlines(list(spread), low, high, color=dot["color"], linewidth=1.2)
         for place in range(0, len(rows), 2):

@@ -144,9 +144,7 @@ def _by_backbone(cells: pd.DataFrame) -> Iterator[tuple[str, str, str, str, pd.D
             yield benchmark, facet, backbone, join(benchmark, facet, named), part
 
 
-def _drawn(
-    form: str, heading: str, benchmark: str, scope: str, draw: Callable[[], Figure | None]
-) -> Iterator[Drawing]:
+def _drawn(form: str, heading: str, benchmark: str, scope: str, draw: Callable[[], Figure | None]) -> Iterator[Drawing]:
     figure = draw()
     if figure is not None:
         with narrow():

@@ -14,7 +14,8 @@ def heat_map(grid: Grid) -> Figure:
     texts = {position: entry_text(entry, grid) for position, entry in grid.entries.items()}
     with style():
         across = max(0.95, 0.075 * max(map(len, texts.values())) + 0.15)
-        width, height = across * len(grid.columns) + 1.6, 0.42 * len(grid.rows) + 1.0
+        labels = max(1.6, 0.075 * max(map(len, grid.rows)) + 0.4)
+        width, height = across * len(grid.columns) + labels, 0.42 * len(grid.rows) + 1.0
         figure = blank(max(width, 4.2), height, grid.title)
         axes = figure.subplots()
         axes.grid(False)

@@ -34,7 +34,7 @@ KINDS = ("png", "svg", "pdf")
 SMALL = 8.5  # points; 11 pixels on a screen, the smallest text of a figure
 _NARROW_WIDTH = 3.55  # inches; 340 pixels, which a phone shows without scaling
 _CHARACTERS = 13  # of a title, an inch
-_LEGEND_CHARACTERS = 36  # of a narrow figure's legend, a line
+_LEGEND_CHARACTERS = 12  # of a legend, an inch
 
 _narrow: ContextVar[bool] = ContextVar("narrow", default=False)
 
@@ -158,14 +158,13 @@ def single_seeds(axes: Axes, places: Sequence[tuple[float, float]], dot: dict[st
 
 def legend(figure: Figure, looks: Looks, present: set[str], more: Sequence[Line2D]) -> None:
     """Add a legend below: the looks of the labels that are present, then more lines."""
-    width = _LEGEND_CHARACTERS if is_narrow() else 200
-    shown = {label: textwrap.fill(label, width) for label in looks if label in present}
+    width = int(_LEGEND_CHARACTERS * figure.get_figwidth())
+    shown = {label: textwrap.fill(label, width - 5) for label in looks if label in present}
     handles = [Line2D([], [], label=text, **looks[label]) for label, text in shown.items()]
     longest = max(map(len, shown), default=1)
-    most = max(1, _LEGEND_CHARACTERS // (longest + 4)) if is_narrow() else 4
-    ncols = max(1, min(len(handles) + len(more), most))
+    ncols = max(1, min(len(handles) + len(more), 4, width // (longest + 5)))
     rows = math.ceil((len(handles) + len(more)) / ncols) + sum(text.count("\n") for text in shown.values())
-    figure.set_figheight(figure.get_figheight() + 0.18 * max(0, rows - 2))  # else a long legend takes the panels' room
+    figure.set_figheight(figure.get_figheight() + 0.22 * max(0, rows - 2))  # else a long legend takes the panels' room
     figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=ncols)
 
 

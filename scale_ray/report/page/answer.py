@@ -27,9 +27,7 @@ _MOST_SEEDS = 20  # nobody trains more to tell two combinations apart
 
 _HOLES = ("failed", "missing", "stale")
 
-NO_ACCURACY = (
-    "There is no accuracy, because the target has no labels. Validators, which read none, are shown instead."
-)
+NO_ACCURACY = "There is no accuracy, because the target has no labels. Validators, which read none, are shown instead."
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,7 @@ def answer(
         sentences += [f"Without target labels: {note}" for note in agreement_notes(agreed)[:MOST_SCOPES]]
     steps = [*_to_run(counted, commands), *_to_be_surer(scopes, effects, commands)]
     if "choice" not in choice and agreed is not None and len(agreed):
-        steps.append(
-            Step("Choose without target labels:", f"scale-ray report {location} --choose {DEFAULT_CHOOSER}")
-        )
+        steps.append(Step("Choose without target labels:", f"scale-ray report {location} --choose {DEFAULT_CHOOSER}"))
     if (counted["status"] == "failed").any():
         steps.append(
             Step(
@@ -264,9 +260,7 @@ def _to_run(counted: pd.DataFrame, commands: Mapping[str, str | None]) -> Iterat
             )
 
 
-def _to_be_surer(
-    scopes: list[Scope], effects: Effects | None, commands: Mapping[str, str | None]
-) -> Iterator[Step]:
+def _to_be_surer(scopes: list[Scope], effects: Effects | None, commands: Mapping[str, str | None]) -> Iterator[Step]:
     """More seeds, and more pairs, where an answer above needs them."""
     if not scopes:
         return

@@ -1,5 +1,6 @@
 """Target images that this machine can reach, in the version that a training has seen."""
 
+import itertools
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,7 +41,7 @@ def root_in(commands: Iterable[str | None]) -> Path | None:
     found = set()
     for command in commands:
         words = shlex.split(command or "")
-        found |= {after for word, after in zip(words, words[1:], strict=False) if word == "--root"}
+        found |= {after for word, after in itertools.pairwise(words) if word == "--root"}
         found |= {word.removeprefix("--root=") for word in words if word.startswith("--root=")}
     roots = [Path(root).expanduser() for root in found]
     return roots[0] if len(roots) == 1 and roots[0].is_dir() else None

@@ -1,13 +1,9 @@
 """The page of a report: everything that is on it, and its images, style and script."""
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 
@@ -16,6 +12,7 @@ from scale_ray.report.effects.text import by_scope, readable
 from scale_ray.report.page.answer import Answer, answer, studies_of
 from scale_ray.report.page.gallery import Gallery
 from scale_ray.report.page.provenance import provenance
+from scale_ray.report.page.template import Images, Picture, render_page, table_of
 from scale_ray.report.page.trials import causes, listed, payload
 from scale_ray.report.read.labels import count
 from scale_ray.report.read.load import varying_fields
@@ -25,36 +22,10 @@ from scale_ray.report.tables.text import beside_text, entry_text
 
 STATUSES = ("done", "failed", "missing", "stale")
 
-
-
-class Picture(NamedTuple):
-    """A figure as SVG, and the same for a phone's screen, where there is one."""
-
-    title: str
-    wide: bytes
-    narrow: bytes | None = None
-
-
 Figures = Mapping[str, Mapping[str, list[Picture]]]
 
 # Columns that name a row of effects.
 _NAMES = ("backbone", "effect", "term", "label", "claim")
-
-# Text of a verdict -> its CSS class.
-_VERDICTS = {
-    "holds": "holds",
-    "does not hold": "fails",
-    "too few cells": "soft",
-    "differs": "holds",
-    "higher": "holds",
-    "lower": "fails",
-    "n too small": "soft",
-}
-
-_LONG = 24  # characters
-
-# The most that all images of a page take together. The page names images beyond it; their files are in `figures`.
-_IMAGE_BYTES = 3_000_000
 
 # Columns of the page's record table -> format of a value.
 _RECORD_COLUMNS = {
@@ -86,6 +57,7 @@ def page(
     agreed: Chosen | None = None,
     galleries: list[Gallery] | None = None,
     first: Answer | None = None,
+    searches: Mapping[str, str] | None = None,
 ) -> str:
     """The report as HTML. It lists up to 2,000 trials, those that failed or are missing first.
 
@@ -100,13 +72,11 @@ def page(
         agreed: what each validator would choose, see `selection.agreement`.
         galleries: images of the most certain errors.
         first: what the page opens with; by default made from the above.
+        searches: name -> file of its page.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     shown = listed(cells)
     numbers = {trial: number for number, trial in enumerate(shown["cell"])}
-    environment.filters |= {
+    filters = {
         "entry_text": entry_text,
         "beside_text": beside_text,
         "interval": _interval,
@@ -118,12 +88,14 @@ def page(
     formats = _RECORD_COLUMNS | dict.fromkeys(varying_fields(cells), "{}")
     counts = Counter(cells["status"])
     counts["planned"] = int((~cells["superseded"]).sum())
-    script = part("page.js")
-    images = _Images()
+    images = Images()
     first = first or answer(cells, effects, choice=choice, commands=commands)
-    return environment.from_string(part("page.html")).render(
+    return render_page(
+        "page.html",
+        filters,
         title=", ".join(studies_of(cells)) or "records of no study",
         answer=first,
+        searches=searches or {},
         no_accuracy=bool(cells["target_accuracy"].isna().all()),
         counts=counts,
         superseded=int(cells["superseded"].sum()),
@@ -135,7 +107,7 @@ def page(
                 "name": benchmark,
                 "forms": _by_form([grid for grid in grids if grid.benchmark == benchmark]),
                 "figures": [
-                    (heading, [(each.title, images.embed(each.wide), images.embed(each.narrow)) for each in share])
+                    (heading, [images.of(picture) for picture in share])
                     for heading, share in figures.get(benchmark, {}).items()
                 ],
             }
@@ -155,32 +127,7 @@ def page(
             for row in shown.to_dict("records")
         ],
         payload=payload(shown, curves),
-        style=part("page.css"),
-        script=script,
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
     )
-
-
-class _Images:
-    """Embeds images as data URIs until _IMAGE_BYTES are used."""
-
-    def __init__(self) -> None:
-        self.left = _IMAGE_BYTES
-
-    def embed(self, svg: bytes | None) -> str | None:
-        """The image's URI, or None if there is no image or no room for it."""
-        if svg is None:
-            return None
-        uri = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-        if len(uri) > self.left:
-            return None
-        self.left -= len(uri)
-        return uri
-
-
-def part(name: str) -> str:
-    """The text of a file of this package."""
-    return resources.files("scale_ray.report.page").joinpath(name).read_text("utf-8")
 
 
 def _tooltip(entry: Entry) -> str:
@@ -225,7 +172,7 @@ def _effects(effects: Effects | None) -> dict[str, Any]:
     for table, scope, part in by_scope(effects):
         named = [column for column in table.in_paper if column.names[0] in _NAMES]
         shown, more = readable(part, table.in_paper), readable(part, [*named, *table.further])
-        parts.setdefault(table.name, []).append((scope, _table(shown), _table(more)))
+        parts.setdefault(table.name, []).append((scope, table_of(shown), table_of(more)))
     sections = [
         {"name": table.name, "title": table.title, "explanation": table.explanation, "parts": parts[table.name]}
         for table in TABLES
@@ -237,7 +184,7 @@ def _effects(effects: Effects | None) -> dict[str, Any]:
 def _agreed(agreed: Chosen | None) -> dict[str, Any] | None:
     if agreed is None or agreed.frame.empty:
         return None
-    return {"table": _table(as_text(agreed.frame)), "notes": agreed.notes}
+    return {"table": table_of(as_text(agreed.frame)), "notes": agreed.notes}
 
 
 def _chosen(choice: Mapping[str, Chosen]) -> dict[str, Any] | None:
@@ -247,21 +194,12 @@ def _chosen(choice: Mapping[str, Chosen]) -> dict[str, Any] | None:
     compared = ["benchmark", "backbone"]
     tables = {
         name: [
-            (" · ".join(map(str, key)), _table(as_text(part.drop(columns=compared))))
+            (" · ".join(map(str, key)), table_of(as_text(part.drop(columns=compared))))
             for key, part in choice[name].frame.groupby(compared, sort=False)
         ]
         for name in ("choice", "scores")
     }
     return {**tables, "notes": choice["choice"].notes}
-
-
-def _table(frame: pd.DataFrame) -> dict[str, Any]:
-    """Columns, and rows of (text, CSS class). Long texts may be broken."""
-    rows = [
-        [(text, _VERDICTS.get(text, "words" if len(text) > _LONG else "")) for text in values]
-        for values in frame.to_numpy(dtype=str)
-    ]
-    return {"columns": [str(name) for name in frame.columns], "rows": rows}
 
 
 def _by_form(grids: list[Grid]) -> list[tuple[str, str, list[Stack]]]:
