@@ -47,5 +47,5 @@ def config_from(
         **file,
     }
     if trial.steps is not None:
-        fields |= schedule_of(fields, trial.steps)
+        fields |= schedule_of(fields, trial.steps) | {path: file[path] for path in ("evaluate_every",) if path in file}
     return config_of({**fields, **trial.fields, **options, **settings})

@@ -80,7 +80,7 @@ def read_config(path: Path | None, *, alone: bool = False) -> dict[str, Any]:
 
     Args:
         path: of the file. Its key `root` is no field (see `root_in_config`).
-        alone: also read the object under the key `train`: fields that a single training needs and a study's axes decide.
+        alone: also read the object under the key `train`: what a single training needs and the axes of a study decide.
     """
     values = _read_object(path)
     values.pop("root", None)

@@ -175,23 +175,3 @@ def _print_choice(chosen: "Chosen") -> None:
     console.print(table)
     for note in chosen.notes:
         console.print(Text(note))
-
-
-def status(store: StoreLocation) -> None:
-    """Say how far each study in a store is."""
-    opened = Store(store)
-    plans = opened.plans()
-    if not plans:
-        console.print(f"{opened.location}: no study, {len(opened.record_ids())} records")
-        return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("study", "cells", "done", "failed", "to do", "unfinished with a checkpoint"):
-        table.add_column(heading, justify="left" if heading == "study" else "right")
-    known, checkpoints = opened.statuses(), set(opened.checkpoint_keys())
-    for plan in plans:
-        statuses = {cell.id: known.get(cell.id, "missing") for cell in plan.cells}
-        counts = Counter(statuses.values())
-        begun = sum(key in checkpoints for key, status in statuses.items() if status != "done")
-        row = (len(statuses), counts["done"], counts["failed"], counts["missing"], begun)
-        table.add_row(plan.name, *map(str, row))
-    console.print(table)

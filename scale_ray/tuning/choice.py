@@ -63,7 +63,7 @@ def settings_frame(settings: Sequence[Setting], validator: str) -> pd.DataFrame:
     |---|---|
     | setting | its number |
     | a dotted path | the value of that field |
-    | state | done, stopped (on its first repeat's curve), pruned (over its repeats), failed, open; which is the default |
+    | state | done, stopped (on its first repeat's curve), pruned (over its repeats), failed, open; (default) |
     | the validator's name | mean score over the repeats that are done; higher is better |
     | repeats | number of finished repeats |
     | oracle (target labels) | percent, mean target accuracy over the same repeats |

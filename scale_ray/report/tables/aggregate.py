@@ -136,7 +136,9 @@ def _entry(trials: dict[Key, Trial], values: dict[Key, float], keys: list[Key]) 
     weights = {(pair, seed): 1 / (len(means) * len(by_seed[seed])) for pair, seed in keys}
     low, high = interval_over_seeds(averaged, weights) or (None, None)
     unlearned = sum(trials[key][2] for key in keys)
-    return dataclasses.replace(entry, mean=mean, std=std, low=low, high=high, by_seed=tuple(means), unlearned=unlearned)
+    return dataclasses.replace(
+        entry, mean=mean, std=std, low=low, high=high, n=len(means), by_seed=tuple(means), unlearned=unlearned
+    )
 
 
 def _best(

@@ -25,7 +25,7 @@ class Entry:
 
     mean: float | None = None
     std: float | None = None
-    by_seed: tuple[float, ...] = ()  # the means over pairs that are averaged, one a seed
+    n: int = 0  # seeds averaged
     done: int = 0
     failed: int = 0
     missing: int = 0
@@ -35,11 +35,7 @@ class Entry:
     trials: tuple[str, ...] = ()  # ids of all cells counted above
     low: float | None = None  # 95 % interval of the mean for the same pairs and other seeds
     high: float | None = None
-
-    @property
-    def n(self) -> int:
-        """How many seeds are averaged."""
-        return len(self.by_seed)
+    by_seed: tuple[float, ...] = ()  # the n means over pairs that are averaged
 
     @property
     def planned(self) -> int:
