@@ -42,7 +42,7 @@ def intervals(values: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         bootstrap_low, bootstrap_high: percentiles of the same draws, NaN for one pair. Too narrow with few pairs: at
             a nominal 95 %, with 3 pairs they cover the truth in 72 to 94 % of studies.
         these_low, these_high: t interval for the same pairs and other seeds, from the pooled standard deviation
-            within pairs; NaN if no pair has three seeds.
+            within pairs; NaN with fewer than three seeds, or fewer than two degrees of freedom.
         by_pair, by_seed: where fewer than three pairs (seeds) give no interval, their values as a text: `1.20, 3.40`.
         pairs, keys: their numbers.
     """
@@ -105,7 +105,8 @@ def _intervals(values: pd.DataFrame, tail: float) -> pd.DataFrame:
     if 1 < pairs < FEWEST_UNITS:
         kind, low, high = "two pairs", np.full(estimate.shape, np.nan), np.full(estimate.shape, np.nan)
     spread, freedom = spread_within(data, counts)
-    known = counts.max() >= FEWEST_UNITS
+    seeds = values.index.get_level_values("seed").nunique()
+    known = seeds >= FEWEST_UNITS and freedom >= FEWEST_UNITS - 1
     half = stats.t.ppf(1 - tail, freedom) * spread * np.sqrt((1 / counts).sum()) / pairs if known else np.nan * estimate
     by_seed = values.groupby(level="seed").mean().to_numpy(dtype=float)
     columns = {

@@ -148,7 +148,7 @@ def _question(stack: Stack) -> str:
     if any(entry.low is not None for entry in entries):
         return "Below each mean: the 95 % interval on these very pairs, if other seeds were trained."
     if any(entry.n > 1 for entry in entries):
-        return "Below each mean: the seeds themselves. Fewer than three seeds of a pair give no interval."
+        return "Below each mean: the seeds themselves. So few give no interval."
     return "One seed says nothing about others, so no entry has an interval."
 
 

@@ -29,14 +29,14 @@ def interval_over_seeds(
         level: nominal coverage.
 
     Returns:
-        Percent; None where no pair has FEWEST_SEEDS seeds.
+        Percent; None with fewer than FEWEST_SEEDS seeds, or with less than two of them to spare for the spread.
     """
     of_pairs: dict[str, list[float]] = {}
     for (pair, _), value in values.items():
         of_pairs.setdefault(pair, []).append(value)
-    if max(map(len, of_pairs.values())) < FEWEST_SEEDS:
-        return None
     freedom = len(values) - len(of_pairs)
+    if len({seed for _, seed in values}) < FEWEST_SEEDS or freedom < FEWEST_SEEDS - 1:
+        return None
     means = {pair: math.fsum(share) / len(share) for pair, share in of_pairs.items()}
     squares = math.fsum((value - means[pair]) ** 2 for pair, share in of_pairs.items() for value in share)
     error = math.sqrt(squares / freedom * math.fsum(weight**2 for weight in weights.values())) / 100

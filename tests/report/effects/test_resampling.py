@@ -13,15 +13,15 @@ from scale_ray.report.tables.uncertainty import interval_over_seeds
 
 
 def test_few_pairs_get_the_t_interval_of_their_means_by_hand() -> None:
-    found = intervals(keyed(np.array([[1.0, 3.0], [4.0, 6.0], [8.0, 8.0]]))).iloc[0]
+    found = intervals(keyed(np.array([[1.0, 3.0, 2.0], [4.0, 6.0, 5.0], [8.0, 8.0, 8.0]]))).iloc[0]
     # Pair means 2, 5, 8: mean 5, sd 3, error 3 / sqrt(3), t(0.975, 2) = 4.30265.
     assert found["kind"] == "t over pairs"
     assert found["estimate"] == 5.0
     assert found["high"] - 5 == pytest.approx(4.3026527 * 3 / 3**0.5)
     assert 5 - found["low"] == pytest.approx(found["high"] - 5)
-    # Within pairs: squares 2 + 2 + 0 on 3 degrees of freedom; t(0.975, 3) = 3.18245; error s / sqrt(6).
-    assert found["these_high"] - 5 == pytest.approx(3.1824463 * (4 / 3) ** 0.5 / 6**0.5)
-    assert (found["pairs"], found["keys"]) == (3, 6)
+    # Within pairs: squares 2 + 2 + 0 on 6 degrees of freedom; t(0.975, 6) = 2.44691; error s / sqrt(9).
+    assert found["these_high"] - 5 == pytest.approx(2.4469119 * (4 / 6) ** 0.5 / 9**0.5)
+    assert (found["pairs"], found["keys"]) == (3, 9)
 
 
 def test_one_pair_says_nothing_over_pairs_but_something_of_itself() -> None:
@@ -83,7 +83,9 @@ def test_studentised_draws_are_those_of_a_plain_loop() -> None:
     assert found["high"] - found["estimate"] == pytest.approx(-lower * error, rel=0.05)
 
 
-@pytest.mark.parametrize(("pairs", "kind"), [(1, "one pair"), (2, "t over pairs"), (5, "t over pairs")])
+@pytest.mark.parametrize(
+    ("pairs", "kind"), [(1, "one pair"), (2, "two pairs"), (3, "t over pairs"), (5, "t over pairs")]
+)
 def test_studentised_draws_need_six_pairs(pairs: int, kind: str) -> None:
     data = np.random.default_rng(0).normal(size=(6, 3))
     assert intervals(keyed(data[:pairs]))["kind"].tolist() == [kind]
