@@ -143,9 +143,12 @@ def report(
     paths = write_report(store, out, replace(asked, searches={name: page_name(name) for name in searches}))
     console.print(paths.answer.text)
     form = f"{rows}_by_{columns}" if rows else None
-    for stack in stacks(paths.grids):
-        if stack.metric == "target_accuracy" and form in (None, stack.form):
+    shown = set()
+    for stack in stacks(paths.grids):  # of each table, its first metric: the student's accuracy where there are labels
+        table = (stack.form, stack.grids[0].benchmark, stack.grids[0].facet)
+        if table not in shown and form in (None, stack.form):
             console.print(terminal_table(stack))
+        shown.add(table)
     if paths.chosen is not None:
         _print_choice(paths.chosen)
     if paths.missing:

@@ -8,7 +8,6 @@ from scale_ray.data.benchmarks import FROZEN_DEFAULTS, check_benchmark
 from scale_ray.data.usual import USUAL, USUAL_WHERE_FROZEN, usual_fields
 from scale_ray.timm_names import size_fields
 
-
 POINTS = 10  # of a curve, at least: with fewer, nobody sees whether a training had ended
 
 

@@ -17,7 +17,7 @@ from scale_ray.report.page.trials import causes, listed, payload
 from scale_ray.report.read.labels import count
 from scale_ray.report.read.load import varying_fields
 from scale_ray.report.selection.text import Chosen, as_text
-from scale_ray.report.tables.grid import METRICS, Entry, Grid, Stack, stacks
+from scale_ray.report.tables.grid import METRIC_NAMES, Entry, Grid, Stack, stacks
 from scale_ray.report.tables.text import beside_text, entry_text
 
 STATUSES = ("done", "failed", "missing", "stale")
@@ -96,11 +96,10 @@ def page(
         title=", ".join(studies_of(cells)) or "records of no study",
         answer=first,
         searches=searches or {},
-        no_accuracy=bool(cells["target_accuracy"].isna().all()),
         counts=counts,
         superseded=int(cells["superseded"].sum()),
         statuses=STATUSES,
-        metrics=METRICS,
+        metrics=METRIC_NAMES,
         none_planned=Entry(),
         benchmarks=[
             {

@@ -16,7 +16,7 @@ import pandas as pd
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import natural
 from scale_ray.report.tables import notes
-from scale_ray.report.tables.grid import AVERAGE, METRICS, Beside, Entry, Grid, Key, Layout, Position
+from scale_ray.report.tables.grid import AVERAGE, METRICS, WITHOUT_LABELS, Beside, Entry, Grid, Key, Layout, Position
 from scale_ray.report.tables.uncertainty import ALPHA, FEWEST_KEYS, interval_over_seeds, significantly_above
 
 Trial = tuple[str, str, bool]  # id, status, whether it did not learn its source
@@ -41,7 +41,7 @@ def in_order(labels: pd.Series) -> list[str]:
 def build_grids(
     layout: Layout, cells: pd.DataFrame, remarks: Sequence[str], cited: Beside | None = None, oracle: bool = False
 ) -> list[Grid]:
-    """Build one grid per metric.
+    """Build one grid per metric; where no target has labels, of the scores that need none.
 
     Args:
         layout: of the grids.
@@ -54,7 +54,11 @@ def build_grids(
         ReportError: two cells have the same row, column, pair and seed.
     """
     _refuse_duplicates(cells)
+    done = cells[cells["status"] == "done"]
+    oracle = oracle and bool(done["target_accuracy"].notna().any())
     metrics = [*METRICS, *(["oracle_accuracy"] if oracle else [])]
+    if len(done) and done["target_accuracy"].isna().all():
+        metrics = [name for name in WITHOUT_LABELS if done[name].notna().any()]
     trials: dict[str, Trials] = {}
     values: dict[str, dict[str, Values]] = {metric: {} for metric in metrics}
     frame = cells[["group", "row", "column", "pair", "seed", "cell", "status", "unlearned", *metrics]]
@@ -72,7 +76,7 @@ def build_grids(
         beside.append(_oracle(built.pop("oracle_accuracy")))
     if cited is not None:
         beside.append(cited)
-    headline = built["target_accuracy"]
+    headline = next(iter(built.values()))
     return [dataclasses.replace(grid, beside=beside) if grid is headline else grid for grid in built.values()]
 
 

@@ -10,6 +10,13 @@ METRICS = {
     "teacher_accuracy": "Target accuracy of the teacher",
     "source_val_accuracy": "Accuracy on held-out source images",
 }
+# What stands in the place of accuracies where no target has labels: scores in percent.
+WITHOUT_LABELS = {
+    "validator_circular": "Validator circular, which reads no target label",
+    "validator_reverse": "Validator reverse, which reads no target label",
+    "source_val_accuracy": METRICS["source_val_accuracy"],
+}
+METRIC_NAMES = METRICS | WITHOUT_LABELS
 AVERAGE = "average"
 
 Position = tuple[str, str]  # row label, column label
@@ -83,7 +90,7 @@ class Grid:
     form: str  # losses_by_backbone, pairs_by_method, or <rows>_by_<columns>
     benchmark: str
     facet: str  # the values that tell it from other grids of the form: "losses.threshold=0.9"
-    metric: str  # a key of METRICS
+    metric: str  # a key of METRIC_NAMES
     rows: list[str]
     columns: list[str]
     entries: dict[Position, Entry]
@@ -99,7 +106,7 @@ class Grid:
 
     @property
     def title(self) -> str:
-        return f"{METRICS[self.metric]} (%) on {self.scope}"
+        return f"{METRIC_NAMES[self.metric]} (%) on {self.scope}"
 
     @property
     def seeds(self) -> int | None:
@@ -153,7 +160,7 @@ class Stack:
     @property
     def title(self) -> str:
         first = self.grids[0]
-        return f"{METRICS[first.metric]} (%) on {join(first.benchmark, first.facet)}"
+        return f"{METRIC_NAMES[first.metric]} (%) on {join(first.benchmark, first.facet)}"
 
     @property
     def heading(self) -> str:
