@@ -3,7 +3,7 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -153,8 +153,8 @@ def _print_time_left(
         console.print(f"to do: about {duration(seconds)} of one trial slot; nothing runs now")
 
 
-def _work(configs: object) -> Iterator[tuple[TrialConfig, int]]:
-    yield from ((config, config.optim.steps) for config in configs)  # type: ignore[attr-defined]
+def _work(configs: Iterable[TrialConfig]) -> Iterator[tuple[TrialConfig, int]]:
+    yield from ((config, config.optim.steps) for config in configs)
 
 
 def _print_failures(failed: Sequence[Record], store: Store) -> None:

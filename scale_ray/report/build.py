@@ -114,7 +114,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     """
     asked = asked or Asked()
     loaded, curves = load_contents(store, study=asked.study)
-    loaded = loaded[~_of_searches_alone(loaded, asked.searches)]
+    loaded = loaded[~_of_searches_alone(loaded, asked.searches)].reset_index(drop=True)
     if loaded.empty:
         raise ReportError(f"store {store}: neither a study plan nor a record in it: run a study into it first")
     if (asked.rows is None) != (asked.columns is None) or (asked.facet and asked.rows is None):

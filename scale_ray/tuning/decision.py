@@ -5,7 +5,7 @@ repeats, at 0.05 after Bonferroni's correction for the number of settings that w
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -113,7 +113,7 @@ def _edge(distribution: BaseDistribution, value: Any) -> str | None:
 
 
 def _on_scale(distribution: FloatDistribution | IntDistribution, value: float) -> tuple[float, float, float]:
-    scale = math.log if distribution.log else float
+    scale: Callable[[float], float] = math.log if distribution.log else float
     return scale(distribution.low), scale(distribution.high), scale(value)
 
 
@@ -123,7 +123,7 @@ def _next_range(path: str, distribution: BaseDistribution, side: str, base: Tria
         return f"try values {'below' if side == 'lower' else 'above'} it as well"
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high, _ = _on_scale(distribution, distribution.low)
-    back = math.exp if distribution.log else float
+    back: Callable[[float], float] = math.exp if distribution.log else float
     for share in (0.5, 0.25, 0.1, 0.05):
         reach = share * (high - low)
         outer = back(low - reach if side == "lower" else high + reach)

@@ -20,14 +20,9 @@ _CHOSEN, _HIGHEST, _DEFAULT = "#D55E00", BLUE, "#000000"
 
 def search_figures(view: SearchView, decision: Decision) -> Iterator[tuple[str, Figure, Figure]]:
     """(heading, figure, the same for a phone's screen), of what can be drawn."""
-    numbers = numeric(view.space)
     kinds: dict[str, Callable[[], Figure | None]] = {
         f"Curves of {view.validator}": partial(validator_curves, view, decision),
-        "Score over two fields": partial(
-            contour, view.settings, (numbers[0], numbers[1]), logarithmic(view.space), view.validator, view.name
-        )
-        if len(numbers) > 1
-        else lambda: None,
+        "Score over two fields": partial(_contour, view),
         "Importance of the fields": partial(importance_bars, view.importance),
         "Parallel coordinates": partial(parallel_coordinates, view, decision),
     }
@@ -38,6 +33,15 @@ def search_figures(view: SearchView, decision: Decision) -> Iterator[tuple[str, 
                 small = draw()
             assert small is not None
             yield heading, figure, small
+
+
+def _contour(view: SearchView) -> Figure | None:
+    """The score over the first two fields that are ranges, if there are two."""
+    numbers = numeric(view.space)
+    if len(numbers) < 2:
+        return None
+    fields = (numbers[0], numbers[1])
+    return contour(view.settings, fields, logarithmic(view.space), view.validator, view.name)
 
 
 def validator_curves(view: SearchView, decision: Decision) -> Figure | None:

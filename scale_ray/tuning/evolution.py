@@ -30,7 +30,7 @@ class EvolutionSampler(BaseSampler):
         self._random = RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return next((dict(each.distributions) for each in _done(study)), {})
+        return next((dict(sorted(each.distributions.items())) for each in _done(study)), {})
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

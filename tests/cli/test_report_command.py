@@ -198,7 +198,7 @@ def test_report_and_status_of_a_remote_store(
 def test_every_cell_of_a_store_of_another_recipe_is_stale(tmp_path: Path) -> None:
     store = shutil.copytree(FIRST_STORE, tmp_path / "store")
     lines = [line.split() for line in command("status", store).out.splitlines()]
-    assert {name: (cells, done) for name, cells, done, *_ in lines[1:]} == {
+    assert {name: (cells, done) for name, cells, done, *_ in lines[1:5]} == {
         "ablation-digits": ("3", "0"),
         "comparison-digits": ("3", "0"),
         "frozen": ("1", "0"),
