@@ -113,7 +113,12 @@ def report(
         ),
     ] = "",
 ) -> None:
-    """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray."""
+    """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray.
+
+    scale-ray report runs/phone
+
+    scale-ray report runs/phone --choose circular --root photos
+    """
     from scale_ray.report import stacks, terminal_table, write_report
     from scale_ray.report.build import Asked
     from scale_ray.report.effects.claims import TOO_FEW
