@@ -175,9 +175,10 @@ class SettingQueue:
         """Begin a new setting; None where its values are no valid config, so that it has failed."""
         for attempt in range(_ASKS + 1):
             self._still_owned()
-            self._enqueue_default()
+            is_default = self._enqueue_default()
             seed = self._seed_sampler(len(self._optuna_study.get_trials(deepcopy=False)))
-            if self._search.sampler == "grid" or (attempt == _ASKS and size(self._search.space) is not None):
+            is_last = attempt == _ASKS and size(self._search.space) is not None
+            if not is_default and (self._search.sampler == "grid" or is_last):
                 self._enqueue_untried(seed)
             before = self.begun
             begun = self._begin(self._optuna_study.ask())
@@ -195,16 +196,17 @@ class SettingQueue:
         self._optuna_study.sampler = SAMPLERS[self._search.sampler](seed)
         return seed
 
-    def _enqueue_default(self) -> None:
+    def _enqueue_default(self) -> bool:
         """Let the default setting be the next one, unless it was tried: whatever is chosen is compared with it."""
         usual = default_setting(self._search.space, self._search.base)
         waiting = self._optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if describe_exactly(usual) in self._tried or waiting:
-            return
+            return False
         if contains(self._search.space, usual):
             self._optuna_study.enqueue_trial(usual)
         else:  # no sampler can propose it, so its values are kept beside those that samplers read
             self._optuna_study.enqueue_trial({}, user_attrs={"default": usual})
+        return True
 
     def _enqueue_untried(self, seed: int) -> None:
         untried = [

@@ -119,7 +119,7 @@ def test_words_have_no_edge() -> None:
     [
         ("losses.threshold=float:0.5:0.95:0.05", 0.8, True),
         ("losses.threshold=float:0.5:0.7", 0.8, False),
-        ("losses.threshold=float:0.5:0.95:0.07", 0.8, False),
+        ("losses.threshold=float:0.5:0.95:0.09", 0.8, False),
         ("losses.threshold=0.7|0.9", 0.8, False),
         ("losses.threshold=0.7|0.8", 0.8, True),
         ("losses.terms=ce+ssl|ce+ssl+dist+reg", "ce+ssl+dist+reg", True),

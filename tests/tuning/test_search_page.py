@@ -38,25 +38,27 @@ def test_a_search_is_read_from_its_journal_as_its_driver_has_it(tiny_root: Path,
 
 
 def test_the_default_setting_is_the_first_and_is_always_tried(tiny_root: Path, store: Store) -> None:
-    driver = Driver(search(tiny_root, settings=3), store).work()
-    assert driver.values()[0] == (0.8, 0.1)
+    space = ["losses.threshold=float:0.3:0.9", CONTINUOUS[1]]
+    driver = Driver(search(tiny_root, space, settings=3), store).work()
+    assert driver.values()[0] == (0.4, 0.1)  # of the base config
+    assert driver.optuna_study.trials[0].params == {"losses.threshold": 0.4, "losses.temperature": 0.1}
     found = settings_of(driver.search, driver.optuna_study, store)
     assert [each.default for each in found] == [True, False, False]
 
 
 def test_a_default_outside_of_the_space_is_tried_too_and_samplers_do_not_see_it(tiny_root: Path, store: Store) -> None:
-    for sampler in ("tpe", "cmaes", "random"):
+    for sampler in ("tpe", "cmaes", "random"):  # the base config has the threshold 0.4
         wanted = search(tiny_root, ["losses.threshold=float:0.5:0.7", CONTINUOUS[1]], settings=5, sampler=sampler)
         driver = Driver(wanted.__class__(**{**vars(wanted), "name": sampler}), store).work()
         found = settings_of(driver.search, driver.optuna_study, store)
         assert [each.state for each in found] == ["done"] * 5
-        assert found[0].values == {"losses.threshold": 0.8, "losses.temperature": 0.1}
+        assert found[0].values == {"losses.threshold": 0.4, "losses.temperature": 0.1}
         assert [each.default for each in found] == [True, False, False, False, False]
         assert all(0.5 <= each.values["losses.threshold"] <= 0.7 for each in found[1:])
 
 
 def test_the_page_says_what_was_chosen_and_why_and_shows_all_settings(tiny_root: Path, store: Store) -> None:
-    Driver(search(tiny_root, settings=9), store).work()
+    Driver(search(tiny_root, settings=10), store).work()
     view = read_search(store, "try")
     page = search_page(view, store)
     decision = decide(view.settings, "im")
@@ -64,7 +66,7 @@ def test_the_page_says_what_was_chosen_and_why_and_shows_all_settings(tiny_root:
     lead = re.search(r'<p class="lead">(.*?)</p>', page)
     assert lead is not None
     assert lead[1].startswith("Chosen by im: setting ")
-    assert page.count("<tr><td>") == 2 + 9  # im and the oracle, and the settings
+    assert page.count("<tr><td>") == 2 + 10  # im and the oracle, and the settings
     assert "done (default)" in page
     headings = [heading for heading, _, _ in search_figures(view, decision)]
     assert headings == ["Score over two fields", "Importance of the fields", "Parallel coordinates"]
