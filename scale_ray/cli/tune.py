@@ -139,8 +139,8 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
         """Search values of config fields on Ray with Optuna, by a validator that sees no target label.
 
         Each setting is trained on every pair and seed, and its score is the mean. Run the same command again after an
-        interruption, or with more --trials: it goes on. The result is a config file for `ablate` and `train`: the default
-        setting, unless another one is reliably better over the repeats.
+        interruption, or with more --trials: it goes on. The result is a config file for `ablate` and `train`: the
+        default setting, unless another one is reliably better over the repeats.
 
         scale-ray tune --benchmark digits --seeds 3 --trials 12
         """
