@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from report_stores import config_of, record_of
-from selection_stores import CLASSES, choice_store
 
 from scale_ray.records import Record
 from scale_ray.report.build import Asked, write_report
@@ -17,6 +16,8 @@ from scale_ray.report.page.at_hand import images_in, root_in
 from scale_ray.report.page.gallery import Images, galleries
 from scale_ray.store import Store, StoredPredictions
 from scale_ray.training.trial import run_trial
+
+CLASSES = ["cat", "dog", "owl"]
 
 
 def stored(store: Store, probabilities: list[list[float]]) -> Record:
@@ -53,11 +54,11 @@ def test_the_most_certain_errors_of_every_class_by_hand(tmp_path: Path) -> None:
 
 
 def test_without_images_or_predictions_there_is_no_gallery(tmp_path: Path) -> None:
-    store = choice_store(tmp_path / "with")
-    ids = store.record_ids()
-    assert galleries(store, ids, lambda record, predictions: None) == []
-    bare = choice_store(tmp_path / "without", predictions=False)
-    assert galleries(bare, bare.record_ids(), lambda record, predictions: pytest.fail("nothing to reach for")) == []
+    store = Store(tmp_path / "store", create=True)
+    record = stored(store, [[0.9, 0.1, 0.0]])
+    assert galleries(store, [record.id], lambda record, predictions: None) == []
+    Path(store.predictions_location(record.id)).unlink()
+    assert galleries(store, [record.id], lambda record, predictions: pytest.fail("nothing to reach for")) == []
 
 
 def test_images_of_another_version_than_was_predicted_are_not_shown(
