@@ -32,7 +32,7 @@ def files_of(store: Store, ids: Collection[str]) -> dict[str, list[str]]:
     wanted = set(ids)
     found: dict[str, list[str]] = {trial: [] for trial in ids}
     for folder in _BESIDE:
-        for name in [*store.files.names(folder), *store.files.folders(folder)]:
+        for name in dict.fromkeys([*store.files.names(folder), *store.files.folders(folder)]):
             if (trial := name.partition(".")[0]) in wanted:
                 found[trial].append(f"{folder}/{name}")
     return found
