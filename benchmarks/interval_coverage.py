@@ -83,7 +83,7 @@ def _coverages(data: NDArray[np.float64], of_these: NDArray[np.float64]) -> dict
 
 
 def _with_studentised_from(fewest: int, values: pd.DataFrame) -> pd.DataFrame:
-    resampling.FEWEST_PAIRS = fewest
+    resampling.FEWEST_PAIRS, resampling.FEWEST_UNITS = fewest, 1  # of two pairs too, which the report does not show
     return resampling.intervals(values)
 
 

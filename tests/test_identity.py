@@ -123,6 +123,7 @@ def test_identities_of_the_frozen_results_are_still_found(monkeypatch: pytest.Mo
             "data.benchmark": "pacs",
             **BENCHMARKS["pacs"].defaults,
             **FROZEN_DEFAULTS,
+            "evaluate_every": 250,  # the default then
             "model.backbone": "mobilenet_v2",
             "model.weights": "mobilenet_v2.pth",
         }

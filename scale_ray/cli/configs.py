@@ -24,13 +24,14 @@ def config_from(
         trial: options that every training has.
         options: further options, dotted path -> value.
         benchmark: the one that is used where no option names one.
-        own: fields of the experiment.
+        own: fields of the experiment; None for a single training.
 
     Raises:
         ConfigError: an unknown field or a value that it does not take, or a benchmark without usual domain pairs and no
             pair given.
     """
-    own, file, settings = own or {}, read_config(trial.config), read_settings(trial.settings)
+    file, settings = read_config(trial.config, alone=own is None), read_settings(trial.settings)
+    own = own or {}
     named = {**own, **file, **trial.fields, **options, **settings}
     benchmark = str(named.get("data.benchmark", trial.benchmark_or(benchmark)))
     pair = {} if check_benchmark(benchmark).pairs else _only_pair(trial, benchmark, named)
@@ -45,7 +46,7 @@ def config_from(
         **file,
     }
     if trial.steps is not None:
-        fields |= schedule_of(fields, trial.steps)
+        fields |= schedule_of(fields, trial.steps) | {path: file[path] for path in ("evaluate_every",) if path in file}
     return config_of({**fields, **trial.fields, **options, **settings})
 
 

@@ -13,6 +13,7 @@ from scale_ray.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
+    from scale_ray.config import TrialConfig
     from scale_ray.tuning.run import Found
     from scale_ray.tuning.search import Search
 
@@ -39,8 +40,8 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
     """Write and print the results; return whether a setting is chosen."""
     from scale_ray.report.figures.style import KINDS, render
     from scale_ray.tuning.choice import (
-        chosen,
         chosen_config,
+        decision_notes,
         search_files,
         search_notes,
         settings_frame,
@@ -48,17 +49,22 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
         write_config,
     )
     from scale_ray.tuning.contour import contour
+    from scale_ray.tuning.decision import decide, edges
     from scale_ray.tuning.optuna_study import folder
-    from scale_ray.tuning.setting import describe_values
+    from scale_ray.tuning.page import search_page
     from scale_ray.tuning.space import logarithmic, numeric
 
     ended = [setting for setting in found.settings if setting.state != "open"]
     usual_steps = search.base.optim.steps
     steps_in_full = len(search.repeats) * sum(setting.values.get("optim.steps", usual_steps) for setting in ended)
+    decision = decide(found.settings, search.validator)
     notes = search_notes(found.settings, search.validator, steps_in_full)
-    files: dict[str, str | bytes] = dict(search_files(found.settings, search.validator, found.importance, notes))
-    best = chosen(found.settings, search.validator)
-    if best is not None:
+    if decision is not None:
+        at_edges = edges(search.space, decision.highest.values, search.base)
+        notes = [*decision_notes(found.settings, search.validator, decision, at_edges), *notes]
+    importance = found.view.importance
+    files: dict[str, str | bytes] = dict(search_files(found.settings, search.validator, importance, notes))
+    if decision is not None:
         budget = TuningBudget(
             study=search.name,
             validator=search.validator,
@@ -71,7 +77,8 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
             seeds=tuple(dict.fromkeys(repeat.seed for repeat in search.repeats)),
         )
         usual = base_config(search.base.data.benchmark)
-        files["chosen.json"] = write_config(chosen_config(best, search.base, usual, budget))
+        fields = chosen_config(decision.chosen, _first_repeat(search), usual, budget, search.root)
+        files["chosen.json"] = write_config(fields)
     numbers = numeric(search.space)
     if len(numbers) >= 2:
         fields = (numbers[0], numbers[1])
@@ -87,21 +94,25 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
     results = folder(search.name)
     for file, content in files.items():
         store.files.write(f"{results}/{file}", content.encode() if isinstance(content, str) else content)
+    store.files.write(f"{results}/report.html", search_page(found.view, store).encode())
 
     _print_frame(settings_frame(found.settings, search.validator).head(_SHOWN))
-    if best is not None:
-        _print_frame(validators_frame(found.settings))
+    if decision is not None:
+        _print_frame(validators_frame(found.settings, search.validator))
     for note in notes:
         console.print(note)
-    if found.importance:
-        shares = ", ".join(f"{path} {share:.0%}" for path, share in found.importance.items())
+    if importance:
+        shares = ", ".join(f"{path} {share:.0%}" for path, share in importance.items())
         console.print(f"importance (fANOVA, settings that are done): {shares}")
-    if best is not None:
-        by = "the oracle (target labels)" if search.validator == ORACLE else search.validator
-        console.print(f"chosen by {by}: setting {best.number}, {describe_values(best.values)}")
+    if decision is not None:
         console.print(f"config for ablate and train: {store.files.locate(f'{results}/chosen.json')}")
-    console.print(f"results: {store.files.locate(results)}")
-    return best is not None
+    console.print(f"results: {store.files.locate(results)}, its page: {store.files.locate(f'{results}/report.html')}")
+    return decision is not None
+
+
+def _first_repeat(search: "Search") -> "TrialConfig":
+    """The base config on the first pair and seed, which one training takes."""
+    return search.base.replace(search.repeats[0].changes)
 
 
 def _print_frame(frame: "pd.DataFrame") -> None:

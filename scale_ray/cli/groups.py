@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from scale_ray.cli.images import read_root
+from scale_ray.cli.read import root_in_config
 from scale_ray.config import Execution, Resources, Root
 
 # Headings under which --help lists the options.
@@ -125,6 +126,10 @@ class TrialOptions:
             rich_help_panel=TRAINED,
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.root is None and self.config is not None:
+            object.__setattr__(self, "root", root_in_config(self.config))
 
     @cached_property
     def images(self) -> Root | None:

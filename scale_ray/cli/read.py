@@ -75,15 +75,33 @@ def read_seeds(text: str) -> list[int]:
     return list(range(numbers[0]))
 
 
-def read_config(path: Path | None) -> dict[str, Any]:
-    """The fields of a JSON file by dotted path; none without a file."""
+def read_config(path: Path | None, *, alone: bool = False) -> dict[str, Any]:
+    """The fields of a JSON file by dotted path; none without a file.
+
+    Args:
+        path: of the file. Its key `root` is no field (see `root_in_config`).
+        alone: also read the object under the key `train`: what a single training needs and the axes of a study decide.
+    """
+    values = _read_object(path)
+    values.pop("root", None)
+    of_training = values.pop("train", {})
+    return _flatten({**values, **of_training} if alone else values)
+
+
+def root_in_config(path: Path | None) -> Path | None:
+    """The folder of images that a config file names, which --root overrides."""
+    root = _read_object(path).get("root")
+    return None if root is None else Path(str(root)).expanduser().absolute()
+
+
+def _read_object(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
         values = json.loads(path.read_text())
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or not isinstance(values.get("train", {}), dict):
             raise ConfigError(f"--config {path}: holds a {type(values).__name__}: write an object of fields")
-        return _flatten(values)
+        return values
     except ConfigError:
         raise
     except (OSError, ValueError, RecursionError) as error:

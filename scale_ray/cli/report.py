@@ -1,6 +1,7 @@
 """scale-ray report and status: what a store holds. Neither needs torch or ray."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from scale_ray.cli.console import console
 from scale_ray.cli.read import split_list
+from scale_ray.cli.searches import page_name, search_names, write_search_pages
 from scale_ray.store import Store
 
 if TYPE_CHECKING:
@@ -90,6 +92,15 @@ def report(
             rich_help_panel=FIGURES,
         ),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Images of a benchmark, for the gallery of the most certain errors, of cells with stored predictions. "
+            "Default: the folder that the study's command names.",
+            rich_help_panel=FIGURES,
+        ),
+    ] = None,
     parquet: Annotated[
         bool, typer.Option("--parquet", metavar="", help="Write cells.parquet and curves.parquet too.")
     ] = False,
@@ -102,7 +113,12 @@ def report(
         ),
     ] = "",
 ) -> None:
-    """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray."""
+    """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray.
+
+    scale-ray report runs/phone
+
+    scale-ray report runs/phone --choose circular --root photos
+    """
     from scale_ray.report import stacks, terminal_table, write_report
     from scale_ray.report.build import Asked
     from scale_ray.report.effects.claims import TOO_FEW
@@ -120,12 +136,24 @@ def report(
         baseline=baseline,
         confusion=confusion or (),
         most_drawn=figures,
+        root=root,
     )
-    paths = write_report(store, out or (Store(store).folder or Path.cwd()) / "report", asked)
+    opened = Store(store)
+    out = out or (opened.folder or Path.cwd()) / "report"
+    searches = [] if study else search_names(opened)
+    if searches and {plan.name for plan in opened.plans()} <= set(searches):
+        pages = write_search_pages(opened, searches, out, first="report.html")
+        console.print(f"report: {', '.join(map(str, pages))}")
+        return
+    paths = write_report(store, out, replace(asked, searches={name: page_name(name) for name in searches}))
+    console.print(paths.answer.text)
     form = f"{rows}_by_{columns}" if rows else None
-    for stack in stacks(paths.grids):
-        if stack.metric == "target_accuracy" and form in (None, stack.form):
+    shown = set()
+    for stack in stacks(paths.grids):  # of each table, its first metric: the student's accuracy where there are labels
+        table = (stack.form, stack.grids[0].benchmark, stack.grids[0].facet)
+        if table not in shown and form in (None, stack.form):
             console.print(terminal_table(stack))
+        shown.add(table)
     if paths.chosen is not None:
         _print_choice(paths.chosen)
     if paths.missing:
@@ -134,6 +162,12 @@ def report(
         verdicts = Counter(paths.claims["verdict"])
         told = ", ".join(f"{verdict}: {verdicts[verdict]}" for verdict in ("holds", "does not hold", TOO_FEW))
         console.print(f"the paper's claims on these cells: {told}")
+    for step in paths.answer.steps:
+        console.print(f"next: {step.text}")
+        if step.command:
+            console.print(f"  {step.command}")
+    if searches:
+        write_search_pages(opened, searches, out)
     console.print(f"report: {paths.page}")
 
 
@@ -149,23 +183,3 @@ def _print_choice(chosen: "Chosen") -> None:
     console.print(table)
     for note in chosen.notes:
         console.print(Text(note))
-
-
-def status(store: StoreLocation) -> None:
-    """Say how far each study in a store is."""
-    opened = Store(store)
-    plans = opened.plans()
-    if not plans:
-        console.print(f"{opened.location}: no study, {len(opened.record_ids())} records")
-        return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("study", "cells", "done", "failed", "to do", "unfinished with a checkpoint"):
-        table.add_column(heading, justify="left" if heading == "study" else "right")
-    known, checkpoints = opened.statuses(), set(opened.checkpoint_keys())
-    for plan in plans:
-        statuses = {cell.id: known.get(cell.id, "missing") for cell in plan.cells}
-        counts = Counter(statuses.values())
-        begun = sum(key in checkpoints for key, status in statuses.items() if status != "done")
-        row = (len(statuses), counts["done"], counts["failed"], counts["missing"], begun)
-        table.add_row(plan.name, *map(str, row))
-    console.print(table)

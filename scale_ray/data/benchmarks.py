@@ -78,7 +78,7 @@ def _digits() -> Benchmark:
             "optim.learning_rate": 0.05,
             "optim.encoder_factor": 1.0,
             "optim.schedule": "cosine",
-            "evaluate_every": 150,
+            "evaluate_every": 45,
         },
         # The rate of the adversarial methods on digits: Ganin et al., section 5.2.2, and Long et al.'s code. That of
         # the source-free ones: SHOT's code for digits.
@@ -159,7 +159,7 @@ FROZEN_DEFAULTS: Mapping[str, object] = {
     "model.hidden_dim": 256,
     "optim.steps": 1000,
     "optim.warmup_steps": 100,
-    "evaluate_every": 250,
+    "evaluate_every": 100,
 }
 
 

@@ -8,6 +8,8 @@ from scale_ray.data.benchmarks import FROZEN_DEFAULTS, check_benchmark
 from scale_ray.data.usual import USUAL, USUAL_WHERE_FROZEN, usual_fields
 from scale_ray.timm_names import size_fields
 
+POINTS = 10  # of a curve, at least: with fewer, nobody sees whether a training had ended
+
 
 def base_config(
     benchmark: str = "digits", changes: Mapping[str, Any] | None = None, *, steps: int | None = None
@@ -19,7 +21,7 @@ def base_config(
         changes: dotted path -> value. `{"model.encoder": "frozen"}` also brings the defaults of a frozen encoder, and
             `{"method": "dann"}` the settings of its paper (see data/usual.py),
             and a backbone of timm the size of images in timm's data config.
-        steps: number of training steps; the warm-up keeps its share of them.
+        steps: number of training steps; the warm-up keeps its share of them, and the curve has POINTS at least.
 
     Raises:
         ConfigError: an unknown benchmark or field, or a value that the field does not take.
@@ -28,7 +30,12 @@ def base_config(
     changes = size_fields(str(changes.get("model.backbone", ""))) | changes
     frozen, method = changes.get("model.encoder") == "frozen", str(changes.get("method", ""))
     fields = default_fields(benchmark, frozen=frozen) | usual_fields(benchmark, method, frozen=frozen) | changes
-    return config_of(fields if steps is None else fields | schedule_of(fields, steps))
+    return config_of(fields if steps is None else fields | schedule_of(fields, steps) | _said(changes))
+
+
+def _said(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """How often to evaluate, where somebody has said it."""
+    return {path: value for path, value in changes.items() if path == "evaluate_every"}
 
 
 def default_fields(benchmark: str, *, frozen: bool) -> dict[str, Any]:
@@ -41,10 +48,15 @@ def default_fields(benchmark: str, *, frozen: bool) -> dict[str, Any]:
 
 
 def schedule_of(fields: Mapping[str, Any], steps: int) -> dict[str, int]:
-    """`optim.steps`, and the warm-up that keeps the share that it has in `fields`."""
+    """`optim.steps`, the warm-up that keeps the share that it has in `fields`, and evaluations for POINTS at least."""
     # Of the schedule alone: the whole config may be valid only with fields that are set later.
-    usual = TrialConfig().replace({path: value for path, value in fields.items() if path.startswith("optim.")}).optim
-    return {"optim.steps": steps, "optim.warmup_steps": usual.warmup_steps * steps // usual.steps}
+    schedule = {path: value for path, value in fields.items() if path.startswith("optim.") or path == "evaluate_every"}
+    usual = TrialConfig().replace(schedule)
+    return {
+        "optim.steps": steps,
+        "optim.warmup_steps": usual.optim.warmup_steps * steps // usual.optim.steps,
+        "evaluate_every": min(usual.evaluate_every, max(1, steps // POINTS)),
+    }
 
 
 def config_of(fields: Mapping[str, Any]) -> TrialConfig:

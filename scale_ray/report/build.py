@@ -2,8 +2,8 @@
 
 import io
 import itertools
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +13,21 @@ from scale_ray.records import Record
 from scale_ray.report.effects import text as effects_text
 from scale_ray.report.effects.tables import BASELINE, Effects, effects_tables
 from scale_ray.report.figures.drawings import Material, drawings, of_trial
-from scale_ray.report.figures.style import save
+from scale_ray.report.figures.style import render, save
+from scale_ray.report.page.answer import Answer, answer
+from scale_ray.report.page.at_hand import images_in, root_in
+from scale_ray.report.page.gallery import galleries
 from scale_ray.report.page.page import page
+from scale_ray.report.page.template import Picture
 from scale_ray.report.read.completeness import check, holes
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import count
 from scale_ray.report.read.load import load_contents
+from scale_ray.report.selection.agreement import agreement, agreement_notes
 from scale_ray.report.selection.candidates import candidates
 from scale_ray.report.selection.choose import choice, choice_notes, choice_scores
 from scale_ray.report.selection.regret import REGRET_NOTES, regrets
-from scale_ray.report.selection.text import Chosen, as_text
+from scale_ray.report.selection.text import CELLS, Chosen, as_text
 from scale_ray.report.tables.axes import tabulate
 from scale_ray.report.tables.csv import frame_to_csv
 from scale_ray.report.tables.formats import FORMATS
@@ -44,13 +49,14 @@ class ReportPaths(NamedTuple):
     holes: Path
     tables: list[Path]  # Markdown, CSV, LaTeX and HTML of each form
     effects: list[Path]  # effects.md and .tex, and each table of effects as CSV
-    choice: list[Path]  # choice.csv and .md, scores.csv and .md, and with the oracle regret.csv and .md
+    choice: list[Path]  # validators.csv and .md; on request choice, scores, and with the oracle regret
     figures: list[Path]  # PNG, SVG and PDF
     parquet: list[Path]  # cells and curves, on request
     grids: list[Grid]  # as in `tables`
     claims: pd.DataFrame  # see effects.claims.claims
     chosen: Chosen | None  # on request
     missing: int  # planned cells without a result
+    answer: Answer  # what the page opens with
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,9 @@ class Asked:
         confusion: trials whose confusion matrices to draw: ids or their first characters.
         most_drawn: the most figures of each kind, and the most facets to compute effects for. Grids always cover all
             cells.
+        root: folder of the images of an image benchmark, for the gallery of errors; None: the one that the command of
+            the store's studies names.
+        searches: name -> file of its page, of the store's searches; cells that only they planned are on those pages.
     """
 
     study: str | None = None
@@ -83,6 +92,8 @@ class Asked:
     baseline: str = BASELINE
     confusion: Collection[str] = ()
     most_drawn: int = MOST_DRAWN
+    root: Path | None = None
+    searches: Mapping[str, str] = field(default_factory=dict)
 
 
 class _PlanHead(StudyPlan):
@@ -103,6 +114,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     """
     asked = asked or Asked()
     loaded, curves = load_contents(store, study=asked.study)
+    loaded = loaded[~_of_searches_alone(loaded, asked.searches)].reset_index(drop=True)
     if loaded.empty:
         raise ReportError(f"store {store}: neither a study plan nor a record in it: run a study into it first")
     if (asked.rows is None) != (asked.columns is None) or (asked.facet and asked.rows is None):
@@ -114,6 +126,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         found += tabulate(cells, asked.rows, asked.columns, asked.facet, remarks=remarks, oracle=asked.oracle)
     effects = effects_tables(cells, asked.baseline, most=asked.most_drawn)
     of_choice = _choice_tables(cells, Store(store), asked, remarks)
+    commands = {plan.name: plan.command for plan in Store(store).plans_as(_PlanHead)}
     out = Path(out)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -135,15 +148,37 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
 
     drawn = drawings(Material(found, cells, curves, effects), asked.most_drawn)
     figures: list[Path] = []
-    on_page: dict[str, dict[str, list[tuple[str, bytes]]]] = {}
+    on_page: dict[str, dict[str, list[Picture]]] = {}
     for drawing in itertools.chain(drawn, *map(of_trial, shown_trials)):
         paths = save(drawing.figure, out / "figures" / drawing.name)
         figures += paths
         if drawing.heading:
             of_benchmark = on_page.setdefault(drawing.benchmark, {})
-            of_benchmark.setdefault(drawing.heading, []).append((drawing.title, paths[1].read_bytes()))
-    commands = {plan.name: plan.command for plan in Store(store).plans_as(_PlanHead)}
-    text = page(cells, found, on_page, curves=curves, effects=effects, commands=commands, choice=of_choice)
+            narrow = None if drawing.narrow is None else render(drawing.narrow, "svg")
+            picture = Picture(drawing.title, paths[1].read_bytes(), narrow)
+            of_benchmark.setdefault(drawing.heading, []).append(picture)
+    agreed = of_choice.get("validators")
+    first = answer(
+        cells,
+        effects,
+        choice=of_choice,
+        agreed=None if agreed is None else agreed.frame,
+        commands=commands,
+        location=str(store),
+    )
+    reach = images_in(asked.root or root_in(commands.values()))
+    text = page(
+        cells,
+        found,
+        on_page,
+        curves=curves,
+        effects=effects,
+        choice=of_choice,
+        agreed=agreed,
+        galleries=galleries(Store(store), _of_interest(cells, of_choice), reach),
+        first=first,
+        searches=asked.searches,
+    )
     written = ReportPaths(
         page=_write(out / "report.html", text),
         records=records,
@@ -157,9 +192,15 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         claims=effects.frames["claims"],
         chosen=of_choice.get("choice"),
         missing=len(missing),
+        answer=first,
     )
     _remove_temporaries(written)
     return written
+
+
+def _of_searches_alone(cells: pd.DataFrame, searches: Collection[str]) -> "pd.Series[bool]":
+    planned = cells["study"].fillna("").str.split(", ")
+    return pd.Series([set(names) <= set(searches) for names in planned], index=cells.index, dtype=bool)
 
 
 def _remove_temporaries(paths: ReportPaths) -> None:
@@ -209,19 +250,35 @@ def _write_effects(out: Path, effects: Effects) -> list[Path]:
 
 
 def _choice_tables(cells: pd.DataFrame, store: Store, asked: Asked, remarks: list[str]) -> dict[str, Chosen]:
-    """File name -> table of choice, of those that were asked for."""
-    is_done = ~cells["superseded"] & (cells["status"] == "done")
+    """File name -> table of choice: what each validator would choose, and those that were asked for."""
+    done = cells[~cells["superseded"] & (cells["status"] == "done")]
     tables: dict[str, Chosen] = {}
-    if asked.choose is None and not (asked.oracle and is_done.any()):
+    if done.empty and asked.choose is None:
         return tables
-    found = candidates(cells[is_done], store)
+    # Predictions are read on request alone: they may be as large as the data.
+    found = candidates(done, store if asked.choose is not None or asked.oracle else None)
     if asked.choose is not None:
         notes = choice_notes(found, asked.choose)
         tables["choice"] = Chosen(choice(found, asked.choose), [*notes, *remarks])
         tables["scores"] = Chosen(choice_scores(found, asked.choose), [])
     if asked.oracle:
         tables["regret"] = Chosen(regrets(found), [*REGRET_NOTES, *found.notes, *remarks])
+    agreed = agreement(found)
+    if len(agreed):
+        tables["validators"] = Chosen(agreed, [*agreement_notes(agreed), *found.notes])
     return tables
+
+
+def _of_interest(cells: pd.DataFrame, of_choice: dict[str, Chosen]) -> list[str]:
+    """Ids of the trainings whose errors are shown: of what was chosen, else of the highest average accuracy."""
+    if "choice" in of_choice:
+        return " ".join(of_choice["choice"].frame[CELLS]).split()
+    done = cells[~cells["superseded"] & (cells["status"] == "done") & cells["target_accuracy"].notna()]
+    if done.empty:
+        return []
+    means = done.groupby(["benchmark", "backbone", "variant", "losses"])["target_accuracy"].transform("mean")
+    best = means == means.groupby([done["benchmark"], done["backbone"]]).transform("max")
+    return list(done[best].sort_values(["seed", "pair"], kind="stable")["cell"])
 
 
 def _write_table(path: Path, table: Chosen) -> list[Path]:

@@ -37,7 +37,7 @@ from scale_ray.store.files import Files, StoreError
 from scale_ray.store.lifeline import Lifeline, remove_lifeline
 from scale_ray.store.liveness import DRIVER_ID, Announcement, Clock, Others, announcement, driver_file, uptime
 
-__all__ = ["BEAT_SECONDS", "EXPIRY_SECONDS", "Announcement", "Driver"]
+__all__ = ["BEAT_SECONDS", "EXPIRY_SECONDS", "Announcement", "Driver", "live_holders"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,17 @@ class _Lease(NamedTuple):
     file: str
     key: str
     driver: str
+
+
+def live_holders(files: Files) -> dict[str, Announcement]:
+    """key -> its holder, for one who only reads the store.
+
+    One look sees no silence: a driver that was killed on another machine counts as alive here.
+    """
+    others = Others(files, refresh_seconds=BEAT_SECONDS, expiry=EXPIRY_SECONDS)
+    leases = [match for name in files.names("leases") if (match := _LEASE.fullmatch(name))]
+    found = {match[1]: others.find(match[2]) for match in leases}
+    return {key: driver for key, driver in found.items() if driver is not None}
 
 
 class Driver:

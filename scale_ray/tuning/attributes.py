@@ -41,6 +41,7 @@ _OF_SETTING: dict[str, TypeAdapter[Any]] = {
     "stopped": TypeAdapter(Stopped),
     "reason": TypeAdapter(str),
     "duplicate_of": TypeAdapter(NonNegativeInt),
+    "default": TypeAdapter(dict[str, float | bool | str | None]),  # of a setting that is outside of the space
 }
 
 # What Optuna and the samplers keep.

@@ -5,18 +5,20 @@ oracle) and are shown beside the validator, which chose without any.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scale_ray.config import TrialConfig, TuningBudget, field_paths
 from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES
+from scale_ray.report.read.labels import count
 from scale_ray.report.selection.text import ORACLE_COLUMN, as_text
 from scale_ray.report.tables.csv import frame_to_csv
 from scale_ray.report.tables.markdown import table_lines
-from scale_ray.tuning.setting import Setting
+from scale_ray.tuning.decision import Decision, highest
+from scale_ray.tuning.setting import Setting, describe_values
 
 # With fewer settings, a rank correlation means nothing.
 _FEWEST_RANKS = 3
@@ -24,19 +26,20 @@ _FEWEST_RANKS = 3
 # Fields that the options of a study decide. A config file for one contains them only if they were tuned.
 _OF_THE_GRID = ("method", "seed", "data.source", "data.target", "losses.terms", "tuning")
 
-
-def chosen(settings: Sequence[Setting], validator: str) -> Setting | None:
-    """The setting with the highest mean score among those whose repeats are all done; the first of equal ones."""
-    return max(_done(settings), key=lambda setting: setting.validators.get(validator, -math.inf), default=None)
+# Those of them that a single training needs, under the key `train`, which studies do not read.
+_OF_A_TRAINING = ("method", "losses.terms", "data.source", "data.target")
 
 
-def chosen_config(setting: Setting, base: TrialConfig, usual: TrialConfig, budget: TuningBudget) -> dict[str, Any]:
-    """The fields of a config file that `ablate --config` and `train --config` take.
+def chosen_config(
+    setting: Setting, base: TrialConfig, usual: TrialConfig, budget: TuningBudget, root: Path | None = None
+) -> dict[str, Any]:
+    """What a config file holds that `ablate --config` takes, and `train --config` without any further option.
 
     Args:
         base: what all settings of the search share.
         usual: the benchmark's defaults; fields of `base` that equal them are not written.
         budget: what the search spent.
+        root: folder of the images.
     """
     of_base = {
         path: base.value(path)
@@ -48,6 +51,8 @@ def chosen_config(setting: Setting, base: TrialConfig, usual: TrialConfig, budge
         **of_base,
         **setting.values,
         "tuning": budget.model_dump(mode="json"),
+        "train": {path: base.value(path) for path in _OF_A_TRAINING if path not in setting.values},
+        **({} if root is None else {"root": str(root.absolute())}),
     }
 
 
@@ -58,7 +63,7 @@ def settings_frame(settings: Sequence[Setting], validator: str) -> pd.DataFrame:
     |---|---|
     | setting | its number |
     | a dotted path | the value of that field |
-    | state | done, stopped (on its first repeat's curve), pruned (over its repeats), failed, open |
+    | state | done, stopped (on its first repeat's curve), pruned (over its repeats), failed, open; (default) |
     | the validator's name | mean score over the repeats that are done; higher is better |
     | repeats | number of finished repeats |
     | oracle (target labels) | percent, mean target accuracy over the same repeats |
@@ -70,7 +75,7 @@ def settings_frame(settings: Sequence[Setting], validator: str) -> pd.DataFrame:
         {
             "setting": setting.number,
             **setting.values,
-            "state": setting.state,
+            "state": f"{setting.state} (default)" if setting.default else setting.state,
             name: setting.validators.get(validator),
             "repeats": setting.repeats,
             ORACLE_COLUMN: setting.validators.get(ORACLE),
@@ -82,50 +87,72 @@ def settings_frame(settings: Sequence[Setting], validator: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def validators_frame(settings: Sequence[Setting]) -> pd.DataFrame:
-    """What each validator would have chosen among the finished settings, and its regret.
+def validators_frame(settings: Sequence[Setting], validator: str) -> pd.DataFrame:
+    """What each validator would choose among the finished settings, how it ranks them, and its regret.
 
     | column | unit, meaning |
     |---|---|
     | validator | its name; the oracle chooses by the target labels |
-    | choice | the setting's number |
+    | choice | the number of the setting with the highest score |
+    | setting | its values |
+    | spearman with NAME | rank correlation with the scores of the validator that chooses: how much the two agree |
     | oracle (target labels) | percent: the chosen setting's mean target accuracy |
     | regret | points below the best setting's; 0 for the oracle |
-    | spearman | rank correlation with the target accuracy; empty with fewer than 3 settings or constant values |
+    | spearman | rank correlation with the target accuracy |
     | settings | number of settings that are compared |
+
+    Correlations are empty with fewer than 3 settings or constant values. The columns that need target labels lack where
+    the target has none.
     """
     done = _done(settings)
-    best = chosen(settings, ORACLE)
     names = [
         name
         for name in (*VALIDATOR_NAMES, *SET_VALIDATOR_NAMES, ORACLE)
         if done and all(name in each.validators for each in done)
     ]
+    best = highest(done, ORACLE) if ORACLE in names else None
     rows = []
     for name in names:
-        choice = chosen(settings, name)
+        choice = highest(done, name)
         assert choice is not None
-        assert best is not None
-        rows.append(
-            {
-                "validator": ORACLE_COLUMN if name == ORACLE else name,
-                "choice": choice.number,
-                ORACLE_COLUMN: choice.validators[ORACLE],
-                "regret": best.validators[ORACLE] - choice.validators[ORACLE],
-                "spearman": _spearman(
-                    [each.validators[name] for each in done], [each.validators[ORACLE] for each in done]
-                ),
-                "settings": len(done),
-            }
-        )
+        row = {
+            "validator": ORACLE_COLUMN if name == ORACLE else name,
+            "choice": choice.number,
+            "setting": describe_values(choice.values),
+        }
+        if validator != ORACLE and validator in names:
+            row[f"spearman with {validator}"] = _between(done, name, validator)
+        if best is not None:
+            row[ORACLE_COLUMN] = choice.validators[ORACLE]
+            row["regret"] = best.validators[ORACLE] - choice.validators[ORACLE]
+            row["spearman"] = _between(done, name, ORACLE)
+        rows.append({**row, "settings": len(done)})
     return pd.DataFrame(rows)
+
+
+def agreement_note(settings: Sequence[Setting], validator: str) -> str | None:
+    """How many validators would choose what the chooser does; None where there is no other."""
+    table = validators_frame(settings, validator)
+    if table.empty:
+        return None
+    choices = table[table["validator"] != ORACLE_COLUMN].set_index("validator")["choice"]
+    others = choices.drop(validator, errors="ignore")
+    if validator not in choices or others.empty:
+        return None
+    alike = int((others == choices[validator]).sum())
+    correlation = table.set_index("validator")[f"spearman with {validator}"].reindex(others.index).median()
+    ranks = "" if pd.isna(correlation) else f"; their median rank correlation with {validator} is {correlation:.2f}"
+    return (
+        f"Agreement: {alike} of {count(len(others), 'other validator')} would choose setting {choices[validator]} too"
+        f"{ranks}."
+    )
 
 
 def search_files(
     settings: Sequence[Setting], validator: str, importance: Mapping[str, float], notes: Sequence[str]
 ) -> dict[str, str]:
     """File name -> content: settings and validators as CSV and Markdown, importance as CSV."""
-    frames = {"settings": settings_frame(settings, validator), "validators": validators_frame(settings)}
+    frames = {"settings": settings_frame(settings, validator), "validators": validators_frame(settings, validator)}
     files = {f"{name}.csv": frame_to_csv(frame) for name, frame in frames.items()}
     below = "".join(f"- {note}\n" for note in notes)
     for name, frame in frames.items():
@@ -137,21 +164,30 @@ def search_files(
     return files
 
 
+def decision_notes(
+    settings: Sequence[Setting], validator: str, decision: Decision, at_edges: Sequence[str]
+) -> list[str]:
+    """What was chosen and why, whether the highest is at an edge, and whether other validators agree."""
+    by = "the oracle (target labels)" if validator == ORACLE else validator
+    chosen = f"Chosen by {by}: setting {decision.chosen.number}, {describe_values(decision.chosen.values)}"
+    usual = ", the default" if decision.chosen.default else ""
+    agreed = agreement_note(settings, validator)
+    return [f"{chosen}{usual}: {decision.why}.", *(f"{line}." for line in at_edges), *([agreed] if agreed else [])]
+
+
 def search_notes(settings: Sequence[Setting], validator: str, steps_in_full: int) -> list[str]:
     """What was compared, and how many steps early ends and shared warm-ups saved.
 
     Args:
         steps_in_full: steps of all settings, if each were trained to the end on every repeat and shared nothing.
     """
-    states = pd.Series([setting.state for setting in settings]).value_counts()
-    counts = ", ".join(f"{number} {state}" for state, number in states.items())
     spent = sum(setting.steps for setting in settings)
     saved = f" ({1 - spent / steps_in_full:.0%} fewer)" if steps_in_full and spent < steps_in_full else ""
     chooser = (
         f"{ORACLE_COLUMN} chose: an upper bound, no way to choose" if validator == ORACLE else f"{validator} chose"
     )
     notes = [
-        f"{len(settings)} settings: {counts}; {chooser}, among those that are done.",
+        f"{len(settings)} settings: {state_counts(settings)}; {chooser}, among those that are done.",
         f"Steps: {spent:,}; every setting in full, without early ends and shared warm-ups: {steps_in_full:,}{saved}.",
         "Scores: mean over the repeats, last iterate, higher is better. "
         f"{ORACLE_COLUMN}: target accuracy in percent; regret: points below the best setting that is done.",
@@ -163,6 +199,12 @@ def search_notes(settings: Sequence[Setting], validator: str, steps_in_full: int
     return notes
 
 
+def state_counts(settings: Sequence[Setting]) -> str:
+    """`4 done, 1 stopped, 1 failed`."""
+    states = pd.Series([setting.state for setting in settings], dtype="str").value_counts()
+    return ", ".join(f"{number} {state}" for state, number in states.items())
+
+
 def write_config(fields: Mapping[str, Any]) -> str:
     return json.dumps(fields, indent=1) + "\n"
 
@@ -172,7 +214,11 @@ def _done(settings: Sequence[Setting]) -> list[Setting]:
 
 
 def _rank(setting: Setting, validator: str) -> tuple[bool, float, int]:
-    return setting.state != "done", -setting.validators.get(validator, -math.inf), setting.number
+    return setting.state != "done", -setting.validators.get(validator, float("-inf")), setting.number
+
+
+def _between(settings: Sequence[Setting], name: str, other: str) -> float | None:
+    return _spearman([each.validators[name] for each in settings], [each.validators[other] for each in settings])
 
 
 def _spearman(scores: Sequence[float], accuracies: Sequence[float]) -> float | None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from matplotlib.tri import Triangulation
 
-from scale_ray.report.figures.style import INK, SOFT, blank, style
+from scale_ray.report.figures.style import INK, SMALL, SOFT, blank, style
 from scale_ray.tuning.setting import Setting
 
 _LEVELS = 9
@@ -58,7 +58,7 @@ def contour(
             bar = figure.colorbar(surface, ax=axes, format="{x:.4g}")
             bar.set_label(f"{validator}, mean over repeats" + (" (target labels)" if validator == "oracle" else ""))
         _mark(axes, settings, fields, _coordinates(done, fields)[int(scores.argmax())])
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=SMALL)
     return figure
 
 

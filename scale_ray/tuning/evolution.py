@@ -11,7 +11,6 @@ from optuna import Study
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
 from scale_ray.tuning.attributes import GENERATION
@@ -31,7 +30,7 @@ class EvolutionSampler(BaseSampler):
         self._random = RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return IntersectionSearchSpace().calculate(study)
+        return next((dict(sorted(each.distributions.items())) for each in _done(study)), {})
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -39,7 +38,7 @@ class EvolutionSampler(BaseSampler):
         if not search_space:  # no setting is done
             return {}
         space = _SearchSpaceTransform(search_space, transform_0_1=True)
-        optimiser = _told(space, study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), self._seed)
+        optimiser = _told(space, _done(study), self._seed)
         study._storage.set_trial_system_attr(trial._trial_id, GENERATION, optimiser.generation)
         return space.untransform(optimiser.ask())
 
@@ -47,6 +46,11 @@ class EvolutionSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _done(study: Study) -> list[FrozenTrial]:
+    """The settings of the space that are done: a default outside of it has no place on the cube."""
+    return [each for each in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if each.distributions]
 
 
 def _told(space: _SearchSpaceTransform, done: list[FrozenTrial], seed: int) -> CMA:

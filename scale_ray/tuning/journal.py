@@ -14,15 +14,20 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from scale_ray.store import StoreError
 
 
-def open_journal(path: Path) -> JournalStorage:
-    """The journal at a path, created where it is missing. The caller must be the only driver that writes to it.
+def open_journal(path: Path, *, writing: bool = True) -> JournalStorage:
+    """The journal at a path, created where it is missing. A writing caller must be the only driver that writes to it.
+
+    Args:
+        path: of the file.
+        writing: False leaves the file as it is, with the half line that another driver may be writing now.
 
     Raises:
         StoreError: the file cannot be read or written, or is no whole journal.
     """
     try:
-        _drop_torn_line(path)
-        _check_lines(path)
+        if writing:
+            _drop_torn_line(path)
+        _check_lines(path, whole=writing)
         # The other lock that Optuna has is a symbolic link, which some file systems lack.
         return JournalStorage(_Backend(str(path), lock_obj=JournalFileOpenLock(str(path))))
     except OSError as error:
@@ -55,11 +60,13 @@ def _drop_torn_line(path: Path) -> None:
             file.truncate(content.rfind(b"\n") + 1)
 
 
-def _check_lines(path: Path) -> None:
+def _check_lines(path: Path, *, whole: bool) -> None:
     if not path.exists():
         return
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            if not whole and not line.endswith(b"\n"):
+                break
             try:
                 log = json.loads(line)
                 digest = log.pop("sha256", None)

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from scale_ray.config import ConfigError, check_name
 from scale_ray.store import Store
@@ -20,7 +20,7 @@ from scale_ray.tuning.attributes import check_attributes
 from scale_ray.tuning.database import open_database
 from scale_ray.tuning.evolution import EvolutionSampler
 from scale_ray.tuning.journal import open_journal, remedy
-from scale_ray.tuning.space import Space, size
+from scale_ray.tuning.space import Space, Values, rounded, size
 from scale_ray.urls import redacted
 
 # For `grid`, every setting is enqueued in order, so its sampler never chooses.
@@ -35,6 +35,11 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 def folder(name: str) -> str:
     """Where a search keeps its journal and its results, in the store."""
     return f"tuning/{name}"
+
+
+def values_of(trial: FrozenTrial) -> Values:
+    """The setting of one of Optuna's trials. A default outside of the space is no parameter, which samplers read."""
+    return trial.user_attrs.get("default") or rounded(trial.params)
 
 
 def check_sampler(name: str, space: Space) -> None:

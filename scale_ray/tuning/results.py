@@ -1,38 +1,28 @@
 """The results of a search, read from its Optuna study and from the store's records."""
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
 from statistics import fmean
 
 import optuna
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from scale_ray.cell import Cell
 from scale_ray.config import ConfigError
-from scale_ray.records import ORACLE, Record
+from scale_ray.records import Record
 from scale_ray.report.selection.set_validators import set_scores
 from scale_ray.store import Store, is_current
 from scale_ray.training.stages import branch
+from scale_ray.tuning.optuna_study import values_of
 from scale_ray.tuning.search import Search
-from scale_ray.tuning.setting import Setting, SettingState
-from scale_ray.tuning.space import Values, rounded, warm_ups_meet
-
-_STATES: Mapping[TrialState, SettingState] = {
-    TrialState.COMPLETE: "done",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "open",
-}
-
-# With fewer settings an importance means little; Optuna itself requires two.
-_FEWEST_DONE = 8
+from scale_ray.tuning.setting import Setting
+from scale_ray.tuning.space import Values, default_setting, warm_ups_meet
+from scale_ray.tuning.view import STATES, by_repeat, means
 
 
 def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> list[Setting]:
     """Every setting in the order in which it was asked for, without duplicates, which were not trained."""
-    sharing = warm_ups_meet(search.space, search.base)
+    sharing, usual = warm_ups_meet(search.space, search.base), default_setting(search.space, search.base)
     warm_ups: set[str] = set()  # of the settings so far
     found: list[Setting] = []
     of_done: list[tuple[int, list[Record | None]]] = []
@@ -49,11 +39,13 @@ def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> lis
             Setting(
                 number=trial.number,
                 values=values,
-                state="stopped" if stopped else _STATES[trial.state],
+                state="stopped" if stopped else STATES[trial.state],
                 reason=trial.user_attrs.get("reason", ""),
-                validators=_means(list(records.values())),
+                validators=means(scores := by_repeat(list(records.values()))),
                 repeats=len(records),
                 steps=sum(_steps(cell, ends[cell.id], warm_ups, sharing) for cell in cells if cell.id in ends),
+                by_repeat=scores,
+                default=values == usual,
             )
         )
     for number, scores in _set_scores(of_done, store).items():
@@ -94,16 +86,6 @@ def _steps(cell: Cell, end: int, warm_ups: set[str], sharing: bool) -> int:
     return end - first.last if trained else end
 
 
-def importance(optuna_study: optuna.Study) -> dict[str, float]:
-    """Share of the score's variance that each field explains among finished settings (fANOVA), the largest first.
-
-    http://proceedings.mlr.press/v32/hutter14.html
-    """
-    if len(optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < _FEWEST_DONE:
-        return {}
-    return get_param_importances(optuna_study, evaluator=FanovaImportanceEvaluator(seed=0))
-
-
 def planned_cells(search: Search, optuna_study: optuna.Study) -> list[Cell]:
     """The cells that the search wants records of: those of all settings that were not ended early."""
     return [
@@ -122,11 +104,11 @@ def keys_of_search(search: Search, optuna_study: optuna.Study) -> frozenset[str]
 
 def _trials(search: Search, optuna_study: optuna.Study) -> list[tuple[FrozenTrial, Values]]:
     return [
-        (trial, rounded({path: trial.params[path] for path in search.space}))
+        (trial, {path: value for path, value in values_of(trial).items() if path in search.space})
         for trial in optuna_study.get_trials(deepcopy=False)
-        if trial.state in _STATES
+        if trial.state in STATES
         and "duplicate_of" not in trial.user_attrs
-        and search.space.keys() <= trial.params.keys()
+        and search.space.keys() <= values_of(trial).keys()
     ]
 
 
@@ -135,14 +117,3 @@ def _cells(search: Search, values: Values) -> list[Cell]:
         return [search.cell(values, repeat) for repeat in search.repeats]
     except ConfigError:
         return []  # the setting has failed; its reason names the cause
-
-
-def _means(records: list[Record]) -> dict[str, float]:
-    """Mean scores of the oracle and of every validator for which all of these records have a score."""
-    scores: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        assert record.result is not None
-        for name, value in {**record.result.validators, ORACLE: record.result.target_accuracy}.items():
-            if value is not None:  # an accuracy without target labels
-                scores[name].append(value)
-    return {name: fmean(values) for name, values in scores.items() if len(values) == len(records)}

@@ -23,11 +23,12 @@ from scale_ray.sweep.queue import StageQueue
 from scale_ray.tuning.early_stop import EarlyStop
 from scale_ray.tuning.optuna_study import folder, open_optuna_study
 from scale_ray.tuning.progress import SearchProgress, metric_of
-from scale_ray.tuning.results import importance, keys_of_search, planned_cells, settings_of
+from scale_ray.tuning.results import keys_of_search, planned_cells, settings_of
 from scale_ray.tuning.search import Search
 from scale_ray.tuning.setting import Setting
 from scale_ray.tuning.settings import SettingQueue
 from scale_ray.tuning.source import SearchStages
+from scale_ray.tuning.view import SearchView, view_of
 
 # How often a search is asked for before it is refused, with up to a second between.
 _TRIES = 4
@@ -38,7 +39,7 @@ class Found:
     """What a search has found so far."""
 
     settings: list[Setting]
-    importance: dict[str, float]  # by dotted path, with the sum 1; empty where too few settings are done
+    view: SearchView  # the same without the steps that warm-ups saved, with curves and importance
     left: int  # settings that have not ended, including those that were not asked for yet
 
 
@@ -86,7 +87,7 @@ def run_search(
         still_owned()
         write_plan()
         remove_leftovers(store, driver, keys_of_search(search, optuna_study) if settings.over else frozenset())
-        return Found(settings_of(search, optuna_study, store), importance(optuna_study), settings.left)
+        return Found(settings_of(search, optuna_study, store), view_of(optuna_study, store), settings.left)
 
 
 def _own(driver: Driver, name: str) -> Callable[[], None]:

@@ -1,6 +1,6 @@
 """A setting: one choice of values in a tuning search, with what its trainings gave."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ class Setting:
             accuracy in percent. Validators that did not choose are there for comparison.
         repeats: number of repeats that have a record.
         steps: training steps of all repeats; a warm-up that settings share counts for the first of them.
+        by_repeat: name -> scores of the repeats that have a record, in the order of the repeats.
+        default: whether it is the default setting, which changes nothing of the base config.
     """
 
     number: int
@@ -30,6 +32,8 @@ class Setting:
     validators: Mapping[str, float] = field(default_factory=dict)
     repeats: int = 0
     steps: int = 0
+    by_repeat: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    default: bool = False
 
 
 def describe_values(values: Mapping[str, Any]) -> str:

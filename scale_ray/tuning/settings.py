@@ -26,10 +26,10 @@ from scale_ray.config import ConfigError
 from scale_ray.records import score
 from scale_ray.store import Store, is_current
 from scale_ray.training.seeding import step_seed
-from scale_ray.tuning.optuna_study import SAMPLERS
+from scale_ray.tuning.optuna_study import SAMPLERS, values_of
 from scale_ray.tuning.search import Search
 from scale_ray.tuning.setting import describe_values
-from scale_ray.tuning.space import Values, rounded, settings, size
+from scale_ray.tuning.space import Values, contains, default_setting, rounded, settings, size
 
 # How often a sampler that repeats itself is asked again before an untried setting is taken instead.
 _ASKS = 5
@@ -74,7 +74,7 @@ class SettingQueue:
         self._out: dict[str, tuple[int, int]] = {}  # id of a cell that was handed out -> setting, repeat
         for trial in optuna_study.get_trials(deepcopy=False):
             if trial.state.is_finished() and "duplicate_of" not in trial.user_attrs:
-                self._tried[describe_exactly(rounded(trial.params))] = trial.number
+                self._tried[describe_exactly(values_of(trial))] = trial.number
         for trial in optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self._seed_sampler(trial.number)  # a driver may have been killed between two values of a setting
             self._begin(optuna.Trial(optuna_study, trial._trial_id))
@@ -175,8 +175,10 @@ class SettingQueue:
         """Begin a new setting; None where its values are no valid config, so that it has failed."""
         for attempt in range(_ASKS + 1):
             self._still_owned()
+            is_default = self._enqueue_default()
             seed = self._seed_sampler(len(self._optuna_study.get_trials(deepcopy=False)))
-            if self._search.sampler == "grid" or (attempt == _ASKS and size(self._search.space) is not None):
+            is_last = attempt == _ASKS and size(self._search.space) is not None
+            if not is_default and (self._search.sampler == "grid" or is_last):
                 self._enqueue_untried(seed)
             before = self.begun
             begun = self._begin(self._optuna_study.ask())
@@ -194,6 +196,18 @@ class SettingQueue:
         self._optuna_study.sampler = SAMPLERS[self._search.sampler](seed)
         return seed
 
+    def _enqueue_default(self) -> bool:
+        """Let the default setting be the next one, unless it was tried: whatever is chosen is compared with it."""
+        usual = default_setting(self._search.space, self._search.base)
+        waiting = self._optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if describe_exactly(usual) in self._tried or waiting:
+            return False
+        if contains(self._search.space, usual):
+            self._optuna_study.enqueue_trial(usual)
+        else:  # no sampler can propose it, so its values are kept beside those that samplers read
+            self._optuna_study.enqueue_trial({}, user_attrs={"default": usual})
+        return True
+
     def _enqueue_untried(self, seed: int) -> None:
         untried = [
             values for values in settings(self._search.space) if describe_exactly(rounded(values)) not in self._tried
@@ -203,7 +217,9 @@ class SettingQueue:
 
     def _begin(self, trial: optuna.Trial) -> _Open | None:
         """Open a trial as a setting. Values that a killed driver had not sampled yet are sampled now."""
-        values = rounded({path: _suggest(trial, path, each) for path, each in self._search.space.items()})
+        values = trial.user_attrs.get("default") or rounded(
+            {path: _suggest(trial, path, each) for path, each in self._search.space.items()}
+        )
         text = describe_exactly(values)
         first = self._tried.setdefault(text, trial.number)
         if first != trial.number:

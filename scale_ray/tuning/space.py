@@ -21,8 +21,6 @@ from optuna.distributions import (
 )
 
 from scale_ray.config import ConfigError, TrialConfig, field_paths, suggest
-from scale_ray.methods import METHODS
-from scale_ray.training.resolve import check_trial, without_unread
 
 Space = dict[str, BaseDistribution]  # by dotted path
 Values = dict[str, Any]  # a setting: one value for each tuned field
@@ -53,6 +51,8 @@ def read_space(texts: Sequence[str], base: TrialConfig) -> Space:
         ConfigError: a text that is no range, an unknown field, a value that the field does not take, or a field that
             cannot be tuned.
     """
+    from scale_ray.training.resolve import check_trial, without_unread  # not above: a report needs no torch
+
     space: Space = {}
     for text in texts:
         path, equals, form = text.partition("=")
@@ -114,6 +114,34 @@ def rounded(values: Mapping[str, Any]) -> Values:
     return {path: float(f"{value:.12g}") if isinstance(value, float) else value for path, value in values.items()}
 
 
+def default_setting(space: Space, base: TrialConfig) -> Values:
+    """The setting that changes nothing: the value that each field has in the base config, also outside of its range."""
+
+    def value(path: str, distribution: BaseDistribution) -> Any:
+        usual = base.value(path)
+        if isinstance(distribution, CategoricalDistribution):  # a choice may spell the value otherwise: `ce+ssl`
+            alike = (choice for choice in distribution.choices if base.replace({path: choice}).value(path) == usual)
+            return next(alike, usual)
+        return usual
+
+    return rounded({path: value(path, distribution) for path, distribution in space.items()})
+
+
+def contains(space: Space, values: Mapping[str, Any]) -> bool:
+    """Whether a sampler of this space could propose the setting."""
+    return all(_contains(distribution, values[path]) for path, distribution in space.items())
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if not distribution.low <= value <= distribution.high:
+        return False
+    steps = (value - distribution.low) / distribution.step if distribution.step else 0.0
+    return math.isclose(steps, round(steps), abs_tol=1e-6)
+
+
 def warm_ups_meet(space: Space, base: TrialConfig) -> bool:
     """Whether settings can share a warm-up (docs/method.md, section 9): some fields act only after it.
 
@@ -124,6 +152,8 @@ def warm_ups_meet(space: Space, base: TrialConfig) -> bool:
 
 
 def _acts_in_warm_up(path: str, distribution: BaseDistribution, base: TrialConfig) -> bool:
+    from scale_ray.methods import METHODS
+
     configs = [base.replace({path: value}) for value in _outermost(distribution)]
     prefixes = [METHODS[config.method].warm_up(config) for config in configs]
     return any(prefix is None or prefix != prefixes[0] for prefix in prefixes)

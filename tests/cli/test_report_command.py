@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ from scale_ray.cell import Cell
 from scale_ray.identity import identity
 from scale_ray.records import Failure, Provenance, Record
 from scale_ray.store import Store, StudyPlan
+from scale_ray.store.leases import Driver
+
+FIRST_STORE = Path(__file__).parents[1] / "fixtures" / "store_0_1_0"
 
 
 def test_report_writes_tables_and_says_where(trained: tuple[Outcome, Path], tmp_path: Path) -> None:
@@ -93,8 +98,84 @@ def test_status_counts_done_failed_and_unfinished(trained: tuple[Outcome, Path],
     assert outcome.out.splitlines()[1].split() == [name, "4", "1", "1", "2", "1"]
 
 
-def test_status_of_a_store_without_studies(trained: tuple[Outcome, Path]) -> None:
-    assert command("status", trained[1]).out == f"{trained[1]}: no study, 1 records\n"
+def test_status_of_a_store_without_studies_lists_its_records(trained: tuple[Outcome, Path]) -> None:
+    (record,) = Store(trained[1]).records()
+    assert record.result is not None
+    first, _, line = command("status", trained[1]).out.splitlines()
+    assert first == f"{trained[1]}: no study, 1 record:"
+    assert line.split()[:3] == [record.id[:12], "Art>Real", "World"]
+    assert f"done   {record.result.target_accuracy:.2f} %" in line
+
+
+def failed_copies(done: Record, seeds: range) -> list[Record]:
+    failure = Failure(kind="RuntimeError", message="no\nmore", traceback="…")
+    configs = [done.config.replace({"seed": seed}) for seed in seeds]
+    return [
+        done.model_copy(
+            update={
+                "id": identity(config, done.inputs),
+                "config": config,
+                "status": "failed",
+                "result": None,
+                "failure": failure.model_copy(update={"message": f"no {config.seed}"}),
+            }
+        )
+        for config in configs
+    ]
+
+
+def test_status_says_what_runs_how_long_it_takes_and_what_failed(trained: tuple[Outcome, Path], tmp_path: Path) -> None:
+    store = Store(shutil.copytree(trained[1], tmp_path / "store"))
+    (done,) = store.records()
+    failed = failed_copies(done, range(1, 6))
+    for each in failed:
+        store.write_record(each)
+    cells = [Cell(id=each.id, config=each.config) for each in (done, *failed)]
+    store.write_plan(StudyPlan(name="s", created="2026-03-01T00:00:00+00:00", cells=cells))
+    with Driver(store.files) as driver:
+        driver.acquire(failed[0].id)
+        lines = command("status", store.location).out.splitlines()
+    assert any(line.startswith("running: driver on ") and line.endswith(": 1 stage handed out") for line in lines)
+    assert any(line.startswith("  Art>Real World ce+ssl lenet seed 1") for line in lines)
+    assert any(line.startswith("time left: about ") and line.endswith(", 1 at a time") for line in lines)
+    # Messages that differ in numbers are one.
+    assert [line[:-1] for line in lines if line.startswith("failed")] == ["failed, 5 x: RuntimeError: no "]
+    assert lines[-1] == f"to forget failures: scale-ray forget {store.location} --failed"
+    alone = command("status", store.location, "--watch").out  # ends by itself where nothing runs
+    assert "running" not in alone
+    assert "nothing runs now" in alone
+
+
+def test_forget_lists_asks_and_deletes(
+    trained: tuple[Outcome, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(shutil.copytree(trained[1], tmp_path / "store"))
+    (done,) = store.records()
+    failed = failed_copies(done, range(1, 4))
+    for each in failed:
+        store.write_record(each)
+    monkeypatch.setattr(sys, "stdin", StringIO("n\n"))
+    unanswered = command("forget", store.location, "--failed")
+    assert unanswered.status == 1
+    assert f"{failed[0].id[:12]}  Art>Real World ce+ssl lenet seed 1: failed, RuntimeError, record" in unanswered.out
+    assert len(store.record_ids()) == 4
+    one = command("forget", store.location, failed[0].id[:10], "--yes")
+    assert one.out.splitlines()[-1] == f"deleted 1 record (1 file) of {store.location}"
+    assert command("forget", store.location, "--failed", "-y").status == 0
+    assert store.record_ids() == [done.id]
+    assert command("forget", store.location, "--stale").out == f"{store.location}: nothing to forget\n"
+    refused(command("forget", store.location), "forget what?")
+    refused(command("forget", store.location, "--failed", "--stale"), "forget what?")
+    refused(command("forget", store.location, "zz", "--yes"), "zz: 0 records start with it")
+
+
+def test_forget_takes_records_of_another_recipe(tmp_path: Path) -> None:
+    store = Store(shutil.copytree(FIRST_STORE, tmp_path / "store"))
+    number = len(store.record_ids())
+    outcome = command("forget", store.location, "--stale", "--yes")
+    assert f"deleted {number} records" in outcome.out
+    assert "stale (recipe 1)" in outcome.out
+    assert store.record_ids() == []
 
 
 def test_report_and_status_of_a_remote_store(
@@ -119,13 +200,11 @@ def test_report_and_status_of_a_remote_store(
 
 # A store that code of recipe 1 has written: its cells are stale, and all is read.
 
-FIRST_STORE = Path(__file__).parents[1] / "fixtures" / "store_0_1_0"
-
 
 def test_every_cell_of_a_store_of_another_recipe_is_stale(tmp_path: Path) -> None:
     store = shutil.copytree(FIRST_STORE, tmp_path / "store")
     lines = [line.split() for line in command("status", store).out.splitlines()]
-    assert {name: (cells, done) for name, cells, done, *_ in lines[1:]} == {
+    assert {name: (cells, done) for name, cells, done, *_ in lines[1:5]} == {
         "ablation-digits": ("3", "0"),
         "comparison-digits": ("3", "0"),
         "frozen": ("1", "0"),

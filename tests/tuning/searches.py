@@ -12,7 +12,7 @@ from scale_ray.cell import Cell
 from scale_ray.config import TrialConfig
 from scale_ray.records import Provenance, Record, Result
 from scale_ray.store import Store
-from scale_ray.tuning.optuna_study import open_optuna_study
+from scale_ray.tuning.optuna_study import open_optuna_study, values_of
 from scale_ray.tuning.search import Repeat, Search
 from scale_ray.tuning.settings import SettingQueue
 from scale_ray.tuning.space import read_space
@@ -80,4 +80,4 @@ class Driver:
     def values(self) -> list[tuple[Any, ...]]:
         """Of every setting that was run, in order."""
         trials = [trial for trial in self.optuna_study.get_trials() if "duplicate_of" not in trial.user_attrs]
-        return [tuple(trial.params[path] for path in self.search.space) for trial in trials]
+        return [tuple(values_of(trial)[path] for path in self.search.space) for trial in trials]

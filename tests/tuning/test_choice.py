@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from scale_ray.report.figures.style import render
 from scale_ray.store import Store
 from scale_ray.tuning.choice import (
     ORACLE_COLUMN,
-    chosen,
+    agreement_note,
     chosen_config,
     search_files,
     search_notes,
@@ -22,6 +23,7 @@ from scale_ray.tuning.choice import (
     validators_frame,
 )
 from scale_ray.tuning.contour import contour
+from scale_ray.tuning.decision import highest
 from scale_ray.tuning.setting import Setting
 
 USUAL = TrialConfig().replace({"data.benchmark": "digits", "data.source": "mnist", "data.target": "mnistm"})
@@ -50,29 +52,44 @@ FOUND = [
 
 def test_regret_and_rank_correlation_by_hand() -> None:
     """Spearman without ties: 1 - 6 sum d^2 / (n (n^2 - 1)). im: d = 0 0 1 -1, so 1 - 12/60. entropy: reversed."""
-    table = validators_frame(FOUND).set_index("validator")
+    table = validators_frame(FOUND, "im").set_index("validator")
     assert list(table.index) == ["entropy", "im", ORACLE_COLUMN]
     assert table["choice"].to_dict() == {"entropy": 0, "im": 2, ORACLE_COLUMN: 3}
     assert table["regret"].to_dict() == {"entropy": 30.0, "im": 10.0, ORACLE_COLUMN: 0.0}
     assert table["spearman"].to_dict() == pytest.approx({"entropy": -1.0, "im": 0.8, ORACLE_COLUMN: 1.0})
     assert set(table["settings"]) == {4}
+    # im ranks 1 2 4 3, entropy 4 3 2 1: d = -3 -1 2 2, so 1 - 6 * 18 / 60.
+    assert table["spearman with im"].to_dict() == pytest.approx({"entropy": -0.8, "im": 1.0, ORACLE_COLUMN: 0.8})
+    assert agreement_note(FOUND, "im") == (
+        "Agreement: 0 of 1 other validator would choose setting 2 too; their median rank correlation with im is -0.80."
+    )
+
+
+def test_without_target_labels_there_is_no_oracle_and_no_regret() -> None:
+    blind = [
+        replace(each, validators={"im": each.validators["im"], "entropy": 1.0 + each.number}) for each in FOUND[:4]
+    ]
+    table = validators_frame(blind, "im")
+    assert list(table.columns) == ["validator", "choice", "setting", "spearman with im", "settings"]
+    assert list(table["validator"]) == ["entropy", "im"]
+    assert settings_frame(blind, "im")[ORACLE_COLUMN].isna().all()
 
 
 def test_no_correlation_of_too_few_or_of_a_constant() -> None:
-    assert validators_frame(FOUND[:2])["spearman"].isna().all()
+    assert validators_frame(FOUND[:2], "im")["spearman"].isna().all()
     flat = [setting(number, 0.5, number, 60.0 + number) for number in range(3)]
-    table = validators_frame(flat).set_index("validator")
+    table = validators_frame(flat, "im").set_index("validator")
     assert math.isnan(table["spearman"]["im"])
     assert table["choice"]["im"] == 0  # of equal ones the first
     assert table["spearman"]["entropy"] == pytest.approx(1.0)
 
 
 def test_only_settings_that_are_done_are_chosen() -> None:
-    best = chosen(FOUND, "im")
+    best = highest(FOUND, "im")
     assert best is not None
     assert best.number == 2
-    assert chosen(FOUND[4:], "im") is None
-    assert validators_frame(FOUND[4:]).empty
+    assert highest(FOUND[4:], "im") is None
+    assert validators_frame(FOUND[4:], "im").empty
 
 
 def test_the_best_stand_first_and_what_did_not_end_last() -> None:
@@ -91,14 +108,20 @@ def test_files_say_what_was_compared_and_spent() -> None:
     assert "4 done, 1 stopped, 1 failed" in files["settings.md"]
     assert "Steps: 600; every setting in full, without early ends and shared warm-ups: 1,200 (50% fewer)." in notes
     assert any("steered by im" in note for note in notes)
-    assert "| im | 2 | 80.00 | 10.00 | 0.80 | 4 |" in files["validators.md"]
+    line = "| im | 2 | losses.threshold=0.7, losses.temperature=1 | 1.00 | 80.00 | 10.00 | 0.80 | 4 |"
+    assert line in files["validators.md"]
     assert "an upper bound" in search_notes(FOUND, "oracle", 1200)[0]
 
 
 def test_the_chosen_config_is_one_that_a_study_takes() -> None:
     """The grid's fields are left to the grid; what differs from the benchmark's defaults goes along."""
     base = USUAL.replace({"optim.steps": 300, "optim.warmup_steps": 50, "seed": 3, "losses.terms": "ce+ssl"})
-    fields = chosen_config(FOUND[2], base, USUAL, BUDGET)
+    fields = chosen_config(FOUND[2], base, USUAL, BUDGET, Path("/photos"))
+    of_a_training = {
+        "method": "scale", "losses.terms": {"ce": 1.0, "ssl": 1.0}, "data.source": "mnist", "data.target": "mnistm",
+    }  # fmt: skip
+    assert fields.pop("train") == of_a_training
+    assert fields.pop("root") == "/photos"
     assert json.loads(json.dumps(fields)) == {
         "data.benchmark": "digits", "optim.steps": 300, "optim.warmup_steps": 50, "losses.threshold": 0.7,
         "losses.temperature": 1.0, "tuning": BUDGET.model_dump(mode="json"),

@@ -13,7 +13,8 @@ from searches import FACTS, FEW, Driver, quality, search, write_done
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.records import Failure, Record
 from scale_ray.store import Store, StoredPredictions
-from scale_ray.tuning.choice import chosen, validators_frame
+from scale_ray.tuning.choice import validators_frame
+from scale_ray.tuning.decision import highest
 from scale_ray.tuning.optuna_study import open_optuna_study
 from scale_ray.tuning.results import settings_of
 from scale_ray.tuning.space import size
@@ -54,8 +55,8 @@ def test_settings_are_scored_among_each_other_where_all_predictions_are_stored(t
             store.write_predictions(cell, StoredPredictions.of(np.eye(2)[labels], ["a", "b"], record.inputs["target"]))
     found = settings_of(driver.search, driver.optuna_study, store)
     assert [setting.validators["ensv"] for setting in found] == [75, 100, 75]
-    assert chosen(found, "ensv").number == 1
-    assert validators_frame(found).set_index("validator").loc["ensv", "choice"] == 1
+    assert highest(found, "ensv").number == 1
+    assert validators_frame(found, "im").set_index("validator").loc["ensv", "choice"] == 1
 
 
 @pytest.mark.parametrize("killed_after", [0, 1, 3, 6])
@@ -219,7 +220,7 @@ def test_a_failed_cell_fails_its_setting_and_the_rest_goes_on(tiny_root: Path, s
 def test_values_that_do_not_go_together_fail_their_setting(tiny_root: Path, store: Store) -> None:
     wanted = search(tiny_root, ("optim.warmup_steps=2|6", "optim.steps=7|12"), repeats=1, settings=4, sampler="grid")
     driver = Driver(wanted, store).work()
-    assert states(driver) == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
+    assert states(driver) == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]  # the default, 2 and 12, then in order
     assert "never act" in settings_of(wanted, driver.optuna_study, store)[2].reason
 
 

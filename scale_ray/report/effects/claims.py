@@ -54,7 +54,7 @@ CLAIMS = [
 
 COLUMNS = [
     "backbone", "claim", "range_low", "range_high", "estimate", "low", "high", "kind", "p_tost", "verdict",
-    "these_low", "these_high", "verdict_these_pairs", "pairs", "keys", "left_out", "why",
+    "these_low", "these_high", "by_pair", "by_seed", "verdict_these_pairs", "pairs", "keys", "left_out", "why",
 ]  # fmt: skip
 TOO_FEW = "too few cells"
 
@@ -105,7 +105,13 @@ def _rows(table: pd.DataFrame) -> Iterator[dict[str, object]]:
         else:
             absent = [label for label in claim.weights if cells[label].isna().all()]
             why = f"no cell of {', '.join(absent)}" if absent else f"no key that all of {', '.join(claim.weights)} have"
-            none = {"pairs": 0, "keys": 0, "left_out": int(cells.notna().any(axis=1).sum())}
+            none = {
+                "by_pair": "",
+                "by_seed": "",
+                "pairs": 0,
+                "keys": 0,
+                "left_out": int(cells.notna().any(axis=1).sum()),
+            }
             yield row | none | {"verdict": TOO_FEW, "verdict_these_pairs": TOO_FEW, "why": why}
 
 
@@ -128,7 +134,7 @@ def range_text(low: float, high: float) -> str:
 def verdict_of(low: float, high: float, claim: Claim) -> tuple[str, str]:
     """A claim's verdict by an interval in percentage points, and the reason in numbers."""
     if isnan(low):
-        return TOO_FEW, "one pair: no interval over pairs"
+        return TOO_FEW, "fewer than three pairs: no interval over pairs"
     interval = f"[{low:.2f}, {high:.2f}]"
     wanted = range_text(claim.low, claim.high)
     if claim.low <= low and high <= claim.high:

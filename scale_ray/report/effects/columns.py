@@ -44,6 +44,11 @@ def interval(low: float, high: float) -> str:
     return ABSENT if pd.isna(low) else f"[{points(low)}, {points(high)}]"
 
 
+def interval_or_values(low: float, high: float, values: str) -> str:
+    """`[1.20, 3.40]`, or the values of fewer than three units, which give no interval: `only 1.20, 3.40`."""
+    return f"only {values}" if pd.isna(low) and values else interval(low, high)
+
+
 def whole_interval(low: float, high: float) -> str:
     """`[3, 12]`."""
     return ABSENT if pd.isna(low) else f"[{whole(low)}, {whole(high)}]"

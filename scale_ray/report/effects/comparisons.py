@@ -17,7 +17,8 @@ HALF_WIDTH = 1.0  # percentage points
 
 COLUMNS = [
     "backbone", "label", "baseline", "estimate", "low", "high", "kind", "bootstrap_low", "bootstrap_high",
-    "these_low", "these_high", "pairs", "keys", "left_out", "sd_keys", "sd_seeds",
+    "these_low", "these_high", "by_pair", "by_seed", "verdict_these_pairs", "pairs", "keys", "left_out",
+    "sd_keys", "sd_seeds",
     "p_pairs", "p_pairs_holm", "p_pairs_smallest", "p_keys", "p_keys_holm", "p_keys_smallest", "verdict",
     "seeds_needed", "seeds_needed_low", "seeds_needed_high", "over_pairs",
 ]  # fmt: skip
@@ -127,7 +128,9 @@ def against_baseline(cells: pd.DataFrame, baseline: str = "ce", half_width: floa
         left_out: number of keys that only one of the two has.
         p_pairs, p_pairs_holm: p over pairs; p_pairs_smallest: the smallest p that so many pairs can give.
         p_keys, p_keys_holm, p_keys_smallest: the same over keys.
-        verdict: `differs`, `not shown` or `n too small`.
+        verdict: `differs`, `not shown` or `n too small`, for other pairs like these.
+        verdict_these_pairs: for these very pairs and other seeds, by whether their interval is above or below 0:
+            `higher`, `lower`, `not shown`, or `n too small` where there is no interval.
         seeds_needed, seeds_needed_low, seeds_needed_high, over_pairs: see `SeedsNeeded`.
 
     Raises:
@@ -161,6 +164,11 @@ def _compared(shared: pd.DataFrame, half_width: float) -> pd.DataFrame:
     # Holm's p if every row had its smallest p: no outcome with so few pairs gives less.
     hopeless = holm(rows["p_pairs_smallest"]) > ALPHA
     rows["verdict"] = np.where(rows["p_pairs_holm"] <= ALPHA, "differs", np.where(hopeless, "n too small", "not shown"))
+    rows["verdict_these_pairs"] = np.select(
+        [rows["these_low"].isna(), rows["these_low"] > 0, rows["these_high"] < 0],
+        ["n too small", "higher", "lower"],
+        "not shown",
+    )
     for name, field in (("", "seeds"), ("_low", "low"), ("_high", "high")):
         rows[f"seeds_needed{name}"] = pd.Series({label: getattr(need, field) for label, need in needed.items()})
     rows["over_pairs"] = pd.Series({label: need.over_pairs for label, need in needed.items()})

@@ -18,6 +18,7 @@ from scipy import stats
 DRAWS = 4000
 SEED = 20250101  # the same store gives the same report
 FEWEST_PAIRS = 6  # for studentised draws: with fewer, many draws repeat one pair and intervals grow without bound
+FEWEST_UNITS = 3  # pairs or seeds: of two, the values themselves say more than an interval by t = 12.7
 _NOTHING = 1e-9  # percentage points: a spread below it is rounding
 _CHUNK = 2_000_000  # numbers drawn at a time, to bound memory
 
@@ -36,12 +37,13 @@ def intervals(values: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         One row per column of `values` that has any number:
         estimate: mean over pairs of the means over a pair's seeds.
         low, high: the headline interval, for other pairs like these and other seeds. `kind` is its method:
-            `studentised bootstrap` (pairs, then seeds within pairs) from 6 pairs on, `t over pairs` for 2 to 5; NaN
-            for `one pair`.
+            `studentised bootstrap` (pairs, then seeds within pairs) from 6 pairs on, `t over pairs` for 3 to 5; NaN
+            for `one pair` and `two pairs`.
         bootstrap_low, bootstrap_high: percentiles of the same draws, NaN for one pair. Too narrow with few pairs: at
             a nominal 95 %, with 3 pairs they cover the truth in 72 to 94 % of studies.
         these_low, these_high: t interval for the same pairs and other seeds, from the pooled standard deviation
-            within pairs; NaN if no pair has two seeds.
+            within pairs; NaN with fewer than three seeds, or fewer than two degrees of freedom.
+        by_pair, by_seed: where fewer than three pairs (seeds) give no interval, their values as a text: `1.20, 3.40`.
         pairs, keys: their numbers.
     """
     parts = [_intervals(part, (1 - level) / 2) for part in same_keys(values)]
@@ -100,14 +102,26 @@ def _intervals(values: pd.DataFrame, tail: float) -> pd.DataFrame:
             upper = np.full(estimate.shape, stats.t.ppf(1 - tail, pairs - 1))
             lower = -upper
         low, high = (estimate - np.where(error > _NOTHING, side, 0.0) * error for side in (upper, lower))
+    if 1 < pairs < FEWEST_UNITS:
+        kind, low, high = "two pairs", np.full(estimate.shape, np.nan), np.full(estimate.shape, np.nan)
     spread, freedom = spread_within(data, counts)
-    half = stats.t.ppf(1 - tail, freedom) * spread * np.sqrt((1 / counts).sum()) / pairs
+    seeds = values.index.get_level_values("seed").nunique()
+    known = seeds >= FEWEST_UNITS and freedom >= FEWEST_UNITS - 1
+    half = stats.t.ppf(1 - tail, freedom) * spread * np.sqrt((1 / counts).sum()) / pairs if known else np.nan * estimate
+    by_seed = values.groupby(level="seed").mean().to_numpy(dtype=float)
     columns = {
         "estimate": estimate, "low": low, "high": high, "kind": kind,
         "bootstrap_low": bootstrap_low, "bootstrap_high": bootstrap_high,
-        "these_low": estimate - half, "these_high": estimate + half, "pairs": pairs, "keys": len(values),
+        "these_low": estimate - half, "these_high": estimate + half,
+        "by_pair": _texts(pair_means, needed=pairs < FEWEST_UNITS), "by_seed": _texts(by_seed, needed=not known),
+        "pairs": pairs, "keys": len(values),
     }  # fmt: skip
     return pd.DataFrame(columns, index=values.columns)
+
+
+def _texts(values: Floats, *, needed: bool) -> list[str]:
+    """The values (units, columns) of every column as a text, where it is needed in the place of an interval."""
+    return [", ".join(f"{value:.2f}" for value in column) if needed else "" for column in values.T]
 
 
 def _draws(data: Floats, counts: Counts) -> tuple[Floats, Floats]:

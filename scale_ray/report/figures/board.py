@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from scale_ray.report.figures.style import blank, look, style
+from scale_ray.report.figures.style import blank, look, single_seeds, style, within_percent
 from scale_ray.report.tables.grid import Grid
 
 _GAP = 0.13  # between the dots of two sets in one row
@@ -10,6 +10,8 @@ _GAP = 0.13  # between the dots of two sets in one row
 
 def board_plot(grid: Grid) -> Figure:
     """Methods as rows, one dot for each set; a line is the interval for the same pairs and other seeds.
+
+    With fewer than three seeds there is no interval, and the seeds are small dots.
 
     Args:
         grid: methods by sets, in the order of its rows; those without any number are left out.
@@ -26,6 +28,10 @@ def board_plot(grid: Grid) -> Figure:
             low, high = ([getattr(entry, end) for entry in spread.values()] for end in ("low", "high"))
             dot = look(index)
             axes.plot(list(means.values()), list(means), linestyle="", label=column, **dot)
+            seeds = [
+                (value, height) for height, entry in entries.items() if entry.low is None for value in entry.by_seed
+            ]
+            single_seeds(axes, seeds, dot)
             axes.hlines(list(spread), low, high, color=dot["color"], linewidth=1.2)
         for place in range(0, len(rows), 2):
             axes.axhspan(place - 0.5, place + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
@@ -34,5 +40,6 @@ def board_plot(grid: Grid) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("target accuracy (%)")
+        within_percent(axes, "x")
         figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -5,7 +5,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from scale_ray.records import Record
-from scale_ray.report.figures.style import BLUE, INK, blank, style
+from scale_ray.report.figures.style import BLUE, INK, SMALL, blank, style
 from scale_ray.study import describe
 
 
@@ -24,7 +24,7 @@ def confusion_matrix(record: Record) -> Figure | None:
         shares = 100 * counts / images[:, None]  # NaN for a class without images
     names = [f"{name}{' (no image)' * (not count)}" for name, count in zip(result.classes, images, strict=True)]
     many = len(names)
-    size, font = max(2.6, 0.115 * many, 0.36 * min(many, 12)), 8 if many <= 20 else 5.5
+    size = max(2.6, 0.14 * many, 0.36 * min(many, 12))
     with style():
         figure = blank(1.45 * size + 1.6, size + 1.3, f"{record.config.data.benchmark}, {describe(record.config)}")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 0.4))
@@ -37,8 +37,8 @@ def confusion_matrix(record: Record) -> Figure | None:
                 left.text(column, row, text, ha="center", va="center", color="white" if share > 40 else "black")
         else:
             figure.colorbar(image, ax=right, label="share of the class (%)")
-        left.set_xticks(range(many), result.classes, rotation=90, fontsize=font)
-        left.set_yticks(range(many), names, fontsize=font)
+        left.set_xticks(range(many), result.classes, rotation=90, fontsize=SMALL)
+        left.set_yticks(range(many), names, fontsize=SMALL)
         left.tick_params(length=0)
         left.set_xlabel("predicted")
         left.set_ylabel("true class")

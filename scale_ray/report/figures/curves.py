@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from scale_ray.report.figures.style import SOFT, Looks, blank, legend, look, style
+from scale_ray.report.figures.style import SOFT, Looks, blank, is_narrow, legend, look, style, within_percent
 from scale_ray.report.read.labels import by_combination, combination_labels, natural
 
 
@@ -17,6 +17,7 @@ def accuracy_curves(cells: pd.DataFrame, curves: pd.DataFrame, backbone: str, ti
     """Target accuracy against step: one panel per pair, one line per loss combination (the paper's Figure 2).
 
     A line is the mean over seeds, its band ± the sample standard deviation; the student is solid, the teacher dashed.
+    Where no target has labels, the accuracy is that on held-out source images.
 
     Args:
         cells: cells of one facet. A combination has the same colour and marker for all backbones. A pair without done
@@ -27,7 +28,8 @@ def accuracy_curves(cells: pd.DataFrame, curves: pd.DataFrame, backbone: str, ti
     """
     points, looks = _labelled(cells, curves, backbone)
     pairs = sorted(cells.loc[cells["backbone"] == backbone, "pair"].unique(), key=natural)
-    across = min(len(pairs), 3)
+    across = min(len(pairs), 1 if is_narrow() else 3)
+    quantity = "target_accuracy" if points["target_accuracy"].notna().any() else "source_val_accuracy"
     down = math.ceil(len(pairs) / across)
     with style():
         figure = blank(max(3.4 * across, 4.8), 2.5 * down + 0.7, title)
@@ -35,15 +37,17 @@ def accuracy_curves(cells: pd.DataFrame, curves: pd.DataFrame, backbone: str, ti
         for panel, pair in zip(panels, pairs, strict=False):
             of_pair = points[points["pair"] == pair]
             seeds = _common_seeds(of_pair)
-            _draw_pair(panel, of_pair[of_pair["seed"].isin(seeds)], looks)
+            _draw_pair(panel, of_pair[of_pair["seed"].isin(seeds)], looks, quantity)
             panel.xaxis.set_major_formatter(EngFormatter(sep=""))
             panel.set_title(f"{pair} ({len(seeds)} seed{'s' * (len(seeds) != 1)})")
+        within_percent(panels[0], "y")  # of all panels, which share it
         for panel in panels[len(pairs) :]:
             panel.set_visible(False)
         for panel in panels[max(0, len(pairs) - across) : len(pairs)]:
             panel.set_xlabel("step")
             panel.tick_params(labelbottom=True)
-        figure.supylabel("target accuracy (%)", fontsize=9)
+        names = {"target_accuracy": "target accuracy (%)", "source_val_accuracy": "accuracy on held-out source (%)"}
+        figure.supylabel(names[quantity], fontsize=9)
         teacher = bool(points["teacher_accuracy"].notna().any())
         legend(figure, looks, set(points["label"]), [Line2D([], [], label="teacher", color=SOFT, ls="--")] * teacher)
     return figure
@@ -75,14 +79,16 @@ def pseudo_labels(cells: pd.DataFrame, curves: pd.DataFrame, backbone: str, titl
     if "kept_accuracy" in points and points["kept_accuracy"].notna().any():
         quantities["kept_accuracy"] = "correct among the kept (%)"
     with style():
-        figure = blank(3.4 * len(quantities) + 1.0, 3.3, title)
-        panels = figure.subplots(1, len(quantities), squeeze=False)[0]
+        across, down = (1, len(quantities)) if is_narrow() else (len(quantities), 1)
+        figure = blank(3.4 * across + 1.0, 2.6 * down + 0.7, title)
+        panels = figure.subplots(down, across, squeeze=False).ravel()
         for panel, (quantity, name) in zip(panels, quantities.items(), strict=True):
             for index, (label, line) in enumerate(looks.items()):
                 _draw_line(panel, _seed_means(points[points["label"] == label], quantity), line, index)
             panel.set_ylabel(name)
             panel.xaxis.set_major_formatter(EngFormatter(sep=""))
             panel.set_xlabel("step")
+            within_percent(panel, "y")
         legend(figure, looks, set(points["label"]), [])
     return figure
 
@@ -108,12 +114,12 @@ def _seed_means(points: pd.DataFrame, quantity: str) -> pd.DataFrame:
     return means.reset_index()
 
 
-def _draw_pair(panel: Axes, points: pd.DataFrame, looks: Looks) -> None:
+def _draw_pair(panel: Axes, points: pd.DataFrame, looks: Looks, quantity: str) -> None:
     if points.empty:
         panel.text(0.5, 0.5, "no seed that all lines have", transform=panel.transAxes, ha="center", color=SOFT)
     for index, (label, line) in enumerate(looks.items()):
         share = points[points["label"] == label]
-        _draw_line(panel, share[["step", "seed", "target_accuracy"]], line, index)
+        _draw_line(panel, share[["step", "seed", quantity]], line, index)
         teacher = share.groupby("step")["teacher_accuracy"].mean().dropna()
         panel.plot(teacher.index, teacher, color=line["color"], linestyle="--", linewidth=0.8, alpha=0.7)
 

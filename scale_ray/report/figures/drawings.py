@@ -18,6 +18,7 @@ from scale_ray.report.figures.confusion import confusion_matrix
 from scale_ray.report.figures.curves import accuracy_curves, pseudo_labels
 from scale_ray.report.figures.dots import dot_plot
 from scale_ray.report.figures.heat_map import heat_map
+from scale_ray.report.figures.style import narrow
 from scale_ray.report.read.labels import join, natural
 from scale_ray.report.tables.facets import facets
 from scale_ray.report.tables.forms import PAIRS_BY_METHOD
@@ -26,13 +27,17 @@ from scale_ray.study import describe
 
 
 class Drawing(NamedTuple):
-    """One figure of a report. On the page it is shown under its heading, or not at all if that is empty."""
+    """One figure of a report. On the page it is shown under its heading, or not at all if that is empty.
+
+    `narrow` is the same for a phone's screen; None where the figure has one form alone.
+    """
 
     name: str  # of its files, without an ending
     heading: str
     benchmark: str
     title: str
     figure: Figure
+    narrow: Figure | None = None
 
 
 @dataclass(frozen=True)
@@ -85,15 +90,15 @@ def _heat_maps(grids: list[Grid]) -> Iterator[Drawing]:
 def _dots(material: Material) -> Iterator[Drawing]:
     for grid in material.grids:
         if grid.form == PAIRS_BY_METHOD and grid.metric == "target_accuracy" and grid.rows:
-            figure = dot_plot(_dots_of(grid), grid.scope)
-            yield from _drawn("pairs", "Methods on domain pairs", grid.benchmark, grid.scope, figure)
+            draw = partial(dot_plot, _dots_of(grid), grid.scope)
+            yield from _drawn("pairs", "Methods on domain pairs", grid.benchmark, grid.scope, draw)
 
 
 def _dots_of(grid: Grid) -> pd.DataFrame:
     """What `dot_plot` reads, from a grid of methods (rows) by pairs (columns)."""
     entries = [(column, row, grid.entries[row, column]) for row in grid.rows for column in grid.columns]
-    dots = [(pair, method, entry.mean, entry.low, entry.high) for pair, method, entry in entries]
-    return pd.DataFrame(dots, columns=["pair", "method", "value", "low", "high"]).astype(
+    dots = [(pair, method, entry.mean, entry.low, entry.high, entry.by_seed) for pair, method, entry in entries]
+    return pd.DataFrame(dots, columns=["pair", "method", "value", "low", "high", "by_seed"]).astype(
         {"value": float, "low": float, "high": float}
     )
 
@@ -105,20 +110,20 @@ def _bars(table: EffectTable, bars: Bars, material: Material) -> Iterator[Drawin
     values = frame.rename(columns={"estimate": "value", bars.label: "label"})
     for benchmark, facet, backbone, scope, _ in _by_backbone(material.cells):
         wanted = frame[["benchmark", "facet", "backbone"]].eq([benchmark, facet, backbone]).all(axis=1)
-        figure = bars_with_intervals(values[wanted], scope, bars.axis)
-        yield from _drawn(table.name, bars.heading, benchmark, scope, figure)
+        draw = partial(bars_with_intervals, values[wanted], scope, bars.axis)
+        yield from _drawn(table.name, bars.heading, benchmark, scope, draw)
 
 
 def _pseudo_labels(material: Material) -> Iterator[Drawing]:
     for benchmark, _, backbone, scope, part in _by_backbone(material.cells):
-        figure = pseudo_labels(part, material.curves, backbone, scope)
-        yield from _drawn("pseudo-labels", "Pseudo-labels", benchmark, scope, figure)
+        draw = partial(pseudo_labels, part, material.curves, backbone, scope)
+        yield from _drawn("pseudo-labels", "Pseudo-labels", benchmark, scope, draw)
 
 
 def _curves(material: Material) -> Iterator[Drawing]:
     for benchmark, _, backbone, scope, part in _by_backbone(material.cells):
-        figure = accuracy_curves(part, material.curves, backbone, scope)
-        yield Drawing(file_name("curves", scope), "Accuracy curves", benchmark, scope, figure)
+        draw = partial(accuracy_curves, part, material.curves, backbone, scope)
+        yield from _drawn("curves", "Accuracy curves", benchmark, scope, draw)
 
 
 # Every kind besides heat maps, of which each form of grid is a kind.
@@ -139,6 +144,9 @@ def _by_backbone(cells: pd.DataFrame) -> Iterator[tuple[str, str, str, str, pd.D
             yield benchmark, facet, backbone, join(benchmark, facet, named), part
 
 
-def _drawn(form: str, heading: str, benchmark: str, scope: str, figure: Figure | None) -> Iterator[Drawing]:
+def _drawn(form: str, heading: str, benchmark: str, scope: str, draw: Callable[[], Figure | None]) -> Iterator[Drawing]:
+    figure = draw()
     if figure is not None:
-        yield Drawing(file_name(form, scope), heading, benchmark, scope, figure)
+        with narrow():
+            small = draw()
+        yield Drawing(file_name(form, scope), heading, benchmark, scope, figure, small)

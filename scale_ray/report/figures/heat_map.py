@@ -4,7 +4,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from scale_ray.report.figures.style import HOLE, SOFT, blank, style
+from scale_ray.report.figures.style import HOLE, SMALL, SOFT, blank, style
 from scale_ray.report.tables.grid import Grid
 from scale_ray.report.tables.text import entry_text
 
@@ -14,7 +14,8 @@ def heat_map(grid: Grid) -> Figure:
     texts = {position: entry_text(entry, grid) for position, entry in grid.entries.items()}
     with style():
         across = max(0.95, 0.075 * max(map(len, texts.values())) + 0.15)
-        width, height = across * len(grid.columns) + 1.6, 0.42 * len(grid.rows) + 1.0
+        labels = max(1.6, 0.075 * max(map(len, grid.rows)) + 0.4)
+        width, height = across * len(grid.columns) + labels, 0.42 * len(grid.rows) + 1.0
         figure = blank(max(width, 4.2), height, grid.title)
         axes = figure.subplots()
         axes.grid(False)
@@ -34,5 +35,5 @@ def heat_map(grid: Grid) -> Figure:
             face = {"facecolor": HOLE, "hatch": "////"} if shade is None else {"facecolor": colours(shade)}
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, edgecolor="white", linewidth=1.5, **face))
             ink = SOFT if shade is None else "white" if shade < 0.5 else "black"
-            axes.text(x, y, texts[row, column], ha="center", va="center", color=ink, fontsize=8)
+            axes.text(x, y, texts[row, column], ha="center", va="center", color=ink, fontsize=SMALL)
     return figure

@@ -6,15 +6,19 @@ told apart in greyscale too. Shades come from colour maps with monotonic lightne
 
 import io
 import logging
+import math
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -26,6 +30,13 @@ logger = logging.getLogger(__name__)
 
 INK, SOFT, HOLE, BLUE = "#1b1f24", "#666666", "#f2f2f2", "#0072B2"
 KINDS = ("png", "svg", "pdf")
+
+SMALL = 8.5  # points; 11 pixels on a screen, the smallest text of a figure
+_NARROW_WIDTH = 3.55  # inches; 340 pixels, which a phone shows without scaling
+_CHARACTERS = 13  # of a title, an inch
+_LEGEND_CHARACTERS = 12  # of a legend, an inch
+
+_narrow: ContextVar[bool] = ContextVar("narrow", default=False)
 
 Looks = dict[str, dict[str, Any]]  # label of a line -> its colour and marker
 
@@ -104,12 +115,34 @@ def _lacking_signs_in_one_line() -> Iterator[None]:
     _told.update(lacking)
 
 
+@contextmanager
+def narrow() -> Iterator[None]:
+    """Figures that are drawn inside the block are as wide as a phone's screen, with text of the usual size."""
+    token = _narrow.set(True)
+    try:
+        yield
+    finally:
+        _narrow.reset(token)
+
+
+def is_narrow() -> bool:
+    return _narrow.get()
+
+
 def blank(width: float, height: float, title: str) -> Figure:
-    """An empty figure; width and height in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    """An empty figure; width and height in inches. A narrow one is as wide as a phone's screen."""
+    width = _NARROW_WIDTH if is_narrow() else width
+    lines = textwrap.wrap(title, max(20, int(width * _CHARACTERS)))
+    figure = Figure(figsize=(width, height + 0.16 * (len(lines) - 1)), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle("\n".join(lines), fontsize=10)
     return figure
+
+
+def within_percent(axes: Axes, which: str) -> None:
+    """End an axis of accuracies at 0 and 100 %: nothing is outside."""
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    axes.set(**{f"{which}lim": (max(low, 0.0), min(high, 100.0))})
 
 
 def look(index: int) -> dict[str, Any]:
@@ -117,10 +150,22 @@ def look(index: int) -> dict[str, Any]:
     return {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
 
 
+def single_seeds(axes: Axes, places: Sequence[tuple[float, float]], dot: dict[str, Any]) -> None:
+    """Small open marks at (x, y), in the look of a dot whose seeds are too few for an interval."""
+    for across, up in places:
+        axes.plot(across, up, **{**dot, "markersize": 3, "markerfacecolor": "none", "linestyle": ""})
+
+
 def legend(figure: Figure, looks: Looks, present: set[str], more: Sequence[Line2D]) -> None:
     """Add a legend below: the looks of the labels that are present, then more lines."""
-    handles = [Line2D([], [], label=label, **line) for label, line in looks.items() if label in present]
-    figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=max(1, min(len(handles) + len(more), 4)))
+    width = int(_LEGEND_CHARACTERS * figure.get_figwidth())
+    shown = {label: textwrap.fill(label, width - 5) for label in looks if label in present}
+    handles = [Line2D([], [], label=text, **looks[label]) for label, text in shown.items()]
+    longest = max(map(len, shown), default=1)
+    ncols = max(1, min(len(handles) + len(more), 4, width // (longest + 5)))
+    rows = math.ceil((len(handles) + len(more)) / ncols) + sum(text.count("\n") for text in shown.values())
+    figure.set_figheight(figure.get_figheight() + 0.22 * max(0, rows - 2))  # else a long legend takes the panels' room
+    figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=ncols)
 
 
 def render(figure: Figure, kind: str) -> bytes:

@@ -62,7 +62,9 @@ function toggleEntry(button) {
   closeEntry(scroll);
   if (open) return;
   button.setAttribute("aria-expanded", "true");
-  scroll.after(entryPanel(button));
+  const panel = entryPanel(button);
+  scroll.after(panel);
+  watchWidths(panel);
 }
 
 function closeEntry(scroll) {
@@ -184,6 +186,18 @@ function chart(trial) {
   return [svg("svg", { class: "curve", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, ...parts),
     el("p", { class: "keys" }, ...keys)];
 }
+
+// What is wider than its box says so.
+
+function hint(box) {
+  const wide = box.scrollWidth > box.clientWidth + 1;
+  const line = box.previousElementSibling?.matches(".hint") ? box.previousElementSibling : null;
+  if (!wide && line) line.remove();
+  if (wide && !line && box.clientWidth > 0) box.before(el("p", { class: "hint" }, "Wider than the screen: scroll sideways \u2192"));
+}
+const widths = new ResizeObserver((entries) => entries.forEach((entry) => hint(entry.target)));
+const watchWidths = (node) => node.querySelectorAll(".scroll, figure:not(.thumb)").forEach((box) => widths.observe(box));
+watchWidths(document);
 
 const ACTIONS = {
   sort,

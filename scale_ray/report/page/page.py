@@ -1,41 +1,31 @@
 """The page of a report: everything that is on it, and its images, style and script."""
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from typing import Any
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 
 from scale_ray.report.effects.tables import TABLES, Effects
 from scale_ray.report.effects.text import by_scope, readable
+from scale_ray.report.page.answer import Answer, answer, studies_of
+from scale_ray.report.page.gallery import Gallery
 from scale_ray.report.page.provenance import provenance
+from scale_ray.report.page.template import Images, Picture, render_page, table_of
 from scale_ray.report.page.trials import causes, listed, payload
 from scale_ray.report.read.labels import count
 from scale_ray.report.read.load import varying_fields
 from scale_ray.report.selection.text import Chosen, as_text
-from scale_ray.report.tables.grid import METRICS, Entry, Grid, Stack, stacks
+from scale_ray.report.tables.grid import METRIC_NAMES, Entry, Grid, Stack, stacks
 from scale_ray.report.tables.text import beside_text, entry_text
 
 STATUSES = ("done", "failed", "missing", "stale")
 
-Figures = Mapping[str, Mapping[str, list[tuple[str, bytes]]]]
+Figures = Mapping[str, Mapping[str, list[Picture]]]
 
-# Text of a verdict -> its CSS class.
-_VERDICTS = {
-    "holds": "holds",
-    "does not hold": "fails",
-    "too few cells": "soft",
-    "differs": "holds",
-    "n too small": "soft",
-}
-
-# The most that all images of a page take together. The page names images beyond it; their files are in `figures`.
-_IMAGE_BYTES = 3_000_000
+# Columns that name a row of effects.
+_NAMES = ("backbone", "effect", "term", "label", "claim")
 
 # Columns of the page's record table -> format of a value.
 _RECORD_COLUMNS = {
@@ -64,56 +54,68 @@ def page(
     effects: Effects | None = None,
     commands: Mapping[str, str | None] | None = None,
     choice: Mapping[str, Chosen] | None = None,
+    agreed: Chosen | None = None,
+    galleries: list[Gallery] | None = None,
+    first: Answer | None = None,
+    searches: Mapping[str, str] | None = None,
 ) -> str:
     """The report as HTML. It lists up to 2,000 trials, those that failed or are missing first.
 
     Args:
         cells: as `load` returns them.
         grids: as `grids(cells)` and `tabulate` return them.
-        figures: benchmark -> heading -> (title, SVG).
+        figures: benchmark -> heading -> pictures.
         curves: the trials' curves (`Contents.curves`), drawn when a trial is opened.
         effects: of the same cells.
         commands: study -> the command that ran it (`StudyPlan.command`).
         choice: `choice` and `scores`, where a validator was asked to choose; see `selection.choose`.
+        agreed: what each validator would choose, see `selection.agreement`.
+        galleries: images of the most certain errors.
+        first: what the page opens with; by default made from the above.
+        searches: name -> file of its page.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     shown = listed(cells)
     numbers = {trial: number for number, trial in enumerate(shown["cell"])}
-    environment.filters |= {
+    filters = {
         "entry_text": entry_text,
         "beside_text": beside_text,
         "interval": _interval,
+        "question": _question,
+        "compares": _compares,
         "tooltip": _tooltip,
         "trial_attributes": lambda trials: _trial_attributes(trials, numbers),
     }
     formats = _RECORD_COLUMNS | dict.fromkeys(varying_fields(cells), "{}")
     counts = Counter(cells["status"])
     counts["planned"] = int((~cells["superseded"]).sum())
-    script = _part("page.js")
-    images = _Images()
-    return environment.from_string(_part("page.html")).render(
-        title=", ".join(_studies(cells)) or "records of no study",
+    images = Images()
+    first = first or answer(cells, effects, choice=choice, commands=commands)
+    return render_page(
+        "page.html",
+        filters,
+        title=", ".join(studies_of(cells)) or "records of no study",
+        answer=first,
+        searches=searches or {},
         counts=counts,
         superseded=int(cells["superseded"].sum()),
         statuses=STATUSES,
-        metrics=METRICS,
+        metrics=METRIC_NAMES,
         none_planned=Entry(),
         benchmarks=[
             {
                 "name": benchmark,
                 "forms": _by_form([grid for grid in grids if grid.benchmark == benchmark]),
                 "figures": [
-                    (heading, [(title, images.embed(svg)) for title, svg in share])
+                    (heading, [images.of(picture) for picture in share])
                     for heading, share in figures.get(benchmark, {}).items()
                 ],
             }
             for benchmark in sorted(set(cells["benchmark"]))
         ],
         chosen=_chosen(choice or {}),
+        agreed=_agreed(agreed),
+        galleries=galleries or [],
         effects=_effects(effects),
-        to_do=_to_do(cells, commands or {}),
         causes=causes(cells),
         provenance=provenance(cells),
         columns=list(formats),
@@ -124,46 +126,7 @@ def page(
             for row in shown.to_dict("records")
         ],
         payload=payload(shown, curves),
-        style=_part("page.css"),
-        script=script,
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
     )
-
-
-class _Images:
-    """Embeds images as data URIs until _IMAGE_BYTES are used."""
-
-    def __init__(self) -> None:
-        self.left = _IMAGE_BYTES
-
-    def embed(self, svg: bytes) -> str | None:
-        """The image's URI, or None if there is no room for it."""
-        uri = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-        if len(uri) > self.left:
-            return None
-        self.left -= len(uri)
-        return uri
-
-
-def _part(name: str) -> str:
-    """The text of a file of this package."""
-    return resources.files("scale_ray.report.page").joinpath(name).read_text("utf-8")
-
-
-def _studies(cells: pd.DataFrame) -> list[str]:
-    return sorted({name for names in cells["study"].dropna() for name in names.split(", ")})
-
-
-def _to_do(cells: pd.DataFrame, commands: Mapping[str, str | None]) -> list[dict[str, Any]]:
-    """The studies with planned cells that are not done."""
-    open_cells = cells[cells["status"] != "done"]
-    found = []
-    for study in _studies(open_cells):
-        of_study = open_cells[[study in str(names).split(", ") for names in open_cells["study"]]]
-        counts = Counter(of_study["status"])
-        holes = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-        found.append({"name": study, "holes": holes, "command": commands.get(study)})
-    return found
 
 
 def _tooltip(entry: Entry) -> str:
@@ -172,7 +135,25 @@ def _tooltip(entry: Entry) -> str:
 
 
 def _interval(entry: Entry) -> str:
-    return "" if entry.low is None or entry.high is None else f"[{entry.low:.1f}, {entry.high:.1f}]"
+    """The interval, or two seeds as they are; one seed is the mean itself."""
+    if entry.low is not None and entry.high is not None:
+        return f"[{entry.low:.1f}, {entry.high:.1f}]"
+    return "seeds " + ", ".join(f"{value:.1f}" for value in entry.by_seed) if entry.n > 1 else ""
+
+
+def _question(stack: Stack) -> str:
+    """What the small print of a table's entries answers."""
+    entries = [entry for grid in stack.grids for entry in grid.entries.values() if entry.mean is not None]
+    if any(entry.low is not None for entry in entries):
+        return "Below each mean: the 95 % interval on these very pairs, if other seeds were trained."
+    if any(entry.n > 1 for entry in entries):
+        return "Below each mean: the seeds themselves. So few give no interval."
+    return "One seed says nothing about others, so no entry has an interval."
+
+
+def _compares(stack: Stack) -> bool:
+    """Whether a reader may compare intervals of a table's rows."""
+    return any(entry.low is not None for grid in stack.grids for entry in grid.entries.values())
 
 
 def _trial_attributes(trials: Iterable[str], numbers: Mapping[str, int]) -> Markup:
@@ -183,18 +164,26 @@ def _trial_attributes(trials: Iterable[str], numbers: Mapping[str, int]) -> Mark
 
 
 def _effects(effects: Effects | None) -> dict[str, Any]:
-    """One section per table with its parts by scope, and the notes. The paper's claims come first."""
+    """One section per table with its parts by scope, and the notes. The paper's claims come last."""
     if effects is None:
         return {"sections": [], "notes": []}
-    parts: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    parts: dict[str, list[tuple[str, dict[str, Any], dict[str, Any]]]] = {}
     for table, scope, part in by_scope(effects):
-        parts.setdefault(table.name, []).append((scope, _table(readable(part, table.columns))))
+        named = [column for column in table.in_paper if column.names[0] in _NAMES]
+        shown, more = readable(part, table.in_paper), readable(part, [*named, *table.further])
+        parts.setdefault(table.name, []).append((scope, table_of(shown), table_of(more)))
     sections = [
         {"name": table.name, "title": table.title, "explanation": table.explanation, "parts": parts[table.name]}
-        for table in reversed(TABLES)
+        for table in TABLES
         if table.name in parts
     ]
     return {"sections": sections, "notes": effects.notes}
+
+
+def _agreed(agreed: Chosen | None) -> dict[str, Any] | None:
+    if agreed is None or agreed.frame.empty:
+        return None
+    return {"table": table_of(as_text(agreed.frame)), "notes": agreed.notes}
 
 
 def _chosen(choice: Mapping[str, Chosen]) -> dict[str, Any] | None:
@@ -204,18 +193,12 @@ def _chosen(choice: Mapping[str, Chosen]) -> dict[str, Any] | None:
     compared = ["benchmark", "backbone"]
     tables = {
         name: [
-            (" · ".join(map(str, key)), _table(as_text(part.drop(columns=compared))))
+            (" · ".join(map(str, key)), table_of(as_text(part.drop(columns=compared))))
             for key, part in choice[name].frame.groupby(compared, sort=False)
         ]
         for name in ("choice", "scores")
     }
     return {**tables, "notes": choice["choice"].notes}
-
-
-def _table(frame: pd.DataFrame) -> dict[str, Any]:
-    """Columns, and rows of (text, CSS class)."""
-    rows = [[(text, _VERDICTS.get(text, "")) for text in values] for values in frame.to_numpy(dtype=str)]
-    return {"columns": [str(name) for name in frame.columns], "rows": rows}
 
 
 def _by_form(grids: list[Grid]) -> list[tuple[str, str, list[Stack]]]:

@@ -4,7 +4,7 @@ import json
 import math
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -226,10 +226,13 @@ def _figures(result: Result, data: Mapping[str, Any]) -> dict[str, Any]:
         "source_images": result.images.get(data["source"]),
         "target_images": result.images.get(data["target"]),
         "skipped_images": sum(map(len, result.skipped.values())),
-        "oracle_accuracy": max(
-            (point.target_accuracy for point in result.curve if point.target_accuracy is not None), default=None
-        ),
+        "oracle_accuracy": max(_known(point.target_accuracy for point in result.curve), default=None),
     }
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    """Those that are there: a target without labels has no accuracies."""
+    return [value for value in values if value is not None]
 
 
 def _class_mean(confusion: list[list[int]]) -> float | None:

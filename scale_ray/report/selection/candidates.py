@@ -65,14 +65,14 @@ class Candidates:
                 yield (str(set_[0]), str(set_[1])), ALL_PAIRS, total / len(of_pairs)
 
 
-def candidates(cells: pd.DataFrame, store: Store) -> Candidates:
+def candidates(cells: pd.DataFrame, store: Store | None) -> Candidates:
     """The candidates among done cells.
 
     A candidate that lacks a seed on a pair which another one has is left out on that pair, and a note says so.
 
     Args:
         cells: of those that `completeness.check` returns, the done ones.
-        store: may hold their predictions.
+        store: may hold their predictions; None leaves out the scores of sets, for which they would be read.
 
     Raises:
         StoreError: stored predictions are damaged, or not of their record.
@@ -90,12 +90,12 @@ def candidates(cells: pd.DataFrame, store: Store) -> Candidates:
     trainings = pd.concat(parts, ignore_index=True)
     trainings = trainings.rename(columns={f"validator_{name}": name for name in VALIDATOR_NAMES})
     trainings[ORACLE] = trainings["target_accuracy"]
-    stored = set(store.predictions_ids())
+    stored = set() if store is None else set(store.predictions_ids())
     lacking = [cell for cell in trainings["cell"] if cell not in stored]
     for name in SET_VALIDATOR_NAMES:
         trainings[name] = float("nan")
     for _, group in trainings.groupby([*SET, "pair", "seed"], sort=False):
-        if not set(lacking).intersection(group["cell"]):
+        if store is not None and not set(lacking).intersection(group["cell"]):
             scores = set_scores(store, list(store.records(group["cell"]))) or {}
             for name, values in scores.items():
                 trainings.loc[group.index, name] = values

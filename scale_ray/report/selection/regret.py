@@ -19,6 +19,7 @@ REGRET_NOTES = [
     "Regret: points of target accuracy of the validator's choice below the best candidate; means over seeds.",
 ]
 
+_COLUMNS = ["benchmark", "backbone", "validator", MEAN, WORST, OVERALL, "spearman", "pairs", "candidates"]
 _FEWEST_RANKS = 3  # with fewer candidates a rank correlation means nothing
 
 
@@ -36,16 +37,17 @@ def regrets(found: Candidates) -> pd.DataFrame:
     | pairs, candidates | how many pairs, and how many candidates each has at most |
 
     Of all sets, the third regret is that of the worst set. A validator is left out of a set where a training has no
-    score by it, and then of `all`.
+    score by it, and then of `all`. A set whose target has no labels has no row.
     """
     sets = _by_set(found)
-    rows = []
-    for name in SCORES:
-        known = [_of_set(set_, of_pairs, name) for set_, of_pairs in sets.items() if _is_scored(of_pairs, name)]
+    rows: list[dict[str, Any]] = []
+    labelled = {set_: of_pairs for set_, of_pairs in sets.items() if _is_scored(of_pairs, ORACLE)}
+    for name in SCORES if labelled else ():
+        known = [_of_set(set_, of_pairs, name) for set_, of_pairs in labelled.items() if _is_scored(of_pairs, name)]
         rows += known
-        if len(known) == len(sets) > 1:
+        if len(known) == len(labelled) > 1:
             rows.append(_of_all(known))
-    frame = pd.DataFrame(rows).assign(last=lambda frame: frame["benchmark"] == ALL_SETS)
+    frame = pd.DataFrame(rows, columns=_COLUMNS).assign(last=lambda frame: frame["benchmark"] == ALL_SETS)
     order = ["last", "benchmark", "backbone", WORST, MEAN]
     return frame.sort_values(order, kind="stable", ignore_index=True).drop(columns="last")
 
@@ -68,7 +70,7 @@ def choices(found: Candidates) -> pd.DataFrame:
         if ALL_PAIRS not in of_pairs and len(of_pairs) > 1:
             continue
         means = of_pairs.get(ALL_PAIRS, next(iter(of_pairs.values())))
-        for name in SCORES:
+        for name in SCORES if _is_scored(of_pairs, ORACLE) else ():
             if _is_scored(of_pairs, name):
                 place = int(means[name].argmax())
                 accuracy = float(means[ORACLE].iloc[place])

@@ -16,8 +16,8 @@ import pandas as pd
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import natural
 from scale_ray.report.tables import notes
-from scale_ray.report.tables.grid import AVERAGE, METRICS, Beside, Entry, Grid, Key, Layout, Position
-from scale_ray.report.tables.uncertainty import ALPHA, FEWEST_KEYS, half_width_over_seeds, significantly_above
+from scale_ray.report.tables.grid import AVERAGE, METRICS, WITHOUT_LABELS, Beside, Entry, Grid, Key, Layout, Position
+from scale_ray.report.tables.uncertainty import ALPHA, FEWEST_KEYS, interval_over_seeds, significantly_above
 
 Trial = tuple[str, str, bool]  # id, status, whether it did not learn its source
 Trials = dict[Position, dict[Key, Trial]]
@@ -41,7 +41,7 @@ def in_order(labels: pd.Series) -> list[str]:
 def build_grids(
     layout: Layout, cells: pd.DataFrame, remarks: Sequence[str], cited: Beside | None = None, oracle: bool = False
 ) -> list[Grid]:
-    """Build one grid per metric.
+    """Build one grid per metric; where no target has labels, of the scores that need none.
 
     Args:
         layout: of the grids.
@@ -54,7 +54,11 @@ def build_grids(
         ReportError: two cells have the same row, column, pair and seed.
     """
     _refuse_duplicates(cells)
+    done = cells[cells["status"] == "done"]
+    oracle = oracle and bool(done["target_accuracy"].notna().any())
     metrics = [*METRICS, *(["oracle_accuracy"] if oracle else [])]
+    if len(done) and done["target_accuracy"].isna().all():
+        metrics = [name for name in WITHOUT_LABELS if done[name].notna().any()]
     trials: dict[str, Trials] = {}
     values: dict[str, dict[str, Values]] = {metric: {} for metric in metrics}
     frame = cells[["group", "row", "column", "pair", "seed", "cell", "status", "unlearned", *metrics]]
@@ -72,7 +76,7 @@ def build_grids(
         beside.append(_oracle(built.pop("oracle_accuracy")))
     if cited is not None:
         beside.append(cited)
-    headline = built["target_accuracy"]
+    headline = next(iter(built.values()))
     return [dataclasses.replace(grid, beside=beside) if grid is headline else grid for grid in built.values()]
 
 
@@ -134,10 +138,11 @@ def _entry(trials: dict[Key, Trial], values: dict[Key, float], keys: list[Key]) 
     std = math.sqrt(math.fsum((share - mean) ** 2 for share in means) / (len(means) - 1)) if len(means) > 1 else None
     averaged = {key: values[key] for key in keys}
     weights = {(pair, seed): 1 / (len(means) * len(by_seed[seed])) for pair, seed in keys}
-    half = half_width_over_seeds(averaged, weights)
-    low, high = (None, None) if half is None else (mean - half, mean + half)
+    low, high = interval_over_seeds(averaged, weights) or (None, None)
     unlearned = sum(trials[key][2] for key in keys)
-    return dataclasses.replace(entry, mean=mean, std=std, low=low, high=high, n=len(means), unlearned=unlearned)
+    return dataclasses.replace(
+        entry, mean=mean, std=std, low=low, high=high, n=len(means), by_seed=tuple(means), unlearned=unlearned
+    )
 
 
 def _best(

@@ -10,6 +10,13 @@ METRICS = {
     "teacher_accuracy": "Target accuracy of the teacher",
     "source_val_accuracy": "Accuracy on held-out source images",
 }
+# What stands in the place of accuracies where no target has labels: scores in percent.
+WITHOUT_LABELS = {
+    "validator_circular": "Validator circular, which reads no target label",
+    "validator_reverse": "Validator reverse, which reads no target label",
+    "source_val_accuracy": METRICS["source_val_accuracy"],
+}
+METRIC_NAMES = METRICS | WITHOUT_LABELS
 AVERAGE = "average"
 
 Position = tuple[str, str]  # row label, column label
@@ -20,7 +27,7 @@ Key = tuple[str, int]  # pair, seed
 class Entry:
     """One averaged accuracy of a grid, percent.
 
-    `mean` is None if nothing can be averaged; `std`, `low` and `high` are None as well if n < 2.
+    `mean` is None if nothing can be averaged; `std` is None as well if n < 2, `low` and `high` if n < 3.
     """
 
     mean: float | None = None
@@ -35,6 +42,7 @@ class Entry:
     trials: tuple[str, ...] = ()  # ids of all cells counted above
     low: float | None = None  # 95 % interval of the mean for the same pairs and other seeds
     high: float | None = None
+    by_seed: tuple[float, ...] = ()  # the n means over pairs that are averaged
 
     @property
     def planned(self) -> int:
@@ -82,7 +90,7 @@ class Grid:
     form: str  # losses_by_backbone, pairs_by_method, or <rows>_by_<columns>
     benchmark: str
     facet: str  # the values that tell it from other grids of the form: "losses.threshold=0.9"
-    metric: str  # a key of METRICS
+    metric: str  # a key of METRIC_NAMES
     rows: list[str]
     columns: list[str]
     entries: dict[Position, Entry]
@@ -98,7 +106,7 @@ class Grid:
 
     @property
     def title(self) -> str:
-        return f"{METRICS[self.metric]} (%) on {self.scope}"
+        return f"{METRIC_NAMES[self.metric]} (%) on {self.scope}"
 
     @property
     def seeds(self) -> int | None:
@@ -152,7 +160,7 @@ class Stack:
     @property
     def title(self) -> str:
         first = self.grids[0]
-        return f"{METRICS[first.metric]} (%) on {join(first.benchmark, first.facet)}"
+        return f"{METRIC_NAMES[first.metric]} (%) on {join(first.benchmark, first.facet)}"
 
     @property
     def heading(self) -> str:

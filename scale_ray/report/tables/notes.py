@@ -4,6 +4,8 @@ from scale_ray.report.read.labels import count
 from scale_ray.report.read.unlearned import RULE
 from scale_ray.report.tables.grid import Grid, Key, Position
 
+_MOST_NAMED = 6  # entries in a footnote
+
 
 def definition(grid: Grid, averaged: set[Key], over_pairs: bool) -> str:
     """What an entry's numbers are."""
@@ -57,12 +59,17 @@ def left_out(
 
 
 def incomplete(grid: Grid) -> list[str]:
-    """One footnote (†) for every entry that averages only a part of its records."""
-    notes = []
+    """One footnote (†) for all entries that lack the same records."""
+    alike: dict[str, list[str]] = {}
     for (row, column), entry in grid.entries.items():
         if entry.mean is not None and entry.done < entry.planned:
-            notes.append(f"† {row} / {column}: {entry.holes(f'of {entry.planned} ')}.")
-    return notes
+            alike.setdefault(entry.holes(f"of {entry.planned} "), []).append(f"{row} / {column}")
+    return [f"† {holes}: {_first(entries)}." for holes, entries in alike.items()]
+
+
+def _first(names: list[str]) -> str:
+    more = f"; and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return "; ".join(names[:_MOST_NAMED]) + more
 
 
 def unlearned(grid: Grid) -> list[str]:
@@ -70,7 +77,7 @@ def unlearned(grid: Grid) -> list[str]:
     marked = {position: entry for position, entry in grid.entries.items() if entry.unlearned}
     if not marked:
         return []
-    shares = "; ".join(f"{row} / {column}: {entry.unlearned}" for (row, column), entry in marked.items())
+    shares = _first([f"{row} / {column}: {entry.unlearned}" for (row, column), entry in marked.items()])
     return [f"‡ Averages trainings that did not learn their source: {RULE}. Their number: {shares}."]
 
 

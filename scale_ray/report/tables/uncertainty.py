@@ -10,35 +10,47 @@ from scipy import stats
 from scale_ray.report.tables.grid import Key
 
 ALPHA = 0.05
+FEWEST_SEEDS = 3  # with two, t is 12.7: the two values say more than an interval
 FEWEST_KEYS = 6  # the smallest two-sided p of n signs is 2 / 2 ** n: 0.0625 for 5
 
 
-def half_width_over_seeds(
+def interval_over_seeds(
     values: Mapping[Key, float], weights: Mapping[Key, float], level: float = 0.95
-) -> float | None:
-    """Half the width of the interval of a weighted sum, for the same pairs and other seeds.
+) -> tuple[float, float] | None:
+    """The interval of a weighted mean of accuracies, for the same pairs and other seeds.
 
-    It is t times the standard deviation of seeds within pairs (pooled) times the root of the summed squared weights.
-    For the mean over pairs of the means over a pair's seeds, it gives `these_low` and `these_high` of
-    `resampling.intervals`.
+    It is symmetric on the scale of log odds: logit(m) +- t s / (m (1 - m)), where m is the mean as a fraction and s its
+    standard error: the standard deviation of seeds within pairs (pooled) times the root of the summed squared weights.
+    So both ends are within 0 and 100 %.
 
     Args:
         values: (pair, seed) -> percent.
-        weights: (pair, seed) -> weight, for the same keys.
+        weights: (pair, seed) -> weight, for the same keys, with the sum 1.
         level: nominal coverage.
 
     Returns:
-        Percentage points, or None if no pair has two seeds.
+        Percent; None with fewer than FEWEST_SEEDS seeds, or with less than two of them to spare for the spread.
     """
     of_pairs: dict[str, list[float]] = {}
     for (pair, _), value in values.items():
         of_pairs.setdefault(pair, []).append(value)
     freedom = len(values) - len(of_pairs)
-    if freedom == 0:
+    if len({seed for _, seed in values}) < FEWEST_SEEDS or freedom < FEWEST_SEEDS - 1:
         return None
     means = {pair: math.fsum(share) / len(share) for pair, share in of_pairs.items()}
     squares = math.fsum((value - means[pair]) ** 2 for pair, share in of_pairs.items() for value in share)
-    return _t(freedom, level) * math.sqrt(squares / freedom * math.fsum(weight**2 for weight in weights.values()))
+    error = math.sqrt(squares / freedom * math.fsum(weight**2 for weight in weights.values())) / 100
+    mean = math.fsum(weight * values[key] for key, weight in weights.items()) / 100
+    if error == 0 or not 0 < mean < 1:
+        return 100 * mean, 100 * mean
+    odds, half = math.log(mean / (1 - mean)), _t(freedom, level) * error / (mean * (1 - mean))
+    return _percent(odds - half), _percent(odds + half)
+
+
+def _percent(log_odds: float) -> float:
+    # Of the negative absolute value: the exponential of a large number overflows.
+    small = math.exp(-abs(log_odds))
+    return 100 * (1 if log_odds > 0 else small) / (1 + small)
 
 
 @cache

@@ -64,7 +64,7 @@ def test_too_few_cells_say_what_is_lacking() -> None:
     assert without["verdict"].tolist() == ["holds", "too few cells", "holds", "holds", "holds"]
     one = claims(cells_of(accuracy, 1, 5))
     assert set(one["verdict"]) == {"too few cells"}
-    assert one["why"][0] == "one pair: no interval over pairs"
+    assert one["why"][0] == "fewer than three pairs: no interval over pairs"
     assert one["verdict_these_pairs"][2] == "holds"
 
 

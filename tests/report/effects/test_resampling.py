@@ -7,20 +7,21 @@ from factorials import keyed, studies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scale_ray.report.effects.columns import interval_or_values
 from scale_ray.report.effects.resampling import intervals
-from scale_ray.report.tables.uncertainty import half_width_over_seeds
+from scale_ray.report.tables.uncertainty import interval_over_seeds
 
 
 def test_few_pairs_get_the_t_interval_of_their_means_by_hand() -> None:
-    found = intervals(keyed(np.array([[1.0, 3.0], [4.0, 6.0], [8.0, 8.0]]))).iloc[0]
+    found = intervals(keyed(np.array([[1.0, 3.0, 2.0], [4.0, 6.0, 5.0], [8.0, 8.0, 8.0]]))).iloc[0]
     # Pair means 2, 5, 8: mean 5, sd 3, error 3 / sqrt(3), t(0.975, 2) = 4.30265.
     assert found["kind"] == "t over pairs"
     assert found["estimate"] == 5.0
     assert found["high"] - 5 == pytest.approx(4.3026527 * 3 / 3**0.5)
     assert 5 - found["low"] == pytest.approx(found["high"] - 5)
-    # Within pairs: squares 2 + 2 + 0 on 3 degrees of freedom; t(0.975, 3) = 3.18245; error s / sqrt(6).
-    assert found["these_high"] - 5 == pytest.approx(3.1824463 * (4 / 3) ** 0.5 / 6**0.5)
-    assert (found["pairs"], found["keys"]) == (3, 6)
+    # Within pairs: squares 2 + 2 + 0 on 6 degrees of freedom; t(0.975, 6) = 2.44691; error s / sqrt(9).
+    assert found["these_high"] - 5 == pytest.approx(2.4469119 * (4 / 6) ** 0.5 / 9**0.5)
+    assert (found["pairs"], found["keys"]) == (3, 9)
 
 
 def test_one_pair_says_nothing_over_pairs_but_something_of_itself() -> None:
@@ -34,7 +35,7 @@ def test_one_pair_says_nothing_over_pairs_but_something_of_itself() -> None:
 def test_one_seed_a_pair_has_no_interval_for_these_pairs() -> None:
     found = intervals(keyed(np.array([[1.0], [2.0]]))).iloc[0]
     assert found[["these_low", "these_high"]].isna().all()
-    assert found["low"] < 1.5 < found["high"]
+    assert found["by_seed"] == "1.50"
 
 
 def test_two_pairs_of_one_seed_are_resampled_as_all_four_draws_are() -> None:
@@ -82,7 +83,9 @@ def test_studentised_draws_are_those_of_a_plain_loop() -> None:
     assert found["high"] - found["estimate"] == pytest.approx(-lower * error, rel=0.05)
 
 
-@pytest.mark.parametrize(("pairs", "kind"), [(1, "one pair"), (2, "t over pairs"), (5, "t over pairs")])
+@pytest.mark.parametrize(
+    ("pairs", "kind"), [(1, "one pair"), (2, "two pairs"), (3, "t over pairs"), (5, "t over pairs")]
+)
 def test_studentised_draws_need_six_pairs(pairs: int, kind: str) -> None:
     data = np.random.default_rng(0).normal(size=(6, 3))
     assert intervals(keyed(data[:pairs]))["kind"].tolist() == [kind]
@@ -131,7 +134,7 @@ def test_intervals_move_with_their_data(pairs: int, seeds: int, factor: float, s
     plain, moved = intervals(keyed(data)).iloc[0], intervals(keyed(factor * data + shift)).iloc[0]
     for name in ("estimate", "low", "high", "bootstrap_low", "bootstrap_high", "these_low", "these_high"):
         assert moved[name] == pytest.approx(factor * plain[name] + shift, abs=1e-6, nan_ok=True)
-    if pairs > 1:
+    if pairs > 2:
         assert plain["low"] <= plain["estimate"] <= plain["high"]
 
 
@@ -150,14 +153,59 @@ def test_coverage_is_near_nominal(pairs: int, seeds: int) -> None:
         assert 0.935 < covered < 0.965, (between, skewed, covered)
 
 
-def test_a_places_interval_is_the_one_for_these_very_pairs() -> None:
+def test_an_entrys_interval_is_the_one_for_these_very_pairs_on_the_scale_of_log_odds() -> None:
+    """At 50 % the scale is straight: odds of 1 have the slope 4 per unit, so a small interval is that of t."""
     rng = np.random.default_rng(3)
-    values = {(pair, seed): float(rng.normal(60, 4)) for pair in ("a>b", "b>c", "c>a") for seed in range(4)}
-    series = pd.Series(values, name="x")
+    drawn = {(pair, seed): float(rng.normal(50, 0.4)) for pair in ("a>b", "b>c", "c>a") for seed in range(4)}
+    series = pd.Series(drawn, name="x")
+    series += 50 - series.mean()
     series.index.names = ["pair", "seed"]
+    values = dict(zip(drawn, series, strict=True))
     found = intervals(series.to_frame()).loc["x"]
-    half = half_width_over_seeds(values, dict.fromkeys(values, 1 / 12))
-    assert half is not None
-    assert found["estimate"] - half == pytest.approx(found["these_low"])
-    assert found["estimate"] + half == pytest.approx(found["these_high"])
-    assert half_width_over_seeds({("a>b", 0): 1.0, ("b>c", 0): 2.0}, {("a>b", 0): 0.5, ("b>c", 0): 0.5}) is None
+    interval = interval_over_seeds(values, dict.fromkeys(values, 1 / 12))
+    assert interval is not None
+    assert interval == pytest.approx((found["these_low"], found["these_high"]), abs=0.001)
+    two = {("a>b", 0): 1.0, ("a>b", 1): 3.0, ("b>c", 0): 2.0, ("b>c", 1): 2.0}
+    assert interval_over_seeds(two, dict.fromkeys(two, 0.25)) is None
+
+
+def test_an_entrys_interval_by_hand() -> None:
+    """90, 94, 98: mean 94, standard deviation 4, error 4 / sqrt(3); t(0.975, 2) = 4.3026527."""
+    values = {("a>b", seed): accuracy for seed, accuracy in enumerate((90.0, 94.0, 98.0))}
+    half = 4.3026527 * 0.04 / 3**0.5 / (0.94 * 0.06)
+    odds = [np.log(0.94 / 0.06) + side * half for side in (-1, 1)]
+    assert interval_over_seeds(values, dict.fromkeys(values, 1 / 3)) == pytest.approx(
+        [100 / (1 + np.exp(-each)) for each in odds]
+    )
+
+
+@given(st.lists(st.floats(0, 100), min_size=3, max_size=8))
+def test_no_interval_of_accuracies_leaves_0_to_100(accuracies: list[float]) -> None:
+    values = {("a>b", seed): accuracy for seed, accuracy in enumerate(accuracies)}
+    interval = interval_over_seeds(values, dict.fromkeys(values, 1 / len(values)))
+    assert interval is not None
+    mean = np.mean(accuracies)
+    assert 0 <= interval[0] <= mean + 1e-9
+    assert mean - 1e-9 <= interval[1] <= 100
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(50.0, 3.0), (90.0, 2.0), (97.0, 0.8)])
+def test_an_entrys_interval_covers_the_true_mean_as_often_as_it_says(mean: float, spread: float) -> None:
+    """4,000 studies of three seeds; a standard error is 0.35 points."""
+    rng = np.random.default_rng(1)
+    held = 0
+    for accuracies in rng.normal(mean, spread, (4000, 3)).clip(0, 100):
+        values = {("a>b", seed): float(accuracy) for seed, accuracy in enumerate(accuracies)}
+        low, high = interval_over_seeds(values, dict.fromkeys(values, 1 / 3)) or (np.nan, np.nan)
+        held += low <= mean <= high
+    assert 0.93 < held / 4000 < 0.965
+
+
+def test_of_two_units_the_values_stand_in_the_place_of_an_interval() -> None:
+    found = intervals(keyed(np.array([[1.0, 2.0], [3.0, 6.0]]))).iloc[0]
+    assert found["kind"] == "two pairs"
+    assert found[["low", "high", "these_low", "these_high"]].isna().all()
+    assert (found["by_pair"], found["by_seed"]) == ("1.50, 4.50", "2.00, 4.00")
+    assert interval_or_values(found["low"], found["high"], found["by_pair"]) == "only 1.50, 4.50"
+    three = intervals(keyed(np.array([[1.0, 2.0, 3.0]] * 3))).iloc[0]
+    assert (three["by_pair"], three["by_seed"]) == ("", "")

@@ -121,13 +121,13 @@ def test_without_pseudo_labels_there_is_no_figure_and_without_their_accuracy_one
 def test_dots_stand_with_their_pair_and_the_average_is_last() -> None:
     dots = pd.DataFrame(
         [
-            ("average", "a", 5.0, 4.0, 6.0),
-            ("p10", "a", 1.0, 0.5, 2.0),
-            ("p2", "a", 3.0, None, None),
-            ("p2", "b", None, None, None),
+            ("average", "a", 5.0, 4.0, 6.0, (4.5, 5.0, 5.5)),
+            ("p10", "a", 1.0, 0.5, 2.0, (0.5, 1.0, 1.5)),
+            ("p2", "a", 3.0, None, None, (2.5, 3.5)),
+            ("p2", "b", None, None, None, ()),
         ],
-        columns=["pair", "method", "value", "low", "high"],
-    )
+        columns=["pair", "method", "value", "low", "high", "by_seed"],
+    ).astype({"low": float, "high": float})
     figure = dot_plot(dots, "title")
     assert figure is not None
     axes = figure.axes[0]
@@ -136,6 +136,9 @@ def test_dots_stand_with_their_pair_and_the_average_is_last() -> None:
     assert dict(zip(np.round(heights), values, strict=True)) == {0: 3.0, 1: 1.0, 2: 5.0}
     ends = [segment[:, 0].tolist() for segment in axes.collections[0].get_segments() if len(segment)]  # type: ignore[attr-defined]
     assert [end for end in ends if not np.isnan(end).any()] == [[4.0, 6.0], [0.5, 2.0]]
+    seeds = [line.get_xdata()[0] for line in axes.lines if line.get_markerfacecolor() == "none"]
+    assert seeds == [2.5, 3.5]  # two seeds have no interval and are shown
+    assert axes.get_xlim()[0] >= 0
     assert dot_plot(dots.assign(value=None), "title") is None
 
 

@@ -13,6 +13,7 @@ from report_stores import config_of, record_of
 from scale_ray.report.effects.tables import effects_tables
 from scale_ray.report.page import trials
 from scale_ray.report.page.page import page
+from scale_ray.report.page.template import Picture
 from scale_ray.report.page.trials import causes, listed, payload
 from scale_ray.report.read.load import Contents, load_contents
 from scale_ray.report.tables.forms import grids
@@ -134,7 +135,9 @@ def test_nothing_in_a_record_can_end_the_script(contents: Contents) -> None:
     evil = "E: </script><script>alert(1)</script>"
     cells = contents.cells.assign(error=evil, host=evil, traceback=evil)
     text = text_of(
-        Contents(cells, contents.curves), commands={"wide": evil}, figures={"digits": {evil: [(evil, b"<svg/>")]}}
+        Contents(cells, contents.curves),
+        commands={"wide": evil},
+        figures={"digits": {evil: [Picture(evil, b"<svg/>")]}},
     )
     assert text.count("<script") == text.count("</script") == 2
 
@@ -157,14 +160,14 @@ def test_an_entry_leads_to_its_trials(contents: Contents) -> None:
 
 
 def test_the_command_is_shown_where_something_is_missing(contents: Contents) -> None:
-    with_command = part(text_of(contents, commands={"wide": COMMAND}), "to-do")
+    with_command = part(text_of(contents, commands={"wide": COMMAND}), "answer")
     counts = contents.cells["status"].value_counts()
     assert f"{counts['failed']} failed, {counts['missing']} missing, 1 stale" in with_command
     assert "--storage &#39;runs/my store&#39;</pre>" in with_command
-    without = part(text_of(contents, commands={"wide": None}), "to-do")
+    without = part(text_of(contents, commands={"wide": None}), "answer")
     assert "does not hold the command" in without
     whole = contents.cells[contents.cells["status"] == "done"]
-    assert not part(text_of(Contents(whole, contents.curves)), "to-do")
+    assert "Run what" not in part(text_of(Contents(whole, contents.curves)), "answer")
 
 
 def test_effects_are_there_only_if_given_and_claims_are_coloured(contents: Contents) -> None:
@@ -173,7 +176,9 @@ def test_effects_are_there_only_if_given_and_claims_are_coloured(contents: Conte
     effects = effects_tables(contents.cells)
     full = text_of(contents, effects=effects)
     for name in ("claims", "shapley", "effects", "differences"):
-        assert part(full, name).count("<tr>") == 1 + len(effects.frames[name])
+        assert part(full, name).count("<tr>") == 2 * (
+            1 + len(effects.frames[name])
+        )  # what a paper has room for, and more
     assert '<td class="holds">holds</td>' in part(full, "claims")
     assert all(note in full for note in effects.notes)
 
@@ -186,8 +191,8 @@ def test_an_entry_has_its_interval_and_columns_beside_are_marked(tmp_path: Path)
             store.write_record(record_of(config_of("mnist", "usps", losses, "lenet", seed), accuracy + seed))
     cells = load_contents(store.location).cells
     text = page(cells, grids(cells, oracle=True), {})
-    # t(5) = 2.5706 times the spread of 0 … 5, 1.8708, over the root of 6: 1.9633.
-    assert re.search(r"<strong>72\.5 ± 1\.9</strong><small>\[70\.5, 74\.5\]</small>", text)
+    # t(5) = 2.5706 times the spread of 0 … 5, 1.8708, over the root of 6: 1.9633. In log odds of 72.5 %: 0.0985.
+    assert re.search(r"<strong>72\.5 ± 1\.9</strong><small>\[70\.5, 74\.4\]</small>", text)
     assert re.search(r">52\.5 ± 1\.9<small>\[50\.5, 54\.5\]</small>", text)
     assert text.count('class="beside"') == 4  # two rows of two forms
 
@@ -195,7 +200,7 @@ def test_an_entry_has_its_interval_and_columns_beside_are_marked(tmp_path: Path)
 def test_a_page_is_the_same_each_time_and_its_size_is_bounded(tmp_path: Path) -> None:
     wide = load_contents(wide_store(tmp_path / "s", pairs=12, backbones=3).location)
     assert len(wide.cells) == 864
-    figures = {"digits": {"Curves": [(f"figure {number}", b"x" * 900_000) for number in range(6)]}}
+    figures = {"digits": {"Curves": [Picture(f"figure {number}", b"x" * 900_000) for number in range(6)]}}
     text = text_of(wide, figures=figures)
     assert len(text.encode()) < 5_000_000
     assert text.count('src="data:image') == 2

@@ -236,13 +236,16 @@ def test_a_report_writes_what_was_asked_for(whole: Store, tmp_path: Path) -> Non
         "scores.md",
         "regret.csv",
         "regret.md",
+        "validators.csv",
+        "validators.md",
     ]
     assert pd.read_csv(paths.choice[0])["choice"].tolist() == ["dann", "mcc", "dann"]
     regret = paths.choice[5].read_text()
     assert "By target labels" in regret
     assert "| all pairs | dann | 93.75 |" in paths.choice[1].read_text()
     neither = write_report(whole.location, tmp_path / "none", Asked(most_drawn=0))
-    assert (neither.choice, neither.chosen) == ([], None)
+    assert [path.name for path in neither.choice] == ["validators.csv", "validators.md"]
+    assert neither.chosen is None
     assert not (tmp_path / "none" / "choice.md").exists()
 
 

@@ -53,7 +53,7 @@ def test_compared_cells_average_the_same_keys_and_the_note_says_what_was_left_ou
     notes = "\n".join(grid.notes)
     assert "1 of 3 (pair, seed) keys left out" in notes
     assert "mnist>mnistm seed 2 (ce+ssl+dist / lenet failed)" in notes
-    assert "† ce+ssl+dist / lenet: 1 of 3 failed." in notes
+    assert "† 1 of 3 failed: ce+ssl+dist / lenet." in notes
 
 
 def test_a_row_without_any_result_does_not_empty_the_others(make_store: MAKE) -> None:

@@ -113,7 +113,7 @@ def test_groups_of_other_pairs_say_so(make_store: MAKE) -> None:
 
 def test_notes_say_whose_they_are(found: list[Grid]) -> None:
     notes = one(found).notes
-    assert "clip_rn50, openai: † daprompt / Art>Clipart: 1 of 3 failed." in notes
+    assert "clip_rn50, openai: † 1 of 3 failed: daprompt / Art>Clipart." in notes
     assert "Percent, last iterate. Mean ± sample standard deviation over n seeds." not in notes  # 3 seeds in one group
     assert sum(note.startswith("published: figures of other authors") for note in notes) == 1
 
