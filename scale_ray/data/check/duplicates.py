@@ -50,11 +50,12 @@ def duplicates(images: Images, root: Path) -> list[Finding]:
             names = [f"{images.path(a)} {sign} {images.path(b)}" for a, b in _across(images, pairs, first, second)]
             found.append(_finding("leak", text, root, names))
     for domain, folder in enumerate(root / name for name in images.domains):
-        copies, wrong = [], []
-        for image, partner in _within(images, same, domain):
+        copies: list[str] = []
+        wrong: list[str] = []
+        for image, partner in _partnered(images, same, domain, domain):
             names = copies if images.label(image) == images.label(partner) else wrong
             names.append(f"{images.names[image]} = {images.names[partner]}")
-        near = [f"{images.names[a]} ~ {images.names[b]}" for a, b in _within(images, alike, domain)]
+        near = [f"{images.names[a]} ~ {images.names[b]}" for a, b in _partnered(images, alike, domain, domain)]
         found.append(_finding("labels", "the same file in two classes: remove it from the wrong one", folder, wrong))
         found.append(_finding("copies", "the same file, which counts twice: remove one", folder, copies))
         found.append(_finding("alike", "near duplicates in one domain", folder, near))
@@ -158,13 +159,13 @@ def _correlations(some: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _same_files(images: Images, contents: np.ndarray) -> np.ndarray:
     """As `near_partners`, for images that are the same file: the first of them in each domain."""
     partners = np.full((len(contents), len(images.domains)), -1, np.int32)
-    several = np.flatnonzero(np.bincount(contents, minlength=1)[contents] > 1)
+    several = np.flatnonzero(np.bincount(contents, minlength=1)[contents] > 1).tolist()
     first: dict[tuple[int, int], int] = {}
     for image in several:
-        first.setdefault((contents[image], images.domain_of[image]), image)
+        first.setdefault((int(contents[image]), int(images.domain_of[image])), image)
     for image in several:
         for domain in range(len(images.domains)):
-            partner = first.get((contents[image], domain), image)
+            partner = first.get((int(contents[image]), domain), image)
             if partner != image:
                 partners[image, domain] = partner
     return partners
@@ -172,16 +173,14 @@ def _same_files(images: Images, contents: np.ndarray) -> np.ndarray:
 
 def _across(images: Images, partners: np.ndarray, first: int, second: int) -> list[tuple[int, int]]:
     """The images of one domain with a partner in the other, from the side that has more of them."""
-    ours = np.flatnonzero((images.domain_of == first) & (partners[:, second] >= 0))
-    theirs = np.flatnonzero((images.domain_of == second) & (partners[:, first] >= 0))
-    if len(ours) >= len(theirs):
-        return [(image, partners[image, second]) for image in ours]
-    return [(partners[image, first], image) for image in theirs]
+    ours, theirs = _partnered(images, partners, first, second), _partnered(images, partners, second, first)
+    return ours if len(ours) >= len(theirs) else [(partner, image) for image, partner in theirs]
 
 
-def _within(images: Images, partners: np.ndarray, domain: int) -> list[tuple[int, int]]:
-    found = np.flatnonzero((images.domain_of == domain) & (partners[:, domain] >= 0))
-    return [(image, partners[image, domain]) for image in found]
+def _partnered(images: Images, partners: np.ndarray, domain: int, other: int) -> list[tuple[int, int]]:
+    """The images of a domain with a partner in the other, and that partner."""
+    found = np.flatnonzero((images.domain_of == domain) & (partners[:, other] >= 0))
+    return list(zip(found.tolist(), partners[found, other].tolist(), strict=True))
 
 
 def _finding(kind: str, text: str, folder: Path, names: list[str]) -> Finding | None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def read_images(folders: Mapping[str, Path], listings: Mapping[str, Listing]) ->
     thumbs = np.empty((sum(len(image_names(listing)) for listing in listings.values()), SIDE * SIDE), np.uint8)
     for number, (domain, folder) in enumerate(folders.items()):
         listed = image_names(listings[domain])
-        looks = in_threads(lambda name, folder=folder: _look(folder, name), listed, f"checking {shown(domain)}")
+        looks = in_threads(partial(_look, folder), listed, f"checking {shown(domain)}")
         odd: list[tuple[str, str, str]] = []
         for name, look in zip(listed, looks, strict=True):
             odd += [(kind, name, reason) for kind, reason in _remarks(look)]
