@@ -22,7 +22,7 @@ def plan(
     *,
     limit: int | None = None,
     sharing: bool = True,
-    keep_model: bool = False,
+    keep_model: bool | None = None,
     keep_predictions: bool = False,
 ) -> "Plan":
     """What `run` would do: the cells, those that the store answers already, and the stages to train.
@@ -33,7 +33,7 @@ def plan(
         root: folder of an image benchmark: root/domain/class/image.
         limit: run only the first `limit` cells.
         sharing: train once what cells have in common.
-        keep_model: a cell whose model is not stored is not done.
+        keep_model: with True, a cell whose model is not stored is not done.
         keep_predictions: a cell whose predictions are not stored is not done.
 
     Raises:

@@ -76,18 +76,29 @@ def read_seeds(text: str) -> list[int]:
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
-    """The fields of a JSON file by dotted path; none without a file."""
+    """The fields of a JSON file by dotted path, or those of a record's config; none without a file."""
     if path is None:
         return {}
     try:
         values = json.loads(path.read_text())
         if not isinstance(values, dict):
             raise ConfigError(f"--config {path}: holds a {type(values).__name__}: write an object of fields")
-        return _flatten(values)
+        return _flatten(_config_of_record(path, values) if _RECORD_KEYS <= values.keys() else values)
     except ConfigError:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"--config {path}: cannot be read as JSON ({error}): give a JSON file of fields") from None
+
+
+# By these keys a record is told from a file of fields, which can have none of them.
+_RECORD_KEYS = {"schema_version", "id", "config", "inputs"}
+
+
+def _config_of_record(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    config = values["config"]
+    if not isinstance(config, dict):
+        raise ConfigError(f"--config {path}: a record without a config: give one as a store has it, or a file of fields")
+    return config
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from scale_ray.config.parts import MOST, MOST_OF_A_TRIAL
+from scale_ray.config.parts import MOST, MOST_OF_A_TRIAL, ModelConfig
 from scale_ray.config.problems import parsed
 from scale_ray.urls import redacted
 
@@ -42,8 +42,10 @@ class Execution(_Settings):
         1, ge=1, le=MOST_OF_A_TRIAL, description="torch threads; a study sets the number of CPUs of a trial"
     )
     checkpoint_every: int = Field(500, ge=1, le=MOST, description="steps between checkpoints")
-    keep_model: bool = Field(
-        False, description="store the trained model (without its projection head) beside the record"
+    keep_model: bool | None = Field(
+        None,
+        description="store the trained model (without its projection head) beside the record; None: where the encoder "
+        "is frozen, as its heads take some MB, and no cell is trained again for a model that it lacks",
     )
     keep_predictions: bool = Field(
         False,
@@ -62,9 +64,13 @@ class Execution(_Settings):
 
     @property
     def beside(self) -> tuple[Beside, ...]:
-        """What a trial leaves beside its record; one that lacks any of it is not done."""
-        wanted: dict[Beside, bool] = {"model": self.keep_model, "predictions": self.keep_predictions}
+        """What a trial was asked to leave beside its record; one that lacks any of it is not done."""
+        wanted: dict[Beside, bool] = {"model": bool(self.keep_model), "predictions": self.keep_predictions}
         return tuple(kind for kind, keep in wanted.items() if keep)
+
+    def keeps_model(self, model: ModelConfig) -> bool:
+        """Whether a trial with this model stores it."""
+        return model.encoder == "frozen" if self.keep_model is None else self.keep_model
 
 
 class Resources(_Settings):

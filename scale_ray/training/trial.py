@@ -1,8 +1,9 @@
 """One TrialConfig goes in, one Record comes out: with Ray or without."""
 
+import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -10,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from scale_ray.cell import Cell
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.batches import Batches, LabelledImages, UnlabelledImages, hold_out
 from scale_ray.data.benchmarks import DataError
@@ -132,7 +134,8 @@ def run_stage(
         )
     # All workers predict together.
     probabilities = training.probabilities(progress) if execution.keep_predictions and stage.ends else {}
-    models = {cell.id: training.model(cell.config.data.target) for cell in stage.ends} if execution.keep_model else {}
+    keep = execution.keeps_model(stage.config.model)
+    models = {cell.id: training.model(cell, source.classes) for cell in stage.ends} if keep else {}
     if store is not None and training.workers.is_first:
         _leave(stage, trained, records, models, probabilities, store)
     return records
@@ -227,14 +230,16 @@ class Training:
             seconds=time.monotonic() - began,
         )
 
-    def model(self, target: str) -> bytes:
-        """The student as it predicts a target domain, without its projection head, which prediction does not need.
+    def model(self, cell: Cell, classes: Sequence[str]) -> bytes:
+        """The student as it predicts a cell's target, without its projection head, which prediction does not need.
 
-        All workers call it together.
+        All workers call it together. The file's metadata say what it is: docs/models.md.
         """
-        with self._evaluator.ready_for(self.method.student, target):
+        about = {"format": "pt", "record": cell.id, "config": cell.config.canonical_json()}
+        with self._evaluator.ready_for(self.method.student, cell.config.data.target):
             state = self.method.student.state_for_prediction()
-            return safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+            tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+            return safetensors.torch.save(tensors, about | {"classes": json.dumps(list(classes))})
 
     def probabilities(self, progress: Progress) -> dict[str, Tensor]:
         """The student's class probabilities (N, K) of the images of every target domain, in order."""
