@@ -11,6 +11,7 @@ from scale_ray.study import Study
 if TYPE_CHECKING:
     import pandas as pd
 
+    from scale_ray.bundle.model import Model
     from scale_ray.sweep.plan import Plan
     from scale_ray.sweep.run import Outcome
 
@@ -135,6 +136,24 @@ def load(store: str | Path, study: str | None = None) -> "pd.DataFrame":
     from scale_ray.report import load as load_store
 
     return load_store(store, study=study)
+
+
+def load_model(model: str | Path, *, weights: str | Path | None = None, device: str = "auto") -> "Model":
+    """A trained model that predicts images: `load_model("runs/phone/0a1b2c3d").predict("phone/")`.
+
+    Args:
+        model: the folder of a bundle; STORE/ID, the first digits of the id do; STORE/records/ID.json; or a store with
+            one record.
+        weights: the weights file of a frozen encoder, where it is not where the record says.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        UserError: there is no such model, it is not stored, or it cannot be built here.
+    """
+    from scale_ray.bundle.find import find_model
+    from scale_ray.bundle.model import Model
+
+    return Model(find_model(model, weights).bundle, device)
 
 
 def main(study: Study, **defaults: Any) -> None:

@@ -1,10 +1,10 @@
 """What a bundle consists of, as a folder and in memory.
 
-    model.safetensors   tensors `encoder.*` and `head.*`, with what the other files say in its metadata
-    config.json         the trial's config, the record's id, the digests of what it read
-    classes.json        names of the classes, in the order of the logits
-    preprocessing.json  from an image file to the network's input
-    README.md           the model card, with code that opens the bundle without scale_ray
+model.safetensors   tensors `encoder.*` and `head.*`, with what the other files say in its metadata
+config.json         the trial's config, the record's id, the digests of what it read
+classes.json        names of the classes, in the order of the logits
+preprocessing.json  from an image file to the network's input
+README.md           the model card, with code that opens the bundle without scale_ray
 """
 
 import json
@@ -102,6 +102,18 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(f"--out {shown(folder)}: cannot be made ({error.strerror}): give another folder") from error
     if others:
         raise ConfigError(f"--out {shown(folder)}: holds other files ({shown(others[0])}): give a new folder")
+
+
+def read_card(folder: Path) -> str:
+    """The model card of a bundle's folder.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return (folder / CARD).read_text()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{shown(folder)}: its {CARD} cannot be read ({error}): export it again") from error
 
 
 def read_bundle(folder: Path) -> Bundle:

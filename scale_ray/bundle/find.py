@@ -2,8 +2,8 @@
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -17,15 +17,14 @@ from scale_ray.models import build_encoder
 from scale_ray.models.weights import WeightsError, weights_digest
 from scale_ray.records import Record
 from scale_ray.store import Store, StoreError, is_current
-from scale_ray.study import describe
+from scale_ray.study import describe, differing_fields
 
 _ID = re.compile(r"[0-9a-f]{6,64}")
 _SHOWN = 5  # records that a message names
 
 
-@dataclass(frozen=True)
-class Found:
-    """A bundle, and the record that it was made from where it comes from a store."""
+class Found(NamedTuple):
+    """A bundle, and its trial's record where it comes from a store."""
 
     bundle: Bundle
     record: Record | None
@@ -61,11 +60,17 @@ def find_record(text: str) -> tuple[Store, Record]:
     if not ids:
         raise StoreError(
             f"{shown(text)}: "
-            + (f"store {store.location} has no record {wanted!r}" if wanted else "neither a bundle nor a store with records")
+            + (
+                f"store {store.location} has no record {wanted!r}"
+                if wanted
+                else "neither a bundle nor a store with records"
+            )
             + ": give a bundle's folder, STORE/ID or STORE/records/ID.json"
         )
     if len(ids) > 1:
-        first = (f"{each.id[:12]} ({describe(each.config)})" for each in store.records(ids[:_SHOWN]))
+        named = list(store.records(ids[:_SHOWN]))
+        fields = differing_fields([each.config for each in named])
+        first = (f"{each.id[:12]} ({describe(each.config, fields)})" for each in named)
         more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
         raise StoreError(
             f"{shown(text)}: {len(ids)} records may be meant: name one by its id, as in {store.location}/{ids[0][:12]}: "
@@ -109,7 +114,9 @@ def bundle_of(store: Store, record: Record, weights: str | None = None) -> Bundl
         encoder = _first_encoder(record, weights)
         state |= {f"encoder.{name}": value for name, value in encoder.items()}
     elif weights is not None:
-        raise ConfigError("--weights: this trial has trained its encoder, so no weights file belongs to it: leave it out")
+        raise ConfigError(
+            "--weights: this trial has trained its encoder, so no weights file belongs to it: leave it out"
+        )
     return Bundle(record.id, record.config, dict(record.inputs), tuple(record.result.classes), state)
 
 

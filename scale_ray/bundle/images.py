@@ -86,7 +86,9 @@ def _in_url(url: str) -> tuple[list[str], int]:
         filesystem, path = fsspec.core.url_to_fs(url)
         names = filesystem.find(path)
     except Exception as error:  # every object store fails in its own way
-        raise DataError(f"{shown(url)}: cannot be listed ({_reason(error)}): check the URL and the credentials") from error
+        raise DataError(
+            f"{shown(url)}: cannot be listed ({_reason(error)}): check the URL and the credentials"
+        ) from error
     files = [str(filesystem.unstrip_protocol(name)) for name in sorted(names)]
     images = [file for file in files if file == url or file.lower().endswith(SUFFIXES)]
     return images, len(files) - len(images)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.models import build_encoder
-from scale_ray.models.network import image_level, pooled
+from scale_ray.models.network import pooled
 from scale_ray.models.prototypes import TEMPERATURE, Space, powered
 from scale_ray.models.student import widen
 
@@ -43,7 +43,8 @@ class Predictor(nn.Module):
             rows = features.flatten(2).transpose(1, 2).flatten(0, 1) if self.spatial else pooled(features)
             hidden = widen(self.head[:-1](rows))
         logits: Tensor = self.head[-1](hidden)
-        return image_level(logits, len(images)) if self.spatial else logits
+        # Not `len(images)`: a graph is made for any number of images.
+        return logits.unflatten(0, (images.shape[0], -1)).mean(dim=1) if self.spatial else logits
 
 
 class NearestPrototype(nn.Module):

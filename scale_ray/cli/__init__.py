@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from scale_ray import __version__
-from scale_ray.cli import auto, data, presets, report, train, tune
+from scale_ray.cli import auto, data, export, predict, presets, report, train, tune
 from scale_ray.cli.groups import command
 from scale_ray.cli.read import refuse_passwords
 from scale_ray.cli.study import study_command
@@ -40,6 +40,8 @@ _add(
 )
 _add("auto", command(auto.auto), storage="runs/auto")
 _add("tune", tune.tune_command(presets.search), storage="runs/tuning")
+_add("export", export.export)
+_add("predict", predict.predict)
 _add("report", report.report)
 _add("status", report.status)
 app.add_typer(data.app, name="data")

@@ -97,7 +97,9 @@ _RECORD_KEYS = {"schema_version", "id", "config", "inputs"}
 def _config_of_record(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     config = values["config"]
     if not isinstance(config, dict):
-        raise ConfigError(f"--config {path}: a record without a config: give one as a store has it, or a file of fields")
+        raise ConfigError(
+            f"--config {path}: a record without a config: give one as a store has it, or a file of fields"
+        )
     return config
 
 
