@@ -48,15 +48,16 @@ def head(features):
 _CODE = """\
 import json
 from collections import OrderedDict
+from pathlib import Path
 
-{library}
 import torch
+{library}
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.transforms.functional import center_crop, normalize, pil_to_tensor
 
-state, classes = load_file("model.safetensors"), json.load(open("classes.json"))
+state, classes = load_file("model.safetensors"), json.loads(Path("classes.json").read_text())
 
 
 def part(prefix):

@@ -1,6 +1,5 @@
 """The model card of a bundle: what was trained on what, how good it is as far as known, and how to open it anywhere."""
 
-import json
 from collections.abc import Mapping
 
 from scale_ray.bundle.bare import bare_code
@@ -16,8 +15,8 @@ def model_card(bundle: Bundle, record: Record) -> str:
     data = config.data
     parts = [
         f"# {describe(config)}",
-        f"Classifies images into {len(bundle.classes)} classes: {', '.join(bundle.classes)}. Trained by scale_ray on labelled "
-        f"images of `{data.source}` and unlabelled images of `{data.target}`, for images like those of `{data.target}`.",
+        f"Classifies images into {len(bundle.classes)} classes: {', '.join(bundle.classes)}. scale_ray trained it on "
+        f"labelled images of `{data.source}` and unlabelled images of `{data.target}`, for images like the latter.",
         _table("trial", _facts(bundle)),
         "## How good it is",
         *_measured(record),
@@ -62,7 +61,7 @@ def _measured(record: Record) -> list[str]:
         **{f"images of {domain}": f"{count:,}" for domain, count in result.images.items()},
     }
     scores = {name: f"{score:.4f}" for name, score in result.validators.items()}
-    told = "Scores of validators, which read no target labels; higher is better, and only trainings on the same pair compare:"
+    told = "Scores of validators, which read no target labels. Higher is better, among trainings on the same pair:"
     return [_table("measured", known), *([told, _table("validator", scores)] if scores else [])]
 
 
@@ -78,8 +77,8 @@ def _licence(bundle: Bundle) -> str:
         return "The training began with random numbers: no weights of others are in this model."
     if digest := bundle.inputs.get("weights"):
         return (
-            f"The training began with a file that you had (sha256 `{digest}`): scale_ray does not know its licence. It is "
-            "that of where you have it from."
+            f"The training began with a file (sha256 `{digest}`) whose licence scale_ray does not know. It is that of "
+            "where the file comes from."
         )
     if is_timm(model.backbone):
         known = pretrained_config(model.backbone)
@@ -88,6 +87,6 @@ def _licence(bundle: Bundle) -> str:
             f"{known.license or 'unknown'} (https://huggingface.co/{known.hf_hub_id or 'timm'})."
         )
     return (
-        f"The training began with torchvision's ImageNet weights of {model.backbone}. torchvision is under BSD-3-Clause and "
-        "names no licence of the weights; ImageNet's terms allow research that is not commercial."
+        f"The training began with torchvision's ImageNet weights of {model.backbone}. torchvision is under "
+        "BSD-3-Clause and names no licence of the weights; ImageNet's terms allow research that is not commercial."
     )

@@ -80,9 +80,10 @@ def write_beside(bundle: Bundle, card: str, folder: Path) -> None:
 
 def write_model(bundle: Bundle, folder: Path) -> None:
     """Write model.safetensors. It comes last: without it the folder is no bundle."""
-    metadata = {name.partition(".")[0]: json.dumps(content) for name, content in _descriptions(bundle).items()}
+    about = {name.partition(".")[0]: content for name, content in _descriptions(bundle).items()}
     tensors = {name: value.contiguous() for name, value in bundle.state.items()}
-    replace_file(folder / MODEL, safetensors.torch.save(tensors, {"format": "pt", **metadata}))
+    # One entry: safetensors writes several in any order, and the same model is the same file.
+    replace_file(folder / MODEL, safetensors.torch.save(tensors, {"scale_ray": json.dumps(about)}))
 
 
 def _descriptions(bundle: Bundle) -> dict[str, Any]:
@@ -133,13 +134,13 @@ def read_bundle(folder: Path) -> Bundle:
             )
         config = TrialConfig.model_validate(about["config"])
         with safe_open(folder / MODEL, framework="pt") as file:
-            of_model = json.loads((file.metadata() or {}).get("config", "null"))
+            of_model = json.loads(file.metadata()["scale_ray"])["config"]
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except ConfigError:
         raise
     except (OSError, ValueError, KeyError, TypeError, ValidationError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{shown(folder)}: not a readable bundle ({reason}): export it again") from error
-    if of_model is not None and of_model["record"] != about["record"]:
+    if of_model["record"] != about["record"]:
         raise ConfigError(f"{shown(folder)}: {MODEL} and {CONFIG} are of different trials: export it again")
     return Bundle(about["record"], config, about["inputs"], tuple(classes), state)

@@ -73,8 +73,8 @@ def find_record(text: str) -> tuple[Store, Record]:
         first = (f"{each.id[:12]} ({describe(each.config, fields)})" for each in named)
         more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
         raise StoreError(
-            f"{shown(text)}: {len(ids)} records may be meant: name one by its id, as in {store.location}/{ids[0][:12]}: "
-            f"{', '.join(first)}{more}"
+            f"{shown(text)}: {len(ids)} records may be meant: name one by its id, as in "
+            f"{store.location}/{ids[0][:12]}: {', '.join(first)}{more}"
         )
     record = store.read_record(ids[0])
     assert record is not None
@@ -129,13 +129,14 @@ def _stored(store: Store, record: Record) -> State:
         )
     try:
         state = safetensors.torch.load(content)
-        about = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        about = json.loads(header.get("__metadata__", {}).get("scale_ray", "{}"))  # older versions wrote none
     except (SafetensorError, ValueError) as error:
         raise StoreError(
             f"{store.model_location(record.id)}: not a readable model ({error}): delete it and run its command again "
             "with --keep-model"
         ) from error
-    if about.get("record", record.id) != record.id:  # older versions have not written it
+    if about.get("record", record.id) != record.id:
         raise StoreError(
             f"{store.model_location(record.id)}: it is the model of {shown(about['record'])}: delete it and run its "
             "command again with --keep-model"

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from scale_ray.bundle.contents import Bundle
 from scale_ray.bundle.images import AnyImage, list_images, read_pixels
 from scale_ray.bundle.predictor import build_predictor
+from scale_ray.bundle.table import Prediction, frame_of
 from scale_ray.data.cache import cpus
 from scale_ray.data.pixels import UnreadableImage
 from scale_ray.data.views import evaluation_view
@@ -28,23 +29,6 @@ BATCH = 64
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Prediction(NamedTuple):
-    """One image's row: the two most probable classes. Where the image cannot be read, the problem alone.
-
-    `path` is None for an image that is no file.
-    """
-
-    path: str | None
-    label: str | None  # the column `class`
-    probability: float | None
-    second_class: str | None
-    second_probability: float | None
-    problem: str | None
-
-
-COLUMNS = ["path", "class", "probability", "second_class", "second_probability", "problem"]
 
 
 class Model:
@@ -85,9 +69,7 @@ class Model:
         Raises:
             DataError: a path stands for no image.
         """
-        import pandas as pd
-
-        return pd.DataFrame(list(self.rows(_listed(images), batch)), columns=COLUMNS)
+        return frame_of(self.rows(_listed(images), batch))
 
     def probabilities(self, images: AnyImage | Iterable[AnyImage], batch: int = BATCH) -> np.ndarray:
         """Class probabilities (N, K), float64, in the order of `classes`; not a number where an image is unreadable.

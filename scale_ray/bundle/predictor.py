@@ -1,4 +1,4 @@
-"""The network that a bundle holds: encoder and head with plain BatchNorm, from images to logits, and nothing to train."""
+"""The network that a bundle holds: encoder and head with plain BatchNorm, from images to logits."""
 
 from collections.abc import Mapping
 

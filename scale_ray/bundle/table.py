@@ -1,11 +1,10 @@
-"""Predictions as a file: CSV, Parquet or JSON lines, by its suffix."""
+"""Predictions as rows and as a file: CSV, Parquet or JSON lines, by its suffix."""
 
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from scale_ray.bundle.model import COLUMNS, Prediction
 from scale_ray.config import ConfigError
 from scale_ray.errors import shown
 
@@ -13,15 +12,30 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+class Prediction(NamedTuple):
+    """One image's row: the two most probable classes. Where the image cannot be read, the problem alone.
+
+    `path` is None for an image that is no file.
+    """
+
+    path: str | None
+    label: str | None  # the column `class`
+    probability: float | None
+    second_class: str | None
+    second_probability: float | None
+    problem: str | None
+
+
+COLUMNS = ["path", "class", "probability", "second_class", "second_probability", "problem"]
+
+
 def frame_of(rows: Iterable[Prediction]) -> "pd.DataFrame":
-    """One row an image. Texts that nobody has are empty, and numbers are not a number."""
+    """One row an image. Its types are the same whatever is missing."""
     import pandas as pd
 
+    numbers = ("probability", "second_probability")
     frame = pd.DataFrame(list(rows), columns=COLUMNS)
-    numbers = ["probability", "second_probability"]
-    return frame.astype(
-        {name: "float64" if name in numbers else "str" for name in COLUMNS if frame[name].notna().any()}
-    )
+    return frame.astype({name: "float64" if name in numbers else "string" for name in COLUMNS})
 
 
 def _csv(frame: "pd.DataFrame") -> bytes:

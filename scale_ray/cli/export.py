@@ -34,8 +34,8 @@ def export(
         str,
         typer.Option(
             metavar="NAME",
-            help="safetensors: the bundle, which `scale-ray predict` and plain PyTorch open. onnx, torchscript: one graph "
-            "from images to logits; torch has deprecated TorchScript.",
+            help="safetensors: the bundle, which `scale-ray predict` and plain PyTorch open. onnx, torchscript: one "
+            "graph from images to logits; torch has deprecated TorchScript.",
         ),
     ] = "safetensors",
     input: Annotated[

@@ -102,8 +102,8 @@ class TrialOptions:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="JSON of fields, nested or by dotted path, or a record (STORE/records/ID.json), whose config is taken; "
-            "options override it.",
+            help="JSON of fields, nested or by dotted path, or a record (STORE/records/ID.json), whose config it is "
+            "then; options override it.",
             rich_help_panel=TRAINED,
         ),
     ] = None

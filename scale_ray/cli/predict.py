@@ -55,8 +55,8 @@ def predict(
         typer.Option(
             "--ray",
             metavar="",
-            help="Predict shards of the images on Ray; --out is a folder or s3://… then, with one file a shard. The same "
-            "command again goes on.",
+            help="Predict shards of the images on Ray; --out is then a folder or s3://…, with one file a shard. The "
+            "same command again goes on.",
             rich_help_panel=ON_RAY,
         ),
     ] = False,

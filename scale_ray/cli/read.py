@@ -83,7 +83,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
         values = json.loads(path.read_text())
         if not isinstance(values, dict):
             raise ConfigError(f"--config {path}: holds a {type(values).__name__}: write an object of fields")
-        return _flatten(_config_of_record(path, values) if _RECORD_KEYS <= values.keys() else values)
+        return _flatten(_config_of_record(path, values) if values.keys() >= _RECORD_KEYS else values)
     except ConfigError:
         raise
     except (OSError, ValueError, RecursionError) as error:

@@ -233,13 +233,14 @@ class Training:
     def model(self, cell: Cell, classes: Sequence[str]) -> bytes:
         """The student as it predicts a cell's target, without its projection head, which prediction does not need.
 
-        All workers call it together. The file's metadata say what it is: docs/models.md.
+        All workers call it together. The file's metadata say what it is.
         """
-        about = {"format": "pt", "record": cell.id, "config": cell.config.canonical_json()}
+        about = {"record": cell.id, "classes": list(classes), "config": cell.config.model_dump(mode="json")}
         with self._evaluator.ready_for(self.method.student, cell.config.data.target):
             state = self.method.student.state_for_prediction()
             tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-            return safetensors.torch.save(tensors, about | {"classes": json.dumps(list(classes))})
+            # One entry: safetensors writes several in any order, and the same model is the same file.
+            return safetensors.torch.save(tensors, {"scale_ray": json.dumps(about)})
 
     def probabilities(self, progress: Progress) -> dict[str, Tensor]:
         """The student's class probabilities (N, K) of the images of every target domain, in order."""
