@@ -43,6 +43,8 @@ def find_model(where: str | Path, weights: str | Path | None = None) -> Found:
     """
     text = str(where)
     if "://" not in text and is_bundle(Path(text).expanduser()):
+        if weights is not None:
+            raise ConfigError("--weights: a bundle has its encoder's weights: leave it out")
         return Found(read_bundle(Path(text).expanduser()), None)
     store, record = find_record(text)
     return Found(bundle_of(store, record, None if weights is None else str(weights)), record)
