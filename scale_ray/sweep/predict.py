@@ -134,6 +134,7 @@ def predict_shards(
         )
         for row in done.iter_rows():
             yield int(row["images"]), int(row["unreadable"])
+        out.remove_temporaries("")  # of killed workers
     except RayError as error:
         raise _users(error) from error
     finally:

@@ -33,8 +33,7 @@ def images(bundle: Bundle, given: str, count: int) -> torch.Tensor:
     return pixels if given == "uint8" else pixels / 255
 
 
-@pytest.mark.parametrize("given", ["float", "uint8"])
-@pytest.mark.parametrize("kind", MADE)
+@pytest.mark.parametrize(("kind", "given"), [*((kind, "float") for kind in MADE), ("lenet", "uint8")])
 def test_onnxruntime_gives_pytorchs_logits(kind: str, given: str, tmp_path: Path) -> None:
     bundle = MADE[kind]
     assert write_onnx(bundle, given, tmp_path) < 1e-4  # type: ignore[arg-type]

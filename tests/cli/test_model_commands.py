@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,8 @@ def test_predictions_go_to_standard_output_and_all_else_does_not(bundle: Path, i
     outcome = command("predict", bundle, images / "Art", "--device", "cpu")
     assert outcome.status == 0, outcome.err
     rows = rows_of(outcome.out)
-    assert [row[0] for row in rows] == [
-        str(images / "Art" / name / f"{n}.jpg") for name in ("cat", "dog") for n in range(8)
-    ]
+    paths = [str(images / "Art" / name / f"{number}.jpg") for name in ("cat", "dog") for number in range(8)]
+    assert [row[0] for row in rows] == paths
     assert all({row[1], row[3]} == {"cat", "dog"} and float(row[2]) + float(row[4]) == pytest.approx(1) for row in rows)
     assert outcome.err.splitlines()[-1].startswith("16 images predicted, ")
 
@@ -98,17 +98,10 @@ def test_export_writes_a_graph_and_says_how_near_it_is(bundle: Path, tmp_path: P
 def test_predict_needs_no_ray(bundle: Path, images: Path, tmp_path: Path) -> None:
     """On a machine where Ray cannot be imported it is the same."""
     (tmp_path / "ray.py").write_text("raise RuntimeError('ray was imported')")
-    outcome = subprocess_command(
-        "predict", bundle, images / "Art" / "cat", "--device", "cpu", PYTHONPATH=_before(tmp_path)
-    )
+    first = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    outcome = subprocess_command("predict", bundle, images / "Art" / "cat", "--device", "cpu", PYTHONPATH=first)
     assert outcome.status == 0, outcome.err
     assert len(rows_of(outcome.out)) == 8
-
-
-def _before(folder: Path) -> str:
-    import os
-
-    return os.pathsep.join([str(folder), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
 
 
 # What train and studies say of models

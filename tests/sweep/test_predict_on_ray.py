@@ -51,19 +51,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def line(model: Path, photos: Path, out: Path) -> list[str]:
-    arguments = [
-        "predict",
-        str(model),
-        str(photos),
-        "--ray",
-        "--address",
-        "local",
-        "--device",
-        "cpu",
-        "--out",
-        str(out),
-    ]
-    return [sys.executable, "-m", "scale_ray.cli", *arguments, "--shard", str(SHARD)]
+    options = ("--ray", "--address", "local", "--device", "cpu", "--shard", str(SHARD))
+    return [sys.executable, "-m", "scale_ray.cli", "predict", str(model), str(photos), *options, "--out", str(out)]
 
 
 def started(model: Path, photos: Path, out: Path) -> subprocess.Popen[str]:
