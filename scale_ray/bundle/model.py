@@ -43,6 +43,8 @@ class Model:
         classes: names of the K classes, in the order of probabilities.
         config: of the trial.
         record: id of the trial's record.
+        threads: by which images are decoded.
+        network: the `Predictor`, on its device.
 
     Raises:
         ConfigError: the device does not exist, or the encoder cannot be built here.
@@ -50,7 +52,7 @@ class Model:
 
     def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None):
         self.classes, self.config, self.record = bundle.classes, bundle.config, bundle.record
-        self._device, self._threads = find_device(device), threads or cpus()
+        self._device, self.threads = find_device(device), threads or cpus()
         predictor = build_predictor(bundle.config, bundle.state)
         self.network = predictor.to(self._device).to(memory_format=torch.channels_last)
 
@@ -98,7 +100,7 @@ class Model:
         self, images: Sequence[AnyImage], batch: int
     ) -> Iterator[tuple[AnyImage, np.ndarray | UnreadableImage]]:
         """Each image with its probabilities (K,), or with why it has none."""
-        pixels = in_advance(self._pixels, images, threads=self._threads, ahead=2 * batch + self._threads)
+        pixels = in_advance(self._pixels, images, threads=self.threads, ahead=2 * batch + self.threads)
         pairs = zip(images, pixels, strict=True)
         while together := list(itertools.islice(pairs, batch)):
             readable = [found for _, found in together if not isinstance(found, UnreadableImage)]
