@@ -2,9 +2,9 @@
 
     python benchmarks/predict.py --images photos/ [--device cuda] [--backbones mobilenet_v2,resnet50]
 
-The bare forward pass gets the same images, decoded before and held in memory, in the same batches: view, network, copy to
-the host. Both take turns, and the median of the ratios counts. Decoding alone, by the same threads, says what bounds the
-rest: on a CPU it takes cores from the network, on a GPU it runs beside it.
+The bare forward pass gets the same images, decoded before and held in memory, in the same batches: view, network, copy
+to the host. Both take turns, and the median of the ratios counts. Decoding alone, by the same threads, says what bounds
+the rest: on a CPU it takes cores from the network, on a GPU it runs beside it.
 """
 
 import argparse
@@ -47,8 +47,8 @@ def main() -> None:
         print(rows[-1], flush=True)
     size = statistics.median(os.path.getsize(path) for path in found) / 1024
     notes = [
-        f"{asked.count} images (median file {size:.0f} KiB) decoded to 256 px, network at 224 px, batches of {asked.batch}; "
-        f"median of {asked.repeats} turns",
+        f"{asked.count} images (median file {size:.0f} KiB) decoded to 256 px, network at 224 px, batches of "
+        f"{asked.batch}; median of {asked.repeats} turns",
         "ratio: images a second from files to rows over those of the bare forward pass; goal 0.9 where decoding is not "
         "the bottleneck",
         "decoding: images a second of decoding alone, by as many threads as CPUs",

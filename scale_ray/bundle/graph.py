@@ -97,7 +97,7 @@ def write_onnx(bundle: Bundle, given: Input, folder: Path) -> float:
             verbose=False,
         )
         assert program is not None
-        program.save(file)
+        file.write(program.model_proto.SerializeToString())
     content = file.getvalue()
     difference = _checked(graph, example_images(bundle, given, _CHECKED), run_onnx(content, bundle, given), ONNX)
     replace_file(folder / ONNX, content)
@@ -121,9 +121,9 @@ def write_torchscript(bundle: Bundle, given: Input, folder: Path) -> float:
     graph, images = graph_of(bundle, given), example_images(bundle, given)
     file = io.BytesIO()
     with _quietly(), torch.no_grad():
-        torch.jit.save(torch.jit.trace(graph, (images,), check_trace=False), file)  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.trace(graph, (images,), check_trace=False), file)
         file.seek(0)
-        again = torch.jit.load(file)  # type: ignore[no-untyped-call]
+        again = torch.jit.load(file)
         images = example_images(bundle, given, _CHECKED)
         difference = _checked(graph, images, again(images), TORCHSCRIPT)
     replace_file(folder / TORCHSCRIPT, file.getvalue())

@@ -111,12 +111,7 @@ def _encoded(image: AnyImage) -> bytes:
     if isinstance(image, Tensor):
         image = _of_tensor(image)
     if isinstance(image, np.ndarray):
-        try:
-            image = Image.fromarray(image)
-        except (TypeError, ValueError) as error:
-            raise UnreadableImage(
-                f"an array of {image.dtype} of the shape {image.shape}: give uint8, (height, width, 3)"
-            ) from error
+        image = _of_array(image)
     if not isinstance(image, Image.Image):
         raise UnreadableImage(f"a {type(image).__name__}: give a path, or an image of Pillow, NumPy or torch")
     try:
@@ -127,6 +122,15 @@ def _encoded(image: AnyImage) -> bytes:
     except (OSError, ValueError, SyntaxError) as error:
         raise UnreadableImage(str(error)) from error
     return file.getvalue()
+
+
+def _of_array(image: np.ndarray) -> Image.Image:
+    try:
+        return Image.fromarray(image)
+    except (TypeError, ValueError) as error:
+        raise UnreadableImage(
+            f"an array of {image.dtype} of the shape {image.shape}: give uint8, (height, width, 3)"
+        ) from error
 
 
 def _of_tensor(image: Tensor) -> np.ndarray:

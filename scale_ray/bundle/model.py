@@ -143,7 +143,7 @@ def _listed(images: AnyImage | Iterable[AnyImage]) -> list[AnyImage]:
     """One or several images as a list; of folders and patterns, their images; of batches, the images in them."""
     one = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray | Tensor) and images.ndim <= 3)
     listed: list[AnyImage] = []
-    for image in [images] if one else images:  # type: ignore[list-item, union-attr]
+    for image in [images] if one else images:  # type: ignore[union-attr]
         if isinstance(image, str | Path):
             listed += list_images([image]).paths
         else:
