@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from s3_server import S3Server
 from test_bundles import made_up, photo
 
 from scale_ray import UserError
@@ -206,3 +207,27 @@ def test_without_any_problem_the_columns_are_the_same(folder: Path, model: Model
     assert list(frame) == COLUMNS
     nothing = pd.read_parquet(io.BytesIO(table_of(list(model.rows([str(folder / "notes.txt")])), ".parquet")))
     assert nothing.dtypes.equals(frame.dtypes)
+
+
+# Object stores
+
+
+def test_images_of_a_bucket_are_listed_and_read(folder: Path, model: Model, s3: S3Server) -> None:
+    import fsspec
+
+    (folder / "empty.png").write_bytes(b"")
+    url = s3.new_url()
+    filesystem, place = fsspec.core.url_to_fs(url)
+    filesystem.put(f"{folder}/deep/er", f"{place}/er", recursive=True)
+    for name in ("b.png", "notes.txt", "empty.png"):
+        filesystem.put_file(f"{folder}/{name}", f"{place}/{name}")
+    found = list_images([url])
+    assert (found.paths, found.others) == ([f"{url}/{name}" for name in ("b.png", "empty.png", "er/c.webp")], 1)
+    assert list_images([f"{url}/notes.txt"]).paths == [f"{url}/notes.txt"]
+    rows = list(model.rows(found.paths))
+    here = list(model.rows([str(folder / name) for name in ("b.png", "empty.png", "deep/er/c.webp")]))
+    assert [row[1:] for row in rows] == [row[1:] for row in here]
+    with pytest.raises(UserError, match="no such file or folder"):
+        list_images([f"{url}/none"])
+    (gone,) = model.rows([f"{url}/gone.png"])
+    assert (gone.problem or "").startswith("cannot be read (")
