@@ -72,7 +72,7 @@ def write_beside(bundle: Bundle, card: str, folder: Path) -> None:
         ConfigError: the folder holds something else, or cannot be made.
         StoreError: it cannot be written to.
     """
-    make_folder(folder)
+    _make_folder(folder)
     for name, content in _descriptions(bundle).items():
         replace_file(folder / name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     replace_file(folder / CARD, card.encode())
@@ -90,7 +90,7 @@ def _descriptions(bundle: Bundle) -> dict[str, Any]:
     return {CONFIG: bundle.about, CLASSES: list(bundle.classes), PREPROCESSING: preprocessing(bundle.config)}
 
 
-def make_folder(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     """Make a folder for a model's files.
 
     Raises:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from scale_ray.bundle.card import model_card
-from scale_ray.bundle.contents import MODEL, ONNX, TORCHSCRIPT, make_folder, read_card, write_beside, write_model
+from scale_ray.bundle.contents import MODEL, ONNX, TORCHSCRIPT, read_card, write_beside, write_model
 from scale_ray.bundle.find import find_model
 from scale_ray.bundle.graph import Input, check_onnx, write_onnx, write_torchscript
 
@@ -40,7 +40,6 @@ def export(
     if format == "onnx":
         check_onnx()
     folder = Path(out).expanduser()
-    make_folder(folder)
     bundle, record = find_model(model, weights)
     card = read_card(Path(model).expanduser()) if record is None else model_card(bundle, record)
     write_beside(bundle, card, folder)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from scale_ray.config.parts import MOST, MOST_OF_A_TRIAL, ModelConfig
+from scale_ray.config.parts import MOST, MOST_OF_A_TRIAL
 from scale_ray.config.problems import parsed
 from scale_ray.urls import redacted
 
@@ -67,10 +67,6 @@ class Execution(_Settings):
         """What a trial was asked to leave beside its record; one that lacks any of it is not done."""
         wanted: dict[Beside, bool] = {"model": bool(self.keep_model), "predictions": self.keep_predictions}
         return tuple(kind for kind, keep in wanted.items() if keep)
-
-    def keeps_model(self, model: ModelConfig) -> bool:
-        """Whether a trial with this model stores it."""
-        return model.encoder == "frozen" if self.keep_model is None else self.keep_model
 
 
 class Resources(_Settings):

@@ -134,7 +134,7 @@ def run_stage(
         )
     # All workers predict together.
     probabilities = training.probabilities(progress) if execution.keep_predictions and stage.ends else {}
-    keep = execution.keeps_model(stage.config.model)
+    keep = training.method.student.heads_alone if execution.keep_model is None else execution.keep_model
     models = {cell.id: training.model(cell, source.classes) for cell in stage.ends} if keep else {}
     if store is not None and training.workers.is_first:
         _leave(stage, trained, records, models, probabilities, store)

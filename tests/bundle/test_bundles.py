@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import nn
 from torchvision.transforms.functional import center_crop, normalize
 
-from scale_ray import UserError, load_model
+from scale_ray import METHODS, UserError, load_model, training_function
 from scale_ray.bundle.bare import bare_code
 from scale_ray.bundle.contents import Bundle, read_bundle, write_beside, write_model
 from scale_ray.bundle.export import export
@@ -22,6 +22,7 @@ from scale_ray.bundle.images import read_pixels
 from scale_ray.bundle.model import Model
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.views import evaluation_view
+from scale_ray.methods.function import TrainingData
 from scale_ray.models import build_encoder
 from scale_ray.models.backbones import feature_dim
 from scale_ray.records import Record
@@ -356,3 +357,20 @@ def test_a_damaged_bundle_is_one_line(damage: str, bundle: Bundle, tmp_path: Pat
     with pytest.raises(UserError, match=told.get(damage, "not a readable bundle")) as raised:
         load_model(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def tied(data: TrainingData) -> nn.Module:
+    """Two layers with the same weights, which safetensors refuses to write."""
+    first = nn.Linear(96, 96)
+    second = nn.Linear(96, 96)
+    second.weight = first.weight
+    return nn.Sequential(first, second, nn.Linear(96, len(data.classes)))
+
+
+def test_what_a_function_of_ones_own_returns_is_not_kept_by_default(
+    frozen_config: TrialConfig, tiny_root: Path, tmp_path: Path
+) -> None:
+    METHODS["mine"] = training_function(tied)
+    store, record = trained(frozen_config.replace({"method": "mine", "losses.terms": "ce"}), tiny_root, tmp_path)
+    assert record.status == "done"
+    assert store.read_model(record.id) is None

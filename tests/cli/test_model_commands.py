@@ -85,6 +85,7 @@ def test_bad_input_is_one_line_and_writes_nothing(bundle: Path, images: Path, tm
 def test_a_model_that_is_not_stored_says_how_to_get_it(images: Path, tmp_path: Path) -> None:
     assert command("train", *TINY, "--root", images, "--store", tmp_path / "store").status == 0
     refused(command("export", tmp_path / "store", "--out", tmp_path / "model"), "is not stored", "--keep-model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_export_writes_a_graph_and_says_how_near_it_is(bundle: Path, tmp_path: Path) -> None:
