@@ -86,7 +86,7 @@ def bundle_state(stored: Mapping[str, Tensor], config: TrialConfig) -> State:
     if not any(name.startswith("classifier.") for name in head) or len(head) + len(encoder) != len(state):
         raise ConfigError(
             f"method {config.method!r} predicts by other layers than an encoder and a head, which a bundle cannot "
-            "hold: CLIP's prompts and students of your own stay in the store"
+            "hold: students on CLIP and those of your own stay in their store"
         )
     places = sorted({name.rpartition(".")[0] for name in head})
     return encoder | {_in_one_head(name, places): state[name] for name in head}
