@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from scale_ray.api import adapt, load, main, plan, run, train, tune
+    from scale_ray.api import adapt, load, load_model, main, plan, run, train, tune
     from scale_ray.config import Execution, Resources, TrialConfig
     from scale_ray.data.benchmarks import BENCHMARKS
     from scale_ray.data.defaults import base_config, usual_settings
@@ -40,6 +40,7 @@ _HOMES = {
     "base_config": "scale_ray.data.defaults",
     "combinations": "scale_ray.study",
     "load": "scale_ray.api",
+    "load_model": "scale_ray.api",
     "main": "scale_ray.api",
     "pairs": "scale_ray.study",
     "plan": "scale_ray.api",
@@ -52,8 +53,8 @@ _HOMES = {
 
 __all__ = [
     "BACKBONES", "BENCHMARKS", "LOSSES", "METHODS", "STRONG_VIEWS", "Execution", "LossTerm", "Method", "Resources",
-    "Study", "TrialConfig", "UserError", "adapt", "approaches", "base_config", "combinations", "load", "main", "pairs",
-    "plan", "run", "train", "training_function", "tune", "usual_settings",
+    "Study", "TrialConfig", "UserError", "adapt", "approaches", "base_config", "combinations", "load", "load_model",
+    "main", "pairs", "plan", "run", "train", "training_function", "tune", "usual_settings",
 ]  # fmt: skip
 
 

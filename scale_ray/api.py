@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scale_ray.adaptation.run import Adaptation
+    from scale_ray.bundle.model import Model
     from scale_ray.sweep.plan import Plan
     from scale_ray.sweep.run import Outcome
 
@@ -24,7 +25,7 @@ def plan(
     *,
     limit: int | None = None,
     sharing: bool = True,
-    keep_model: bool = False,
+    keep_model: bool | None = None,
     keep_predictions: bool = False,
 ) -> "Plan":
     """What `run` would do: the cells, those that the store answers already, and the stages to train.
@@ -35,7 +36,7 @@ def plan(
         root: folder of an image benchmark: root/domain/class/image; or a catalogue, or the file of one or of a list.
         limit: run only the first `limit` cells.
         sharing: train once what cells have in common.
-        keep_model: a cell whose model is not stored is not done.
+        keep_model: with True, a cell whose model is not stored is not done.
         keep_predictions: a cell whose predictions are not stored is not done.
 
     Raises:
@@ -176,6 +177,24 @@ def load(store: str | Path, study: str | None = None) -> "pd.DataFrame":
     from scale_ray.report import load as load_store
 
     return load_store(store, study=study)
+
+
+def load_model(model: str | Path, *, weights: str | Path | None = None, device: str = "auto") -> "Model":
+    """A trained model that predicts images: `load_model("runs/phone/0a1b2c3d").predict("phone/")`.
+
+    Args:
+        model: the folder of a bundle; STORE/ID, the first digits of the id do; STORE/records/ID.json; or a store with
+            one record.
+        weights: the weights file of a frozen encoder, where it is not where the record says.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        UserError: there is no such model, it is not stored, or it cannot be built here.
+    """
+    from scale_ray.bundle.find import find_model
+    from scale_ray.bundle.model import Model
+
+    return Model(find_model(model, weights).bundle, device)
 
 
 def _images(root: str | Root | None) -> Root | None:

@@ -113,7 +113,8 @@ class TrialOptions:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="JSON of fields, nested or by dotted path; options override it.",
+            help="JSON of fields, nested or by dotted path, or a record (STORE/records/ID.json), whose config it is "
+            "then; options override it.",
             rich_help_panel=TRAINED,
         ),
     ] = None
@@ -166,14 +167,16 @@ class ExecutionOptions:
         int, typer.Option(min=1, metavar="N", help="Steps between checkpoints.", rich_help_panel=EXECUTION)
     ] = 500
     keep_model: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--keep-model",
+            "--keep-model/--no-keep-model",
             metavar="",
-            help="Store trained models (safetensors) beside the records.",
+            help="Store trained models beside the records, for `scale-ray export` and `scale-ray predict`; a finished "
+            "cell that lacks its model is trained again. Default: where the encoder is frozen (some MB a cell), of "
+            "cells that are trained anyway.",
             rich_help_panel=EXECUTION,
         ),
-    ] = False
+    ] = None
     keep_predictions: Annotated[
         bool,
         typer.Option(

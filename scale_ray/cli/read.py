@@ -76,13 +76,15 @@ def read_seeds(text: str) -> list[int]:
 
 
 def read_config(path: Path | None, *, alone: bool = False) -> dict[str, Any]:
-    """The fields of a JSON file by dotted path; none without a file.
+    """The fields of a JSON file by dotted path, or those of a record's config; none without a file.
 
     Args:
         path: of the file. Its key `root` is no field (see `root_in_config`).
         alone: also read the object under the key `train`: what a single training needs and the axes of a study decide.
     """
     values = _read_object(path)
+    if path is not None and values.keys() >= _RECORD_KEYS:
+        return _flatten(_config_of_record(path, values))
     values.pop("root", None)
     of_training = values.pop("train", {})
     return _flatten({**values, **of_training} if alone else values)
@@ -106,6 +108,19 @@ def _read_object(path: Path | None) -> dict[str, Any]:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"--config {path}: cannot be read as JSON ({error}): give a JSON file of fields") from None
+
+
+# By these keys a record is told from a file of fields, which can have none of them.
+_RECORD_KEYS = {"schema_version", "id", "config", "inputs"}
+
+
+def _config_of_record(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    config = values["config"]
+    if not isinstance(config, dict):
+        raise ConfigError(
+            f"--config {path}: a record without a config: give one as a store has it, or a file of fields"
+        )
+    return config
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -327,10 +327,19 @@ def _print_plan(plan: "Plan", store: Store, *, whole: bool) -> None:
     unknown = "; time is known once cells have finished" if plan.todo and seconds is None else ""
     saving = plan.steps_alone - plan.steps_to_do
     shared = f" ({plan.steps_alone:,} if none shared: {saving / plan.steps_alone:.0%} saved)" if saving else ""
+    done, to_do = len(plan.answered) + len(plan.lacking), len(plan.todo) - len(plan.lacking)
+    again = "".join(f", {kind} of {number} to make" for kind, number in _lacking(plan).items())
     console.print(
-        f"{plan.study.name}: {len(plan.study.cells)} cells, {len(plan.answered)} done, {len(plan.todo)} to do "
+        f"{plan.study.name}: {len(plan.study.cells)} cells, {done} done{again}, {to_do} to do "
         f"({len(plan.failed_before)} failed before), {plan.steps_to_do:,} steps{shared}{cost}{unknown}"
     )
+
+
+def _lacking(plan: "Plan") -> dict[str, int]:
+    """What cells with a record lack beside it, and how many of them: these are trained again."""
+    kinds = {"model": "models", "predictions": "predictions"}
+    counts = {name: sum(kind in lacks for lacks in plan.lacking.values()) for kind, name in kinds.items()}
+    return {name: number for name, number in counts.items() if number}
 
 
 def _print_cells(plan: "Plan") -> None:
@@ -338,6 +347,8 @@ def _print_cells(plan: "Plan") -> None:
     for cell in plan.study.cells:
         answer = "done" if cell.id in plan.answered else "not in this run"
         state = answer if cell.id not in todo else "failed before" if cell.id in plan.failed_before else "to do"
+        if cell.id in plan.lacking:
+            state = f"done, its {' and '.join(plan.lacking[cell.id])} to make"
         console.print(f"{cell.id[:12]}  {describe(cell.config, plan.differing):<60} {state}")
 
 

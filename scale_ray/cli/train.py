@@ -52,7 +52,8 @@ def train(
         str | None,
         typer.Option(
             metavar="FOLDER|URL",
-            help="Keeps record and checkpoints; without it, nothing is kept.",
+            help="Keeps record, checkpoints and, with a frozen encoder or --keep-model, the model; without it, "
+            "nothing is kept.",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -69,6 +70,10 @@ def train(
     """Train one trial in this process, without Ray. Its record is the one that a study would leave.
 
     With --store, the same command goes on from the last checkpoint after an interruption.
+
+    scale-ray train --benchmark image_folder --root photos --source studio --target phone --store runs/phone
+
+    scale-ray train --config runs/phone/records/ID.json --root photos --seed 1 --store runs/phone
     """
     options = {
         "data.source": source,
@@ -82,6 +87,8 @@ def train(
         if wanted and store is None:
             raise ConfigError(f"{option} needs a store to write into: add --store FOLDER")
     opened = Store(store, create=True) if store else None
+    if opened is None:
+        console.print("nothing of this training is kept: add --store FOLDER for its record and checkpoints")
 
     from scale_ray.training import loop
     from scale_ray.training.trial import run_trial
@@ -102,8 +109,6 @@ def train(
     console.print(_outcome_line(record))
     if opened:
         console.print(f"record: {opened.record_location(record.id)}")
-    else:
-        console.print("nothing is kept: --store FOLDER keeps the record")
 
 
 def _method_and_terms(method: str | None, losses: str | None) -> dict[str, Any]:

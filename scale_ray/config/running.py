@@ -44,8 +44,10 @@ class Execution(_Settings):
         1, ge=1, le=MOST_OF_A_TRIAL, description="torch threads; a study sets the number of CPUs of a trial"
     )
     checkpoint_every: int = Field(500, ge=1, le=MOST, description="steps between checkpoints")
-    keep_model: bool = Field(
-        False, description="store the trained model (without its projection head) beside the record"
+    keep_model: bool | None = Field(
+        None,
+        description="store the trained model (without its projection head) beside the record; None: where the encoder "
+        "is frozen, as its heads take some MB, and no cell is trained again for a model that it lacks",
     )
     keep_predictions: bool = Field(
         False,
@@ -64,8 +66,8 @@ class Execution(_Settings):
 
     @property
     def beside(self) -> tuple[Beside, ...]:
-        """What a trial leaves beside its record; one that lacks any of it is not done."""
-        wanted: dict[Beside, bool] = {"model": self.keep_model, "predictions": self.keep_predictions}
+        """What a trial was asked to leave beside its record; one that lacks any of it is not done."""
+        wanted: dict[Beside, bool] = {"model": bool(self.keep_model), "predictions": self.keep_predictions}
         return tuple(kind for kind, keep in wanted.items() if keep)
 
 

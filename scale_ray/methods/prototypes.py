@@ -30,6 +30,7 @@ class PrototypeStudent(Student):
     def __init__(self, encoder: nn.Module, feature_dim: int, num_classes: int):
         super().__init__()
         self.encoder, self.feature_dim = encoder, feature_dim
+        self.heads_alone = isinstance(encoder, nn.Identity)
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)  # says on which device the student is
         self.head = PrototypeHead(feature_dim, num_classes)
 

@@ -219,6 +219,8 @@ class FeatureNetwork(Network):
         feature_dim: width of the bottleneck, which is the dimension of the features in predictions; without one, D.
     """
 
+    heads_alone = True
+
     def __init__(self, feature_dim: int, num_classes: int, config: ModelConfig, precision: Precision = "float32"):
         linear = config.head == "linear"
         width = feature_dim if linear else config.bottleneck_dim

@@ -36,8 +36,12 @@ class Space(NamedTuple):
 
     def directions(self, features: Tensor) -> Tensor:
         """Whitened features of length 1, (N, D)."""
+        return F.normalize(features @ self.axes * self.scales(), dim=1)
+
+    def scales(self) -> Tensor:
+        """(D,) what whitening multiplies each axis by."""
         shrunk = (1 - self.shrinkage) * self.variances + self.shrinkage * self.variances.mean()
-        return F.normalize(features @ self.axes * shrunk.clamp(min=torch.finfo(shrunk.dtype).tiny).rsqrt(), dim=1)
+        return shrunk.clamp(min=torch.finfo(shrunk.dtype).tiny).rsqrt()
 
 
 def powered(features: Tensor) -> Tensor:

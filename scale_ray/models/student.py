@@ -15,10 +15,12 @@ class Student(nn.Module, ABC):
     Attributes:
         encoder: the part whose learning rate is multiplied by `optim.encoder_factor`, and that may be compiled.
         feature_dim: D, the dimension of its features.
+        heads_alone: whether its state is that of heads on a frozen encoder, some MB, which a store keeps by default.
     """
 
     encoder: nn.Module
     feature_dim: int
+    heads_alone: bool = False
 
     @abstractmethod
     def predict_with_features(self, images: Tensor, domain: DomainRole = "target") -> tuple[Tensor, Tensor]:

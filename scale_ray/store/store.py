@@ -5,7 +5,7 @@
     STORE/records/<id>.failed.json  of a trial that is not done: how it failed last (see `record_files`)
     STORE/checkpoints/<key>.pt     the state of an unfinished training
     STORE/stages/<key>.pt          the result of a stage that several cells share
-    STORE/models/<id>.safetensors  a trained model, if it was asked for
+    STORE/models/<id>.safetensors  a trained model, of a frozen encoder its heads alone (see `scale_ray.bundle`)
     STORE/predictions/<id>.npz     a trial's predictions on its target, if they were asked for (see `predictions`)
     STORE/features/<key>.npy       features of a domain by a frozen encoder, and <key>.sha256, written last
     STORE/tuning/<name>/           a search: Optuna's journal and the results
@@ -249,6 +249,10 @@ class Store:
 
     def write_model(self, trial_id: str, content: bytes) -> None:
         self.files.write(_model(trial_id), content)
+
+    def read_model(self, trial_id: str) -> bytes | None:
+        """The bytes of a safetensors file, or None if the model is not stored."""
+        return self.files.read(_model(trial_id))
 
     # Predictions
 

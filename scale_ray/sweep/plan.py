@@ -1,6 +1,6 @@
 """The plan of a run: the cells of a study, and which of them the store does not answer yet."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -27,6 +27,7 @@ class Plan:
     todo: list[Cell]
     answered: frozenset[str]  # ids of the cells that need no training
     failed_before: frozenset[str]  # ids whose last run left a failure; they are to do again
+    lacking: Mapping[str, tuple[Beside, ...]]  # id of a cell to do that has its record -> what it lacks beside it
     tree: list[Stage]  # of all cells, each after its parent, even where this run shares nothing
     stages: list[Stage]  # what must run for the cells to do, each after its parent
     differing: list[str]  # fields in which the cells differ, for their titles
@@ -82,7 +83,7 @@ def plan_study(
     configs = [without_unread(config, study.base, of_methods=several) for config in configs]
     cells = [resolve(config, root) for config in configs]
     _refuse_twins(study.name, cells)
-    answered, failed_before = _ask(store, [cell.id for cell in cells], beside)
+    answered, failed_before, lacking = _ask(store, [cell.id for cell in cells], beside)
     todo = [cell for cell in cells[:limit] if cell.id not in answered]
     tree = stage_tree(cells)
     stored = frozenset(store.stage_keys())
@@ -93,6 +94,7 @@ def plan_study(
         todo=todo,
         answered=answered,
         failed_before=failed_before,
+        lacking={cell.id: lacking[cell.id] for cell in todo if cell.id in lacking},
         tree=tree,
         stages=stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo],
         differing=[path for path in differing_fields([cell.config for cell in cells]) if path not in told],
@@ -129,19 +131,26 @@ def describe_leaving(study: str, cells: Collection[str]) -> str:
     )
 
 
-def _ask(store: Store, cells: Iterable[str], beside: Collection[Beside] = ()) -> tuple[frozenset[str], frozenset[str]]:
-    """Ids of the cells that the store answers, and of those whose last run left a failure.
+def _ask(
+    store: Store, cells: Iterable[str], beside: Collection[Beside] = ()
+) -> tuple[frozenset[str], frozenset[str], dict[str, tuple[Beside, ...]]]:
+    """Ids of the cells that the store answers, of those whose last run left a failure, and of those that lack files.
 
     Records are read one after the other: those of 100,000 cells together would take gigabytes.
     """
     present = set(store.record_ids())
-    answered, failed = set(), set()
+    answered, failed = set[str](), set[str]()
+    lacking: dict[str, tuple[Beside, ...]] = {}
     for record in store.records(cell for cell in cells if cell in present):
         if record.status == "failed":
             failed.add(record.id)
-        if is_current(record) and store.has_beside(record.id, beside):
+        if not is_current(record):
+            continue
+        if lacks := tuple(kind for kind in beside if not store.has_beside(record.id, [kind])):
+            lacking[record.id] = lacks
+        else:
             answered.add(record.id)
-    return frozenset(answered), frozenset(failed)
+    return frozenset(answered), frozenset(failed), lacking
 
 
 def _refuse_twins(study: str, cells: Sequence[Cell]) -> None:

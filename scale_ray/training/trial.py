@@ -1,8 +1,9 @@
 """One TrialConfig goes in, one Record comes out: with Ray or without."""
 
+import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -10,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from scale_ray.cell import Cell
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.batches import Batches, Images, LabelledImages, UnlabelledImages, hold_out
 from scale_ray.data.benchmarks import DataError
@@ -132,7 +134,8 @@ def run_stage(
         )
     # All workers predict together.
     probabilities = training.probabilities(progress) if execution.keep_predictions and stage.ends else {}
-    models = {cell.id: training.model(cell.config.data.target) for cell in stage.ends} if execution.keep_model else {}
+    keep = training.method.student.heads_alone if execution.keep_model is None else execution.keep_model
+    models = {cell.id: training.model(cell, source.classes) for cell in stage.ends} if keep else {}
     if store is not None and training.workers.is_first:
         _leave(stage, trained, records, models, probabilities, store)
     return records
@@ -231,14 +234,17 @@ class Training:
         """See `loop.seconds_a_step`; this training is of no further use."""
         return seconds_a_step(self._config, self.method, self._batches, least_seconds, least_steps)
 
-    def model(self, target: str) -> bytes:
-        """The student as it predicts a target domain, without its projection head, which prediction does not need.
+    def model(self, cell: Cell, classes: Sequence[str]) -> bytes:
+        """The student as it predicts a cell's target, without its projection head, which prediction does not need.
 
-        All workers call it together.
+        All workers call it together. The file's metadata say what it is.
         """
-        with self._evaluator.ready_for(self.method.student, target):
+        about = {"record": cell.id, "classes": list(classes), "config": cell.config.model_dump(mode="json")}
+        with self._evaluator.ready_for(self.method.student, cell.config.data.target):
             state = self.method.student.state_for_prediction()
-            return safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+            tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+            # One entry: safetensors writes several in any order, and the same model is the same file.
+            return safetensors.torch.save(tensors, {"scale_ray": json.dumps(about)})
 
     def probabilities(self, progress: Progress) -> dict[str, Tensor]:
         """The student's class probabilities (N, K) of the images of every target domain, in order."""
