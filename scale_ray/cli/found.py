@@ -77,8 +77,8 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
             seeds=tuple(dict.fromkeys(repeat.seed for repeat in search.repeats)),
         )
         usual = base_config(search.base.data.benchmark)
-        fields = chosen_config(decision.chosen, _first_repeat(search), usual, budget, search.root)
-        files["chosen.json"] = write_config(fields)
+        config = chosen_config(decision.chosen, _first_repeat(search), usual, budget, search.root)
+        files["chosen.json"] = write_config(config)
     numbers = numeric(search.space)
     if len(numbers) >= 2:
         fields = (numbers[0], numbers[1])

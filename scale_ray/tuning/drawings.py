@@ -1,7 +1,9 @@
 """The figures of a search: curves of its validator, its score over two fields, importance, parallel coordinates."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -125,13 +127,13 @@ def _named(view: SearchView, decision: Decision) -> dict[int, tuple[str, str]]:
     return {number: (f"setting {number}: {', '.join(role)}", colours[role[0]]) for number, role in roles.items()}
 
 
-def _place(space: Space, path: str, value: object) -> float:
+def _place(space: Space, path: str, value: Any) -> float:
     """Where a value is on its axis, from 0 to 1; a default outside of the range is drawn at its end or in between."""
     distribution = space[path]
     if isinstance(distribution, CategoricalDistribution):
         choices = list(distribution.choices)
-        return choices.index(value) / max(1, len(choices) - 1) if value in choices else 0.5  # type: ignore[arg-type]
-    scale = np.log if path in logarithmic(space) else float
+        return choices.index(value) / max(1, len(choices) - 1) if value in choices else 0.5
+    scale: Callable[[float], float] = math.log if path in logarithmic(space) else float
     low, high = scale(distribution.low), scale(distribution.high)  # type: ignore[attr-defined]
     return float(np.clip((scale(value) - low) / (high - low), 0, 1))
 

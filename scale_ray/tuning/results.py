@@ -48,8 +48,8 @@ def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> lis
                 default=values == usual,
             )
         )
-    for number, scores in _set_scores(of_done, store).items():
-        found[number] = replace(found[number], validators={**found[number].validators, **scores})
+    for number, of_set in _set_scores(of_done, store).items():
+        found[number] = replace(found[number], validators={**found[number].validators, **of_set})
     return found
 
 

@@ -149,7 +149,7 @@ def _of_scope(scope: str, table: pd.DataFrame, differences: pd.DataFrame) -> str
         f"{scope}: {best} is best by target labels, {_means(shared)[best]:.1f} % on average over {_extent(shared)}"
     ]
     if best in differences.index:
-        row = differences.loc[best]
+        row = pd.Series(differences.loc[best])
         sentences[0] += f", {row['estimate']:.1f} points above the baseline {baseline}."
         sentences += [_these_pairs(row), _other_pairs(row)]
     elif best == baseline:

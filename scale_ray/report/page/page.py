@@ -1,7 +1,7 @@
 """The page of a report: everything that is on it, and its images, style and script."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -76,7 +76,7 @@ def page(
     """
     shown = listed(cells)
     numbers = {trial: number for number, trial in enumerate(shown["cell"])}
-    filters = {
+    filters: dict[str, Callable[..., Any]] = {
         "entry_text": entry_text,
         "beside_text": beside_text,
         "interval": _interval,

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -125,7 +126,7 @@ def _grid(
 def _entry(trials: dict[Key, Trial], values: dict[Key, float], keys: list[Key]) -> Entry:
     """`keys`: those to average, sorted by seed."""
     statuses = [status for _, status, _ in trials.values()]
-    counts = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
+    counts: dict[str, Any] = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
     entry = Entry(measured=len(values), trials=tuple(trial for trial, _, _ in trials.values()), **counts)
     if not values or not keys:
         return entry
