@@ -25,8 +25,9 @@ import accuracy  # noqa: E402
 
 @pytest.mark.parametrize(
     ("probe", "layers"),
-    [("probe_linear", ["Linear"]), ("probe_scaled", ["DomainBatchNorm", "Linear"]),
-     ("probe_bottleneck", ["Linear", "DomainBatchNorm", "ReLU", "Linear"])],
+    [("probe_scaled", ["DomainBatchNorm", "Linear"]),
+     ("probe_bottleneck", ["Linear", "DomainBatchNorm", "ReLU", "Linear"]),
+     ("probe_without_batch_norm", ["Linear", "Identity", "ReLU", "Linear", "Identity", "ReLU", "Linear"])],
 )  # fmt: skip
 def test_a_probe_has_the_layers_of_its_name(probe: str, layers: list[str]) -> None:
     config = TrialConfig().replace({"model.encoder": "frozen", "model.backbone": "resnet18"})

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,18 +33,18 @@ PATIENCE = 900  # ends a test that hangs; a busy machine may need minutes
 linux = pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="needs Linux's /proc")
 
 # Acquires one key, prints that, and lives until it is killed or told to end. `elsewhere`: as if on another machine.
-# A pause of the process lasts longer than the expiry by its clock, as it does by the clock of who counts it as dead.
+# Once the file exists that it is given, its clock is later by the expiry: a pause that long has passed. A handler of
+# SIGCONT will not do: Python runs it in the main thread, which may sleep in a system call until its next input.
 HOLDER = """
-import signal, sys
+import os, sys
 from scale_ray.store import lifeline
 from scale_ray.store.files import Files
 from scale_ray.store.leases import Driver
 from scale_ray.store.liveness import uptime
 if {elsewhere}:
     lifeline._boot = lambda: "another boot"
-paused = []
-signal.signal(signal.SIGCONT, lambda *_: paused.append({expiry}))
-with Driver(Files({location!r}), beat={beat}, expiry={expiry}, clock=lambda: uptime() + sum(paused)) as driver:
+clock = lambda: uptime() + {expiry} * os.path.exists(sys.argv[1])
+with Driver(Files({location!r}), beat={beat}, expiry={expiry}, clock=clock) as driver:
     print(driver.acquire("key"), driver.id, flush=True)
     sys.stdin.readline()
 """
@@ -118,10 +119,19 @@ def leases(files: Files) -> dict[str, list[str]]:
 
 @contextmanager
 def holder(files: Files, *, elsewhere: bool = False, expiry: float = 60) -> "Iterator[subprocess.Popen[str]]":
-    """A process whose driver holds the key. Its attribute `driver_id` is the driver's id."""
+    """A process whose driver holds the key.
+
+    Attributes: `driver_id`, the driver's id; `paused`, the file that makes its clock later by the expiry.
+    """
     code = HOLDER.format(location=files.location, elsewhere=elsewhere, beat=BEAT, expiry=expiry)
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with process:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        paused = Path(folder) / "paused"
+        process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(paused)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        )
+        process.paused = paused  # type: ignore[attr-defined]
         try:
             assert process.stdout is not None
             acquired, process.driver_id = process.stdout.readline().split()  # type: ignore[attr-defined]
@@ -333,6 +343,7 @@ def test_a_paused_driver_loses_its_key_and_takes_nothing_back(files: Files, cloc
             clock.tick(files, one)
         one.look()
         assert files.names("drivers") == [f"{one.id}.json"]
+        process.paused.touch()  # type: ignore[attr-defined]
         process.send_signal(signal.SIGCONT)
         # It is alive again, under another id. A heartbeat that was on its way may still come under the old one.
         within(lambda: [found.pid for found in one.others() if found.id != process.driver_id] == [process.pid])
