@@ -13,6 +13,7 @@ from scale_ray.adaptation.checked import Accuracy, accuracy, read_check, to_labe
 from scale_ray.adaptation.page import adaptation_page
 from scale_ray.adaptation.places import places, to_toml
 from scale_ray.adaptation.predicted import Predicted, predicted
+from scale_ray.bundle.export import export
 from scale_ray.config import Catalogue, ConfigError, Execution, Resources, TrialConfig
 from scale_ray.data.cache import cpus
 from scale_ray.data.defaults import base_config, usual_settings
@@ -78,7 +79,7 @@ class Adaptation:
     """The outcome of `adapt`.
 
     Attributes:
-        out: the folder with predictions.csv, report.html, check.csv, domains.toml and the store.
+        out: the folder with predictions.csv, model, report.html, check.csv, domains.toml and the store.
         targets: what was found, target by target.
         left_out: candidates that were not trained, and why.
         interrupted: trainings that are still to do; then there are no targets.
@@ -210,7 +211,7 @@ def adapt(
         UserError: nothing has run: the images, the config, the budget or the folder cannot be used.
     """
     store = _open(out, asked.catalogue, leave=not dry_run)
-    execution = execution.model_copy(update={"root": asked.catalogue, "keep_predictions": True})
+    execution = execution.model_copy(update={"root": asked.catalogue, "keep_predictions": True, "keep_model": True})
     study, left_out = within_budget(asked, study_of(asked), resources, console)
     plan = plan_study(study, store, execution.root, beside=execution.beside)
     done, todo = len(plan.answered), len(plan.todo)
@@ -288,8 +289,15 @@ def _write(found: Adaptation, asked: Asked, failed: int) -> None:
     drafts = [to_label(each.predicted.names, each.predicted.where, _TO_LABEL) for each in found.targets]
     if not (out / "check.csv").exists():  # it may have been filled in
         replace_file(out / "check.csv", pd.concat(drafts, ignore_index=True).to_csv(index=False).encode())
+    for each in found.targets:
+        export(f"{out / 'store'}/{each.record.id}", _model_folder(found, each))
     page = adaptation_page(found.targets, asked.choose, found.left_out, failed, asked.catalogue, out)
     replace_file(out / "report.html", page.encode())
+
+
+def _model_folder(found: Adaptation, on_target: OnTarget) -> Path:
+    """`model`, or with several targets `model/TARGET`."""
+    return found.out / "model" / (on_target.target if len(found.targets) > 1 else "")
 
 
 def _name(change: Mapping[str, Any]) -> str:

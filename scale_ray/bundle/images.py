@@ -14,8 +14,8 @@ from torch import Tensor
 
 from scale_ray.config import DataConfig
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.image_folder import SUFFIXES, is_hidden
-from scale_ray.data.pixels import UnreadableImage, decode_image
+from scale_ray.data.image_folder import is_hidden
+from scale_ray.data.pixels import SUFFIXES, UnreadableImage, decode_image
 from scale_ray.errors import shown
 
 # A path or URL; a Pillow image; (H, W) or (H, W, channels) of NumPy; (3, H, W) of torch, uint8 or floats in [0, 1].

@@ -206,8 +206,8 @@ def _check(files: DomainFiles) -> None:
         if lines := unrecordable_names(folder, files.listing):
             more = f" ({len(lines):,} such names there)" if len(lines) > 1 else ""
             raise DataError(f"{lines[0]}{more}")
-        wrong = (too_deep, empty_classes, single_class, unread_heif)
-        if lines := [line for find in wrong for line in find(folder, files.listing)]:
+        problems = (too_deep, empty_classes, single_class, unread_heif)
+        if lines := [line for find in problems for line in find(folder, files.listing)]:
             raise DataError(lines[0])
         return
     wrong = [name for name in files.names if not is_text(name)]

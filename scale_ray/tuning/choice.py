@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from scale_ray.config import TrialConfig, TuningBudget, field_paths
+from scale_ray.config import Root, TrialConfig, TuningBudget, field_paths
 from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES
 from scale_ray.report.read.labels import count
 from scale_ray.report.selection.text import ORACLE_COLUMN, as_text
@@ -31,7 +31,7 @@ _OF_A_TRAINING = ("method", "losses.terms", "data.source", "data.target")
 
 
 def chosen_config(
-    setting: Setting, base: TrialConfig, usual: TrialConfig, budget: TuningBudget, root: Path | None = None
+    setting: Setting, base: TrialConfig, usual: TrialConfig, budget: TuningBudget, root: Root | None = None
 ) -> dict[str, Any]:
     """What a config file holds that `ablate --config` takes, and `train --config` without any further option.
 
@@ -39,7 +39,7 @@ def chosen_config(
         base: what all settings of the search share.
         usual: the benchmark's defaults; fields of `base` that equal them are not written.
         budget: what the search spent.
-        root: folder of the images.
+        root: folder of the images; a catalogue is not written, and --root must name it again.
     """
     of_base = {
         path: base.value(path)
@@ -52,7 +52,7 @@ def chosen_config(
         **setting.values,
         "tuning": budget.model_dump(mode="json"),
         "train": {path: base.value(path) for path in _OF_A_TRAINING if path not in setting.values},
-        **({} if root is None else {"root": str(root.absolute())}),
+        **({"root": str(root.absolute())} if isinstance(root, Path) else {}),
     }
 
 
