@@ -117,7 +117,7 @@ def report(
 
     scale-ray report runs/phone
 
-    scale-ray report runs/phone --choose circular --root photos
+    scale-ray report runs/phone --choose coherence --root photos
     """
     from scale_ray.report import stacks, terminal_table, write_report
     from scale_ray.report.build import Asked

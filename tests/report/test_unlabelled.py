@@ -15,7 +15,7 @@ from scale_ray.report.build import Asked, write_report
 from scale_ray.report.read.load import Contents, load_contents
 from scale_ray.store import Store
 
-VALIDATORS = {"circular": 80.0, "reverse": 60.0, "im": 1.0, "source_val": 99.0}
+VALIDATORS = {"coherence": 70.0, "circular": 80.0, "reverse": 60.0, "im": 1.0, "source_val": 99.0}
 
 
 def scored(record: Record, gain: float) -> Record:
@@ -53,12 +53,12 @@ def test_a_report_says_why_there_is_no_accuracy_and_shows_validators(
     paths = write_report(unlabelled.location, tmp_path / "report", asked)
     page = paths.page.read_text()
     assert "There is no accuracy, because the target has no labels." in page
-    assert "3 of 3 validators that can compare these would choose scale (ce+ssl)." in page
-    assert "Validator circular, which reads no target label (%)" in page
+    assert "4 of 4 validators that can compare these would choose scale (ce+ssl)." in page
+    assert "Validator coherence, which reads no target label (%)" in page
     assert "Target accuracy of the student" not in page.partition("How to read")[0]
     assert ">nan" not in page.lower()
     table = (tmp_path / "report" / "losses_by_backbone.md").read_text()
-    assert re.search(r"\| ce\+ssl \| (\*\*)?86\.0 ± 1\.0", table), table
+    assert re.search(r"\| ce\+ssl \| (\*\*)?76\.0 ± 1\.0", table), table
     assert paths.figures, "curves of the source are drawn"
     if asked.choose:
         assert paths.chosen is not None

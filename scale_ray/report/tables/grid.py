@@ -12,6 +12,7 @@ METRICS = {
 }
 # What stands in the place of accuracies where no target has labels: scores in percent.
 WITHOUT_LABELS = {
+    "validator_coherence": "Validator coherence, which reads no target label",
     "validator_circular": "Validator circular, which reads no target label",
     "validator_reverse": "Validator reverse, which reads no target label",
     "source_val_accuracy": METRICS["source_val_accuracy"],
