@@ -121,11 +121,10 @@ def write_torchscript(bundle: Bundle, given: Input, folder: Path) -> float:
     graph, images = graph_of(bundle, given), example_images(bundle, given)
     file = io.BytesIO()
     with _quietly(), torch.no_grad():
-        torch.jit.save(torch.jit.trace(graph, (images,), check_trace=False), file)
-        file.seek(0)
-        again = torch.jit.load(file)
+        traced = torch.jit.trace(graph, (images,), check_trace=False)
+        torch.jit.save(traced, file)
         images = example_images(bundle, given, _CHECKED)
-        difference = _checked(graph, images, again(images), TORCHSCRIPT)
+        difference = _checked(graph, images, traced(images), TORCHSCRIPT)
     replace_file(folder / TORCHSCRIPT, file.getvalue())
     return difference
 

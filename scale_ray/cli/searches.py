@@ -47,6 +47,9 @@ def write_search_pages(store: Store, names: list[str], out: Path, *, first: str 
     paths = []
     for name in names:
         view = read_search(store, name)
+        if view is None:
+            console.print(f"{name}: no setting begun, so it has no page")
+            continue
         for sentence in answer_of_search(view, decide(view.settings, view.validator)):
             console.print(f"{name}: {sentence}")
         others = [(other, file) for other, file in files.items() if other != name]

@@ -181,6 +181,9 @@ def _print_searches(store: Store) -> None:
         from scale_ray.tuning.view import read_search
 
         view = read_search(store, name)
+        if view is None:
+            console.print(f"search {name}: no setting begun")
+            continue
         best = highest(view.settings, view.validator)
         leads = "" if best is None else f", setting {best.number} leads with {best.validators[view.validator]:.4g}"
         console.print(

@@ -67,8 +67,8 @@ def stored_searches(store: Store) -> Iterator[str]:
             yield name
 
 
-def read_search(store: Store, name: str) -> SearchView:
-    """A search from its journal in the store.
+def read_search(store: Store, name: str) -> SearchView | None:
+    """A search from its journal in the store; None where nothing is in the journal yet, or any more.
 
     Raises:
         StoreError: the journal or a record cannot be read.
@@ -76,7 +76,10 @@ def read_search(store: Store, name: str) -> SearchView:
     assert store.folder is not None
     path = store.folder / folder(name) / "journal.log"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    optuna_study = optuna.load_study(study_name=name, storage=open_journal(path, writing=False))
+    try:
+        optuna_study = optuna.load_study(study_name=name, storage=open_journal(path, writing=False))
+    except KeyError:  # no study of that name
+        return None
     check_attributes(optuna_study, str(path), remedy(path))
     return view_of(optuna_study, store)
 
