@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from scale_ray import __version__
-from scale_ray.cli import adapt, auto, data, export, forget, predict, presets, report, status, train, tune
+from scale_ray.cli import adapt, auto, data, export, fields, forget, predict, presets, report, status, train, tune
 from scale_ray.cli.groups import command
 from scale_ray.cli.read import refuse_passwords
 from scale_ray.cli.study import study_command
@@ -46,6 +46,7 @@ _add("predict", predict.predict)
 _add("report", command(report.report))
 _add("status", command(status.status))
 _add("forget", command(forget.forget))
+_add("fields", fields.fields)
 app.add_typer(data.app, name="data")
 
 
