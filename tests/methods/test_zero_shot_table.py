@@ -13,6 +13,8 @@ from scale_ray.store import Store
 from scale_ray.sweep.plan import plan_study
 from scale_ray.training.trial import run_stage
 
+pytestmark = pytest.mark.slow  # twelve trainings on digits
+
 DIGITS = BENCHMARKS["digits"]
 
 

@@ -45,6 +45,7 @@ def test_every_tensor_gets_its_name(number: int) -> None:
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_file_for_the_backbone(tmp_path: Path) -> None:
     state, expected = theirs(0)
     state["_conv_stem.weight"] = state["_conv_stem.weight"].contiguous(memory_format=torch.channels_last)  # as theirs

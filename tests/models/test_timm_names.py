@@ -80,6 +80,7 @@ def test_images_have_the_size_of_timms_data_config_unless_another_is_named(name:
     assert (ours.image_size, ours.resize) == (128, 144)
 
 
+@pytest.mark.slow
 def test_every_encoder_of_timm_has_a_size_and_one_canonical_name() -> None:
     for name in timm.list_models():
         canonical = canonical_backbone(f"timm:{name}")

@@ -113,12 +113,17 @@ def results(store: Store) -> dict[str, Result | None]:
     [
         {},
         {"optim.warmup_steps": 3, "model.batch_norm": "joint"},  # the warm-up ends on a point of the curve
-        {"data.class_balance": "both", "losses.covariance": "full", "losses.statistics_window": "epoch"},
-        {"optim.schedule": "cosine", "losses.statistics_window": "ema", "losses.consistency": "mse"},
-        {"model.contrast_level": "spatial", "data.class_balance": "off"},
-        {"losses.contrast": "bank", "losses.bank_size": 5},
         {"losses.pseudo_labels": "prototype"},
-        {"losses.pseudo_labels": "neighbours"},
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in (
+                {"data.class_balance": "both", "losses.covariance": "full", "losses.statistics_window": "epoch"},
+                {"optim.schedule": "cosine", "losses.statistics_window": "ema", "losses.consistency": "mse"},
+                {"model.contrast_level": "spatial", "data.class_balance": "off"},
+                {"losses.contrast": "bank", "losses.bank_size": 5},
+                {"losses.pseudo_labels": "neighbours"},
+            )
+        ),
     ],
     ids=str,
 )
