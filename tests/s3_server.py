@@ -86,6 +86,7 @@ def s3_server() -> Iterator[S3Server]:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in server.environment().items():
                 patch.setenv(name, value)
+            s3fs.S3FileSystem.clear_instance_cache()  # of a server before this one
             s3fs.S3FileSystem(skip_instance_cache=True).makedirs(server.bucket, exist_ok=True)
             yield server
     finally:

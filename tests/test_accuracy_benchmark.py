@@ -41,7 +41,7 @@ def test_a_probe_has_the_layers_of_its_name(probe: str, layers: list[str]) -> No
 def test_pseudo_labels_are_counted_by_what_they_are() -> None:
     images, labels = np.array([0, 1, 2, 3, 3]), np.array([0, 0, 1, 1, 1])
     kept = np.array([True, True, True, False, True])
-    target = SimpleNamespace(labels=np.array([0, 1, 2, 2]), classes=("a", "b", "c"))
+    target = SimpleNamespace(known_labels=np.array([0, 1, 2, 2]), classes=("a", "b", "c"))
     found = accuracy._quality([(images[:2], labels[:2], kept[:2]), (images[2:], labels[2:], kept[2:])], target)
     assert found == {
         "kept": 80.0,

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -188,17 +187,12 @@ def _remote_digests(paths: Sequence[str], places: dict[str, str], of: str) -> li
 
 def _state(place: str) -> list:
     try:
-        about = _system(place.partition("://")[0]).info(place)
+        about = fsspec.filesystem(place.partition("://")[0]).info(place)
     except (OSError, ValueError, ImportError) as error:
         raise _unreachable(place, error) from None
     known = ("ETag", "etag", "generation", "LastModified", "mtime")
     version = next((about[key] for key in known if key in about), None)
     return [about.get("size"), str(version)]
-
-
-@cache
-def _system(scheme: str) -> Any:
-    return fsspec.filesystem(scheme)
 
 
 def _unreachable(place: str, error: Exception) -> DataError:

@@ -30,7 +30,7 @@ def test_help_names_every_option(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_brackets_and_colons_in_a_path_are_printed_as_they_are(tmp_path: Path) -> None:
     store = tmp_path / "[red]:smile:[/red]"
     Store(store, create=True)
-    assert command("status", store).out == f"{store}: no study, 0 records\n"
+    assert command("status", store).out == f"{store}: no study and no record: run a study into it first\n"
 
 
 @pytest.mark.parametrize("raised", [RuntimeError, ValueError, KeyError])

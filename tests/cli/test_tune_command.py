@@ -56,7 +56,7 @@ def test_a_search_across_methods_by_a_score_of_certainty_warns(images: Path) -> 
         ),
         (["--sampler", "tpo"], ["unknown sampler 'tpo'"]),
         (["--early-stop", "asah"], ["unknown early stop 'asah'"]),
-        (["--early-stop", "asha"], ["no point of the curve", "lower evaluate_every"]),
+        (["--early-stop", "asha", "--set", "evaluate_every=1000"], ["no point of the curve", "lower evaluate_every"]),
         (["--space", "losses.threshold=float:0.5"], ["--space", "float:LOW:HIGH"]),
         (["--name", "my search"], ["study 'my search': the name is a file's"]),
         (["--seeds", "0"], ["--seeds 0: write 1 or more"]),

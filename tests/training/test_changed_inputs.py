@@ -163,7 +163,9 @@ def write_other_weights(path: Path) -> None:
         name: value * 2 if value.is_floating_point() else value
         for name, value in safetensors.torch.load_file(path).items()
     }
-    safetensors.torch.save_file(state, path)
+    with safetensors.safe_open(path, "pt") as before:
+        about = before.metadata()
+    safetensors.torch.save_file(state, path, about)
 
 
 @pytest.mark.parametrize("encoder", ["trained", "frozen"])
