@@ -59,7 +59,7 @@ USUAL: dict[str, dict[str, Any]] = {
 }
 
 # The same with a frozen encoder. A baseline that adapts nothing is a linear probe there, the usual protocol (Chen et
-# al., SimCLR, section 2.2): hidden layers and BatchNorm with the source's statistics cost it points (docs/accuracy.md).
+# al., SimCLR, section 2.2). docs/accuracy.md measures what hidden layers do to it.
 USUAL_WHERE_FROZEN: dict[str, dict[str, Any]] = {"source_only": {"model.head": "linear"}}
 
 

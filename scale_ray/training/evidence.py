@@ -1,10 +1,12 @@
 """What validators see: a network's predictions, and the fixed samples of images that they are about."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from scale_ray.models.prototypes import powered, within_class_space
 from scale_ray.training.seeding import generator
 
 # Validators whose cost is quadratic in the number of images, or that need features, use at most so many of a split.
@@ -12,6 +14,9 @@ SAMPLE_SIZE = 2_000
 
 # The share of the first image in a mixed one. MixVal's authors use this value in all experiments.
 MIX_SHARE = 0.55
+
+# Share of the mean variance in the covariance within classes by which the common space is whitened.
+COMMON_SHRINKAGE = 0.9
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,21 @@ class Evidence:
     class_weights: Tensor | None = None
     mixed: Mixed | None = None
     common: Common | None = None
+
+    @cached_property
+    def whitened(self) -> tuple[Tensor, Tensor] | None:
+        """Directions (S, D) of source and (n, D) of target images in the common space; None where there is none.
+
+        The space is that of the method `prototypes`: signed square roots, centred by domain, whitened by the source's
+        covariance within classes. It is computed once for all validators that judge in it.
+        """
+        if self.common is None:
+            return None
+        source, target = powered(self.common.source), powered(self.common.target)
+        source, target = source - source.mean(dim=0), target - target.mean(dim=0)
+        num_classes = self.target.logits.shape[1]
+        space = within_class_space(source, self.common.source_labels, num_classes, COMMON_SHRINKAGE)
+        return space.directions(source), space.directions(target)
 
 
 def sample_indices(images: int) -> Tensor:

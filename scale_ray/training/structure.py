@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scale_ray.models.prototypes import class_means, powered, within_class_space
+from scale_ray.models.prototypes import class_means
 from scale_ray.training.evidence import Evidence, Mixed
 from scale_ray.training.seeding import generator
 
@@ -22,9 +22,6 @@ _STARTS = 3
 
 # Added to the covariance of standardised features, whose mean eigenvalue is 1, before it is inverted.
 REVERSE_SHRINKAGE = 1.0
-
-# Share of the mean variance in the covariance within classes that `circular` and `coherence` whiten by.
-CIRCULAR_SHRINKAGE = 0.9
 
 # Nearest target images whose classes `coherence` compares, as many as ATDOC and AaD ask.
 NEIGHBOURS = 5
@@ -118,18 +115,23 @@ def reverse(evidence: Evidence) -> float:
     the method itself; here it is a linear discriminant in closed form (`discriminant`), for all methods the same. It
     does not see an error that is the same in both directions, such as two classes that are swapped consistently.
     """
+    found, labels = _reversed(evidence)
+    return 100 * (found == labels).double().mean().item()
+
+
+def _reversed(evidence: Evidence) -> tuple[Tensor, Tensor]:
+    """Classes (S,) that the reverse classifier finds for the sampled source_val images, and their labels."""
     target, source = evidence.target, evidence.source_val
     predicted = target.logits[target.sample].argmax(dim=1)
     found = discriminant(target.features, predicted, source.features)
-    return 100 * (found == evidence.source_val_labels[source.sample]).double().mean().item()
+    return found, evidence.source_val_labels[source.sample]
 
 
 def circular(evidence: Evidence) -> float:
     """Reverse validation in the space of the pre-trained encoder, in percent; `reverse` where it had random weights.
 
     The classes predicted for the sampled target images have means there; the score is the accuracy on the sampled
-    source images of the nearest of these means. The space is that of the method `prototypes`: signed square roots,
-    centred by domain, whitened by the source's covariance within classes (models/prototypes.py). It is the same for all
+    source images of the nearest of these means. The space is `Evidence.whitened`. It is the same for all
     trainings, which `reverse` judges each in a space of its own making: a training that confuses two classes has also
     moved their features together. The idea of a common space is ours; the papers are those of `reverse`.
     """
@@ -163,19 +165,14 @@ def _there_and_back(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
     The last are directions (n, D) of the sampled target images: in the encoder's whitened space or, where its weights
     were random, those of the network's own features, centred.
     """
-    common, predicted = evidence.common, evidence.target.logits[evidence.target.sample].argmax(dim=1)
-    if common is None:
-        source = evidence.source_val
-        found = discriminant(evidence.target.features, predicted, source.features)
+    if evidence.whitened is None or evidence.common is None:
         own = evidence.target.features - evidence.target.features.mean(dim=0)
-        return found, evidence.source_val_labels[source.sample], _directions(own)
-    num_classes = evidence.target.logits.shape[1]
-    known, asked = (each - each.mean(dim=0) for each in (powered(common.source), powered(common.target)))
-    space = within_class_space(known, common.source_labels, num_classes, CIRCULAR_SHRINKAGE)
-    target = space.directions(asked)
-    means = F.normalize(class_means(target, predicted, num_classes), dim=1)
+        return *_reversed(evidence), _directions(own)
+    source, target = evidence.whitened
+    predicted = evidence.target.logits[evidence.target.sample].argmax(dim=1)
+    means = F.normalize(class_means(target, predicted, evidence.target.logits.shape[1]), dim=1)
     present = predicted.unique()
-    return present[(space.directions(known) @ means[present].T).argmax(dim=1)], common.source_labels, target
+    return present[(source @ means[present].T).argmax(dim=1)], evidence.common.source_labels, target
 
 
 def _above_chance(found: Tensor, labels: Tensor) -> float:
