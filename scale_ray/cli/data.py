@@ -9,10 +9,24 @@ from rich.table import Table
 
 from scale_ray.cli.console import console
 from scale_ray.cli.groups import command
+from scale_ray.cli.images import read_root
 
 app = typer.Typer(help="List, check and prepare benchmarks; see and empty the cache.", no_args_is_help=True)
 
-Root = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Images of a benchmark: FOLDER/domain/class/image.")]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER|FILE",
+        help="Images of a benchmark: FOLDER/domain/class/image; or a catalogue (.toml) or a list (.csv, .parquet).",
+        resolve_path=True,
+    ),
+]
+TargetImages = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FOLDER", help="Images without labels, at any depth of this folder. Repeat it.", resolve_path=True
+    ),
+]
 BenchmarkName = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A name that `scale-ray data list` shows.")]
 
 
@@ -33,6 +47,7 @@ def list_benchmarks() -> None:
 def check(
     benchmark: BenchmarkName,
     root: Root = None,
+    target_images: TargetImages = None,
     every: Annotated[
         bool, typer.Option("--all", metavar="", help="Name every file, one a line, instead of some.")
     ] = False,
@@ -59,7 +74,7 @@ def check(
         from scale_ray.data.check.sheet import check_sheet_name, write_sheet
 
         check_sheet_name(sheet)
-    found = check_data(benchmark, root=root)
+    found = check_data(benchmark, root=read_root(root, target_images or ()))
     for finding in (*found.problems, *found.notes):
         for line in finding.lines if every else [finding.message]:
             console.print(f"{finding.kind}: {line}")
@@ -67,7 +82,7 @@ def check(
     images = ", ".join(f"{shown(domain)} {count:,}" for domain, count in found.images.items())
     console.print(f"{benchmark}: {sum(found.images.values()):,} images ({images or 'no domains'})")
     if sheet is not None:
-        console.print(f"sheet of {write_sheet(benchmark, found.folders, sheet):,} images: {shown(sheet)}")
+        console.print(f"sheet of {write_sheet(benchmark, found.domains, sheet):,} images: {shown(sheet)}")
     plural = "" if len(found.problems) == 1 else "s"
     console.print(f"{len(found.problems)} problem{plural}, {stopping} of them stop training")
     if found.problems:
@@ -78,6 +93,7 @@ def check(
 def prepare(
     benchmark: BenchmarkName,
     root: Root = None,
+    target_images: TargetImages = None,
     resize: Annotated[
         int | None,
         typer.Option(min=8, max=2048, metavar="N", help="Side in pixels, as data.resize. Default: the benchmark's."),
@@ -88,7 +104,7 @@ def prepare(
     from scale_ray.data.cache import cache_folder
     from scale_ray.errors import shown
 
-    domains = decoded.prepare(benchmark, root=root, resize=resize)
+    domains = decoded.prepare(benchmark, root=read_root(root, target_images or ()), resize=resize)
     for domain in domains:
         count, _, height, width = domain.images.shape
         console.print(

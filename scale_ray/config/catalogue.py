@@ -110,7 +110,7 @@ def read_catalogue(path: Path) -> Catalogue:
     try:
         values = tomllib.loads(path.read_text())
         if "domains" not in values:
-            raise ConfigError("no table [domains.NAME] in it: docs/data.md has an example")
+            raise ConfigError("no table [domains.NAME] in it: docs/adapt.md has an example")
         found = parsed(Catalogue, values)
     except OSError as error:
         raise ConfigError(f"--root {shown(path)}: cannot be read ({error.strerror}): check the file") from None

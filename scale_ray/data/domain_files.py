@@ -114,8 +114,12 @@ def checked_files(benchmark: str, domains: Sequence[str], root: Root | None) -> 
     """
     found = {canonical_domain(benchmark, name): domain_files(benchmark, name, root) for name in domains}
     for files in found.values():
-        _check(files)
-    labelled = {name: _listing(files) for name, files in found.items() if files.labels is not None}
+        if lines := wrong_names(files):
+            more = f" ({len(lines):,} such names there)" if len(lines) > 1 else ""
+            raise DataError(f"{lines[0]}{more}")
+        if lines := wrong_classes(files):
+            raise DataError(lines[0])
+    labelled = {name: images_by_class(files) for name, files in found.items() if files.labels is not None}
     if lines := differing_classes(benchmark, labelled):
         raise DataError(lines[0])
     return found
@@ -199,32 +203,30 @@ def existing_folder(name: str, path: str) -> Path:
     return folder
 
 
-def _check(files: DomainFiles) -> None:
-    """Refuse names that no record can hold, classes without images, and one class only."""
+def wrong_names(files: DomainFiles) -> list[str]:
+    """One line for each name that is not UTF-8; records, which are, cannot hold it."""
     if files.listing is not None:
-        folder = Path(files.where)
-        if lines := unrecordable_names(folder, files.listing):
-            more = f" ({len(lines):,} such names there)" if len(lines) > 1 else ""
-            raise DataError(f"{lines[0]}{more}")
+        return unrecordable_names(Path(files.where), files.listing)
+    return [f"{files.shown(name)}: its name is not UTF-8: rename it" for name in files.names if not is_text(name)]
+
+
+def wrong_classes(files: DomainFiles) -> list[str]:
+    """One line for each class without images; one for one class only, or for images that no package here reads."""
+    if files.listing is not None:
         problems = (too_deep, empty_classes, single_class, unread_heif)
-        if lines := [line for find in problems for line in find(folder, files.listing)]:
-            raise DataError(lines[0])
-        return
-    wrong = [name for name in files.names if not is_text(name)]
-    if wrong:
-        more = f" ({len(wrong):,} such names there)" if len(wrong) > 1 else ""
-        raise DataError(f"{files.shown(wrong[0])}: its name is not UTF-8: rename it{more}")
+        return [line for find in problems for line in find(Path(files.where), files.listing)]
     if files.labels is None:
-        return
+        return []
     counts = Counter(files.labels)
     if empty := [each for label, each in enumerate(files.classes) if not counts[label]]:
-        raise DataError(f"{shown(files.where)}: no image of class {quoted(empty)}: add some, or remove the class")
+        return [f"{shown(files.where)}: no image of class {quoted(empty)}: add some, or remove the class"]
     if len(files.classes) == 1:
-        raise DataError(f"{shown(files.where)}: one class only, {quoted(files.classes)}: a classifier needs two")
+        return [f"{shown(files.where)}: one class only, {quoted(files.classes)}: a classifier needs two"]
+    return []
 
 
-def _listing(files: DomainFiles) -> Listing:
-    """Class -> image names, as `differing_classes` takes it."""
+def images_by_class(files: DomainFiles) -> Listing:
+    """Class -> names of its images, of a domain with labels."""
     assert files.labels is not None
     found: Listing = {each: [] for each in files.classes}
     for name, label in zip(files.names, files.labels, strict=True):

@@ -45,6 +45,17 @@ def unused_files(folder: Path) -> dict[str, tuple[str, str]]:
     return dict(sorted(found.items()))
 
 
+def unused_below(folder: Path) -> dict[str, tuple[str, str]]:
+    """Relative path, sorted, -> reason of every file at any depth of a folder of images that is none."""
+    found = {}
+    for at, inner, _ in os.walk(folder):
+        inner[:] = [name for name in inner if not is_hidden(name)]
+        for entry in _shown(Path(at)):
+            if not is_folder(entry) and not is_image(entry):
+                found[os.path.relpath(entry.path, folder)] = _reason(entry, FORMAT)
+    return dict(sorted(found.items()))
+
+
 def why_unused(name: str, reason: tuple[str, str]) -> str:
     """`not used: …`, why and what to do, in words that are the same for all such files."""
     if reason == FORMAT:

@@ -1,5 +1,6 @@
 """Images that are twice there, within a domain and across domains, and classes of odd sizes."""
 
+import dataclasses
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from scale_ray.data.check.classes import class_sizes
 from scale_ray.data.check.duplicates import near_partners
 from scale_ray.data.check.findings import ordered
 from scale_ray.data.check.images import SIDE, Images, read_images
+from scale_ray.data.domain_files import DomainFiles, class_folders
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -114,7 +116,8 @@ def test_one_coloured_images_have_nothing_to_compare(tmp_path: Path) -> None:
 
 def made_up(thumbs: np.ndarray, domains: list[int]) -> Images:
     names = [f"mug/{number}.png" for number in range(len(thumbs))]
-    return Images(("phone", "studio"), names, np.array(domains), [b""] * len(thumbs), thumbs)
+    folders, labels = (Path("phone"), Path("studio")), ["mug"] * len(thumbs)
+    return Images(("phone", "studio"), folders, names, labels, np.array(domains), [b""] * len(thumbs), thumbs)
 
 
 def random_thumbs(count: int) -> np.ndarray:
@@ -160,10 +163,13 @@ def test_all_images_alike_are_each_found_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_is_kept_of_an_image_is_some_hundred_bytes(root: Path) -> None:
-    folders = {name: root / name for name in ("phone", "studio")}
-    listings = {name: {"bag": ["0.png", "1.png"], "mug": ["gone.png", "2.png"]} for name in folders}
-    images, findings = read_images(folders, listings)
+    domains = {name: class_folders(name, root / name) for name in ("phone", "studio")}
+    for name, files in domains.items():
+        names = ("bag/0.png", "bag/1.png", "mug/gone.png", "mug/2.png")
+        domains[name] = dataclasses.replace(files, names=names, labels=(0, 0, 1, 1))
+    images, findings = read_images(domains)
     assert images.names == ["bag/0.png", "bag/1.png", "mug/2.png"] * 2
+    assert images.labels == ["bag", "bag", "mug"] * 2
     assert images.domain_of.tolist() == [0, 0, 0, 1, 1, 1]
     assert (images.thumbs.shape, images.thumbs.dtype) == ((6, SIDE * SIDE), np.uint8)
     grey = np.asarray(
@@ -176,9 +182,14 @@ def test_what_is_kept_of_an_image_is_some_hundred_bytes(root: Path) -> None:
 # Sizes
 
 
+def made_up_files(name: str, counts: dict[str, int]) -> DomainFiles:
+    labels = [label for label, count in enumerate(counts.values()) for _ in range(count)]
+    names = tuple(map(str, range(len(labels))))
+    return DomainFiles(name, f"root/{name}", names, tuple(labels), tuple(counts), read=str.encode, digests=list)
+
+
 def sizes(**domains: dict[str, int]) -> list[str]:
-    listings = {name: {label: ["x"] * count for label, count in classes.items()} for name, classes in domains.items()}
-    found = class_sizes({name: Path("root") / name for name in domains}, listings)
+    found = class_sizes({name: made_up_files(name, classes) for name, classes in domains.items()})
     assert all(finding.is_note for finding in found)
     return [f"{finding.kind}: {finding.message}" for finding in found]
 

@@ -13,6 +13,7 @@ from PIL import Image
 from scale_ray.config import ConfigError
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.check.sheet import check_sheet_name, write_sheet
+from scale_ray.data.domain_files import DomainFiles, class_folders, unlabelled_folders
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -31,6 +32,10 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
+def domains(folders: dict[str, Path]) -> dict[str, DomainFiles]:
+    return {name: class_folders(name, folder) for name, folder in folders.items()}
+
+
 def strips(page: str) -> list[np.ndarray]:
     contents = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     return [np.asarray(Image.open(BytesIO(base64.b64decode(content)))) for content in contents]
@@ -38,7 +43,7 @@ def strips(page: str) -> list[np.ndarray]:
 
 def test_the_page_has_images_of_each_class_in_three_views(folders: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "sheet.html"
-    assert write_sheet("image_folder", folders, file) == 2 * (4 + 2)
+    assert write_sheet("image_folder", domains(folders), file) == 2 * (4 + 2)
     page = file.read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page), "it loads nothing"
     assert "<studio>" not in page
@@ -56,13 +61,13 @@ def test_the_page_has_images_of_each_class_in_three_views(folders: dict[str, Pat
 
 def test_the_same_images_make_the_same_page(folders: dict[str, Path], tmp_path: Path) -> None:
     for name in ("a.html", "b.html"):
-        write_sheet("image_folder", folders, tmp_path / name)
+        write_sheet("image_folder", domains(folders), tmp_path / name)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
 def test_a_png_shows_the_same_in_rows(folders: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "sheet.PNG"
-    assert write_sheet("image_folder", folders, file) == 12
+    assert write_sheet("image_folder", domains(folders), file) == 12
     with Image.open(file) as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     for colour, images in ((RED, 8), (BLUE, 4)):
@@ -74,7 +79,7 @@ def test_an_image_that_cannot_be_read_is_left_out(folders: dict[str, Path], tmp_
     truncate(folders["phone"] / "mug" / "1.png")
     (folders["phone"] / "mug" / "0.png").unlink()
     (folders["phone"] / "mug" / "0.png").symlink_to(folders["phone"] / "gone.png")
-    assert write_sheet("image_folder", folders, tmp_path / "sheet.html") == 2 * 6 - 2
+    assert write_sheet("image_folder", domains(folders), tmp_path / "sheet.html") == 2 * 6 - 2
 
 
 def test_digits_have_a_sheet_too(tmp_path: Path) -> None:
@@ -89,8 +94,18 @@ def test_of_many_classes_fewer_images_are_shown(tmp_path: Path) -> None:
                 tmp_path / "root" / "phone" / f"{number:03}" / f"{image}.png"
             )
     folders = {"phone": tmp_path / "root" / "phone"}
-    assert write_sheet("image_folder", folders, tmp_path / "sheet.html") == 70 * 3  # of 240
-    assert write_sheet("image_folder", folders, tmp_path / "sheet.png") == 60
+    assert write_sheet("image_folder", domains(folders), tmp_path / "sheet.html") == 70 * 3  # of 240
+    assert write_sheet("image_folder", domains(folders), tmp_path / "sheet.png") == 60
+
+
+def test_images_without_labels_are_shown_without_a_class(folders: dict[str, Path], tmp_path: Path) -> None:
+    found = domains(folders) | {"new": unlabelled_folders("new", [folders["phone"]])}
+    assert write_sheet("image_folder", found, tmp_path / "sheet.html") == 2 * (4 + 2) + 8
+    page = (tmp_path / "sheet.html").read_text()
+    assert "<h2>new <span>without labels</span></h2>" in page
+    assert page.count("<h3>") == 4
+    assert "<figcaption>bag/5.png</figcaption>" in page
+    assert write_sheet("image_folder", found, tmp_path / "sheet.png") == 20
 
 
 def test_a_name_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """How many images classes and domains have: too few to split, or very different numbers."""
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import combinations
-from pathlib import Path
 
 from scale_ray.data.check.findings import Finding
-from scale_ray.data.image_folder import Listing
+from scale_ray.data.domain_files import DomainFiles
 from scale_ray.data.names import quoted
 from scale_ray.errors import shown
 
@@ -13,15 +13,15 @@ _RATIO = 5  # from here on, a difference of sizes is worth a line
 _NAMED = 3
 
 
-def class_sizes(folders: Mapping[str, Path], listings: Mapping[str, Listing]) -> list[Finding]:
+def class_sizes(domains: Mapping[str, DomainFiles]) -> list[Finding]:
     """Findings about numbers of images; classes without any are another finding."""
     counts = {
-        domain: {name: len(images) for name, images in listing.items() if images}
-        for domain, listing in listings.items()
-        if any(listing.values())
+        domain: dict(sorted(Counter(files.classes[label] for label in files.labels).items()))
+        for domain, files in domains.items()
+        if files.labels
     }
-    found = [line for domain, sizes in counts.items() for line in _of_a_domain(folders[domain], sizes)]
-    totals = {domain: sum(sizes.values()) for domain, sizes in counts.items()}
+    found = [line for domain, sizes in counts.items() for line in _of_a_domain(domains[domain].where, sizes)]
+    totals = {domain: len(files.names) for domain, files in domains.items() if files.names}
     if totals and max(totals.values()) >= _RATIO * min(totals.values()):
         found.append(Finding("balance", f"domains differ in size: {_extremes(totals)}"))
     for first, second in combinations(counts, 2):
@@ -29,7 +29,7 @@ def class_sizes(folders: Mapping[str, Path], listings: Mapping[str, Listing]) ->
     return found
 
 
-def _of_a_domain(folder: Path, sizes: Mapping[str, int]) -> list[Finding]:
+def _of_a_domain(folder: str, sizes: Mapping[str, int]) -> list[Finding]:
     found = []
     if single := [name for name, size in sizes.items() if size < 2]:
         some = f"{quoted(single[:_NAMED])}{' …' if len(single) > _NAMED else ''}"

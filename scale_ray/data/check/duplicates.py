@@ -36,8 +36,17 @@ _LEAK = "accuracy on the target would be measured on images of the training: rem
 _NEAR = "look at them: where two are the same picture, accuracy would be measured on images of the training"
 
 
-def duplicates(images: Images, root: Path) -> list[Finding]:
-    """What is twice there. An image that is the same file as another is not also its near duplicate."""
+def duplicates(images: Images, root: Path | None) -> list[Finding]:
+    """What is twice there. An image that is the same file as another is not also its near duplicate.
+
+    Args:
+        images: all images.
+        root: the folder that holds all domains, if one does: messages name images by their paths in it.
+    """
+
+    def path(image: int) -> str:
+        return str(images.path(image).relative_to(root) if root else images.path(image))
+
     _, contents = np.unique(np.array(images.digests, "S32"), return_inverse=True)
     same, alike = _same_files(images, contents), near_partners(images, contents)
     found: list[Finding | None] = []
@@ -47,13 +56,13 @@ def duplicates(images: Images, root: Path) -> list[Finding]:
             (same, "=", f"same files in {where}: {_LEAK}"),
             (alike, "~", f"near duplicates in {where}: {_NEAR}"),
         ):
-            names = [f"{images.path(a)} {sign} {images.path(b)}" for a, b in _across(images, pairs, first, second)]
-            found.append(_finding("leak", text, root, names))
-    for domain, folder in enumerate(root / name for name in images.domains):
+            names = [f"{path(a)} {sign} {path(b)}" for a, b in _across(images, pairs, first, second)]
+            found.append(_finding("leak", text, root or Path(), names))
+    for domain, folder in enumerate(images.folders):
         copies: list[str] = []
         wrong: list[str] = []
         for image, partner in _partnered(images, same, domain, domain):
-            names = copies if images.label(image) == images.label(partner) else wrong
+            names = copies if images.labels[image] == images.labels[partner] else wrong
             names.append(f"{images.names[image]} = {images.names[partner]}")
         near = [f"{images.names[a]} ~ {images.names[b]}" for a, b in _partnered(images, alike, domain, domain)]
         found.append(_finding("labels", "the same file in two classes: remove it from the wrong one", folder, wrong))

@@ -43,7 +43,7 @@ class Finding:
     Attributes:
         kind: a key of STOPPING, PROBLEMS or NOTES.
         text: the line; where there are names, what is the matter with each.
-        folder: the folder that the names are in.
+        folder: the folder that the names are in; the empty path where they are whole paths.
         names: the files that it is about, by their paths in `folder`.
     """
 
@@ -68,7 +68,8 @@ class Finding:
             return self.lines[0]
         examples = ", ".join(map(shown, self.names[:EXAMPLES]))
         what = "images" if all(map(is_named_as_image, self.names)) else "files"
-        return f"{shown(self.folder)}: {len(self.names):,} {what} (such as {examples}): {self.text}"
+        where = f"{shown(self.folder)}: " if self.folder.parts else ""
+        return f"{where}{len(self.names):,} {what} (such as {examples}): {self.text}"
 
     @property
     def lines(self) -> list[str]:

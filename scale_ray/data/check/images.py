@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from scale_ray.data.benchmarks import DataError
 from scale_ray.data.cache import in_threads
 from scale_ray.data.check.findings import Finding, by_reason
 from scale_ray.data.check.traits import DEEP, traits
-from scale_ray.data.image_folder import Listing, image_names
+from scale_ray.data.domain_files import DomainFiles
 from scale_ray.data.pixels import DARK, MissingReader, UnreadableImage, decode_image, is_dark, open_image
 from scale_ray.errors import shown
 
@@ -52,28 +53,27 @@ class Images:
 
     Attributes:
         domains: their names.
-        names: `class/file` of each image.
+        folders: of the domains; a message about an image joins the folder and the name.
+        names: of each image, as its domain has them: `class/file` where images lie in class folders.
+        labels: the class of each image; empty without labels.
         domain_of: (N,) index of each image's domain.
         digests: sha256 of each image's file.
         thumbs: (N, SIDE * SIDE) uint8, grey.
     """
 
     domains: tuple[str, ...]
+    folders: tuple[Path, ...]
     names: list[str]
+    labels: list[str]
     domain_of: np.ndarray
     digests: list[bytes]
     thumbs: np.ndarray
 
-    def label(self, index: int) -> str:
-        """The class of an image."""
-        return self.names[index].partition("/")[0]
-
-    def path(self, index: int) -> str:
-        """`domain/class/file` of an image."""
-        return f"{self.domains[self.domain_of[index]]}/{self.names[index]}"
+    def path(self, index: int) -> Path:
+        return self.folders[self.domain_of[index]] / self.names[index]
 
 
-def read_images(folders: Mapping[str, Path], listings: Mapping[str, Listing]) -> tuple[Images, list[Finding]]:
+def read_images(domains: Mapping[str, DomainFiles]) -> tuple[Images, list[Finding]]:
     """Read every image of every domain, in threads.
 
     Returns:
@@ -81,26 +81,30 @@ def read_images(folders: Mapping[str, Path], listings: Mapping[str, Listing]) ->
     """
     findings: list[Finding] = []
     names: list[str] = []
+    labels: list[str] = []
     domain_of: list[int] = []
     digests: list[bytes] = []
-    thumbs = np.empty((sum(len(image_names(listing)) for listing in listings.values()), SIDE * SIDE), np.uint8)
-    for number, (domain, folder) in enumerate(folders.items()):
-        listed = image_names(listings[domain])
-        looks = in_threads(partial(_look, folder), listed, f"checking {shown(domain)}")
+    thumbs = np.empty((sum(len(files.names) for files in domains.values()), SIDE * SIDE), np.uint8)
+    for number, (domain, files) in enumerate(domains.items()):
+        folder = Path(files.where)
+        looks = in_threads(partial(_look, files), files.names, f"checking {shown(domain)}")
         odd: list[tuple[str, str, str]] = []
-        for name, look in zip(listed, looks, strict=True):
+        for place, (name, look) in enumerate(zip(files.names, looks, strict=True)):
             odd += [(kind, name, reason) for kind, reason in _remarks(look)]
             if look.thumb is None:
                 continue
             thumbs[len(names)] = look.thumb
             names.append(name)
+            labels.append("" if files.labels is None else files.classes[files.labels[place]])
             domain_of.append(number)
             digests.append(look.digest)
         for kind in ("unreadable", "tiny", "dark", "read"):
             findings += by_reason(kind, folder, ((name, reason) for of, name, reason in odd if of == kind))
     images = Images(
-        tuple(folder.name for folder in folders.values()),
+        tuple(domains),
+        tuple(Path(files.where) for files in domains.values()),
         names,
+        labels,
         np.array(domain_of, np.int64),
         digests,
         thumbs[: len(names)],
@@ -108,14 +112,14 @@ def read_images(folders: Mapping[str, Path], listings: Mapping[str, Listing]) ->
     return images, findings
 
 
-def _look(folder: Path, name: str) -> Look:
+def _look(files: DomainFiles, name: str) -> Look:
     try:
-        data = (folder / name).read_bytes()
+        data = files.read(name)
         with open_image(data) as image:
             odd, tiny = traits(name, data, image), min(image.size) < _FEWEST
         pixels = decode_image(data, SIDE)
-    except OSError as error:
-        return Look(f"cannot be read ({error.strerror}): check the file and its permissions")
+    except DataError as error:  # which names the image, as the finding does
+        return Look(str(error).removeprefix(f"{files.shown(name)}: "))
     except (UnreadableImage, MissingReader) as error:
         return Look(str(error))
     return Look("", odd, tiny, is_dark(data), hashlib.sha256(data).digest(), _grey(pixels))

@@ -1,28 +1,29 @@
-"""From a benchmark and a folder to the list of what was found."""
+"""From a benchmark and where its images are to the list of what was found."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from scale_ray.config import Catalogue, ConfigError, Root, is_hub, is_list
 from scale_ray.data.benchmarks import DataError, check_benchmark
 from scale_ray.data.check.classes import class_sizes
 from scale_ray.data.check.duplicates import duplicates
 from scale_ray.data.check.findings import Finding, by_reason, ordered
 from scale_ray.data.check.images import read_images
 from scale_ray.data.digits import open_digits
+from scale_ray.data.domain_files import DomainFiles, class_folders, domain_files, images_by_class, wrong_names
 from scale_ray.data.image_folder import (
-    Listing,
     differing_classes,
     differing_counts,
     domain_folders,
     empty_classes,
-    list_images,
     single_class,
     system_folders,
     too_deep,
-    unrecordable_names,
 )
-from scale_ray.data.unused import NO_CLASS, SUBFOLDER, stray_folders, unused_files, why_unused
+from scale_ray.data.unused import NO_CLASS, SUBFOLDER, stray_folders, unused_below, unused_files, why_unused
 from scale_ray.errors import shown
+
+Found = tuple[dict[str, DomainFiles], list[Finding]]
 
 
 @dataclass(frozen=True)
@@ -32,24 +33,24 @@ class DataReport:
     Attributes:
         benchmark: its name.
         images: domain -> number of images found.
-        folders: domain -> its folder; empty for `digits`.
+        domains: domain -> its images; empty for `digits`.
         problems: what must be mended, what prevents training first.
         notes: what is good to know.
     """
 
     benchmark: str
     images: dict[str, int]
-    folders: dict[str, Path]
+    domains: dict[str, DomainFiles]
     problems: list[Finding]
     notes: list[Finding]
 
 
-def check_data(benchmark: str, *, root: Path | None) -> DataReport:
+def check_data(benchmark: str, *, root: Root | None) -> DataReport:
     """Read every image of every domain and list all findings. Nothing is written to the cache, except for `digits`.
 
     Args:
         benchmark: a name in BENCHMARKS.
-        root: the folder that contains the domains' folders; not used by `digits`.
+        root: the folder that contains the domains' folders, or a catalogue; not used by `digits`.
 
     Raises:
         ConfigError: the benchmark is unknown, or `root` is missing.
@@ -57,53 +58,83 @@ def check_data(benchmark: str, *, root: Path | None) -> DataReport:
     entry = check_benchmark(benchmark)
     if benchmark == "digits":
         return DataReport(benchmark, {domain: len(open_digits(domain)[1]) for domain in entry.domains}, {}, [], [])
-    folders = domain_folders(benchmark, root)
-    assert root is not None
-    found = [
-        Finding("missing", f"{shown(root)}: no folder for domain {domain!r}")
-        for domain in entry.domains
-        if domain not in folders
+    domains, found = _in_catalogue(benchmark, root) if isinstance(root, Catalogue) else _in_folder(benchmark, root)
+    labelled = {name: images_by_class(files) for name, files in domains.items() if files.labels}
+    single = [
+        line
+        for files in domains.values()
+        if files.listing is not None and files.labels
+        for line in single_class(Path(files.where), files.listing)
     ]
-    listings: dict[str, Listing] = {}
-    for domain, folder in folders.items():
-        try:
-            listings[domain] = list_images(folder)
-        except DataError as error:
-            found.append(Finding("unreadable", str(error)))
-    strays = [] if entry.domains else stray_folders(folders, listings)
-    folders = {domain: folders[domain] for domain in listings if domain not in strays}
-    listings = {domain: listings[domain] for domain in folders}
-    if not folders and not entry.domains:
-        found.append(Finding("missing", f"{shown(root)}: no domain folders in it: images must be in DOMAIN/CLASS/"))
-    with_images = {domain: listing for domain, listing in listings.items() if any(listing.values())}
-    differing = differing_classes(benchmark, with_images)
-    single = [line for domain in with_images for line in single_class(folders[domain], listings[domain])]
-    found += [Finding("classes", line) for line in differing or single]
-    for domain, folder in folders.items():
-        found += _of_a_folder(benchmark, domain, folder, listings[domain])
-    images, of_images = read_images(folders, listings)
-    found += of_images + duplicates(images, root) + class_sizes(folders, listings)
-    ignored = [root / name for name in (*strays, *system_folders(root))]
-    found += [
-        Finding("ignored", f"{shown(path)}: not a domain: no images of classes in it") for path in sorted(ignored)
-    ]
+    found += [Finding("classes", line) for line in differing_classes(benchmark, labelled) or single]
+    images, of_images = read_images(domains)
+    found += of_images + duplicates(images, None if isinstance(root, Catalogue) else root) + class_sizes(domains)
     found = ordered(found)
     return DataReport(
         benchmark,
-        {domain: sum(map(len, listing.values())) for domain, listing in listings.items()},
-        folders,
+        {domain: len(files.names) for domain, files in domains.items()},
+        domains,
         [finding for finding in found if not finding.is_note],
         [finding for finding in found if finding.is_note],
     )
 
 
-def _of_a_folder(benchmark: str, domain: str, folder: Path, listing: Listing) -> list[Finding]:
+def _in_folder(benchmark: str, root: Path | None) -> Found:
+    """The domains that are folders of one folder, and what their names show."""
+    folders = domain_folders(benchmark, root)
+    assert root is not None
+    published = check_benchmark(benchmark).domains
+    found = [
+        Finding("missing", f"{shown(root)}: no folder for domain {domain!r}")
+        for domain in published
+        if domain not in folders
+    ]
+    domains = {}
+    for domain, folder in folders.items():
+        try:
+            domains[domain] = class_folders(domain, folder)
+        except DataError as error:
+            found.append(Finding("unreadable", str(error)))
+    strays = [] if published else stray_folders(folders, {name: files.listing or {} for name, files in domains.items()})
+    domains = {domain: files for domain, files in domains.items() if domain not in strays}
+    if not domains and not published:
+        found.append(Finding("missing", f"{shown(root)}: no domain folders in it: images must be in DOMAIN/CLASS/"))
+    for files in domains.values():
+        found += _of_class_folders(benchmark, files)
+    ignored = [root / name for name in (*strays, *system_folders(root))]
+    return domains, found + [
+        Finding("ignored", f"{shown(path)}: not a domain: no images of classes in it") for path in sorted(ignored)
+    ]
+
+
+def _in_catalogue(benchmark: str, catalogue: Catalogue) -> Found:
+    """The domains of a catalogue, and what their names show."""
+    domains, found = {}, []
+    for domain, place in catalogue.domains:
+        try:
+            files = domains[domain] = domain_files(benchmark, domain, catalogue)
+        except (ConfigError, DataError) as error:
+            found.append(Finding("missing", str(error)))
+            continue
+        if files.listing is not None:
+            found += _of_class_folders(benchmark, files)
+            continue
+        found += [Finding("names", line) for line in wrong_names(files)]
+        if not is_list(place.images[0]) and not is_hub(place.images[0]):
+            for folder in map(Path, place.images):
+                unused = ((name, why_unused(name, why)) for name, why in unused_below(folder).items())
+                found += by_reason("ignored", folder, unused)
+    return domains, found
+
+
+def _of_class_folders(benchmark: str, files: DomainFiles) -> list[Finding]:
     """What the names of a domain's files and folders show."""
+    folder, listing = Path(files.where), files.listing or {}
     deep = too_deep(folder, listing)
     lines = {
-        "names": unrecordable_names(folder, listing),
+        "names": wrong_names(files),
         "empty": deep or empty_classes(folder, listing),
-        "count": differing_counts(benchmark, domain, listing),
+        "count": differing_counts(benchmark, files.name, listing),
     }
     said = (SUBFOLDER,) * bool(deep) + (NO_CLASS,) * (not listing)
     unused = ((name, why_unused(name, why)) for name, why in unused_files(folder).items() if why not in said)

@@ -18,12 +18,14 @@ from scale_ray.data.benchmarks import BENCHMARKS, DataError
 from scale_ray.data.cache import in_threads
 from scale_ray.data.defaults import base_config
 from scale_ray.data.digits import SIDE, open_digits
-from scale_ray.data.image_folder import Listing, image_names, list_images
+from scale_ray.data.domain_files import DomainFiles, images_by_class
+from scale_ray.data.image_folder import Listing
 from scale_ray.data.pixels import MissingReader, UnreadableImage, decode_image
 from scale_ray.data.views import IMAGENET_MEAN, IMAGENET_STD, evaluation_view, strong_view, weak_view
 from scale_ray.errors import shown
 
 _A_CLASS = 4
+_WITHOUT_LABELS = 24
 _A_DOMAIN = {".html": 240, ".png": 60}  # images; of more classes than that, the first are shown
 _THUMB = 100  # side of a view in pixels
 _BETWEEN = 2  # pixels between views
@@ -35,13 +37,16 @@ _GAP, _LABEL, _HEADING = 12, 150, 44
 _PAPER, _INK, _SOFT, _LINE = "#f5f7f9", "#1b1f24", "#5c6670", "#9aa4ae"
 
 
+Chosen = tuple[str, str, np.ndarray]  # class, name, pixels (3, S, S) uint8 of an image
+
+
 @dataclass(frozen=True)
 class Strip:
     """One image: three views side by side.
 
     Attributes:
         name: of its file.
-        label: its class.
+        label: its class; empty without labels.
         views: _STRIP x _THUMB pixels.
     """
 
@@ -69,12 +74,12 @@ def check_sheet_name(file: Path) -> None:
         raise ConfigError(f"--sheet {shown(file)}: no such folder: {shown(file.absolute().parent)}")
 
 
-def write_sheet(benchmark: str, folders: Mapping[str, Path], file: Path) -> int:
+def write_sheet(benchmark: str, domains: Mapping[str, DomainFiles], file: Path) -> int:
     """Write the sheet, and return the number of images on it. Images that cannot be read are left out.
 
     Args:
         benchmark: a name in BENCHMARKS; its defaults say which views are drawn.
-        folders: domain -> its folder; not used for `digits`.
+        domains: domain -> its images; not used for `digits`.
         file: the sheet, .html or .png.
 
     Raises:
@@ -82,8 +87,8 @@ def write_sheet(benchmark: str, folders: Mapping[str, Path], file: Path) -> int:
     """
     config, most = base_config(benchmark), _A_DOMAIN[file.suffix.lower()]
     strips: dict[str, list[Strip]] = {}
-    for domain in folders or BENCHMARKS[benchmark].domains:
-        chosen = _of_folder(folders[domain], config.data, most) if folders else _of_digits(domain, most)
+    for domain in domains or BENCHMARKS[benchmark].domains:
+        chosen = _of_files(domains[domain], config.data, most) if domains else _of_digits(domain, most)
         strips[domain] = list(_strips(chosen, config))
     try:
         if file.suffix.lower() == ".html":
@@ -95,52 +100,56 @@ def write_sheet(benchmark: str, folders: Mapping[str, Path], file: Path) -> int:
     return sum(map(len, strips.values()))
 
 
-def _some(listing: Listing, most: int) -> list[str]:
-    """`class/file` of some images of each class, evenly spaced."""
+def _some(listing: Listing, most: int) -> list[tuple[str, str]]:
+    """Class and name of some images of each class, evenly spaced; without labels, one class has no name."""
     classes = dict(list(listing.items())[:most])
-    number = max(1, min(_A_CLASS, most // max(1, len(classes))))
+    number = max(1, min(_WITHOUT_LABELS if "" in classes else _A_CLASS, most // max(1, len(classes))))
     some = {
         name: [images[at * len(images) // number] for at in range(number)] if len(images) > number else images
         for name, images in classes.items()
     }
-    return image_names(some)
+    return [(label, name) for label, images in some.items() for name in images]
 
 
-def _of_folder(folder: Path, data: DataConfig, most: int) -> Iterator[tuple[str, np.ndarray]]:
-    def decode(name: str) -> np.ndarray | None:
+def _of_files(files: DomainFiles, data: DataConfig, most: int) -> Iterator[Chosen]:
+    def decode(image: tuple[str, str]) -> np.ndarray | None:
         try:
-            return decode_image((folder / name).read_bytes(), data.resize, data.fit)
-        except (OSError, UnreadableImage, MissingReader):
+            return decode_image(files.read(image[1]), data.resize, data.fit)
+        except (DataError, UnreadableImage, MissingReader):
             return None  # the check has said so
 
-    names = _some(list_images(folder), most)
-    decoded = in_threads(decode, names, f"views of {shown(folder.name)}", together=_AT_ONCE)
-    return ((name, pixels) for name, pixels in zip(names, decoded, strict=True) if pixels is not None)
+    chosen = _some({"": list(files.names)} if files.labels is None else images_by_class(files), most)
+    decoded = in_threads(decode, chosen, f"views of {shown(files.name)}", together=_AT_ONCE)
+    in_folder = 0 if files.listing is None else 1
+    return (
+        (label, name.split("/", in_folder)[in_folder], pixels)
+        for (label, name), pixels in zip(chosen, decoded, strict=True)
+        if pixels is not None
+    )
 
 
-def _of_digits(domain: str, most: int) -> Iterator[tuple[str, np.ndarray]]:
+def _of_digits(domain: str, most: int) -> Iterator[Chosen]:
     images, labels, _ = open_digits(domain)
     assert images.shape[-1] == SIDE
     listing = {str(label): [str(index) for index in np.flatnonzero(labels == label)] for label in np.unique(labels)}
-    return ((name, images[int(name.partition("/")[2])]) for name in _some(listing, most))
+    return ((label, name, images[int(name)]) for label, name in _some(listing, most))
 
 
-def _strips(chosen: Iterator[tuple[str, np.ndarray]], config: TrialConfig) -> Iterator[Strip]:
+def _strips(chosen: Iterator[Chosen], config: TrialConfig) -> Iterator[Strip]:
     """The views of images, a batch at a time; the same images have the same views."""
     generator, size = torch.Generator().manual_seed(0), config.data.image_size
     while batch := [item for _, item in zip(range(_AT_ONCE), chosen, strict=False)]:
-        images = torch.from_numpy(np.stack([pixels for _, pixels in batch]))
+        images = torch.from_numpy(np.stack([pixels for *_, pixels in batch]))
         views = [
             evaluation_view(images, size=size),
             weak_view(images, config.views, size=size, generator=generator),
             strong_view(images, config.views, size=size, generator=generator),
         ]
-        for (name, _), rows in zip(batch, zip(*map(_thumbs, views), strict=True), strict=True):
+        for (label, name, _), rows in zip(batch, zip(*map(_thumbs, views), strict=True), strict=True):
             strip = Image.new("RGB", (_STRIP, _THUMB), _LINE)
             for place, thumb in enumerate(rows):
                 strip.paste(thumb, (place * (_THUMB + _BETWEEN), 0))
-            label, _, file = name.partition("/")
-            yield Strip(file, label, strip)
+            yield Strip(name, label, strip)
 
 
 def _thumbs(views: torch.Tensor) -> list[Image.Image]:
