@@ -281,7 +281,7 @@ def test_a_truncated_image_is_never_half_an_image(form: str) -> None:
     st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4),
 )
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 def test_damaged_bytes_are_an_image_or_a_users_error(form: str, changes: list[tuple[int, int]]) -> None:
     content = bytearray(encoded(Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3)), form))
     for place, value in changes:
