@@ -26,10 +26,14 @@ def cost_key(config: TrialConfig) -> CostKey:
     return config.approach, f"{config.model.label} {config.data.image_size} px x {config.optim.batch_size}"
 
 
+def cost_of(key: CostKey, measured: Mapping[CostKey, float]) -> float | None:
+    """Seconds of a step; what was not measured counts as the slowest of the same backbone and sizes, else None."""
+    alike = [cost for (_, network), cost in measured.items() if network == key[1]]
+    return measured.get(key, max(alike)) if alike else None
+
+
 def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[CostKey, float]) -> float | None:
     """Seconds that so many steps of these configs take, one after the other.
-
-    A combination or method without a measurement counts as the slowest measured one of the same backbone and sizes.
 
     Args:
         work: (config, number of steps).
@@ -42,9 +46,8 @@ def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[
     for config, steps in work:
         if not steps:  # a method that is measured without training
             continue
-        key = cost_key(config)
-        alike = [cost for (_, network), cost in measured.items() if network == key[1]]
-        if not alike:
+        cost = cost_of(cost_key(config), measured)
+        if cost is None:
             return None
-        total += measured.get(key, max(alike)) * steps
+        total += cost * steps
     return total

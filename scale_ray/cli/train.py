@@ -7,8 +7,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scale_ray.cli.configs import config_from
-from scale_ray.cli.console import INTERRUPTED, console
+from scale_ray.cli.console import console
 from scale_ray.cli.groups import EXECUTION, TRAINED, ExecutionOptions, TrialOptions, command
+from scale_ray.cli.interrupt import on_ctrl_c
 from scale_ray.config import ConfigError
 from scale_ray.records import CurvePoint, Record
 from scale_ray.store import Store
@@ -90,6 +91,8 @@ def train(
     if opened is None:
         console.print("nothing of this training is kept: add --store FOLDER for its record and checkpoints")
 
+    on_ctrl_c("the same command goes on from the last checkpoint" if opened else "nothing of this training is kept")
+
     from scale_ray.training import loop
     from scale_ray.training.trial import run_trial
 
@@ -101,11 +104,7 @@ def train(
             on_step=lambda step: bar.update(task, completed=step),
             on_point=lambda point: console.print(_point_line(point.on(*point.accuracies.target))),
         )
-        try:
-            record = run_trial(config, execution.execution(trial.images, threads), opened, progress)
-        except KeyboardInterrupt:
-            console.print("interrupted" + (": the same command goes on from the last checkpoint" if opened else ""))
-            raise typer.Exit(INTERRUPTED) from None
+        record = run_trial(config, execution.execution(trial.images, threads), opened, progress)
     console.print(_outcome_line(record))
     if opened:
         console.print(f"record: {opened.record_location(record.id)}")

@@ -1,7 +1,9 @@
 """What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group
@@ -9,7 +11,17 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from scale_ray.costs import CostKey, cost_key, cost_of
 from scale_ray.stage import Stage
+
+# Without a terminal: seconds until the first line that says how far everything is, and between two such lines.
+_FIRST_LINE, _LINE_SECONDS = 10.0, 60.0
+
+# Points of curves that are printed one by one; then only when such a line is due.
+_POINTS = 20
+
+# Running stages that such a line names.
+_NAMED = 3
 
 
 def duration(seconds: float) -> str:
@@ -20,6 +32,24 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+@dataclass
+class _Running:
+    """A stage that was given to Ray, as it last reported."""
+
+    stage: Stage
+    step: int
+    metrics: dict[str, Any]
+    at: float = 0.0  # when it reported
+    seconds_a_step: float | None = None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to its end; None before its pace is measured."""
+        if self.seconds_a_step is None:
+            return None
+        return max(0.0, self.seconds_a_step * (self.stage.last - self.step) - (time.monotonic() - self.at))
+
+
 class StudyProgress:
     """Counts cells as their stages begin and end, and shows it.
 
@@ -28,23 +58,31 @@ class StudyProgress:
         done_before: how many cells of the study the store answered before.
         console: where to show it.
         fields: fields to name in the titles of stages, because the cells differ in them.
+        costs: seconds of a step that were measured earlier.
 
     Attributes:
         elsewhere: returns the number of stages that other drivers work on.
     """
 
-    def __init__(self, stages: Iterable[Stage], done_before: int, console: Console, fields: Sequence[str] = ()):
+    def __init__(
+        self,
+        stages: Iterable[Stage],
+        done_before: int,
+        console: Console,
+        fields: Sequence[str] = (),
+        costs: Mapping[CostKey, float] | None = None,
+    ):
         stages = list(stages)
         self._console, self._fields = console, fields
         self._done, self._failed = done_before, 0
         self._total = done_before + sum(len(stage.ends) for stage in stages)
-        self._steps_to_do = sum(stage.steps for stage in stages)
-        self._steps_ended = 0  # of the stages that have ended: no longer to do
-        self._steps_worked = 0  # the part of them that this session has trained
-        self._resumed_at: dict[str, int] = {}
-        self._running: dict[str, tuple[Stage, dict[str, Any]]] = {}  # with the last metrics
+        self._costs = dict(costs or {})
+        self._steps_to_do: Counter[CostKey] = Counter()  # of the stages that have not ended
+        for stage in stages:
+            self._steps_to_do[cost_key(stage.config)] += stage.steps
+        self._running: dict[str, _Running] = {}
         self.elsewhere: Callable[[], int] = lambda: 0
-        self._began = time.monotonic()
+        self._points, self._next_line = 0, time.monotonic() + _FIRST_LINE
         self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "StudyProgress":
@@ -59,18 +97,35 @@ class StudyProgress:
 
     def begun(self, stage: Stage) -> None:
         """The stage has been given to Ray."""
-        self._running.setdefault(stage.key, (stage, {"step": stage.first}))
+        self._running.setdefault(stage.key, _Running(stage, stage.first, {"step": stage.first}))
 
     def reported(self, stage: Stage, result: Mapping[str, Any]) -> None:
-        """The stage has reported metrics."""
-        if result.get("step", stage.first) <= stage.first and "source_val_accuracy" not in result:
+        """The stage has reported metrics: a point of its curve, a checkpoint (`step`), or its pace (`at`)."""
+        step = max(result.get("step", stage.first), result.get("at", stage.first))
+        is_point = "source_val_accuracy" in result
+        if step <= stage.first and not is_point:
             return  # it has just begun, or Tune closes it
-        # A stage that goes on from its checkpoint was there at most one evaluation before its first report.
-        before = max(stage.first, result["step"] - stage.config.evaluate_every)
-        self._resumed_at.setdefault(stage.key, before)
-        self._running[stage.key] = (stage, self._metrics(stage) | dict(result))
-        if not self._console.is_terminal and "source_val_accuracy" in result and result["step"] < stage.last:
-            self.say(f"{self._title(stage)}: step {result['step']:,} of {stage.last:,}, {self._figures(result)}")
+        running = self._running.setdefault(stage.key, _Running(stage, stage.first, {"step": stage.first}))
+        running.step, running.at, running.metrics = step, time.monotonic(), running.metrics | dict(result)
+        if (seconds := result.get("seconds_a_step")) is not None:
+            if running.seconds_a_step is None and not any(each.seconds_a_step for each in self._running.values()):
+                self._next_line = 0  # the first measurement: say the time left
+            running.seconds_a_step = self._costs[cost_key(stage.config)] = seconds
+        if not self._console.is_terminal and is_point and step < stage.last:
+            self._points += 1
+            if self._points <= _POINTS:
+                self.say(f"{self._line(running)} [{self._counts()}]")
+
+    def tick(self) -> None:
+        """Called again and again while Ray works: without a terminal, say now and then how far everything is."""
+        if self._console.is_terminal or time.monotonic() < self._next_line:
+            return
+        self._next_line = time.monotonic() + _LINE_SECONDS
+        running = list(self._running.values())
+        lines = [self._line(each) for each in running[:_NAMED]]
+        if len(running) > _NAMED:
+            lines.append(f"and {len(running) - _NAMED} more")
+        self.say("; ".join([self._counts(), *lines]))
 
     def ended(self, stage: Stage) -> None:
         """The stage has left its records or its state."""
@@ -118,16 +173,15 @@ class StudyProgress:
         """(ended, total) for the progress bar."""
         return self._done + self._failed, self._total
 
-    def _metrics(self, stage: Stage) -> dict[str, Any]:
-        """The last metrics of a running stage."""
-        return self._running.get(stage.key, (stage, {"step": stage.first}))[1]
-
     def _end(self, stage: Stage) -> dict[str, Any]:
-        result = self._metrics(stage)
-        self._running.pop(stage.key, None)
-        self._steps_ended += stage.steps
-        self._steps_worked += result["step"] - self._resumed_at.get(stage.key, stage.first)
-        return result
+        self._steps_to_do[cost_key(stage.config)] -= stage.steps
+        running = self._running.pop(stage.key, None)
+        return {"step": stage.first} if running is None else running.metrics
+
+    def _line(self, running: "_Running") -> str:
+        left = "" if running.left is None else f", about {duration(running.left)} left"
+        stage = running.stage
+        return f"{self._title(stage)}: step {running.step:,} of {stage.last:,}, {self._figures(running.metrics)}{left}"
 
     def _counts(self) -> str:
         counts = f"{self._done} of {self._total} done, {len(self._running)} running, {self._failed} failed"
@@ -137,21 +191,30 @@ class StudyProgress:
         return f"{counts}, about {duration(left)} left" if left else counts
 
     def _seconds_left(self) -> float | None:
-        """By the pace of this session's steps; None before the first report."""
-        done, worked = 0, self._steps_worked
-        for stage, result in self._running.values():
-            done += result["step"] - stage.first
-            worked += result["step"] - self._resumed_at.get(stage.key, stage.first)
-        if worked == 0:
-            return None
-        return (time.monotonic() - self._began) / worked * (self._steps_to_do - self._steps_ended - done)
+        """By the seconds of a step, measured now or earlier; None where some backbone was not measured yet."""
+        total, longest = 0.0, 0.0
+        for key, steps in self._steps_to_do.items():
+            if steps > 0:
+                cost = cost_of(key, self._costs)
+                if cost is None:
+                    return None
+                total += cost * steps
+        lanes = 0
+        for running in list(self._running.values()):
+            if running.left is not None:
+                lanes += 1
+                longest = max(longest, running.left)
+                total += running.left - (cost_of(cost_key(running.stage.config), self._costs) or 0) * running.stage.steps
+        return max(longest, total / lanes) if lanes else None
 
     def _picture(self) -> Group:
         table = Table(box=None, pad_edge=False)
-        for heading in ("running", "step", "so far"):
+        for heading in ("running", "step", "left", "so far"):
             table.add_column(heading)
-        for stage, result in list(self._running.values()):
-            table.add_row(self._title(stage), f"{result['step']:,} / {stage.last:,}", self._figures(result))
+        for each in list(self._running.values()):
+            left = "" if each.left is None else duration(each.left)
+            steps = f"{each.step:,} / {each.stage.last:,}"
+            table.add_row(self._title(each.stage), steps, left, self._figures(each.metrics))
         completed, total = self._share()
         bar = ProgressBar(total=total, completed=completed, width=40)
         line = Table.grid(padding=(0, 1))
