@@ -1,4 +1,4 @@
-"""What training costs, estimated from finished records."""
+"""What training costs, estimated from finished records and from measured steps."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -51,3 +51,11 @@ def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[
             return None
         total += cost * steps
     return total
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -43,8 +43,13 @@ def heeding_ctrl_c() -> Iterator[None]:
     threading.Thread(target=_listen, args=(reading, heard), name="Ctrl-C", daemon=True).start()
     try:
         yield
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, KeyboardInterrupt) or end.code == INTERRUPTED:
+            heard.wait(_SECONDS)  # the thread may only just hear of it
+        raise
     finally:
         if heard.is_set():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends at once in any case
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError):
                     stream.flush()
@@ -58,11 +63,13 @@ def _listen(reading: int, heard: threading.Event) -> None:
     if not _hears(reading):
         os.close(reading)
         return
-    heard.set()
     kept = f": {_kept[0]}" if _kept[0] else ""
     with suppress(OSError):  # the terminal may be gone
         os.write(2, f"\nstopping{kept} (Ctrl-C again ends it at once)\n".encode())
-    threading.Timer(_SECONDS, _end).start()
+    heard.set()
+    limit = threading.Timer(_SECONDS, _end)
+    limit.daemon = True
+    limit.start()
     if _hears(reading):
         _end()
 

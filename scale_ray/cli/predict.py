@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scale_ray.cli.interrupt import on_ctrl_c
 from scale_ray.cli.export import ModelArgument, Weights
 from scale_ray.cli.groups import EXECUTION, command
+from scale_ray.cli.interrupt import on_ctrl_c
 from scale_ray.config import ConfigError, Resources
 from scale_ray.errors import shown
 

@@ -14,6 +14,7 @@ from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
 from scale_ray.cli.report import Choose, report
 from scale_ray.config import ConfigError, Execution, TrialConfig, check_name
+from scale_ray.costs import duration
 from scale_ray.data.defaults import own_fields, usual_settings
 from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES
 from scale_ray.store import Store
@@ -324,8 +325,6 @@ def _print_methods(study: Study) -> None:
 
 
 def _print_plan(plan: "Plan", store: Store, *, whole: bool) -> None:
-    from scale_ray.sweep.progress import duration
-
     if whole:
         _print_cells(plan)
         _print_stages(plan)

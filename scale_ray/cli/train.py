@@ -1,6 +1,7 @@
 """scale-ray train: one trial, in this process."""
 
 import logging
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -11,9 +12,12 @@ from scale_ray.cli.console import console
 from scale_ray.cli.groups import EXECUTION, TRAINED, ExecutionOptions, TrialOptions, command
 from scale_ray.cli.interrupt import on_ctrl_c
 from scale_ray.config import ConfigError
+from scale_ray.costs import duration
 from scale_ray.records import CurvePoint, Record
 from scale_ray.store import Store
 from scale_ray.study import describe
+
+_LINE_SECONDS = 60.0  # between two lines that say the time left, without a terminal
 
 
 @command
@@ -94,20 +98,40 @@ def train(
     on_ctrl_c("the same command goes on from the last checkpoint" if opened else "nothing of this training is kept")
 
     from scale_ray.training import loop
+    from scale_ray.training.pace import Pace
     from scale_ray.training.trial import run_trial
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # which weights were loaded, on stderr
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("training", total=config.optim.steps)
+        task = bar.add_task("training", total=config.optim.steps, visible=False)
+        pace = Pace(_say_pace(config.optim.steps), config.optim.steps, _LINE_SECONDS)
+        begun = []
+
+        def on_step(step: int) -> None:
+            bar.update(task, completed=step, visible=True)
+            pace.on_step(step)
+
         progress = loop.Progress(
-            on_step=lambda step: bar.update(task, completed=step),
+            on_step=on_step,
             on_point=lambda point: console.print(_point_line(point.on(*point.accuracies.target))),
+            on_life=lambda: begun.append(True) if not begun else None,
         )
         record = run_trial(config, execution.execution(trial.images, threads), opened, progress)
-    console.print(_outcome_line(record))
+    console.print(_outcome_line(record) if begun else f"{_outcome_line(record)}: done before, nothing was trained now")
     if opened:
         console.print(f"record: {opened.record_location(record.id)}")
+
+
+def _say_pace(steps: int) -> Callable[[int, float], None]:
+    """Prints how far a training of so many steps is, where no bar shows it."""
+
+    def say(step: int, seconds: float) -> None:
+        if not console.is_terminal:
+            left = duration(seconds * (steps - step))
+            console.print(f"step {step:,} of {steps:,}: {seconds:.2g} s a step, about {left} left")
+
+    return say
 
 
 def _method_and_terms(method: str | None, losses: str | None) -> dict[str, Any]:

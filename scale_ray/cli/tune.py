@@ -171,9 +171,8 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
         on_ctrl_c(GO_ON)
         found = run_search(search, store, url, execution.execution(trial.images), resources, console)
         if found is None:
-            console.print(
-                f"interrupted: run the same command again to go on; `scale-ray report {store.location}` shows what is done"
-            )
+            shown = f"`scale-ray report {store.location}` shows what is done"
+            console.print(f"interrupted: run the same command again to go on; {shown}")
             raise typer.Exit(INTERRUPTED)
         is_chosen = write_results(search, found, store)
         if not is_chosen:

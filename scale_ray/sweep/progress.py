@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from scale_ray.costs import CostKey, cost_key, cost_of
+from scale_ray.costs import CostKey, cost_key, cost_of, duration
 from scale_ray.stage import Stage
 
 # Without a terminal: seconds until the first line that says how far everything is, and between two such lines.
@@ -22,14 +22,6 @@ _POINTS = 20
 
 # Running stages that such a line names.
 _NAMED = 3
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 @dataclass
@@ -187,25 +179,34 @@ class StudyProgress:
         counts = f"{self._done} of {self._total} done, {len(self._running)} running, {self._failed} failed"
         if others := self.elsewhere():
             counts += f", {others} with another driver"
-        left = self._seconds_left()
-        return f"{counts}, about {duration(left)} left" if left else counts
+        return counts + self._left()
+
+    def _left(self) -> str:
+        """`, about 12 min left`; empty before anything is measured."""
+        seconds = self._seconds_left()
+        if not seconds:
+            return ""
+        unknown = any(steps > 0 and cost_of(key, self._costs) is None for key, steps in self._steps_to_do.items())
+        return f", {'more than' if unknown else 'about'} {duration(seconds)} left"
 
     def _seconds_left(self) -> float | None:
-        """By the seconds of a step, measured now or earlier; None where some backbone was not measured yet."""
-        total, longest = 0.0, 0.0
-        for key, steps in self._steps_to_do.items():
-            if steps > 0:
-                cost = cost_of(key, self._costs)
-                if cost is None:
-                    return None
-                total += cost * steps
-        lanes = 0
-        for running in list(self._running.values()):
-            if running.left is not None:
-                lanes += 1
-                longest = max(longest, running.left)
-                total += running.left - (cost_of(cost_key(running.stage.config), self._costs) or 0) * running.stage.steps
-        return max(longest, total / lanes) if lanes else None
+        """By the seconds of a step, measured now or earlier, as many at a time as train now; None where none does.
+
+        Steps of which nothing is known, as those of another backbone, are not counted.
+        """
+        lefts = {key: each.left for key, each in list(self._running.items()) if each.left is not None}
+        if not lefts:
+            return None
+        total = sum(lefts.values()) + sum(
+            (steps - self._steps_handed_out(key, lefts)) * (cost_of(key, self._costs) or 0.0)
+            for key, steps in self._steps_to_do.items()
+        )
+        return max(total / len(lefts), *lefts.values())
+
+    def _steps_handed_out(self, key: CostKey, running: Iterable[str]) -> int:
+        """The steps of those of these running stages that have this cost."""
+        stages = [self._running[each].stage for each in running if each in self._running]
+        return sum(stage.steps for stage in stages if cost_key(stage.config) == key)
 
     def _picture(self) -> Group:
         table = Table(box=None, pad_edge=False)

@@ -44,7 +44,8 @@ def _train(task: Task) -> None:
         execution = execution.model_copy(update={"device": str(device)})
     store, workers = Store(task.store), Workers.current()
     ray.train.report({"step": task.stage.first})
-    kept = SharedCheckpoints(StoreCheckpoints(store, task.stage.key, execution.checkpoint_every), workers)
+    of_first = StoreCheckpoints(store, task.stage.key, execution.checkpoint_every, by_clock=workers.size == 1)
+    kept = SharedCheckpoints(of_first, workers)
     with Notice() as notice, watching(task.stage, execution, store, task.ran) as watchdog:
         report = watchdog.waiting(ray.train.report)
         progress = reporting(report, task.stage, watchdog, every=None)  # workers report together

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from scale_ray.records import ORACLE
 from scale_ray.stage import Stage
-from scale_ray.sweep.progress import StudyProgress, duration
+from scale_ray.sweep.progress import StudyProgress
 from scale_ray.tuning.search import Search
 from scale_ray.tuning.settings import SettingQueue
 
@@ -25,6 +25,8 @@ class SearchProgress(StudyProgress):
         self._settings, self._metric = settings, metric_of(search.validator)
         self._validator = "oracle (target labels)" if search.validator == ORACLE else search.validator
         self._wanted, self._left_at_first = search.settings, settings.left
+        self._steps = search.base.optim.steps * len(search.repeats)  # of a setting
+        self._began = time.monotonic()
         self._titles: dict[str, str] = {}
         super().__init__([], 0, console)
 
@@ -48,10 +50,15 @@ class SearchProgress(StudyProgress):
         counts = f"{ended} of {wanted} settings ended, {self._settings.open} open"
         if best is not None:
             counts += f", best {self._validator} {best[1]:.4g} of setting {best[0]}"
-        left = self._seconds_left()
-        return f"{counts}, about {duration(left)} left" if left else counts
+        return counts + self._left()
 
     def _seconds_left(self) -> float | None:
-        """By the pace of this session's settings; None before the first has ended."""
-        ended = self._left_at_first - self._settings.left
-        return (time.monotonic() - self._began) / ended * self._settings.left if ended else None
+        """By the pace of this session's settings; before one has ended, by that of the running trainings' steps."""
+        left = self._settings.left
+        if ended := self._left_at_first - left:
+            return (time.monotonic() - self._began) / ended * left
+        paces = [each.seconds_a_step for each in list(self._running.values()) if each.seconds_a_step is not None]
+        if not paces:
+            return None
+        done = sum(each.step for each in list(self._running.values()))
+        return max(0, left * self._steps - done) * max(paces) / len(paces)
