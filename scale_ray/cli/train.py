@@ -118,7 +118,8 @@ def train(
             on_life=lambda: begun.append(True) if not begun else None,
         )
         record = run_trial(config, execution.execution(trial.images, threads), opened, progress)
-    console.print(_outcome_line(record) if begun else f"{_outcome_line(record)}: done before, nothing was trained now")
+    seconds = f" in {record.provenance.wall_seconds:.1f} s" if begun else ": done before, nothing is trained again"
+    console.print(_outcome_line(record) + seconds)
     if opened:
         console.print(f"record: {opened.record_location(record.id)}")
 
@@ -155,7 +156,7 @@ def _outcome_line(record: Record) -> str:
     result = record.result
     assert result is not None
     accuracies = _accuracies(result.target_accuracy, result.teacher_accuracy, result.source_val_accuracy)
-    return f"{describe(record.config)}: {accuracies}, {result.steps:,} steps in {record.provenance.wall_seconds:.1f} s"
+    return f"{describe(record.config)}: {accuracies}, {result.steps:,} steps"
 
 
 def _accuracies(target: float | None, teacher: float | None, source_val: float) -> str:

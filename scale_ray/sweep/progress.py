@@ -117,7 +117,7 @@ class StudyProgress:
         lines = [self._line(each) for each in running[:_NAMED]]
         if len(running) > _NAMED:
             lines.append(f"and {len(running) - _NAMED} more")
-        elif not any(each.at for each in running):
+        if not any(each.at for each in running):  # each imports torch
             lines = ["Ray starts the processes of the trials"]
         self.say("; ".join([self._counts(), *lines]))
 
