@@ -26,7 +26,8 @@ class SearchProgress(StudyProgress):
         self._validator = "oracle (target labels)" if search.validator == ORACLE else search.validator
         self._wanted, self._left_at_first = search.settings, settings.left
         self._steps = search.base.optim.steps * len(search.repeats)  # of a setting
-        self._began = time.monotonic()
+        self._began = self._ended_at = time.monotonic()
+        self._ended = 0  # settings, when they were last counted
         self._titles: dict[str, str] = {}
         super().__init__([], 0, console)
 
@@ -54,11 +55,15 @@ class SearchProgress(StudyProgress):
 
     def _seconds_left(self) -> float | None:
         """By the pace of this session's settings; before one has ended, by that of the running trainings' steps."""
-        left = self._settings.left
+        left, now = self._settings.left, time.monotonic()
         if ended := self._left_at_first - left:
-            return (time.monotonic() - self._began) / ended * left
-        paces = [each.seconds_a_step for each in list(self._running.values()) if each.seconds_a_step is not None]
-        if not paces:
+            if ended != self._ended:
+                self._ended, self._ended_at = ended, now
+            return max(0.0, (self._ended_at - self._began) / ended * left - (now - self._ended_at))
+        running = [each for each in list(self._running.values()) if each.seconds_a_step is not None]
+        if not running:
             return None
-        done = sum(each.step for each in list(self._running.values()))
-        return max(0, left * self._steps - done) * max(paces) / len(paces)
+        # No stage was known at first, so what has ended is below zero.
+        waiting = left * self._steps + sum(self._steps_to_do.values()) - sum(each.stage.steps for each in running)
+        pace = max(each.seconds_a_step or 0.0 for each in running)
+        return (max(0, waiting) * pace + sum(each.left or 0.0 for each in running)) / len(running)
