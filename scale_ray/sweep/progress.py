@@ -74,6 +74,7 @@ class StudyProgress:
             self._steps_to_do[cost_key(stage.config)] += stage.steps
         self._running: dict[str, _Running] = {}
         self.elsewhere: Callable[[], int] = lambda: 0
+        self._most = 0  # trainings at a time whose pace was known
         self._points, self._next_line = 0, time.monotonic() + _FIRST_LINE
         self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=2, transient=True)
 
@@ -192,18 +193,24 @@ class StudyProgress:
         return f", {'more than' if unknown else 'about'} {duration(seconds)} left"
 
     def _seconds_left(self) -> float | None:
-        """By the seconds of a step, measured now or earlier, as many at a time as train now; None where none does.
+        """By the seconds of a step, measured now or earlier, as many at a time as trained; None before one did.
 
         Steps of which nothing is known, as those of another backbone, are not counted.
         """
         lefts = {key: each.left for key, each in list(self._running.items()) if each.left is not None}
-        if not lefts:
+        lanes = self._lanes(len(lefts))
+        if not lanes:
             return None
         total = sum(lefts.values()) + sum(
             (steps - self._steps_handed_out(key, lefts)) * (cost_of(key, self._costs) or 0.0)
             for key, steps in self._steps_to_do.items()
         )
-        return max(total / len(lefts), *lefts.values())
+        return max(total / lanes, *lefts.values(), 0.0)
+
+    def _lanes(self, training: int) -> int:
+        """How many train at a time: a slot that has just ended a training is not idle. 0 before one is measured."""
+        self._most = max(self._most, training)
+        return min(self._most, max(1, len(self._running)))
 
     def _steps_handed_out(self, key: CostKey, running: Iterable[str]) -> int:
         """The steps of those of these running stages that have this cost."""

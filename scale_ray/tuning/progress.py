@@ -60,10 +60,10 @@ class SearchProgress(StudyProgress):
             if ended != self._ended:
                 self._ended, self._ended_at = ended, now
             return max(0.0, (self._ended_at - self._began) / ended * left - (now - self._ended_at))
-        running = [each for each in list(self._running.values()) if each.seconds_a_step is not None]
-        if not running:
+        running = [each for each in list(self._running.values()) if each.left is not None]
+        lanes = self._lanes(len(running))
+        if not lanes:
             return None
         # No stage was known at first, so what has ended is below zero.
         waiting = left * self._steps + sum(self._steps_to_do.values()) - sum(each.stage.steps for each in running)
-        pace = max(each.seconds_a_step or 0.0 for each in running)
-        return (max(0, waiting) * pace + sum(each.left or 0.0 for each in running)) / len(running)
+        return (max(0, waiting) * max(self._costs.values()) + sum(each.left or 0.0 for each in running)) / lanes

@@ -103,6 +103,18 @@ def test_the_time_left_follows_from_the_first_measured_steps_and_counts_down(clo
     shown.begun(second)
     shown.reported(second, {"at": 2, "seconds_a_step": 3.0})
     assert shown._seconds_left() == pytest.approx(98 * 3)  # two at a time: the longer one
+    shown.ended(first)
+    assert shown._counts().endswith("about 5 min left")
+    shown.ended(second)
+    assert shown._counts() == "3 of 3 done, 0 running, 0 failed"
+
+
+def test_between_two_trainings_the_time_left_stays(clock: Clock) -> None:
+    shown, (first, _), _ = progress(CONFIG, CONFIG.replace({"seed": 1}))
+    shown.begun(first)
+    shown.reported(first, {"at": 2, "seconds_a_step": 3.0})
+    shown.ended(first)
+    assert shown._seconds_left() == pytest.approx(100 * 3)
 
 
 def test_another_backbone_is_expected_to_cost_what_records_say_or_is_named_as_unknown(clock: Clock) -> None:
