@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 from faults.study import command
@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    rows, facts = [], []
+    rows, facts = list[dict[str, Any]](), list[str]()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "images"
         make_images(root, ["plain", "inverted"], [16, 16, 16])

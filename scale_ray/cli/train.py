@@ -106,7 +106,7 @@ def train(
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("training", total=config.optim.steps, visible=False)
         pace = Pace(_say_pace(config.optim.steps), config.optim.steps, _LINE_SECONDS)
-        begun = []
+        begun = list[bool]()
 
         def on_step(step: int) -> None:
             bar.update(task, completed=step, visible=True)

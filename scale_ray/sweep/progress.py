@@ -101,9 +101,11 @@ class StudyProgress:
         running = self._running.setdefault(stage.key, _Running(stage, stage.first, {"step": stage.first}))
         running.step, running.at, running.metrics = step, time.monotonic(), running.metrics | dict(result)
         if (seconds := result.get("seconds_a_step")) is not None:
-            if running.seconds_a_step is None and not any(each.seconds_a_step for each in self._running.values()):
+            if not self._most:
                 self._next_line = 0  # the first measurement: say the time left
             running.seconds_a_step = self._costs[cost_key(stage.config)] = seconds
+            measured = sum(each.seconds_a_step is not None for each in self._running.values())
+            self._most = max(self._most, measured)
         if not self._console.is_terminal and is_point and step < stage.last:
             self._points += 1
             if self._points <= _POINTS:
@@ -198,7 +200,7 @@ class StudyProgress:
         Steps of which nothing is known, as those of another backbone, are not counted.
         """
         lefts = {key: each.left for key, each in list(self._running.items()) if each.left is not None}
-        lanes = self._lanes(len(lefts))
+        lanes = self._lanes()
         if not lanes:
             return None
         total = sum(lefts.values()) + sum(
@@ -207,9 +209,8 @@ class StudyProgress:
         )
         return max(total / lanes, *lefts.values(), 0.0)
 
-    def _lanes(self, training: int) -> int:
+    def _lanes(self) -> int:
         """How many train at a time: a slot that has just ended a training is not idle. 0 before one is measured."""
-        self._most = max(self._most, training)
         return min(self._most, max(1, len(self._running)))
 
     def _steps_handed_out(self, key: CostKey, running: Iterable[str]) -> int:

@@ -61,7 +61,7 @@ class SearchProgress(StudyProgress):
                 self._ended, self._ended_at = ended, now
             return max(0.0, (self._ended_at - self._began) / ended * left - (now - self._ended_at))
         running = [each for each in list(self._running.values()) if each.left is not None]
-        lanes = self._lanes(len(running))
+        lanes = self._lanes()
         if not lanes:
             return None
         # No stage was known at first, so what has ended is below zero.
