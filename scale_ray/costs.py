@@ -1,4 +1,4 @@
-"""What training costs, estimated from finished records."""
+"""What training costs, estimated from finished records and from measured steps."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -26,10 +26,14 @@ def cost_key(config: TrialConfig) -> CostKey:
     return config.approach, f"{config.model.label} {config.data.image_size} px x {config.optim.batch_size}"
 
 
+def cost_of(key: CostKey, measured: Mapping[CostKey, float]) -> float | None:
+    """Seconds of a step; what was not measured counts as the slowest of the same backbone and sizes, else None."""
+    alike = [cost for (_, network), cost in measured.items() if network == key[1]]
+    return measured.get(key, max(alike)) if alike else None
+
+
 def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[CostKey, float]) -> float | None:
     """Seconds that so many steps of these configs take, one after the other.
-
-    A combination or method without a measurement counts as the slowest measured one of the same backbone and sizes.
 
     Args:
         work: (config, number of steps).
@@ -42,9 +46,16 @@ def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[
     for config, steps in work:
         if not steps:  # a method that is measured without training
             continue
-        key = cost_key(config)
-        alike = [cost for (_, network), cost in measured.items() if network == key[1]]
-        if not alike:
+        cost = cost_of(cost_key(config), measured)
+        if cost is None:
             return None
-        total += measured.get(key, max(alike)) * steps
+        total += cost * steps
     return total
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -82,6 +83,32 @@ def run_search(
 def finish(line: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     whole = os.environ | environment
     return subprocess.run(line, capture_output=True, text=True, timeout=LIMIT, check=False, env=whole)
+
+
+def at_a_terminal(line: list[str]) -> subprocess.Popen[str]:
+    """Start a command line as a terminal does: in a process group of its own, which Ctrl-C reaches."""
+    return subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would what a test starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def press_ctrl_c(process: subprocess.Popen[str], store: Path) -> str:
+    """Press Ctrl-C, check how a command on Ray ends that works on this store, and return what it has printed."""
+    below = [pid for pid, _ in descendants(process.pid)]
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130, printed
+    assert "\nstopping: what is done is kept, with the last checkpoints; run the same command again to go on" in printed
+    assert "Traceback" not in printed
+    assert not list(store.glob("drivers/*"))  # so the same command goes on at once
+    wait_for_end(below)
+    return printed
 
 
 def results(store: Path | str) -> dict[str, str]:

@@ -15,6 +15,7 @@ import typer
 from scale_ray import __version__
 from scale_ray.cli import adapt, auto, data, export, fields, forget, predict, presets, report, status, train, tune
 from scale_ray.cli.groups import command
+from scale_ray.cli.interrupt import heeding_ctrl_c
 from scale_ray.cli.read import refuse_passwords
 from scale_ray.cli.study import study_command
 from scale_ray.errors import UserError
@@ -83,6 +84,11 @@ def with_clear_errors(command: typer.Typer) -> None:
 
     SCALE_RAY_DEBUG=1 shows the traceback of a user's error too.
     """
+    with heeding_ctrl_c():
+        _with_clear_errors(command)
+
+
+def _with_clear_errors(command: typer.Typer) -> None:
     try:
         refuse_passwords()
         sys.exit(command(standalone_mode=False))

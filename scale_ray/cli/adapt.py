@@ -7,6 +7,7 @@ import typer
 
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.groups import EXECUTION, ExecutionOptions, RayOptions
+from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.read import read_seeds, read_settings
 from scale_ray.cli.report import Choose
 from scale_ray.cli.study import check_chooser
@@ -116,6 +117,7 @@ def adapt(
         check=check,
         changes=read_settings(settings) | ray.fields,
     )
+    on_ctrl_c(GO_ON)
     resources = ray.resources(asked.base.parallel.workers)
     found = run(asked, out, execution.execution(asked.catalogue), resources, console, dry_run=ray.dry_run)
     if ray.dry_run:

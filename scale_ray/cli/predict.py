@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scale_ray.cli.console import INTERRUPTED
 from scale_ray.cli.export import ModelArgument, Weights
 from scale_ray.cli.groups import EXECUTION, command
+from scale_ray.cli.interrupt import on_ctrl_c
 from scale_ray.config import ConfigError, Resources
 from scale_ray.errors import shown
 
@@ -103,18 +103,15 @@ def predict(
         _console.print(f"{listed.others:,} files in the folders are no images and are left out")
     bundle = find_model(model, weights).bundle
     began = time.monotonic()
-    try:
-        if ray:
-            resources = Resources.parse({"cpus": cpus_per_worker, "gpus": gpus_per_worker, "address": address})
-            done, unreadable = _on_ray(
-                bundle, listed.paths, str(out), shard, f".{format}", resources, device=device, batch=batch
-            )
-        else:
-            done = len(listed.paths)
-            unreadable = _here(bundle, listed.paths, out, device=device, batch=batch)
-    except KeyboardInterrupt:
-        _console.print("interrupted: " + ("the same command goes on" if ray else "nothing is written"))
-        raise typer.Exit(INTERRUPTED) from None
+    on_ctrl_c("the same command goes on" if ray else "nothing is written")
+    if ray:
+        resources = Resources.parse({"cpus": cpus_per_worker, "gpus": gpus_per_worker, "address": address})
+        done, unreadable = _on_ray(
+            bundle, listed.paths, str(out), shard, f".{format}", resources, device=device, batch=batch
+        )
+    else:
+        done = len(listed.paths)
+        unreadable = _here(bundle, listed.paths, out, device=device, batch=batch)
     seconds = time.monotonic() - began
     pace = f", {done / seconds:,.0f} a second" if done else ""
     _console.print(

@@ -15,14 +15,13 @@ from scale_ray.cli.console import console
 from scale_ray.cli.report import StoreLocation
 from scale_ray.cli.searches import search_names
 from scale_ray.config import RECIPE_VERSION, TrialConfig
-from scale_ray.costs import estimate_seconds, seconds_per_step
+from scale_ray.costs import duration, estimate_seconds, seconds_per_step
 from scale_ray.records import Record
 from scale_ray.report.read.labels import count
 from scale_ray.store import Store, StudyPlan
 from scale_ray.store.leases import Announcement, live_holders
 from scale_ray.store.record_files import status_of
 from scale_ray.study import describe
-from scale_ray.sweep.progress import duration
 
 _SHOWN = 10
 _EVERY = 5.0  # seconds

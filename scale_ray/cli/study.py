@@ -10,9 +10,11 @@ from scale_ray.cli.configs import config_from
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.groups import ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
 from scale_ray.cli.images import usual_pairs
+from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
 from scale_ray.cli.report import Choose, report
 from scale_ray.config import ConfigError, Execution, TrialConfig, check_name
+from scale_ray.costs import duration
 from scale_ray.data.defaults import own_fields, usual_settings
 from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES
 from scale_ray.store import Store
@@ -140,11 +142,16 @@ def run_and_report(
     outcome = run_planned(study, execution, grid, ray, choose)
     if outcome is None:
         return
-    choose = choose if outcome.done else None  # of nothing there is no choice, and why is said below
-    report(Store(ray.storage).location, choose=choose, study=study.name if choose else None)
+    store = Store(ray.storage)
     if outcome.interrupted:
-        console.print(f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on")
+        console.print(
+            f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on; "
+            f"`scale-ray report {store.location}` shows what is done"
+        )
         raise typer.Exit(INTERRUPTED)
+    on_ctrl_c(f"all records are kept; `scale-ray report {store.location}` makes the report")
+    choose = choose if outcome.done else None  # of nothing there is no choice, and why is said below
+    report(store.location, choose=choose, study=study.name if choose else None)
     if outcome.failed:
         console.print(
             f"{outcome.failed} cells failed, their reasons are in the report: mend the causes, then run the same "
@@ -190,6 +197,7 @@ def run_planned(
 
     from scale_ray.sweep.run import run_study
 
+    on_ctrl_c(GO_ON)
     return run_study(plan, store, execution, resources, console)
 
 
@@ -317,14 +325,12 @@ def _print_methods(study: Study) -> None:
 
 
 def _print_plan(plan: "Plan", store: Store, *, whole: bool) -> None:
-    from scale_ray.sweep.progress import duration
-
     if whole:
         _print_cells(plan)
         _print_stages(plan)
-    seconds = plan.estimated_seconds(store) if plan.todo else None
+    seconds = plan.estimated_seconds if plan.todo else None
     cost = f", about {duration(seconds)} of one trial slot" if seconds else ""
-    unknown = "; time is known once cells have finished" if plan.todo and seconds is None else ""
+    unknown = "; the time left is said once some steps are measured" if plan.todo and seconds is None else ""
     saving = plan.steps_alone - plan.steps_to_do
     shared = f" ({plan.steps_alone:,} if none shared: {saving / plan.steps_alone:.0%} saved)" if saving else ""
     done, to_do = len(plan.answered) + len(plan.lacking), len(plan.todo) - len(plan.lacking)

@@ -1,18 +1,23 @@
 """scale-ray train: one trial, in this process."""
 
 import logging
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scale_ray.cli.configs import config_from
-from scale_ray.cli.console import INTERRUPTED, console
+from scale_ray.cli.console import console
 from scale_ray.cli.groups import EXECUTION, TRAINED, ExecutionOptions, TrialOptions, command
+from scale_ray.cli.interrupt import on_ctrl_c
 from scale_ray.config import ConfigError
+from scale_ray.costs import duration
 from scale_ray.records import CurvePoint, Record
 from scale_ray.store import Store
 from scale_ray.study import describe
+
+_LINE_SECONDS = 60.0  # between two lines that say the time left, without a terminal
 
 
 @command
@@ -90,25 +95,44 @@ def train(
     if opened is None:
         console.print("nothing of this training is kept: add --store FOLDER for its record and checkpoints")
 
+    on_ctrl_c("the same command goes on from the last checkpoint" if opened else "nothing of this training is kept")
+
     from scale_ray.training import loop
+    from scale_ray.training.pace import Pace
     from scale_ray.training.trial import run_trial
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # which weights were loaded, on stderr
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("training", total=config.optim.steps)
+        task = bar.add_task("training", total=config.optim.steps, visible=False)
+        pace = Pace(_say_pace(config.optim.steps), config.optim.steps, _LINE_SECONDS)
+        begun = list[bool]()
+
+        def on_step(step: int) -> None:
+            bar.update(task, completed=step, visible=True)
+            pace.on_step(step)
+
         progress = loop.Progress(
-            on_step=lambda step: bar.update(task, completed=step),
+            on_step=on_step,
             on_point=lambda point: console.print(_point_line(point.on(*point.accuracies.target))),
+            on_life=lambda: begun.append(True) if not begun else None,
         )
-        try:
-            record = run_trial(config, execution.execution(trial.images, threads), opened, progress)
-        except KeyboardInterrupt:
-            console.print("interrupted" + (": the same command goes on from the last checkpoint" if opened else ""))
-            raise typer.Exit(INTERRUPTED) from None
-    console.print(_outcome_line(record))
+        record = run_trial(config, execution.execution(trial.images, threads), opened, progress)
+    seconds = f" in {record.provenance.wall_seconds:.1f} s" if begun else ": done before, nothing is trained again"
+    console.print(_outcome_line(record) + seconds)
     if opened:
         console.print(f"record: {opened.record_location(record.id)}")
+
+
+def _say_pace(steps: int) -> Callable[[int, float], None]:
+    """Prints how far a training of so many steps is, where no bar shows it."""
+
+    def say(step: int, seconds: float) -> None:
+        if not console.is_terminal:
+            left = duration(seconds * (steps - step))
+            console.print(f"step {step:,} of {steps:,}: {seconds:.2g} s a step, about {left} left")
+
+    return say
 
 
 def _method_and_terms(method: str | None, losses: str | None) -> dict[str, Any]:
@@ -132,7 +156,7 @@ def _outcome_line(record: Record) -> str:
     result = record.result
     assert result is not None
     accuracies = _accuracies(result.target_accuracy, result.teacher_accuracy, result.source_val_accuracy)
-    return f"{describe(record.config)}: {accuracies}, {result.steps:,} steps in {record.provenance.wall_seconds:.1f} s"
+    return f"{describe(record.config)}: {accuracies}, {result.steps:,} steps"
 
 
 def _accuracies(target: float | None, teacher: float | None, source_val: float) -> str:

@@ -9,6 +9,7 @@ import typer
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.found import print_search, write_results
 from scale_ray.cli.groups import GRID, TRAINED, ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
+from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.read import read_study_url
 from scale_ray.cli.study import with_options
 from scale_ray.config import ConfigError, check_name
@@ -167,11 +168,13 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
         from scale_ray.tuning.run import run_search
 
         store = Store(ray.storage, create=True)
+        on_ctrl_c(GO_ON)
         found = run_search(search, store, url, execution.execution(trial.images), resources, console)
-        is_chosen = write_results(search, found, store)
-        if found.left:
-            console.print(f"interrupted with {found.left} settings to go: run the same command again to go on")
+        if found is None:
+            shown = f"`scale-ray report {store.location}` shows what is done"
+            console.print(f"interrupted: run the same command again to go on; {shown}")
             raise typer.Exit(INTERRUPTED)
+        is_chosen = write_results(search, found, store)
         if not is_chosen:
             console.print("no setting is done, so none is chosen: the table has the reasons")
             raise typer.Exit(1)

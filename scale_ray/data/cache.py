@@ -20,8 +20,9 @@ from typing import TypeVar
 import platformdirs
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from scale_ray.costs import duration
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.warn import warn_once
 from scale_ray.errors import shown
@@ -33,7 +34,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ABANDONED_SECONDS = 24 * 3600
-_PLAIN_LINE_SECONDS = 10
+# Without a terminal: seconds until the first line with the time left, and between two such lines.
+_FIRST_LINE_SECONDS, _LINE_SECONDS = 5.0, 30.0
 _LOCK_SECONDS = 1.0
 _TICK_SECONDS = 0.02  # kernels advance the clock of their file systems every 1 to 10 ms
 
@@ -330,7 +332,14 @@ def _not_read(path: Path, error: OSError) -> DataError:
 
 
 def in_threads(
-    work: Callable[[T], R], items: Sequence[T], what: str, *, threads: int | None = None, together: int = 256
+    work: Callable[[T], R],
+    items: Sequence[T],
+    what: str,
+    *,
+    threads: int | None = None,
+    together: int = 256,
+    each: int = 1,
+    total: int | None = None,
 ) -> Iterator[R]:
     """Yield `work(item)` for each item, in order, computed by threads; progress is shown on stderr.
 
@@ -340,17 +349,22 @@ def in_threads(
         what: describes the work in the progress display.
         threads: number of threads; None means one per CPU that this process may use.
         together: number of items that are processed as one block; at most so many results wait in memory.
+        each, total: see `progress`; by default every item counts as one.
     """
 
     def results() -> Iterator[R]:
         pool = ThreadPoolExecutor(threads or cpus())
+        wait = True
         try:
             for start in range(0, len(items), together):
                 yield from pool.map(work, items[start : start + together])
+        except (KeyboardInterrupt, GeneratorExit):
+            wait = False  # nobody wants what is under way
+            raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=wait, cancel_futures=True)
 
-    return progress(results(), len(items), what)
+    return progress(results(), len(items), what, each, total)
 
 
 def cpus() -> int:
@@ -360,22 +374,41 @@ def cpus() -> int:
     return os.cpu_count() or 1
 
 
-def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yield the items and show progress on stderr: a bar on a terminal, otherwise a line every 10 seconds."""
-    for item in _shown(items, total, what):
+def progress(items: Iterable[T], number: int, what: str, each: int = 1, total: int | None = None) -> Iterator[T]:
+    """Yield the items and show progress and the time left on stderr: a bar on a terminal, otherwise some lines.
+
+    Args:
+        items: what is worked on.
+        number: how many items there are.
+        what: describes the work.
+        each: how many things an item is; the last one may be fewer.
+        total: of these things, those that were done before included; None: there were none.
+    """
+    for item in _shown(items, number, what, each, number * each if total is None else total):
         _tell_listeners()
         yield item
 
 
-def _shown(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+def _shown(items: Iterable[T], number: int, what: str, each: int, total: int) -> Iterator[T]:
+    def done(ended: int) -> int:
+        return max(0, total - (number - ended) * each) if ended < number else total
+
     console = Console(stderr=True)
     if console.is_terminal:
-        yield from track(items, description=what, total=total, console=console, transient=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=total, completed=done(0))
+            for ended, item in enumerate(items, 1):
+                yield item
+                bar.update(task, completed=done(ended))
         return
-    print(f"{what}: {total:,}", file=sys.stderr)
-    next_line = time.monotonic() + _PLAIN_LINE_SECONDS
-    for done, item in enumerate(items, 1):
+    before = f"{done(0):,} of " if done(0) else ""
+    print(f"{what}: {before}{total:,}", file=sys.stderr)
+    began = time.monotonic()
+    next_line = began + _FIRST_LINE_SECONDS
+    for ended, item in enumerate(items, 1):
         yield item
-        if time.monotonic() > next_line:
-            print(f"{what}: {done:,} of {total:,}", file=sys.stderr)
-            next_line = time.monotonic() + _PLAIN_LINE_SECONDS
+        if ended < number and (now := time.monotonic()) > next_line:
+            left = duration((now - began) / ended * (number - ended))
+            print(f"{what}: {done(ended):,} of {total:,}, about {left} left", file=sys.stderr)
+            next_line = now + _LINE_SECONDS

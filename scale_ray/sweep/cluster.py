@@ -65,6 +65,8 @@ def start_ray(resources: Resources, console: Console) -> bool:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     # The reason of a failure is in the trial's record, and the driver prints one line about it.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # After Ctrl-C, Tune would wait for the trials.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # Trials stay in the driver's working folder, so that a relative path means the same everywhere.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     # Let Tune prepare as many trials as the search hands out: the search counts the slots itself.
@@ -77,6 +79,7 @@ def start_ray(resources: Resources, console: Console) -> bool:
         raise ConfigError("this machine belongs to no Ray cluster: start one with `ray start --head`, or write --local")
     address = announced or named or "local"
     if address == "local":
+        console.print("starting Ray on this machine")
         _start_here(quiet)
         return False
     if problem := _silence(address):

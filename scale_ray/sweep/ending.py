@@ -1,4 +1,4 @@
-"""How a study ends when it is told to: SIGTERM and a closed terminal end it at once, Ctrl-C with a report."""
+"""How a study ends when it is told to: SIGTERM and a closed terminal end it at once."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ from types import FrameType
 
 import psutil
 import ray
+from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER
 
 from scale_ray.store.leases import Driver
 
@@ -35,7 +36,7 @@ def ending_at_once(driver: Driver) -> Iterator[None]:
         resigning = threading.Thread(target=_resign, args=(driver,), daemon=True)
         resigning.start()
         resigning.join(timeout=_SECONDS)
-        _kill_ray()
+        kill_ray()
         _say(b"ended by a signal: run the same command again to go on\n")
         os._exit(128 + number)
 
@@ -49,10 +50,16 @@ def ending_at_once(driver: Driver) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _kill_ray() -> None:
-    """Kill the processes of a Ray that this process has started; its trials would live on for a minute."""
+def kill_ray(*, but_its_store: bool = False) -> None:
+    """Kill the processes of a Ray that this process has started; its trials would live on for a minute.
+
+    Args:
+        but_its_store: leave the process that `ray.shutdown` talks to, which would otherwise wait for seconds.
+    """
     node = ray._private.worker._global_node  # of a cluster that was joined, it holds no process
-    for started in [] if node is None else node.all_processes.values():
+    for kind, started in () if node is None else node.all_processes.items():
+        if but_its_store and kind == PROCESS_TYPE_GCS_SERVER:
+            continue
         for each in started:
             with suppress(psutil.Error):  # it has ended by itself
                 process = psutil.Process(each.process.pid)

@@ -23,7 +23,7 @@ from scale_ray.stage import Stage
 from scale_ray.store import Store, StoreError
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.cluster import Footprint, Slots, away_from_the_head, footprint, start_ray
-from scale_ray.sweep.ending import ending_at_once
+from scale_ray.sweep.ending import ending_at_once, kill_ray
 from scale_ray.sweep.leftovers import SCRATCH
 from scale_ray.sweep.pickling import pickle_entries
 from scale_ray.sweep.plan import prepare_data, prepare_features
@@ -113,8 +113,9 @@ def work_off(
         with ending_at_once(driver):  # from here on: Ray installs signal handlers of its own when it starts
             search = _Search(source, slots)
             _fit(name, trainable, search, events, store, driver, scheduler, reuse_actors=reuse_actors)
-    except KeyboardInterrupt:  # before Ray Tune has begun; afterwards Tune handles it
-        return
+    except KeyboardInterrupt:
+        # Tune would wait for what trains. A kill loses no more: steps since the last checkpoint.
+        kill_ray(but_its_store=True)
     finally:
         ray.shutdown()  # a Ray that was started here ends
 
@@ -238,6 +239,7 @@ class _Events(tune.Callback):
             self._next_message = time.monotonic() + _REPEAT_MESSAGE
             if lack := self._slots.lack():
                 self.progress.say(f"waiting: {lack}")
+        self.progress.tick()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.progress.begun(self._queue.stage(trial.config["stage"]))

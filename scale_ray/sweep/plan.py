@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from scale_ray.cell import Cell
 from scale_ray.config import Beside, ConfigError, Execution, Root, field_paths
-from scale_ray.costs import estimate_seconds, seconds_per_step
+from scale_ray.costs import CostKey, estimate_seconds, seconds_per_step
 from scale_ray.data.cache import cpus
 from scale_ray.records import now
 from scale_ray.stage import Stage
@@ -32,6 +32,7 @@ class Plan:
     stages: list[Stage]  # what must run for the cells to do, each after its parent
     differing: list[str]  # fields in which the cells differ, for their titles
     leaving: frozenset[str]  # ids of cells without a result that the study's earlier plan has and this one lacks
+    costs: Mapping[CostKey, float]  # seconds of a step, by the records of the store; empty where nothing is to do
 
     @property
     def steps_to_do(self) -> int:
@@ -42,14 +43,13 @@ class Plan:
         """The steps of the cells to do if no cell shared anything."""
         return sum(alone(cell).steps for cell in self.todo)
 
-    def estimated_seconds(self, store: Store) -> float | None:
+    @property
+    def estimated_seconds(self) -> float | None:
         """Seconds of the training still to do, one stage after the other, estimated from the store's records.
 
         None where the records do not allow an estimate (see `costs.estimate_seconds`).
         """
-        return estimate_seconds(
-            ((stage.config, stage.steps) for stage in self.stages), seconds_per_step(store.records())
-        )
+        return estimate_seconds(((stage.config, stage.steps) for stage in self.stages), self.costs)
 
 
 def plan_study(
@@ -99,6 +99,7 @@ def plan_study(
         stages=stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo],
         differing=[path for path in differing_fields([cell.config for cell in cells]) if path not in told],
         leaving=leaving(store, study.name, {cell.id for cell in cells}),
+        costs=seconds_per_step(store.records()) if todo else {},
     )
 
 

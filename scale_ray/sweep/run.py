@@ -52,8 +52,11 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
         if plan.stages:
             queue = _work_off(plan, store, execution, resources, driver, console)
             done, lost = done | queue.done, queue.failed_cells
+        todo = {cell.id for cell in plan.todo}
+        if left := todo - done - lost:  # after Ctrl-C; some may have left their records just before it
+            there = left.intersection(store.record_ids())
+            done |= {cell for cell in there if store.answers(cell, beside=execution.beside)}
         remove_leftovers(store, driver, keys_of(plan) - keys_still_needed(plan, done))
-    todo = {cell.id for cell in plan.todo}
     return Outcome(done=len(done), failed=len(lost), interrupted=len(todo - done - lost))
 
 
@@ -72,7 +75,7 @@ def _work_off(
     plan: Plan, store: Store, execution: Execution, resources: Resources, driver: Driver, console: Console
 ) -> StageQueue:
     """Run the plan's stages; the queue says how they ended."""
-    progress = StudyProgress(plan.stages, len(plan.answered), console, plan.differing)
+    progress = StudyProgress(plan.stages, len(plan.answered), console, plan.differing, plan.costs)
     ended_here = frozenset(plan.answered) | {cell.id for cell in plan.todo}
     queue = StageQueue(
         plan.stages,

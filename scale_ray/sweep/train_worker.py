@@ -10,10 +10,9 @@ from scale_ray.store import Store
 from scale_ray.sweep.notice import Notice, NoticedCheckpoints
 from scale_ray.sweep.pickling import unpickle_entries
 from scale_ray.sweep.train_driver import Task
-from scale_ray.sweep.trainable import metrics
+from scale_ray.sweep.trainable import reporting
 from scale_ray.training.checkpoint import Checkpoints, State, StoreCheckpoints
 from scale_ray.training.failures import TrainingDiverged, leaving_failures
-from scale_ray.training.loop import Progress
 from scale_ray.training.trial import run_stage
 from scale_ray.training.watchdog import watching
 from scale_ray.workers import Workers
@@ -45,10 +44,11 @@ def _train(task: Task) -> None:
         execution = execution.model_copy(update={"device": str(device)})
     store, workers = Store(task.store), Workers.current()
     ray.train.report({"step": task.stage.first})
-    kept = SharedCheckpoints(StoreCheckpoints(store, task.stage.key, execution.checkpoint_every), workers)
+    of_first = StoreCheckpoints(store, task.stage.key, execution.checkpoint_every, by_clock=workers.size == 1)
+    kept = SharedCheckpoints(of_first, workers)
     with Notice() as notice, watching(task.stage, execution, store, task.ran) as watchdog:
         report = watchdog.waiting(ray.train.report)
-        progress = Progress(on_point=lambda point: report(metrics(point)), on_life=watchdog.beat, on_rest=watchdog.rest)
+        progress = reporting(report, task.stage, watchdog, every=None)  # workers report together
         checkpoints = NoticedCheckpoints(
             kept, lambda: _any_has(notice, workers, device), every=_STEPS_BETWEEN_QUESTIONS
         )

@@ -1,5 +1,6 @@
 """Trains one stage inside a Ray Tune actor, which holds the trial's CPUs and GPUs."""
 
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
@@ -14,9 +15,13 @@ from scale_ray.sweep.pickling import unpickle_entries
 from scale_ray.training.checkpoint import StoreCheckpoints
 from scale_ray.training.failures import leaving_failures
 from scale_ray.training.loop import Point, Progress
+from scale_ray.training.pace import Pace
 from scale_ray.training.trial import run_stage
 from scale_ray.training.validators import VALIDATORS
-from scale_ray.training.watchdog import watching
+from scale_ray.training.watchdog import Watchdog, watching
+
+# Seconds between two reports of a training's pace; each lets the training wait for the driver for a moment.
+PACE_SECONDS = 30.0
 
 
 def train_stage(
@@ -46,13 +51,33 @@ def train_stage(
     ):
         tune.report({"step": stage.first})
         report = watchdog.waiting(tune.report)
-        progress = Progress(on_point=lambda point: report(metrics(point)), on_life=watchdog.beat, on_rest=watchdog.rest)
+        progress = reporting(report, stage, watchdog, every=PACE_SECONDS)
         # A stage that lost its process has made progress if it had come to a later checkpoint.
         checkpoints = NoticedCheckpoints(kept, lambda: notice.given, on_saved=lambda step: report({"step": step}))
         run_stage(stage, execution, opened, progress, checkpoints, runner="ray tune")
 
 
-def metrics(point: Point) -> dict[str, Any]:
+def reporting(
+    report: Callable[[dict[str, Any]], None], stage: Stage, watchdog: Watchdog, *, every: float | None
+) -> Progress:
+    """Callbacks that report every point of a stage's curve, and its pace: how far it is (`at`), and how fast.
+
+    Args:
+        report: sends metrics to the study's driver.
+        stage: what trains.
+        watchdog: gets the signs of life.
+        every: see `Pace`.
+    """
+    pace = Pace(lambda step, seconds: report({"at": step, "seconds_a_step": seconds}), stage.last, every)
+    return Progress(
+        on_point=lambda point: report(metrics(point, pace.seconds_a_step)),
+        on_step=pace.on_step,
+        on_life=watchdog.beat,
+        on_rest=watchdog.rest,
+    )
+
+
+def metrics(point: Point, seconds_a_step: float | None = None) -> dict[str, Any]:
     """A point of the curve as Tune's metrics, means over several targets; scores are named `validator_<name>`.
 
     Without target labels there is no target accuracy.
@@ -65,5 +90,6 @@ def metrics(point: Point) -> dict[str, Any]:
         "step": point.step,
         **({"target_accuracy": fmean(known)} if known else {}),
         "source_val_accuracy": measured.source_val,
+        **({} if seconds_a_step is None else {"seconds_a_step": seconds_a_step}),
         **{f"validator_{name}": fmean(scores[name] for scores in of_targets) for name in scored},
     }

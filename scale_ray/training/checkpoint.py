@@ -9,6 +9,7 @@ would stay.
 import hashlib
 import io
 import logging
+import time
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,9 @@ from scale_ray.store import Store, StoreError
 logger = logging.getLogger(__name__)
 
 State = dict[str, Any]
+
+# Seconds after which a checkpoint is old, and how many times as long as saving it the training goes on at least.
+_OLD_SECONDS, _SHARE = 60.0, 20
 
 _HEADER = b"scale-ray state, sha256 %s\n"
 _HEADER_LENGTH = len(_HEADER % (b"0" * 64))
@@ -64,10 +68,13 @@ class StoreCheckpoints:
         store: where to save.
         key: key of the training.
         every: steps between checkpoints.
+        by_clock: save also a minute after the last time, because a step may take seconds; later where saving takes
+            seconds itself. Several workers of one training would not agree about it.
     """
 
-    def __init__(self, store: Store, key: str, every: int):
-        self._store, self._key, self._every = store, key, every
+    def __init__(self, store: Store, key: str, every: int, *, by_clock: bool = True):
+        self._store, self._key, self._every, self._by_clock = store, key, every, by_clock
+        self._next = time.monotonic() + _OLD_SECONDS
 
     def load(self, device: torch.device) -> State | None:
         content = self._store.read_checkpoint(self._key)
@@ -81,13 +88,16 @@ class StoreCheckpoints:
             return None
 
     def due(self, step: int) -> bool:
-        return step % self._every == 0
+        return step % self._every == 0 or (self._by_clock and time.monotonic() > self._next)
 
     def save(self, state: State) -> None:
+        began = time.monotonic()
         try:
             self._store.write_checkpoint(self._key, to_bytes(state, self._key))
         except StoreError as error:
             logger.warning("no checkpoint after step %s, the training goes on: %s", state["step"], error)
+        now = time.monotonic()
+        self._next = now + max(_OLD_SECONDS, _SHARE * (now - began))
 
 
 def to_bytes(state: State, key: str) -> bytes:

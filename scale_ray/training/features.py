@@ -8,8 +8,9 @@ seeds of the views are fixed, so features depend neither on a trial's seed nor o
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from scale_ray.config import RECIPE_VERSION, Execution, TrialConfig
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.cache import cache_folder, in_threads, open_or_build
+from scale_ray.data.cache import cache_folder, discard, in_threads, open_or_build
 from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import VIEWS
 from scale_ray.data.manifest import check_manifest, write_manifest
@@ -32,6 +33,7 @@ from scale_ray.models.backbones import check_weights, feature_dim
 from scale_ray.models.network import pooled
 from scale_ray.stage import Stage
 from scale_ray.store import Store
+from scale_ray.store.files import StoreError, replace_file
 from scale_ray.timm_names import is_timm
 from scale_ray.training.resolve import open_data, refuse_changed_domain, refuse_changed_weights
 from scale_ray.training.seeding import generator
@@ -46,6 +48,8 @@ FEATURES_VERSION = 1
 _BATCH = 64
 
 _FILE = "features.npy"
+
+_DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def open_inputs(stage: Stage, execution: Execution, store: Store | None) -> tuple[Domain, Mapping[str, Domain]]:
@@ -111,8 +115,10 @@ def _features(stage: Stage, domain: Domain, execution: Execution, store: Store |
     def build(unfinished: Path) -> None:
         path = unfinished / _FILE
         if store is None or not _take(store, key, path, _shape(config, domain)):
-            _compute(config, domain, execution, path)
+            parts = _Parts(folder.with_name(f".parts-{key}"))
+            _compute(stage, domain, execution, path, parts)
             refuse_changed_weights(stage)
+            parts.discard()
         write_manifest(unfinished, f"{config.data.benchmark} {domain.name}, {config.model.backbone}")
 
     features = open_or_build(folder, partial(_load, shape=_shape(config, domain)), build, one_builds=True)
@@ -160,26 +166,71 @@ def _shape(config: TrialConfig, domain: Domain) -> tuple[int, ...]:
     return len(domain.images), 1 + 2 * model.frozen_views, width
 
 
-def _compute(config: TrialConfig, domain: Domain, execution: Execution, path: Path) -> None:
-    device = find_device(execution.device)
+class _Parts:
+    """Features of batches that are done, beside the cache's folder: an interrupted computation goes on from them.
+
+    Each is a file with a digest of its place and its bytes. One that is damaged, or cannot be written, is computed
+    anew.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def take(self, start: int, size: int) -> bytes | None:
+        """So many bytes of the batch that begins with this image; None where they are not there."""
+        try:
+            written = (self._folder / str(start)).read_bytes()
+        except OSError:
+            return None
+        content = written[_DIGEST_SIZE:]
+        return content if written == self._signed(start, content) and len(content) == size else None
+
+    def keep(self, start: int, content: bytes) -> None:
+        with suppress(OSError, StoreError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            replace_file(self._folder / str(start), self._signed(start, content))
+
+    def discard(self) -> None:
+        with suppress(DataError):  # `scale-ray data clear` deletes it
+            discard(self._folder)
+
+    def _signed(self, start: int, content: bytes) -> bytes:
+        return hashlib.sha256(f"{self._folder.name} {start}\n".encode() + content).digest() + content
+
+
+def _compute(stage: Stage, domain: Domain, execution: Execution, path: Path, parts: _Parts) -> None:
+    config, device = stage.config, find_device(execution.device)
     model, size = config.model, config.data.image_size
     encoder = build_encoder(model.backbone, model.weights, size).to(device).eval()
     if execution.channels_last:
         encoder = encoder.to(memory_format=torch.channels_last)
-    starts = range(0, len(domain.images), _BATCH)
+    refuse_changed_weights(stage)  # before a part is kept: they have been read only now
+    count, *width = _shape(config, domain)
+    starts = range(0, count, _BATCH)
     work = partial(_forward, config, encoder, domain.images, device)
-    what = f"features of {domain.name} by {config.model.backbone}, {len(domain.images):,} images in batches"
+    what = f"features of {domain.name} by {config.model.backbone}, images"
     threads = execution.threads if device.type == "cpu" else 1
     with path.open("wb") as file, _one_thread_each():
-        header = {"descr": "<f2", "fortran_order": False, "shape": _shape(config, domain)}
+        header = {"descr": "<f2", "fortran_order": False, "shape": (count, *width)}
         np.lib.format.write_array_header_1_0(file, header)
-        for rows in in_threads(work, starts, what, threads=threads, together=4 * threads):
-            if not np.isfinite(rows).all():
+        there = 0
+        for start in starts:
+            rows = min(_BATCH, count - start)
+            if (content := parts.take(start, 2 * rows * math.prod(width))) is None:
+                break
+            file.write(content)
+            there += 1
+        todo = starts[there:]
+        computed = in_threads(work, todo, what, threads=threads, together=4 * threads, each=_BATCH, total=count)
+        for start, features in zip(todo, computed, strict=True):
+            if not np.isfinite(features).all():
                 raise DataError(
                     f"{config.model.weights}: features of {domain.name} are not finite numbers of float16: these "
                     "weights do not fit model.encoder='frozen'"
                 )
-            file.write(rows.tobytes())
+            content = features.tobytes()
+            file.write(content)
+            parts.keep(start, content)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from scale_ray.records import ORACLE
 from scale_ray.stage import Stage
-from scale_ray.sweep.progress import StudyProgress, duration
+from scale_ray.sweep.progress import StudyProgress
 from scale_ray.tuning.search import Search
 from scale_ray.tuning.settings import SettingQueue
 
@@ -25,6 +25,9 @@ class SearchProgress(StudyProgress):
         self._settings, self._metric = settings, metric_of(search.validator)
         self._validator = "oracle (target labels)" if search.validator == ORACLE else search.validator
         self._wanted, self._left_at_first = search.settings, settings.left
+        self._steps = search.base.optim.steps * len(search.repeats)  # of a setting
+        self._began = self._ended_at = time.monotonic()
+        self._ended = 0  # settings, when they were last counted
         self._titles: dict[str, str] = {}
         super().__init__([], 0, console)
 
@@ -48,10 +51,19 @@ class SearchProgress(StudyProgress):
         counts = f"{ended} of {wanted} settings ended, {self._settings.open} open"
         if best is not None:
             counts += f", best {self._validator} {best[1]:.4g} of setting {best[0]}"
-        left = self._seconds_left()
-        return f"{counts}, about {duration(left)} left" if left else counts
+        return counts + self._left()
 
     def _seconds_left(self) -> float | None:
-        """By the pace of this session's settings; None before the first has ended."""
-        ended = self._left_at_first - self._settings.left
-        return (time.monotonic() - self._began) / ended * self._settings.left if ended else None
+        """By the pace of this session's settings; before one has ended, by that of the running trainings' steps."""
+        left, now = self._settings.left, time.monotonic()
+        if ended := self._left_at_first - left:
+            if ended != self._ended:
+                self._ended, self._ended_at = ended, now
+            return max(0.0, (self._ended_at - self._began) / ended * left - (now - self._ended_at))
+        running = [each for each in list(self._running.values()) if each.left is not None]
+        lanes = self._lanes()
+        if not lanes:
+            return None
+        # No stage was known at first, so what has ended is below zero.
+        waiting = left * self._steps + sum(self._steps_to_do.values()) - sum(each.stage.steps for each in running)
+        return (max(0, waiting) * max(self._costs.values()) + sum(each.left or 0.0 for each in running)) / lanes

@@ -36,20 +36,22 @@ _TRIES = 4
 
 @dataclass(frozen=True)
 class Found:
-    """What a search has found so far."""
+    """What a search has found."""
 
     settings: list[Setting]
     view: SearchView  # the same without the steps that warm-ups saved, with curves and importance
-    left: int  # settings that have not ended, including those that were not asked for yet
 
 
 def run_search(
     search: Search, store: Store, url: str | None, execution: Execution, resources: Resources, console: Console
-) -> Found:
+) -> Found | None:
     """Train settings until as many as are wanted have ended. The same call goes on after Ctrl-C or a kill.
 
     Args:
         url: of the database that keeps the Optuna study; None keeps it in the store.
+
+    Returns:
+        None after Ctrl-C.
 
     Raises:
         ConfigError: another driver runs this search, it was begun with another spec, or it cannot be trained like this.
@@ -87,7 +89,9 @@ def run_search(
         still_owned()
         write_plan()
         remove_leftovers(store, driver, keys_of_search(search, optuna_study) if settings.over else frozenset())
-        return Found(settings_of(search, optuna_study, store), view_of(optuna_study, store), settings.left)
+        if settings.left:
+            return None
+        return Found(settings_of(search, optuna_study, store), view_of(optuna_study, store))
 
 
 def _own(driver: Driver, name: str) -> Callable[[], None]:

@@ -33,7 +33,7 @@ def test_dry_run_shows_cells_and_runs_none(images: Path, tmp_path: Path) -> None
     ]
     assert outcome.out.splitlines()[-1] == (
         "ablation-image_folder: 8 cells, 0 done, 5 to do (0 failed before), 250 steps; "
-        "time is known once cells have finished"
+        "the time left is said once some steps are measured"
     )
     assert list(Store(tmp_path).records()) == []
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from commands import TINY, Outcome, command
 
 from scale_ray.identity import identity
 from scale_ray.store import Store
+from scale_ray.training import pace
 
 
 def test_train_leaves_a_record_and_says_where(trained: tuple[Outcome, Path]) -> None:
@@ -35,8 +37,27 @@ def test_train_leaves_a_record_and_says_where(trained: tuple[Outcome, Path]) -> 
     assert f"target {record.result.target_accuracy:.2f} %" in lines[-2]
 
 
+def test_what_was_done_before_is_not_said_to_have_taken_time_now(trained: tuple[Outcome, Path], images: Path) -> None:
+    outcome = command("train", *TINY, "--root", images, "--store", trained[1], "--keep-model")
+    assert outcome.status == 0
+    done, record = outcome.out.splitlines()
+    assert done.endswith("4 steps: done before, nothing is trained again")
+    assert done.startswith("Art>Real World ce+ssl lenet seed 0: target ")
+    assert record == trained[0].out.splitlines()[-1]
+    assert trained[0].out.splitlines()[-2].endswith(" s")
+
+
+def test_without_a_terminal_some_lines_say_the_time_left(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "_FIRST_SECONDS", 0.0)
+    outcome = command("train", *TINY, "--root", images, "--set", "evaluate_every=4")
+    lines = outcome.out.splitlines()
+    assert lines[1].startswith("step 2 of 4: ")
+    assert re.fullmatch(r"step 2 of 4: [\d.e+-]+ s a step, about \d+ (s|min) left", lines[1])
+    assert len(lines) == 4  # that nothing is kept, the time left, the point, the outcome
+
+
 def test_no_line_is_broken_where_there_is_no_terminal(trained: tuple[Outcome, Path]) -> None:
-    lines = trained[0].out.splitlines()
+    lines = [line for line in trained[0].out.splitlines() if " a step, about " not in line]  # of a slow machine
     assert len(lines) == 4  # two points, the outcome, the record
     assert [line.partition(":")[0] for line in lines[:2]] == ["step 2", "step 4"]
     assert all(line.endswith(tuple("0123456789")) and " losses ce " in line for line in lines[:2])
@@ -101,8 +122,8 @@ def test_an_interrupted_training_ends_with_130_and_goes_on(images: Path, tmp_pat
                 break
         out, err = process.communicate()
     assert process.returncode == 130
-    assert out.splitlines()[-1] == "interrupted: the same command goes on from the last checkpoint"
-    assert "Traceback" not in err
+    assert "stopping: the same command goes on from the last checkpoint (Ctrl-C again ends it at once)\n" in err
+    assert "Traceback" not in out + err
     assert list(Store(tmp_path).records()) == []
     assert list((tmp_path / "checkpoints").glob("*.pt"))
 

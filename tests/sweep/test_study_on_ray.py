@@ -15,8 +15,10 @@ from studies import (
     LIMIT,
     SETTINGS,
     STEPS,
+    at_a_terminal,
     command,
     descendants,
+    press_ctrl_c,
     results,
     run,
     run_here,
@@ -182,15 +184,16 @@ def test_killed_with_sigkill_and_run_again_gives_the_same_table(
 @pytest.mark.slow
 def test_interrupted_with_ctrl_c_goes_on(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    driver = subprocess.Popen(command(tiny_root, store), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    driver = at_a_terminal(command(tiny_root, store))
     wait_until(lambda: bool(list(store.glob("records/*.json"))), driver)
-    driver.send_signal(signal.SIGINT)
-    printed, _ = driver.communicate(timeout=LIMIT)
-    assert driver.returncode == 130, printed
-    assert "run the same command again" in printed
-    assert "Traceback" not in printed
+    printed = press_ctrl_c(driver, store)
+    records = {path: path.read_bytes() for path in store.glob("records/*.json")}
+    assert f"interrupted with {4 - len(records)} cells to do: run the same command again to go on" in printed
+    assert f"`scale-ray report {store}` shows what is done" in printed
+    assert not (store / "report").exists()
     again = run(tiny_root, store)
     assert again.returncode == 0, again.stderr
+    assert {path: path.read_bytes() for path in records} == records  # finished cells were not run again
     assert results(store) == results(undisturbed)
 
 
@@ -237,14 +240,9 @@ def test_models_asked_for_later_and_interrupted_are_said_to_be_missing(
 ) -> None:
     """The records are there already, the models are not: Ctrl-C must not look like success."""
     store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
-    driver = subprocess.Popen(
-        command(tiny_root, store, "--keep-model"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    driver = at_a_terminal(command(tiny_root, store, "--keep-model"))
     wait_until(lambda: bool(list(store.glob("checkpoints/*.pt"))), driver)
-    driver.send_signal(signal.SIGINT)
-    printed, _ = driver.communicate(timeout=LIMIT)
-    assert driver.returncode == 130, printed
-    assert "run the same command again" in printed
+    assert "cells to do: run the same command again to go on" in press_ctrl_c(driver, store)
     assert results(store) == results(undisturbed)
 
 

@@ -1,9 +1,22 @@
-"""What Tune is told of a point of the curve."""
+"""What Tune is told of a training: the points of its curve, and its pace."""
 
-from scale_ray.sweep.trainable import metrics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scale_ray.config import Execution, TrialConfig
+from scale_ray.records import Ran
+from scale_ray.store import Store
+from scale_ray.sweep.trainable import metrics, reporting
+from scale_ray.training import pace
 from scale_ray.training.evaluation import Accuracies
 from scale_ray.training.loop import Point
+from scale_ray.training.resolve import resolve
+from scale_ray.training.stages import alone
+from scale_ray.training.trial import run_stage
 from scale_ray.training.validators import VALIDATORS
+from scale_ray.training.watchdog import watching
 
 
 def test_means_over_targets() -> None:
@@ -29,3 +42,21 @@ def test_means_over_targets() -> None:
         "validator_circular": 11.5,
         "validator_coherence": 12.5,
     }
+
+
+@pytest.mark.parametrize("every", [0.0, None])
+def test_a_training_tells_its_pace_and_its_last_point_last(
+    every: float | None, tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "_FIRST_SECONDS", 0.0)
+    config = tiny_config.replace({"optim.steps": 5, "optim.warmup_steps": 2, "evaluate_every": 5})
+    stage, store = alone(resolve(config, tiny_root)), Store(tmp_path, create=True)
+    execution, told = Execution(root=tiny_root, device="cpu"), list[dict[str, Any]]()
+    with watching(stage, execution, store, Ran("ray tune")) as watchdog:
+        run_stage(stage, execution, store, reporting(told.append, stage, watchdog, every=every))
+    *paces, point = told
+    assert [each["at"] for each in paces] == ([2, 3, 4] if every == 0 else [2, 4])
+    assert all(each["seconds_a_step"] > 0 and "step" not in each for each in paces)
+    assert (point["step"], "at" in point) == (5, False)
+    assert point["source_val_accuracy"] >= 0
+    assert point["seconds_a_step"] > 0

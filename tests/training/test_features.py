@@ -3,12 +3,17 @@
 import hashlib
 import logging
 import multiprocessing
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from studies import LIMIT
 
 from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.data.benchmarks import DataError
@@ -183,6 +188,65 @@ def test_damage_is_seen_and_mended(
         assert np.array_equal(open_inputs(stage_of(config, execution.root), execution, store)[0].images, kept)
     assert computed[2:] == ["plain"]
     assert f"{key}.npy is damaged: features are computed anew" in caplog.text
+
+
+def _open_until(config: TrialConfig, execution: Execution, start: int) -> None:
+    """As a command does, in batches of eight images; the one that begins with `start` never ends."""
+    from scale_ray.cli.interrupt import heeding_ctrl_c
+
+    forward = module._forward
+
+    def stuck(*arguments: Any) -> np.ndarray:
+        if arguments[-1] == start:
+            time.sleep(LIMIT)
+        return forward(*arguments)
+
+    module._BATCH, module._forward = 8, stuck
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with heeding_ctrl_c():
+        open_inputs(stage_of(config, execution.root), execution, None)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_after_an_end_in_the_middle_they_go_on_where_they_were(
+    end: signal.Signals,
+    config: TrialConfig,
+    execution: Execution,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "_BATCH", 8)
+    stage = stage_of(config, execution.root)
+    undisturbed = np.array(open_inputs(stage, execution, None)[0].images)
+    shutil.rmtree(cache / "features")
+    process = multiprocessing.get_context("spawn").Process(target=_open_until, args=(config, execution, 32))
+    process.start()
+    parts = cache / "features" / f".parts-{features_key(stage, 'plain')}"
+    deadline = time.monotonic() + LIMIT
+    while not (parts / "24").exists():
+        assert process.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert process.pid is not None
+    os.kill(process.pid, end)
+    process.join(LIMIT)
+    assert process.exitcode == (130 if end is signal.SIGINT else -signal.SIGKILL)
+    damaged = (parts / "16").read_bytes()
+    (parts / "16").write_bytes(damaged[:-1] + bytes([damaged[-1] ^ 1]))
+    begun, forward = [], module._forward
+
+    def noting(*arguments: Any) -> np.ndarray:
+        begun.append(arguments[-1])
+        return forward(*arguments)
+
+    monkeypatch.setattr(module, "_forward", noting)
+    capsys.readouterr()
+    again = open_inputs(stage, execution, None)[0].images
+    assert np.array_equal(again, undisturbed)
+    assert begun[:4] == [16, 24, 32, 40]  # of 48 images; then those of the other domain
+    assert "features of plain by lenet, images: 16 of 48" in capsys.readouterr().err
+    assert not parts.exists()
 
 
 def test_the_cache_lists_them(config: TrialConfig, execution: Execution) -> None:

@@ -21,6 +21,7 @@ from scale_ray.data.decoded import Domain
 from scale_ray.models import BACKBONES, Network
 from scale_ray.records import LAST_POINT_VALIDATORS
 from scale_ray.store import Store, StoreError
+from scale_ray.training import checkpoint
 from scale_ray.training.checkpoint import CheckpointError, from_bytes, to_bytes
 from scale_ray.training.failures import TrainingDiverged, describe_failure, explained
 from scale_ray.training.loop import Progress
@@ -235,6 +236,27 @@ def torch_bytes(value: object) -> bytes:
 
 
 KEY = "of this training"
+
+
+def test_where_steps_take_long_the_clock_says_when_a_checkpoint_is_due(
+    tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, store = tiny_config.replace({"losses.terms": "ce"}), Store(tmp_path, create=True)
+    execution = Execution(root=tiny_root, checkpoint_every=10_000)
+    with pytest.raises(Interrupted):
+        run_trial(config, execution, store, interrupt_at(3))
+    assert store.checkpoint_keys() == []  # a minute has not passed
+    monkeypatch.setattr(checkpoint, "_OLD_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "_SHARE", 0)
+    with pytest.raises(Interrupted):
+        run_trial(config, execution, store, interrupt_at(3))
+    (key,) = store.checkpoint_keys()
+    content = store.read_checkpoint(key)
+    assert content is not None
+    assert from_bytes(content, key, "", CPU)["step"] == 3
+    several = checkpoint.StoreCheckpoints(store, key, 10_000, by_clock=False)  # each worker has a clock of its own
+    assert not several.due(4)
+    assert checkpoint.StoreCheckpoints(store, key, 10_000).due(4)
 
 
 def test_a_damaged_checkpoint_is_named_and_dropped_and_the_training_starts_anew(

@@ -11,7 +11,16 @@ import pandas as pd
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from studies import LIMIT, descendants, run_here, run_search, search_command, wait_for_end, wait_until
+from studies import (
+    at_a_terminal,
+    descendants,
+    press_ctrl_c,
+    run_here,
+    run_search,
+    search_command,
+    wait_for_end,
+    wait_until,
+)
 
 from scale_ray.store import Store
 
@@ -107,14 +116,11 @@ def test_a_stop_under_ray_train_ends_its_workers(tiny_root: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_interrupted_with_ctrl_c_goes_on(tiny_root: Path, tmp_path: Path) -> None:
-    line = search_command(tiny_root, tmp_path, trials=4, steps=120)
-    driver = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    driver = at_a_terminal(search_command(tiny_root, tmp_path, trials=4, steps=120))
     wait_until(lambda: bool(list(tmp_path.glob("records/*.json"))), driver)
-    driver.send_signal(signal.SIGINT)
-    printed, _ = driver.communicate(timeout=LIMIT)
-    assert driver.returncode == 130
-    assert "run the same command again to go on" in printed
-    assert (tmp_path / "tuning/search/settings.csv").exists()
+    printed = press_ctrl_c(driver, tmp_path)
+    assert f"run the same command again to go on; `scale-ray report {tmp_path}` shows what is done" in printed
+    assert "setting" in run_here([sys.executable, "-m", "scale_ray.cli", "status", str(tmp_path)])
     again = run_search(tiny_root, tmp_path, trials=4, steps=120)
     assert again.returncode == 0, again.stderr
     assert [trial.state.name for trial in trials_of(tmp_path)] == ["COMPLETE"] * 4
