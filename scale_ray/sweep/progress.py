@@ -1,6 +1,7 @@
-"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
+"""What a person sees while a study runs: a live table on a terminal and in a notebook, plain lines elsewhere."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from scale_ray.stage import Stage
+from scale_ray.sweep.notebook import NotebookLive
+
+_MESSAGES = 5  # below the bar of a notebook
 
 
 def duration(seconds: float) -> str:
@@ -45,15 +49,22 @@ class StudyProgress:
         self._running: dict[str, tuple[Stage, dict[str, Any]]] = {}  # with the last metrics
         self.elsewhere: Callable[[], int] = lambda: 0
         self._began = time.monotonic()
-        self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=2, transient=True)
+        self._messages: deque[str] = deque(maxlen=_MESSAGES)  # in a notebook, where lines would pile up
+        self._live: Live | NotebookLive = (
+            NotebookLive(self._picture)
+            if console.is_jupyter
+            else Live(console=console, get_renderable=self._picture, refresh_per_second=2, transient=True)
+        )
+        self._shows = console.is_terminal or console.is_jupyter
 
     def __enter__(self) -> "StudyProgress":
-        if self._console.is_terminal:
+        if self._shows:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        if self._shows:
+            self._live.stop()
 
     # Events
 
@@ -69,7 +80,7 @@ class StudyProgress:
         before = max(stage.first, result["step"] - stage.config.evaluate_every)
         self._resumed_at.setdefault(stage.key, before)
         self._running[stage.key] = (stage, self._metrics(stage) | dict(result))
-        if not self._console.is_terminal and "source_val_accuracy" in result and result["step"] < stage.last:
+        if not self._shows and "source_val_accuracy" in result and result["step"] < stage.last:
             self.say(f"{self._title(stage)}: step {result['step']:,} of {stage.last:,}, {self._figures(result)}")
 
     def ended(self, stage: Stage) -> None:
@@ -77,7 +88,7 @@ class StudyProgress:
         result = self._end(stage)
         self._done += len(stage.ends)
         outcome = f"done, {self._figures(result)}" if stage.ends else "done"
-        self.say(f"{self._title(stage)}: {outcome} [{self._counts()}]")
+        self._say_in_passing(f"{self._title(stage)}: {outcome} [{self._counts()}]")
 
     def failed(self, stage: Stage, *, again: bool, reason: str = "") -> None:
         """The stage has failed, and every cell that waits for it with it, unless it is tried again."""
@@ -92,7 +103,7 @@ class StudyProgress:
     def stopped(self, stage: Stage) -> None:
         """The stage was ended early, at a point of its curve."""
         result = self._end(stage)
-        self.say(
+        self._say_in_passing(
             f"{self._title(stage)}: stopped at step {result['step']:,}, {self._figures(result)} [{self._counts()}]"
         )
 
@@ -101,7 +112,15 @@ class StudyProgress:
         self._done += cells
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        if self._console.is_jupyter:
+            self._messages.append(text)
+        else:
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _say_in_passing(self, text: str) -> None:
+        """Say what a notebook's bar counts without words."""
+        if not self._console.is_jupyter:
+            self.say(text)
 
     # Display
 
@@ -156,4 +175,4 @@ class StudyProgress:
         bar = ProgressBar(total=total, completed=completed, width=40)
         line = Table.grid(padding=(0, 1))
         line.add_row(bar, self._counts())
-        return Group(table, line)
+        return Group(*([table] if self._running else []), line, *self._messages)
