@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Candidates", "Entry", "Grid", "ReportError", "ReportPaths", "Results", "Stack", "Table", "candidates", "check",
-    "choice", "grids", "holes", "load", "load_curves", "regrets", "stacks", "tabulate", "terminal_table", "write_report",
+    "choice", "grids", "holes", "load", "load_curves", "regrets", "stacks", "tabulate", "terminal_table",
+    "write_report",
 ]  # fmt: skip
 
 _MODULES = {
