@@ -32,6 +32,7 @@ def executed(stored: nbformat.NotebookNode, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("notebook")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(REPOSITORY))
+        patch.setenv("RAY_ADDRESS", "local")  # no other test's Ray
         nbclient.NotebookClient(notebook, timeout=LIMIT, resources={"metadata": {"path": str(folder)}}).execute()
     return outputs_of(notebook)
 
