@@ -46,7 +46,7 @@ def only(found: Outputs, words: str) -> list[nbformat.NotebookNode]:
 def test_a_study_shows_one_bar_and_then_its_tables(executed: Outputs) -> None:
     (bar,) = only(executed, "run(study")
     assert re.search(r"━+ 4 of 4 done, 0 running, 0 failed\n$", bar["data"]["text/plain"])
-    (shown,) = [outputs for source, outputs in executed.items() if source == "results"]
+    (shown,) = executed["results"]
     page = shown["data"]["text/html"]
     assert re.search(r'<th scope="row">ce\+ssl</th><td>\d+\.\d ± \d+\.\d<br><small>seeds ', page)
     assert "All 4 cells are done: nothing failed or is missing." in page
