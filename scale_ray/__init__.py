@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from scale_ray.api import adapt, load, load_model, main, plan, run, train, tune
+    from scale_ray.api import adapt, load, load_model, main, plan, results, run, train, tune
     from scale_ray.config import Execution, Resources, TrialConfig
     from scale_ray.data.benchmarks import BENCHMARKS
     from scale_ray.data.defaults import base_config, usual_settings
@@ -44,6 +44,7 @@ _HOMES = {
     "main": "scale_ray.api",
     "pairs": "scale_ray.study",
     "plan": "scale_ray.api",
+    "results": "scale_ray.api",
     "run": "scale_ray.api",
     "train": "scale_ray.api",
     "training_function": "scale_ray.methods",
@@ -54,7 +55,7 @@ _HOMES = {
 __all__ = [
     "BACKBONES", "BENCHMARKS", "LOSSES", "METHODS", "STRONG_VIEWS", "Execution", "LossTerm", "Method", "Resources",
     "Study", "TrialConfig", "UserError", "adapt", "approaches", "base_config", "combinations", "load", "load_model",
-    "main", "pairs", "plan", "run", "train", "training_function", "tune", "usual_settings",
+    "main", "pairs", "plan", "results", "run", "train", "training_function", "tune", "usual_settings",
 ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The functions of the front door: what `from scale_ray import …` gives beside the classes of a study."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from scale_ray.adaptation.run import Adaptation
     from scale_ray.bundle.model import Model
+    from scale_ray.report.results import Results
     from scale_ray.sweep.plan import Plan
-    from scale_ray.sweep.run import Outcome
 
 
 def plan(
@@ -63,7 +63,7 @@ def run(
     sharing: bool = True,
     execution: Execution | None = None,
     resources: Resources | None = None,
-) -> "Outcome":
+) -> "Results":
     """Train every cell of a study that the store does not answer yet; the same call again goes on.
 
     Args:
@@ -73,7 +73,8 @@ def run(
         resources: what each trial asks Ray for, and where Ray is.
 
     Returns:
-        How many cells are done, failed, or interrupted. Failed cells have a record with the reason.
+        What the study has in its store then, as `results` does. Failed cells have a record with the reason; after
+        Ctrl-C, or where a notebook's kernel is interrupted, cells are still to do.
 
     Raises:
         UserError: nothing has run: the study, its data or the resources cannot be used.
@@ -96,7 +97,27 @@ def run(
     )
     workers = study.base.parallel.workers
     resources = resources or Resources(workers=workers)
-    return run_study(wanted, opened, execution, resources, console)
+    run_study(wanted, opened, execution, resources, console)
+    return results(store, study.name)
+
+
+def results(store: str | Path, study: str | None = None, *, allow: Collection[str] = ()) -> "Results":
+    """What a store holds of a study: records, tables, the answer and the report. Needs neither torch nor ray.
+
+    A notebook shows the object as the answer in sentences, with the tables below.
+
+    Args:
+        store: folder or URL.
+        study: only the cells that this study planned.
+        allow: mixed records that tables may count: recipe, duplicates, code, data.
+
+    Raises:
+        StoreError: no such store, or a file in it that cannot be read.
+        ReportError: no such study.
+    """
+    from scale_ray.report import Results
+
+    return Results(store, study, allow)
 
 
 def adapt(

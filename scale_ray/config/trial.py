@@ -61,7 +61,10 @@ class TuningBudget(Part):
 
 
 class TrialConfig(Part):
-    """Everything that determines the numbers of one training. Any field is an axis, by its dotted path."""
+    """Everything that determines the numbers of one training. Any field is an axis, by its dotted path.
+
+    The defaults are the fields' own. `base_config` has those that suit a benchmark, a method and a frozen encoder.
+    """
 
     method: str = "scale"
     seed: int = Field(0, ge=0, lt=2**31)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from scale_ray.report.read.completeness import check, holes
     from scale_ray.report.read.errors import ReportError
     from scale_ray.report.read.load import load, load_curves
+    from scale_ray.report.results import Results, Table
     from scale_ray.report.selection.candidates import Candidates, candidates
     from scale_ray.report.selection.choose import choice
     from scale_ray.report.selection.regret import regrets
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from scale_ray.report.tables.terminal import terminal_table
 
 __all__ = [
-    "Candidates", "Entry", "Grid", "ReportError", "ReportPaths", "Stack", "candidates", "check", "choice", "grids",
-    "holes", "load", "load_curves", "regrets", "stacks", "tabulate", "terminal_table", "write_report",
+    "Candidates", "Entry", "Grid", "ReportError", "ReportPaths", "Results", "Stack", "Table", "candidates", "check",
+    "choice", "grids", "holes", "load", "load_curves", "regrets", "stacks", "tabulate", "terminal_table",
+    "write_report",
 ]  # fmt: skip
 
 _MODULES = {
@@ -32,6 +34,7 @@ _MODULES = {
     "read.completeness": ["check", "holes"],
     "read.errors": ["ReportError"],
     "read.load": ["load", "load_curves"],
+    "results": ["Results", "Table"],
     "tables.axes": ["tabulate"],
     "tables.forms": ["grids"],
     "tables.grid": ["Entry", "Grid", "Stack", "stacks"],

@@ -165,7 +165,12 @@ def _fit(
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
-            name=name, storage_path=path, storage_filesystem=filesystem, verbose=0, callbacks=[events]
+            name=name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            verbose=0,
+            callbacks=[events],
+            progress_reporter=tune.CLIReporter(),  # silent; in a notebook, Tune's default clears what is shown
         ),
     )
     try:

@@ -1,7 +1,7 @@
-"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
+"""What a person sees while a study runs: a live table on a terminal and in a notebook, plain lines elsewhere."""
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,9 @@ from rich.table import Table
 
 from scale_ray.costs import CostKey, cost_key, cost_of, duration
 from scale_ray.stage import Stage
+from scale_ray.sweep.notebook import NotebookLive
+
+_MESSAGES = 5  # below the bar of a notebook
 
 # Without a terminal: seconds until the first line that says how far everything is, and between two such lines.
 _FIRST_LINE, _LINE_SECONDS = 10.0, 60.0
@@ -76,15 +79,22 @@ class StudyProgress:
         self.elsewhere: Callable[[], int] = lambda: 0
         self._most = 0  # trainings at a time whose pace was known
         self._points, self._next_line = 0, time.monotonic() + _FIRST_LINE
-        self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=2, transient=True)
+        self._messages: deque[str] = deque(maxlen=_MESSAGES)  # in a notebook, where lines would pile up
+        self._live: Live | NotebookLive = (
+            NotebookLive(self._picture)
+            if console.is_jupyter
+            else Live(console=console, get_renderable=self._picture, refresh_per_second=2, transient=True)
+        )
+        self._shows = console.is_terminal or console.is_jupyter
 
     def __enter__(self) -> "StudyProgress":
-        if self._console.is_terminal:
+        if self._shows:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        if self._shows:
+            self._live.stop()
 
     # Events
 
@@ -106,14 +116,14 @@ class StudyProgress:
             running.seconds_a_step = self._costs[cost_key(stage.config)] = seconds
             measured = sum(each.seconds_a_step is not None for each in self._running.values())
             self._most = max(self._most, measured)
-        if not self._console.is_terminal and is_point and step < stage.last:
+        if not self._shows and is_point and step < stage.last:
             self._points += 1
             if self._points <= _POINTS:
                 self.say(f"{self._line(running)} [{self._counts()}]")
 
     def tick(self) -> None:
         """Called again and again while Ray works: without a terminal, say now and then how far everything is."""
-        if self._console.is_terminal or time.monotonic() < self._next_line:
+        if self._shows or time.monotonic() < self._next_line:
             return
         self._next_line = time.monotonic() + _LINE_SECONDS
         running = list(self._running.values())
@@ -129,7 +139,7 @@ class StudyProgress:
         result = self._end(stage)
         self._done += len(stage.ends)
         outcome = f"done, {self._figures(result)}" if stage.ends else "done"
-        self.say(f"{self._title(stage)}: {outcome} [{self._counts()}]")
+        self._say_in_passing(f"{self._title(stage)}: {outcome} [{self._counts()}]")
 
     def failed(self, stage: Stage, *, again: bool, reason: str = "") -> None:
         """The stage has failed, and every cell that waits for it with it, unless it is tried again."""
@@ -144,7 +154,7 @@ class StudyProgress:
     def stopped(self, stage: Stage) -> None:
         """The stage was ended early, at a point of its curve."""
         result = self._end(stage)
-        self.say(
+        self._say_in_passing(
             f"{self._title(stage)}: stopped at step {result['step']:,}, {self._figures(result)} [{self._counts()}]"
         )
 
@@ -153,7 +163,15 @@ class StudyProgress:
         self._done += cells
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        if self._console.is_jupyter:
+            self._messages.append(text)
+        else:
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _say_in_passing(self, text: str) -> None:
+        """Say what a notebook's bar counts without words."""
+        if not self._console.is_jupyter:
+            self.say(text)
 
     # Display
 
@@ -230,4 +248,4 @@ class StudyProgress:
         bar = ProgressBar(total=total, completed=completed, width=40)
         line = Table.grid(padding=(0, 1))
         line.add_row(bar, self._counts())
-        return Group(table, line)
+        return Group(*([table] if self._running else []), line, *self._messages)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from scale_ray.cli.configs import config_from
+from scale_ray.cli.groups import TrialOptions
 from scale_ray.config import TrialConfig, field_paths
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.data.defaults import base_config, usual_settings
@@ -77,3 +79,17 @@ def test_clip_has_an_input_of_its_own_on_any_benchmark() -> None:
         data = base_config(benchmark, {"method": "clip_zero_shot"}).data
         assert (data.image_size, data.resize, data.fit) == (224, 224, "crop")
         assert base_config(benchmark, {"method": "scale"}).data.fit == "squeeze"
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+@pytest.mark.parametrize("method", ["scale", "source_only", "mcc", "dann"])
+@pytest.mark.parametrize("steps", [None, 90])
+def test_a_frozen_encoder_brings_from_python_what_it_brings_on_the_command_line(
+    benchmark: str, method: str, steps: int | None
+) -> None:
+    terms = {} if method == "scale" else {"losses.terms": "ce"}
+    named = {"method": method, "model.weights": "imagenet", **terms, **PAIRS.get(benchmark, {})}
+    line = TrialOptions(benchmark=benchmark, weights="imagenet", frozen=True, steps=steps)
+    python = base_config(benchmark, {"model.encoder": "frozen", **named}, steps=steps)
+    assert python == config_from(line, named)
+    assert (python.model.hidden_dim, python.optim.steps) == (256, steps or 1000)

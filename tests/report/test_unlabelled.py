@@ -1,7 +1,4 @@
-"""A target without labels has no accuracy: nothing is 0, nothing crashes, and validators stand in its place.
-
-Frames stand for the records: their accuracies are missing, all else is the real part.
-"""
+"""A target without labels has no accuracy: nothing is 0, nothing crashes, and validators stand in its place."""
 
 import re
 from pathlib import Path
@@ -9,40 +6,34 @@ from pathlib import Path
 import pytest
 from report_stores import config_of, record_of
 
+import scale_ray
 from scale_ray.records import Record
-from scale_ray.report import build
 from scale_ray.report.build import Asked, write_report
-from scale_ray.report.read.load import Contents, load_contents
 from scale_ray.store import Store
 
 VALIDATORS = {"coherence": 70.0, "circular": 80.0, "reverse": 60.0, "im": 1.0, "source_val": 99.0}
 
 
-def scored(record: Record, gain: float) -> Record:
+def unlabelled_record(record: Record, gain: float) -> Record:
+    """The record as a training writes it that has no label of its target: what needs one is None or empty."""
     assert record.result is not None
+    unknown = {"target_accuracy": None, "teacher_accuracy": None}
+    curve = [point.model_copy(update={**unknown, "kept_accuracy": None}) for point in record.result.curve]
     scores = {name: value + gain for name, value in VALIDATORS.items()}
-    return record.model_copy(update={"result": record.result.model_copy(update={"validators": scores})})
+    shown = {"validators": scores, "predicted": [2500, 2500], "agreement": 90.0, "confusion": []}
+    result = record.result.model_copy(update={**unknown, **shown, "curve": curve})
+    return Record.model_validate_json(record.model_copy(update={"result": result}).to_json())
 
 
 @pytest.fixture
-def unlabelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Three seeds of two pairs and two methods, whose accuracies are missing from what is loaded."""
+def unlabelled(tmp_path: Path) -> Store:
+    """Three seeds of two pairs and two methods."""
     store = Store(tmp_path / "store", create=True)
     for source in ("mnist", "fonts"):
         for seed in range(3):
             for losses, gain in {"ce": 0.0, "ce+ssl": 5.0}.items():
                 record = record_of(config_of(source, "mnistm", losses, "lenet", seed), 50.0 + seed)
-                store.write_record(scored(record, gain + seed))
-
-    def blind(location: Path, *, study: str | None = None) -> Contents:
-        cells, curves = load_contents(location, study=study)
-        hidden = dict.fromkeys(("target_accuracy", "teacher_accuracy", "class_mean_accuracy"), float("nan"))
-        return Contents(
-            cells.assign(**hidden, oracle_accuracy=float("nan")),
-            curves.assign(target_accuracy=float("nan"), teacher_accuracy=float("nan")),
-        )
-
-    monkeypatch.setattr(build, "load_contents", blind)
+                store.write_record(unlabelled_record(record, gain + seed))
     return store
 
 
@@ -65,3 +56,13 @@ def test_a_report_says_why_there_is_no_accuracy_and_shows_validators(
         assert set(paths.chosen.frame["choice"]) == {"scale (ce+ssl)"}
         assert "has nan" not in paths.answer.text
     assert "best by target labels" not in paths.answer.text
+
+
+def test_a_notebook_shows_validators_instead(unlabelled: Store) -> None:
+    found = scale_ray.results(unlabelled.location)
+    page = found._repr_html_()
+    assert "There is no accuracy, because the target has no labels." in page
+    assert "Validator coherence, which reads no target label (%)" in page
+    assert "76.0 ± 1.0<br><small>[" in page
+    assert "nan" not in page.lower()
+    assert found.cells["target_accuracy"].isna().all()

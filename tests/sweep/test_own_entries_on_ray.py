@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_they_reach_rays_workers_and_name_their_cells(folder: Path, tiny_root: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    assert "Outcome(done=3, failed=0, interrupted=0)" in run(folder, tiny_root, store)
+    assert f"own in {store}: 3 cells, 3 done, 0 to do" in run(folder, tiny_root, store)
     records = {record.config.approach: record for record in Store(store).records()}
     assert {approach: (record.status, *record.inputs) for approach, record in records.items()} == {
         "mine": ("done", "source", "target", "method mine"),

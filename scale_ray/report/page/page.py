@@ -18,7 +18,7 @@ from scale_ray.report.read.labels import count
 from scale_ray.report.read.load import varying_fields
 from scale_ray.report.selection.text import Chosen, as_text
 from scale_ray.report.tables.grid import METRIC_NAMES, Entry, Grid, Stack, stacks
-from scale_ray.report.tables.text import beside_text, entry_text
+from scale_ray.report.tables.text import beside_text, entry_text, interval_text, question
 
 STATUSES = ("done", "failed", "missing", "stale")
 
@@ -79,8 +79,8 @@ def page(
     filters: dict[str, Callable[..., Any]] = {
         "entry_text": entry_text,
         "beside_text": beside_text,
-        "interval": _interval,
-        "question": _question,
+        "interval": interval_text,
+        "question": question,
         "compares": _compares,
         "tooltip": _tooltip,
         "trial_attributes": lambda trials: _trial_attributes(trials, numbers),
@@ -132,23 +132,6 @@ def page(
 def _tooltip(entry: Entry) -> str:
     seeds = f"mean over {count(entry.n, 'seed')}; " if entry.mean is not None else ""
     return f"{seeds}{entry.done} of {entry.planned} records done"
-
-
-def _interval(entry: Entry) -> str:
-    """The interval, or two seeds as they are; one seed is the mean itself."""
-    if entry.low is not None and entry.high is not None:
-        return f"[{entry.low:.1f}, {entry.high:.1f}]"
-    return "seeds " + ", ".join(f"{value:.1f}" for value in entry.by_seed) if entry.n > 1 else ""
-
-
-def _question(stack: Stack) -> str:
-    """What the small print of a table's entries answers."""
-    entries = [entry for grid in stack.grids for entry in grid.entries.values() if entry.mean is not None]
-    if any(entry.low is not None for entry in entries):
-        return "Below each mean: the 95 % interval on these very pairs, if other seeds were trained."
-    if any(entry.n > 1 for entry in entries):
-        return "Below each mean: the seeds themselves. So few give no interval."
-    return "One seed says nothing about others, so no entry has an interval."
 
 
 def _compares(stack: Stack) -> bool:

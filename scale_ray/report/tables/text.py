@@ -19,6 +19,23 @@ def entry_text(entry: Entry, grid: Grid) -> str:
     return f"{entry.mean:.1f}{spread}{count}{' ' * bool(marks)}{marks}"
 
 
+def interval_text(entry: Entry) -> str:
+    """The interval, or two seeds as they are; one seed is the mean itself."""
+    if entry.low is not None and entry.high is not None:
+        return f"[{entry.low:.1f}, {entry.high:.1f}]"
+    return "seeds " + ", ".join(f"{value:.1f}" for value in entry.by_seed) if entry.n > 1 else ""
+
+
+def question(stack: Stack) -> str:
+    """What the small print of a table's entries answers."""
+    entries = [entry for grid in stack.grids for entry in grid.entries.values() if entry.mean is not None]
+    if any(entry.low is not None for entry in entries):
+        return "Below each mean: the 95 % interval on these very pairs, if other seeds were trained."
+    if any(entry.n > 1 for entry in entries):
+        return "Below each mean: the seeds themselves. So few give no interval."
+    return "One seed says nothing about others, so no entry has an interval."
+
+
 def beside_text(grid: Grid, position: Position) -> str:
     """A figure in a column beside the measured ones: `72.2`, or `—` if there is none."""
     mean, std = grid.beside_figure(position)
