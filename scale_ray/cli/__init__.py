@@ -33,14 +33,14 @@ def _add(name: str, function: Callable[..., None], **defaults: Any) -> None:
 
 _add("adapt", command(adapt.adapt))
 _add("train", train.train)
-_add("ablate", study_command(presets.ablation, presets.ABLATE), storage="runs/ablation")
+_add("ablate", study_command(presets.ablation, presets.ABLATE), store="runs/ablation")
 _add(
     "compare",
     study_command(presets.comparison, presets.COMPARE, presets.with_prototypes),
-    storage="runs/comparison",
+    store="runs/comparison",
 )
-_add("auto", command(auto.auto), storage="runs/auto")
-_add("tune", tune.tune_command(presets.search), storage="runs/tuning")
+_add("auto", command(auto.auto), store="runs/auto")
+_add("tune", tune.tune_command(presets.search), store="runs/tuning")
 _add("export", export.export)
 _add("predict", predict.predict)
 _add("report", command(report.report))
@@ -70,12 +70,12 @@ def run_as_script(function: Callable[..., None], defaults: Mapping[str, Any]) ->
 def study_main(study: Study, defaults: Mapping[str, Any]) -> None:
     """See `scale_ray.main`."""
     about = sys.modules["__main__"].__doc__ or f"Run the study {study.name} on Ray, then write its report."
-    run_as_script(study_command(lambda: study, about), {"storage": f"runs/{study.name}", **defaults})
+    run_as_script(study_command(lambda: study, about), {"store": f"runs/{study.name}", **defaults})
 
 
 def search_main(study: Study, defaults: Mapping[str, Any]) -> None:
     """See `scale_ray.tune`."""
-    run_as_script(tune.tune_command(lambda: study), {"storage": f"runs/{study.name}", **defaults})
+    run_as_script(tune.tune_command(lambda: study), {"store": f"runs/{study.name}", **defaults})
 
 
 def with_clear_errors(command: typer.Typer) -> None:
@@ -110,7 +110,7 @@ def with_clear_errors(command: typer.Typer) -> None:
 
 @app.callback(invoke_without_command=True)
 def _version(
-    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version and exit.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         print(f"scale-ray {__version__}")

@@ -72,9 +72,7 @@ def adapt(
     ] = "imagenet",
     fine_tune: Annotated[
         bool,
-        typer.Option(
-            "--fine-tune", metavar="", help="Train the encoder too; hours without a GPU.", rich_help_panel=EXECUTION
-        ),
+        typer.Option("--fine-tune", help="Train the encoder too; hours without a GPU.", rich_help_panel=EXECUTION),
     ] = False,
     seeds: Annotated[
         str, typer.Option(metavar="N", help="Trainings of each candidate.", rich_help_panel=EXECUTION)

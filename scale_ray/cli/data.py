@@ -33,9 +33,7 @@ def list_benchmarks() -> None:
 def check(
     benchmark: BenchmarkName,
     root: Root = None,
-    every: Annotated[
-        bool, typer.Option("--all", metavar="", help="Name every file, one a line, instead of some.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Name every file, one a line, instead of some.")] = False,
     sheet: Annotated[
         Path | None,
         typer.Option(

@@ -22,9 +22,7 @@ def fields(
     benchmark: Annotated[
         str, typer.Option(metavar="NAME", help="Whose defaults are shown: a name that `scale-ray data list` shows.")
     ] = "image_folder",
-    frozen: Annotated[
-        bool, typer.Option("--frozen", metavar="", help="With the defaults of a frozen encoder.")
-    ] = False,
+    frozen: Annotated[bool, typer.Option("--frozen", help="With the defaults of a frozen encoder.")] = False,
 ) -> None:
     """List the fields of a training, for --set PATH=VALUE and --axis PATH=V,V, with their defaults and meanings.
 

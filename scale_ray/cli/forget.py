@@ -22,9 +22,9 @@ def forget(
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="ID…", help="Cells, by the first characters of their ids.")
     ] = None,
-    failed: Annotated[bool, typer.Option("--failed", metavar="", help="Every record of a failure.")] = False,
-    stale: Annotated[bool, typer.Option("--stale", metavar="", help="Every record of another recipe version.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", metavar="", help="Do not ask.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Every record of a failure.")] = False,
+    stale: Annotated[bool, typer.Option("--stale", help="Every record of another recipe version.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete records, and what lies beside them: models, predictions, checkpoints.
 

@@ -98,7 +98,6 @@ class TrialOptions:
         bool,
         typer.Option(
             "--frozen",
-            metavar="",
             help="Freeze the encoder: compute its features once and train heads on a bottleneck.",
             rich_help_panel=TRAINED,
         ),
@@ -170,7 +169,6 @@ class ExecutionOptions:
         bool | None,
         typer.Option(
             "--keep-model/--no-keep-model",
-            metavar="",
             help="Store trained models beside the records, for `scale-ray export` and `scale-ray predict`; a finished "
             "cell that lacks its model is trained again. Default: where the encoder is frozen (some MB a cell), of "
             "cells that are trained anyway.",
@@ -181,7 +179,6 @@ class ExecutionOptions:
         bool,
         typer.Option(
             "--keep-predictions",
-            metavar="",
             help="Store class probabilities of every target image beside the records (float16: at most 2 bytes x "
             "images x classes), which --choose ensv reads.",
             rich_help_panel=EXECUTION,
@@ -191,7 +188,6 @@ class ExecutionOptions:
         bool,
         typer.Option(
             "--compile",
-            metavar="",
             help="torch.compile the encoders: minutes of warm-up, faster steps on GPUs. May change last bits.",
             rich_help_panel=EXECUTION,
         ),
@@ -200,7 +196,6 @@ class ExecutionOptions:
         bool,
         typer.Option(
             "--channels-last/--no-channels-last",
-            metavar="",
             help="Memory layout of images. May change last bits.",
             rich_help_panel=EXECUTION,
         ),
@@ -224,11 +219,9 @@ class ExecutionOptions:
 class RayOptions:
     """Where a study runs, and what each of its trials gets."""
 
-    storage: Annotated[
+    store: Annotated[
         str,
         typer.Option(
-            "--storage",
-            "--store",
             metavar="FOLDER|URL",
             help="Keeps records and checkpoints: a folder or s3://… that every node reaches.",
             rich_help_panel=EXECUTION,
@@ -238,7 +231,6 @@ class RayOptions:
         bool,
         typer.Option(
             "--dry-run",
-            metavar="",
             help="Show what would run, what is done and the cost; run nothing.",
             rich_help_panel=EXECUTION,
         ),
@@ -277,7 +269,6 @@ class RayOptions:
         bool,
         typer.Option(
             "--local",
-            metavar="",
             help="Start Ray on this machine, even if it belongs to a cluster.",
             rich_help_panel=EXECUTION,
         ),
@@ -336,16 +327,14 @@ class GridOptions:
         str | None,
         typer.Option(
             metavar="METHOD,…",
-            help="METHOD[:TERMS]\\[/FIELD=VALUE…][@BACKBONE[=WEIGHTS]]: scale:ce+ssl, scale/losses.contrast=bank, "
+            help="METHOD[:TERMS][/FIELD=VALUE…][@BACKBONE[=WEIGHTS]]: scale:ce+ssl, scale/losses.contrast=bank, "
             "cdan/baseline.entropy_conditioning=true, clip_zero_shot@clip_rn50=openai.",
             rich_help_panel=GRID,
         ),
     ] = None
-    backbones: Annotated[
+    backbone: Annotated[
         str | None,
         typer.Option(
-            "--backbones",
-            "--backbone",
             metavar="NAME,…",
             help="Encoders. Default: the study's, or the benchmark's.",
             rich_help_panel=GRID,
@@ -374,7 +363,6 @@ class GridOptions:
         bool,
         typer.Option(
             "--sharing/--no-sharing",
-            metavar="",
             help="Train once what cells have in common; records are the same either way.",
             rich_help_panel=EXECUTION,
         ),

@@ -54,7 +54,6 @@ def predict(
         bool,
         typer.Option(
             "--ray",
-            metavar="",
             help="Predict shards of the images on Ray; --out is then a folder or s3://…, with one file a shard. The "
             "same command again goes on.",
             rich_help_panel=ON_RAY,

@@ -54,15 +54,12 @@ def report(
     ] = None,
     published: Annotated[
         bool,
-        typer.Option(
-            "--published", metavar="", help="Other authors' figures of Office-Home beside.", rich_help_panel=TABLES
-        ),
+        typer.Option("--published", help="Other authors' figures of Office-Home beside.", rich_help_panel=TABLES),
     ] = False,
     oracle: Annotated[
         bool,
         typer.Option(
             "--oracle",
-            metavar="",
             help="Best epochs, and the regret of every validator: by target labels.",
             rich_help_panel=TABLES,
         ),
@@ -101,9 +98,7 @@ def report(
             rich_help_panel=FIGURES,
         ),
     ] = None,
-    parquet: Annotated[
-        bool, typer.Option("--parquet", metavar="", help="Write cells.parquet and curves.parquet too.")
-    ] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Write cells.parquet and curves.parquet too.")] = False,
     allow: Annotated[
         str,
         typer.Option(

@@ -32,7 +32,7 @@ def status(
     store: StoreLocation,
     watch: Annotated[
         bool,
-        typer.Option("--watch", metavar="", help="Show it every 5 seconds, until nothing runs; Ctrl-C ends."),
+        typer.Option("--watch", help="Show it every 5 seconds, until nothing runs; Ctrl-C ends."),
     ] = False,
 ) -> None:
     """Say how far each study in a store is, what runs now, how long it may take, and what failed.

@@ -30,7 +30,7 @@ _OPTIONS = {
     "seed": "--seeds",
     "data.source": "--pairs",
     "data.target": "--pairs",
-    "model.backbone": "--backbones",
+    "model.backbone": "--backbone",
 }
 
 # The option that sets a field of the base config.
@@ -99,10 +99,10 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
     axes = _changed_axes(axes, grid, benchmark)
     if axes.get("pair") == []:
         axes["pair"] = pairs(*map(":".join, usual_pairs(trial.images)))
-    if grid.backbones is None and "model.backbone" in file | settings:
+    if grid.backbone is None and "model.backbone" in file | settings:
         axes = _put(axes, "model.backbone", None)
-    elif grid.backbones is not None:
-        backbones = split_list(grid.backbones)
+    elif grid.backbone is not None:
+        backbones = split_list(grid.backbone)
         if len(backbones) == 1 and "model.backbone" not in axes:
             options = {**options, "model.backbone": backbones[0]}
         else:
@@ -141,7 +141,7 @@ def run_and_report(
     if outcome is None:
         return
     choose = choose if outcome.done else None  # of nothing there is no choice, and why is said below
-    report(Store(ray.storage).location, choose=choose, study=study.name if choose else None)
+    report(Store(ray.store).location, choose=choose, study=study.name if choose else None)
     if outcome.interrupted:
         console.print(f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on")
         raise typer.Exit(INTERRUPTED)
@@ -165,7 +165,7 @@ def run_planned(
         How the cells ended; None for a dry run.
     """
     resources = ray.resources(study.base.parallel.workers)
-    store = Store(ray.storage, create=not ray.dry_run, missing_ok=ray.dry_run)
+    store = Store(ray.store, create=not ray.dry_run, missing_ok=ray.dry_run)
 
     from scale_ray.sweep.plan import describe_leaving, plan_study
 
@@ -237,7 +237,7 @@ def _changed_axes(axes: Axes, grid: GridOptions, benchmark: str) -> Axes:
         with _named("--methods"):
             axes = _put(axes, "method", approaches(*split_list(grid.methods)), "losses")
     added = read_axes(grid.axes)
-    for path, option, given in (("seed", "--seeds", grid.seeds), ("model.backbone", "--backbones", grid.backbones)):
+    for path, option, given in (("seed", "--seeds", grid.seeds), ("model.backbone", "--backbone", grid.backbone)):
         if path in added and given is not None:
             raise ConfigError(f"--axis {path}, {option}: both set the same axis: give one of them")
     for path, values in added.items():

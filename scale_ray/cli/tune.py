@@ -67,7 +67,6 @@ class SearchOptions:
         bool,
         typer.Option(
             "--compare-repeats/--all-repeats",
-            metavar="",
             help="End a setting that Wilcoxon's test puts below the best over its repeats so far (at least 4).",
             rich_help_panel=SEARCH,
         ),
@@ -166,7 +165,7 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
 
         from scale_ray.tuning.run import run_search
 
-        store = Store(ray.storage, create=True)
+        store = Store(ray.store, create=True)
         found = run_search(search, store, url, execution.execution(trial.images), resources, console)
         is_chosen = write_results(search, found, store)
         if found.left:
