@@ -18,7 +18,7 @@ import typer
 from scale_ray import BENCHMARKS, Study, approaches, base_config, pairs, usual_settings
 from scale_ray.cli import run_as_script
 from scale_ray.cli.console import INTERRUPTED, console
-from scale_ray.cli.groups import ExecutionOptions, GridOptions, RayOptions, command
+from scale_ray.cli.groups import ExecutionOptions, GridOptions, StudyOptions, command
 from scale_ray.cli.read import read_seeds, split_list
 from scale_ray.cli.study import run_planned
 from scale_ray.config import ConfigError, check_name
@@ -76,7 +76,7 @@ def _study(
 
 
 def leaderboard(
-    ray: RayOptions,
+    ray: StudyOptions,
     execution: ExecutionOptions,
     pacs: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Images of PACS.", resolve_path=True)] = None,
     emoji: Annotated[

@@ -8,13 +8,16 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from scale_ray import __version__
 from scale_ray.cli import adapt, auto, data, export, fields, forget, predict, presets, report, status, train, tune
+from scale_ray.cli.examples import EXAMPLES, of_search, of_study
 from scale_ray.cli.groups import command
+from scale_ray.cli.help import Command, Group
 from scale_ray.cli.read import refuse_passwords
 from scale_ray.cli.study import study_command
 from scale_ray.errors import UserError
@@ -23,12 +26,17 @@ from scale_ray.study import Study
 USER_ERROR = 2  # exit status
 
 app = typer.Typer(
-    help="Unsupervised domain adaptation studies on Ray.", no_args_is_help=True, pretty_exceptions_enable=False
+    cls=Group,
+    help="Unsupervised domain adaptation studies on Ray.",
+    epilog=EXAMPLES[""],
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
 def _add(name: str, function: Callable[..., None], **defaults: Any) -> None:
-    app.command(name, context_settings={"default_map": defaults})(function)
+    app.command(name, cls=Command, epilog=EXAMPLES[name], context_settings={"default_map": defaults})(function)
 
 
 _add("adapt", command(adapt.adapt))
@@ -55,27 +63,39 @@ def main() -> None:
     with_clear_errors(app)
 
 
-def run_as_script(function: Callable[..., None], defaults: Mapping[str, Any]) -> None:
+def run_as_script(function: Callable[..., None], defaults: Mapping[str, Any], examples: str | None = None) -> None:
     """Run a command as a script of its own, with other defaults of its options.
+
+    Args:
+        function: see `command`. Its docstring is the help.
+        defaults: parameter -> value.
+        examples: command lines, at the end of the help.
 
     Raises:
         TypeError: a default for an option that the command does not have.
     """
     inspect.signature(function).bind_partial(**defaults)
-    script = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    script.command(context_settings={"default_map": dict(defaults)})(function)
+    script = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
+    script.command(cls=Command, epilog=examples, context_settings={"default_map": dict(defaults)})(function)
     with_clear_errors(script)
 
 
 def study_main(study: Study, defaults: Mapping[str, Any]) -> None:
     """See `scale_ray.main`."""
     about = sys.modules["__main__"].__doc__ or f"Run the study {study.name} on Ray, then write its report."
-    run_as_script(study_command(lambda: study, about), {"store": f"runs/{study.name}", **defaults})
+    given = {"store": f"runs/{study.name}", **defaults}
+    run_as_script(study_command(lambda: study, about), given, of_study(_script()))
 
 
 def search_main(study: Study, defaults: Mapping[str, Any]) -> None:
     """See `scale_ray.tune`."""
-    run_as_script(tune.tune_command(lambda: study), {"store": f"runs/{study.name}", **defaults})
+    given = {"store": f"runs/{study.name}", **defaults}
+    run_as_script(tune.tune_command(lambda: study), given, of_search(_script()))
+
+
+def _script() -> Path:
+    """The file that runs, as its caller wrote it."""
+    return Path(sys.argv[0])
 
 
 def with_clear_errors(command: typer.Typer) -> None:

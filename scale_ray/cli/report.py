@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from scale_ray.cli import complete
 from scale_ray.cli.console import console
 from scale_ray.cli.read import split_list
 from scale_ray.cli.searches import page_name, search_names, write_search_pages
@@ -23,9 +24,8 @@ Choose = Annotated[
     str | None,
     typer.Option(
         metavar="VALIDATOR",
-        help="Name the method and setting to use on each pair and over all, without target labels: by ensv (reads "
-        "--keep-predictions), which ranks across methods, or by another validator. oracle reads target labels.",
-        rich_help_panel=TABLES,
+        autocompletion=complete.chooser,
+        help="Say what to use without target labels: by coherence, ensv (which reads --keep-predictions) …",
     ),
 ]
 StoreLocation = Annotated[
@@ -108,12 +108,7 @@ def report(
         ),
     ] = "",
 ) -> None:
-    """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray.
-
-    scale-ray report runs/phone
-
-    scale-ray report runs/phone --choose coherence --root photos
-    """
+    """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray."""
     from scale_ray.report import stacks, terminal_table, write_report
     from scale_ray.report.build import Asked
     from scale_ray.report.effects.claims import TOO_FEW

@@ -35,10 +35,7 @@ def status(
         typer.Option("--watch", help="Show it every 5 seconds, until nothing runs; Ctrl-C ends."),
     ] = False,
 ) -> None:
-    """Say how far each study in a store is, what runs now, how long it may take, and what failed.
-
-    scale-ray status runs/phone --watch
-    """
+    """Say how far each study in a store is, what runs now, how long it may take, and what failed."""
     opened = Store(store)
     while True:
         if watch and console.is_terminal:

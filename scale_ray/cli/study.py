@@ -8,7 +8,7 @@ import typer
 
 from scale_ray.cli.configs import config_from
 from scale_ray.cli.console import INTERRUPTED, console
-from scale_ray.cli.groups import ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
+from scale_ray.cli.groups import ExecutionOptions, GridOptions, StudyOptions, TrialOptions, command
 from scale_ray.cli.images import usual_pairs
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
 from scale_ray.cli.report import Choose, report
@@ -56,7 +56,7 @@ def study_command(
     """
 
     def run(
-        grid: GridOptions, trial: TrialOptions, ray: RayOptions, execution: ExecutionOptions, choose: Choose = None
+        grid: GridOptions, trial: TrialOptions, ray: StudyOptions, execution: ExecutionOptions, choose: Choose = None
     ) -> None:
         check_chooser(choose)
         study = with_options(start(), trial, grid, ray.fields)
@@ -130,7 +130,7 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
 
 
 def run_and_report(
-    study: Study, execution: Execution, grid: GridOptions, ray: RayOptions, choose: str | None = None
+    study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None = None
 ) -> None:
     """Print the plan of a study; unless it is a dry run, run what is missing and write the report.
 
@@ -154,7 +154,7 @@ def run_and_report(
 
 
 def run_planned(
-    study: Study, execution: Execution, grid: GridOptions, ray: RayOptions, choose: str | None = None
+    study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None = None
 ) -> "Outcome | None":
     """Print the plan of a study; unless it is a dry run, run what is missing.
 
