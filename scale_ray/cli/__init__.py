@@ -15,12 +15,13 @@ import typer
 
 from scale_ray import __version__
 from scale_ray.cli import adapt, auto, data, export, fields, forget, predict, presets, report, status, train, tune
+from scale_ray.cli.console import stderr
 from scale_ray.cli.examples import EXAMPLES, of_search, of_study
 from scale_ray.cli.groups import command
 from scale_ray.cli.help import Command, Group
 from scale_ray.cli.read import refuse_passwords
 from scale_ray.cli.study import study_command
-from scale_ray.errors import UserError
+from scale_ray.stderr import UserError
 from scale_ray.study import Study
 
 USER_ERROR = 2  # exit status
@@ -112,7 +113,7 @@ def with_clear_errors(command: typer.Typer) -> None:
         # Typer's own message is empty where it has printed the help instead.
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         for line in message.splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            stderr.print(f"error: {line}")
         sys.exit(USER_ERROR)
     except typer.Abort:
         print("aborted: the question was not answered", file=sys.stderr)

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from scale_ray.cli import complete
-from scale_ray.cli.console import console
+from scale_ray.cli.console import console, plain_table
 from scale_ray.cli.examples import EXAMPLES
 from scale_ray.cli.groups import command
 from scale_ray.cli.help import Command, Group
@@ -35,7 +34,7 @@ def list_benchmarks() -> None:
     """Show the benchmarks, their domains and where they come from."""
     from scale_ray.data.benchmarks import BENCHMARKS
 
-    table = Table("benchmark", "domains", "classes", "source", box=None, pad_edge=False)
+    table = plain_table("benchmark", "domains", "classes", "source")
     for name, benchmark in BENCHMARKS.items():
         classes = str(len(benchmark.classes)) if benchmark.classes else "by folder"
         table.add_row(name, ", ".join(benchmark.domains) or "by folder", classes, benchmark.source)
@@ -114,7 +113,7 @@ def show_cache() -> None:
 
     entries = cache_entries()
     if entries:
-        table = Table("kind", "holds", "size", "last used", box=None, pad_edge=False)
+        table = plain_table("kind", "holds", "size", "last used")
         table.columns[2].justify = "right"
         for entry in entries:
             used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")

@@ -79,7 +79,6 @@ EXAMPLES = {
         """,
         "data list": """
             scale-ray data list
-            scale-ray fields --benchmark office_home
         """,
         "data check": """
             scale-ray data check image_folder --root photos --all
@@ -91,7 +90,6 @@ EXAMPLES = {
         """,
         "data cache": """
             scale-ray data cache
-            SCALE_RAY_CACHE=/tmp/cache scale-ray data cache
         """,
         "data clear": """
             scale-ray data clear

@@ -5,11 +5,10 @@ from typing import Annotated, Any, get_args
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from rich.table import Table
 from rich.text import Text
 
 from scale_ray.cli import complete
-from scale_ray.cli.console import console
+from scale_ray.cli.console import console, plain_table
 from scale_ray.config import ConfigError, TrialConfig, field_paths, suggest
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.data.defaults import default_fields
@@ -39,9 +38,7 @@ def fields(
     if not shown:
         raise ConfigError(f"no field with {' or '.join(map(repr, words or []))}: scale-ray fields lists all")
     defaults, usual = default_fields(benchmark, frozen=frozen), TrialConfig()
-    table = Table(box=None, pad_edge=False)
-    for heading in ("field", "default", "meaning"):
-        table.add_column(heading, overflow="fold")
+    table = plain_table("field", "default", "meaning")
     for path in shown:
         table.add_row(path, _text(defaults.get(path, usual.value(path))), Text(_meaning(_field(path))))
     console.print(table)

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scale_ray.cli import complete
-from scale_ray.cli.console import INTERRUPTED
+from scale_ray.cli.console import INTERRUPTED, stderr
 from scale_ray.cli.export import ModelArgument, Weights
 from scale_ray.cli.groups import EXECUTION, command
 from scale_ray.config import ConfigError, Resources
-from scale_ray.errors import shown
+from scale_ray.stderr import shown
 
 if TYPE_CHECKING:
     from scale_ray.bundle.contents import Bundle
@@ -26,7 +25,7 @@ ON_RAY = "On Ray"
 _LINE_SECONDS = 10
 
 # Rows go to stdout where no file is named, so all else goes to stderr.
-_console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+_console = stderr
 
 
 @command

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from scale_ray.cli import complete
-from scale_ray.cli.console import console
+from scale_ray.cli.console import console, print_frame
 from scale_ray.cli.read import split_list
 from scale_ray.cli.searches import page_name, search_names, write_search_pages
 from scale_ray.store import Store
@@ -155,7 +153,7 @@ def report(
     for step in paths.answer.steps:
         console.print(f"next: {step.text}")
         if step.command:
-            console.print(f"  {step.command}")
+            console.print_command(step.command)
     if searches:
         write_search_pages(opened, searches, out)
     console.print(f"report: {paths.page}")
@@ -164,12 +162,6 @@ def report(
 def _print_choice(chosen: "Chosen") -> None:
     from scale_ray.report.selection.text import as_text
 
-    shown = as_text(chosen.frame)
-    table = Table(box=None, pad_edge=False)
-    for heading in map(str, shown):
-        table.add_column(Text(heading))
-    for row in shown.to_numpy(dtype=str):
-        table.add_row(*map(Text, row))
-    console.print(table)
+    print_frame(as_text(chosen.frame))
     for note in chosen.notes:
-        console.print(Text(note))
+        console.print(note)
