@@ -21,7 +21,7 @@ from scale_ray.cli.groups import command
 from scale_ray.cli.help import Command, Group
 from scale_ray.cli.read import refuse_passwords
 from scale_ray.cli.study import study_command
-from scale_ray.stderr import UserError
+from scale_ray.errors import UserError
 from scale_ray.study import Study
 
 USER_ERROR = 2  # exit status

@@ -14,7 +14,7 @@ from scale_ray.cli.console import INTERRUPTED, stderr
 from scale_ray.cli.export import ModelArgument, Weights
 from scale_ray.cli.groups import EXECUTION, command
 from scale_ray.config import ConfigError, Resources
-from scale_ray.stderr import shown
+from scale_ray.errors import shown
 
 if TYPE_CHECKING:
     from scale_ray.bundle.contents import Bundle
