@@ -43,7 +43,7 @@ EXAMPLES = {
         """,
         "tune": """
             scale-ray tune --benchmark digits --seeds 3 --trials 12
-            scale-ray tune --benchmark digits --validator coherence \\
+            scale-ray tune --benchmark digits --validator coherence --trials 10 \\
                 --space losses.threshold=float:0.5:0.95:0.05
         """,
         "export": """
