@@ -183,7 +183,7 @@ def test_python_that_is_not_run_must_import_what_exists() -> None:
 SMALL = "--set data.image_size=32 --set data.resize=32"
 RUN_WITH = {
     "": "",
-    "adapt": f"--dry-run --fine-tune --backbone lenet --weights none {SMALL}",
+    "adapt": f"--dry-run --weights mobilenet_v2.pth --backbone mobilenet_v2 --set optim.steps=20 {SMALL}",
     "train": f"--weights mobilenet_v2.pth --backbone mobilenet_v2 --steps 2 --set optim.batch_size=4 {SMALL}",
     "ablate": "--dry-run",
     "compare": "--dry-run",

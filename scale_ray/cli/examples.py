@@ -59,7 +59,7 @@ EXAMPLES = {
         "report": """
             scale-ray report runs/phone
             scale-ray report runs/phone --choose coherence --root photos
-            scale-ray report runs/phone --rows losses.threshold --columns method
+            scale-ray report runs/office_home --rows losses.threshold --columns losses
         """,
         "status": """
             scale-ray status runs/phone
