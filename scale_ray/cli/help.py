@@ -48,7 +48,7 @@ class _Help:
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         formatter.write_paragraph()
         with formatter.indentation():
-            formatter.write_text(self.help.replace("-", _UNBROKEN))  # type: ignore[attr-defined]
+            formatter.write_text((self.help or "").replace("-", _UNBROKEN))  # type: ignore[attr-defined]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
