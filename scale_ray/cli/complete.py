@@ -30,7 +30,7 @@ def registered(module: str, registry: str) -> list[str]:
     for node in ast.parse(Path(spec.origin).read_text()).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == registry:
             (entries, *_) = (each for each in ast.walk(node) if isinstance(each, ast.Dict))
-            return [key.value for key in entries.keys if isinstance(key, ast.Constant)]
+            return [str(key.value) for key in entries.keys if isinstance(key, ast.Constant)]
     raise LookupError(f"{module} has no {registry}")
 
 

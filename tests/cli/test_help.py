@@ -107,5 +107,8 @@ def test_a_script_keeps_the_lines_of_commands_in_its_docstring() -> None:
     text = experiment.read_text().split('"""')[1]
     indented = [line for line in text.splitlines() if line.startswith("    python")]
     assert len(indented) == 2
-    shown = command("--help", program=lambda: cli.run_as_script(study_command(Study.__new__, text), {})).out
+    shown = command(
+        "--help",
+        program=lambda: cli.run_as_script(study_command(lambda: Study("own", base_config("digits"), {}), text), {}),
+    ).out
     assert set(indented) <= {line[2:] for line in shown.splitlines()}
