@@ -336,7 +336,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="of every training; for a try")
     parser.add_argument("--stored", action="store_true", help="write the tables of what was measured so far")
-    parser.add_argument("--storage", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--store", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--name", default="accuracy", help="of the files in results/")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="of every training; for a try"
@@ -347,7 +347,7 @@ def main() -> None:
     VALIDATORS.clear()  # they cost more than the trainings, and no table here reads them
     configure_torch(1)
     bench = Bench(
-        Store(asked.storage, create=True),
+        Store(asked.store, create=True),
         asked.mobilenet,
         {name: root.absolute() for name, root in roots.items() if root is not None},
         SLOWER | dict(text.split("=", 1) for text in asked.set),

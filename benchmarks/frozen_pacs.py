@@ -1,6 +1,6 @@
 """A whole study on photos, paintings, cartoons and sketches in minutes: PACS on features of a frozen encoder.
 
-    python benchmarks/frozen_pacs.py --root PACS --weights mobilenet_v2.pth [--storage runs/frozen_pacs] [--seeds 3]
+    python benchmarks/frozen_pacs.py --root PACS --weights mobilenet_v2.pth [--store runs/frozen_pacs] [--seeds 3]
 
 Three parts, each timed: the features of all four domains (evaluation view, 4 weak and 4 strong views of every image);
 how BatchNorm should see the domains, measured as joint, separate and domain on all 12 pairs and chosen by the
@@ -44,19 +44,19 @@ def main() -> None:
     parser.add_argument(
         "--weights", required=True, help="weights of MobileNetV2: imagenet, or the path of a state dict"
     )
-    parser.add_argument("--storage", type=Path, default=Path("runs/frozen_pacs"))
+    parser.add_argument("--store", type=Path, default=Path("runs/frozen_pacs"))
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     base = base_config(
         "pacs", {"model.encoder": "frozen", "model.backbone": "mobilenet_v2", "model.weights": asked.weights}
     )
     execution = Execution(root=asked.root.absolute(), device="cpu")
-    features_seconds, size = _time_features(base, asked.storage, execution)
-    rows = _try_batch_norms(base, asked.storage / "batch_norm", execution)
+    features_seconds, size = _time_features(base, asked.store, execution)
+    rows = _try_batch_norms(base, asked.store / "batch_norm", execution)
     chosen = max(WAYS, key=lambda way: next(row[VALIDATOR] for row in rows if _is_decisive(row, way)))
     study = _grid(base.replace({"model.batch_norm": chosen}), COMBINATIONS, asked.seeds)
-    wall, plan = _run(study, asked.storage / "grid", execution)
-    report = write_report(asked.storage / "grid", asked.storage / "grid" / "report")
+    wall, plan = _run(study, asked.store / "grid", execution)
+    report = write_report(asked.store / "grid", asked.store / "grid" / "report")
     _keep(report.page.parent)
     images = sum(BENCHMARKS["pacs"].images.values())
     views = 1 + 2 * base.model.frozen_views
@@ -83,9 +83,9 @@ def _grid(base: TrialConfig, losses: list[str], seeds: int) -> Study:
     return Study("frozen-pacs", base, {"seed": range(seeds), "pair": PAIRS, "losses": combinations(*losses)})
 
 
-def _time_features(base: TrialConfig, storage: Path, execution: Execution) -> tuple[float, int]:
+def _time_features(base: TrialConfig, folder: Path, execution: Execution) -> tuple[float, int]:
     """Seconds and bytes of all features. Features that the store already has take no time."""
-    store = Store(storage / "grid", create=True)
+    store = Store(folder / "grid", create=True)
     plan = plan_study(_grid(base, ["ce+ssl"], 1), store, execution.root)
     prepare_data(plan.stages, execution.root)  # input.py measures decoding
     began = time.monotonic()

@@ -1,6 +1,6 @@
 """Images a second of `scale-ray predict`, from files to rows, against the bare forward pass.
 
-    python benchmarks/predict.py --images photos/ [--device cuda] [--backbones mobilenet_v2,resnet50]
+    python benchmarks/predict.py --images photos/ [--device cuda] [--backbone mobilenet_v2,resnet50]
 
 The bare forward pass gets the same images, decoded before and held in memory, in the same batches: view, network, copy
 to the host. Both take turns, and the median of the ratios counts. Decoding alone, by the same threads, says what bounds
@@ -34,7 +34,7 @@ CLASSES = 22
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=Path, required=True, help="a folder of images")
-    parser.add_argument("--backbones", default="lenet,mobilenet_v2,resnet50")
+    parser.add_argument("--backbone", default="lenet,mobilenet_v2,resnet50")
     parser.add_argument("--count", type=int, default=512, help="images; those of the folder again and again")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
@@ -43,7 +43,7 @@ def main() -> None:
     found = list_images([asked.images]).paths
     paths = [found[index % len(found)] for index in range(asked.count)]
     rows = []
-    for backbone in asked.backbones.split(","):
+    for backbone in asked.backbone.split(","):
         rows.append(_measured(backbone, paths, asked.batch, asked.repeats, asked.device))
         print(rows[-1], flush=True)
     size = statistics.median(os.path.getsize(path) for path in found) / 1024

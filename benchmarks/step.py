@@ -1,7 +1,7 @@
 """One training step against its forward and backward passes, a step written by hand, and a method of pytorch-adapt.
 
     python benchmarks/step.py [--quick | --profile] [--compile]
-    python benchmarks/step.py --device cuda --backbones resnet50 --sides 224 --precision bf16,float32
+    python benchmarks/step.py --device cuda --backbone resnet50 --sides 224 --precision bf16,float32
 
 All contenders run in one process in alternating rounds. A time is the median over the rounds, and so is a ratio.
 Batches are 32 + 32 noise images of 65 classes, and weights are random. Every contender gets the same prepared batches.
@@ -45,7 +45,7 @@ SCALE = "scale, separate"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbones", default="resnet18,resnet50")
+    parser.add_argument("--backbone", default="resnet18,resnet50")
     parser.add_argument("--sides", default="64,128", help="pixels")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float32,bf16", help="the first one everywhere, the second as a variant")
@@ -58,7 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     device = find_device(options.device)
     configure_torch(options.threads)
-    backbones, sides = options.backbones.split(","), [int(side) for side in options.sides.split(",")]
+    backbones, sides = options.backbone.split(","), [int(side) for side in options.sides.split(",")]
     precision, *others = options.precision.split(",")
     suffix = "_cuda" if device.type == "cuda" else ""
     smallest = [Case(backbone, min(sides), device, precision) for backbone in backbones]

@@ -1,6 +1,6 @@
 """The paper's ablation: every domain pair x loss combination x backbone x seed.
 
-    python experiments/ablation.py --benchmark office_home --root ~/OfficeHome --storage runs/office_home
+    python experiments/ablation.py --benchmark office_home --root ~/OfficeHome --store runs/office_home
     python experiments/ablation.py --benchmark digits --dry-run
 
 864 cells on Office-Home with the defaults. The options of `scale-ray ablate` change the grid, and the same command goes
@@ -33,4 +33,4 @@ study = Study(
 )
 
 if __name__ == "__main__":
-    main(study, storage="runs/ablation")
+    main(study, store="runs/ablation")

@@ -1,7 +1,7 @@
 """How BatchNorm should treat the two domains, at several thresholds: a study with a filter.
 
     python experiments/batch_norm.py --dry-run
-    python experiments/batch_norm.py --seeds 3 --storage runs/batch_norm
+    python experiments/batch_norm.py --seeds 3 --store runs/batch_norm
 
 Nothing reads a threshold without ssl, so combinations without it have one.
 """

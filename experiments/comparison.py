@@ -1,7 +1,7 @@
 """The paper's Table 2 with measured rows: every method on the same batches, seeds and budget.
 
     python experiments/comparison.py
-    python experiments/comparison.py --benchmark office_home --root ~/OfficeHome --storage runs/office_home
+    python experiments/comparison.py --benchmark office_home --root ~/OfficeHome --store runs/office_home
     scale-ray report runs/office_home --published
 
 Digits by default: 8 methods x 4 domain pairs x 3 seeds. The options of `scale-ray compare` change the study, and the
@@ -25,4 +25,4 @@ study = Study(
 )
 
 if __name__ == "__main__":
-    main(study, storage="runs/comparison")
+    main(study, store="runs/comparison")

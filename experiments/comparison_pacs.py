@@ -21,4 +21,4 @@ study = Study(
 )
 
 if __name__ == "__main__":
-    main(study, storage="runs/comparison_pacs", checkpoint_every=100)
+    main(study, store="runs/comparison_pacs", checkpoint_every=100)

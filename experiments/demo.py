@@ -19,4 +19,4 @@ study = Study(
 )
 
 if __name__ == "__main__":
-    main(study, storage="runs/demo", checkpoint_every=100)
+    main(study, store="runs/demo", checkpoint_every=100)

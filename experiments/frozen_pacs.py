@@ -30,4 +30,4 @@ study = Study(
 )
 
 if __name__ == "__main__":
-    main(study, storage="runs/frozen_pacs")
+    main(study, store="runs/frozen_pacs")

@@ -18,7 +18,7 @@ import typer
 from scale_ray import BENCHMARKS, Study, approaches, base_config, pairs, usual_settings
 from scale_ray.cli import run_as_script
 from scale_ray.cli.console import INTERRUPTED, console
-from scale_ray.cli.groups import ExecutionOptions, GridOptions, RayOptions, command
+from scale_ray.cli.groups import ExecutionOptions, GridOptions, StudyOptions, command
 from scale_ray.cli.read import read_seeds, split_list
 from scale_ray.cli.study import run_planned
 from scale_ray.config import ConfigError, check_name
@@ -76,7 +76,7 @@ def _study(
 
 
 def leaderboard(
-    ray: RayOptions,
+    ray: StudyOptions,
     execution: ExecutionOptions,
     pacs: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Images of PACS.", resolve_path=True)] = None,
     emoji: Annotated[
@@ -129,16 +129,16 @@ def leaderboard(
     from scale_ray.report.leaderboard import leaderboard as read_leaderboard
     from scale_ray.report.leaderboard import write_leaderboard
 
-    found = read_leaderboard(ray.storage, STUDIES, split_list(allow))
+    found = read_leaderboard(ray.store, STUDIES, split_list(allow))
     for path in write_leaderboard(found, results, figure):
         console.print(f"leaderboard: {path}")
     failed = sum(outcome.failed for outcome in outcomes if outcome is not None)
     if failed:
-        console.print(f"{failed} cells failed: `scale-ray report {ray.storage}` has their reasons")
+        console.print(f"{failed} cells failed: `scale-ray report {ray.store}` has their reasons")
         raise typer.Exit(1)
 
 
 leaderboard.__doc__ = __doc__
 
 if __name__ == "__main__":
-    run_as_script(command(leaderboard), {"storage": "runs/leaderboard", "keep_predictions": True})
+    run_as_script(command(leaderboard), {"store": "runs/leaderboard", "keep_predictions": True})

@@ -228,11 +228,11 @@ def main(study: Study, **defaults: Any) -> None:
     """Give an experiment's file the command line of `scale-ray ablate`, starting from its study.
 
     `python experiment.py --dry-run` shows the plan; `--seeds`, `--pairs`, `--axis PATH=V,V`, `--set PATH=V` and others
-    change the study; `--storage`, `--limit`, `--local` and others say where and how it runs.
+    change the study; `--store`, `--limit`, `--local` and others say where and how it runs.
 
     Args:
         study: what runs without options.
-        defaults: other defaults of options: `main(study, storage="runs/mine", checkpoint_every=100)`.
+        defaults: other defaults of options: `main(study, store="runs/mine", checkpoint_every=100)`.
 
     Raises:
         TypeError: a default for an option that does not exist.

@@ -72,7 +72,7 @@ def test_one_command_measures_every_row_and_goes_on(tmp_path: Path) -> None:
         (script / name).write_text((REPOSITORY / "benchmarks" / name).read_text())
     fields = ["data.image_size=16", "data.resize=16", "data.holdout=0.25", "model.backbone=lenet", "optim.batch_size=8"]
     line = [sys.executable, str(script / "accuracy.py"), "--emoji", str(tmp_path / "images"), "--mobilenet"]
-    line += [str(weights), "--seeds", "1", "--steps", "30", "--storage", str(tmp_path / "store")]
+    line += [str(weights), "--seeds", "1", "--steps", "30", "--store", str(tmp_path / "store")]
     line += [part for field in fields for part in ("--set", field)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "SCALE_RAY_CACHE": str(tmp_path / "cache")}
     written = script / "results" / "accuracy.json"

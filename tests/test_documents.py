@@ -1,10 +1,13 @@
-"""README and docs: every block runs or says why not, the site builds, and the README stays short."""
+"""README and docs: every block runs or says why not, as do the examples of --help; the site builds."""
 
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from PIL import Image
 from report_stores import CREATED, OFFICE_HOME, cell_of, config_of, record_of
 
 from scale_ray import cli
+from scale_ray.cli.examples import EXAMPLES
 from scale_ray.config import TuningBudget
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.models import build_encoder
@@ -171,6 +175,45 @@ def test_python_that_is_not_run_must_import_what_exists() -> None:
     block = block_of("<!-- run: no, takes minutes -->\n```python\nfrom scale_ray import nothing_of_this_name\n```")
     with pytest.raises(ImportError, match="nothing_of_this_name"):
         try_block(block, {})
+
+
+# The examples of --help
+
+# What each command's examples are run with: a command that trains plans alone, or trains two steps.
+SMALL = "--set data.image_size=32 --set data.resize=32"
+RUN_WITH = {
+    "": "",
+    "adapt": f"--dry-run --weights mobilenet_v2.pth --backbone mobilenet_v2 --set optim.steps=20 {SMALL}",
+    "train": f"--weights mobilenet_v2.pth --backbone mobilenet_v2 --steps 2 --set optim.batch_size=4 {SMALL}",
+    "ablate": "--dry-run",
+    "compare": "--dry-run",
+    "auto": "--dry-run",
+    "tune": "--dry-run",
+    "data clear": "--yes",
+}
+
+
+def test_the_examples_of_help_run_one_after_another(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(workplace / "cache"))
+    (workplace / "labels.csv").write_text("path,label\nphotos/phone/bag/0.jpg,bag\n")
+    for name, text in EXAMPLES.items():
+        for command in filter(None, text.replace("\\\n", "").splitlines()):
+            options = RUN_WITH.get(name or command.split()[1], "")
+            reason = "on a cluster" if "s3://" in command else None
+            try_block(Block(f"scale-ray {name} --help", "bash", f"{command} {options}", reason=reason), {})
+
+
+@pytest.mark.parametrize("experiment", ["ablation", "tuning"])
+def test_the_examples_of_a_script_run(experiment: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Path("experiments", f"{experiment}.py")
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit), redirect_stdout(StringIO()) as shown:
+        runpy.run_path(str(script), run_name="__main__")
+    _, examples = shown.getvalue().split("\nExamples:\n")
+    commands = re.findall(r"^  (python .+)", examples, re.MULTILINE)
+    assert len(commands) > 1
+    for command in commands:
+        try_block(Block(f"{script} --help", "bash", f"{command} --benchmark digits --dry-run"), {})
 
 
 # Options in running text. These belong to other programs.

@@ -65,7 +65,7 @@ def test_methods_have_the_settings_of_their_papers(experiment: dict[str, Any]) -
 
 def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, str(SCRIPT), "--seeds", "1", "--steps", "4", "--limit", "3", "--address", "local"]
-    line += ["--storage", str(folder / "store"), "--results", str(folder), "--figure", str(folder / "board.png"), *more]
+    line += ["--store", str(folder / "store"), "--results", str(folder), "--figure", str(folder / "board.png"), *more]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(line, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=LIMIT)
 

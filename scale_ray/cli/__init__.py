@@ -8,13 +8,17 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from scale_ray import __version__
 from scale_ray.cli import adapt, auto, data, export, fields, forget, predict, presets, report, status, train, tune
+from scale_ray.cli.console import stderr
+from scale_ray.cli.examples import EXAMPLES, of_search, of_study
 from scale_ray.cli.groups import command
+from scale_ray.cli.help import Command, Group
 from scale_ray.cli.interrupt import heeding_ctrl_c
 from scale_ray.cli.read import refuse_passwords
 from scale_ray.cli.study import study_command
@@ -24,24 +28,29 @@ from scale_ray.study import Study
 USER_ERROR = 2  # exit status
 
 app = typer.Typer(
-    help="Unsupervised domain adaptation studies on Ray.", no_args_is_help=True, pretty_exceptions_enable=False
+    cls=Group,
+    help="Unsupervised domain adaptation studies on Ray.",
+    epilog=EXAMPLES[""],
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
 def _add(name: str, function: Callable[..., None], **defaults: Any) -> None:
-    app.command(name, context_settings={"default_map": defaults})(function)
+    app.command(name, cls=Command, epilog=EXAMPLES[name], context_settings={"default_map": defaults})(function)
 
 
 _add("adapt", command(adapt.adapt))
 _add("train", train.train)
-_add("ablate", study_command(presets.ablation, presets.ABLATE), storage="runs/ablation")
+_add("ablate", study_command(presets.ablation, presets.ABLATE), store="runs/ablation")
 _add(
     "compare",
     study_command(presets.comparison, presets.COMPARE, presets.with_prototypes),
-    storage="runs/comparison",
+    store="runs/comparison",
 )
-_add("auto", command(auto.auto), storage="runs/auto")
-_add("tune", tune.tune_command(presets.search), storage="runs/tuning")
+_add("auto", command(auto.auto), store="runs/auto")
+_add("tune", tune.tune_command(presets.search), store="runs/tuning")
 _add("export", export.export)
 _add("predict", predict.predict)
 _add("report", command(report.report))
@@ -56,27 +65,39 @@ def main() -> None:
     with_clear_errors(app)
 
 
-def run_as_script(function: Callable[..., None], defaults: Mapping[str, Any]) -> None:
+def run_as_script(function: Callable[..., None], defaults: Mapping[str, Any], examples: str | None = None) -> None:
     """Run a command as a script of its own, with other defaults of its options.
+
+    Args:
+        function: see `command`. Its docstring is the help.
+        defaults: parameter -> value.
+        examples: command lines, at the end of the help.
 
     Raises:
         TypeError: a default for an option that the command does not have.
     """
     inspect.signature(function).bind_partial(**defaults)
-    script = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    script.command(context_settings={"default_map": dict(defaults)})(function)
+    script = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
+    script.command(cls=Command, epilog=examples, context_settings={"default_map": dict(defaults)})(function)
     with_clear_errors(script)
 
 
 def study_main(study: Study, defaults: Mapping[str, Any]) -> None:
     """See `scale_ray.main`."""
     about = sys.modules["__main__"].__doc__ or f"Run the study {study.name} on Ray, then write its report."
-    run_as_script(study_command(lambda: study, about), {"storage": f"runs/{study.name}", **defaults})
+    given = {"store": f"runs/{study.name}", **defaults}
+    run_as_script(study_command(lambda: study, about), given, of_study(_script()))
 
 
 def search_main(study: Study, defaults: Mapping[str, Any]) -> None:
     """See `scale_ray.tune`."""
-    run_as_script(tune.tune_command(lambda: study), {"storage": f"runs/{study.name}", **defaults})
+    given = {"store": f"runs/{study.name}", **defaults}
+    run_as_script(tune.tune_command(lambda: study), given, of_search(_script()))
+
+
+def _script() -> Path:
+    """The file that runs, as its caller wrote it."""
+    return Path(sys.argv[0])
 
 
 def with_clear_errors(command: typer.Typer) -> None:
@@ -98,7 +119,7 @@ def _with_clear_errors(command: typer.Typer) -> None:
         # Typer's own message is empty where it has printed the help instead.
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         for line in message.splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            stderr.print(f"error: {line}")
         sys.exit(USER_ERROR)
     except typer.Abort:
         print("aborted: the question was not answered", file=sys.stderr)
@@ -116,7 +137,7 @@ def _with_clear_errors(command: typer.Typer) -> None:
 
 @app.callback(invoke_without_command=True)
 def _version(
-    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version and exit.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         print(f"scale-ray {__version__}")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from scale_ray.cli import complete
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.groups import EXECUTION, ExecutionOptions, RayOptions
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
@@ -18,8 +19,6 @@ IMAGES = "The images"
 
 
 def adapt(
-    ray: RayOptions,
-    execution: ExecutionOptions,
     source: Annotated[
         str,
         typer.Option(
@@ -39,6 +38,8 @@ def adapt(
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where predictions and report go.", rich_help_panel=IMAGES)
     ],
+    ray: RayOptions,
+    execution: ExecutionOptions,
     check: Annotated[
         Path | None,
         typer.Option(
@@ -64,7 +65,10 @@ def adapt(
     backbone: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="The encoder: mobilenet_v2, resnet50, timm:NAME …", rich_help_panel=EXECUTION
+            metavar="NAME",
+            autocompletion=complete.backbone,
+            help="The encoder: mobilenet_v2, resnet50, timm:NAME …",
+            rich_help_panel=EXECUTION,
         ),
     ] = "mobilenet_v2",
     weights: Annotated[
@@ -73,9 +77,7 @@ def adapt(
     ] = "imagenet",
     fine_tune: Annotated[
         bool,
-        typer.Option(
-            "--fine-tune", metavar="", help="Train the encoder too; hours without a GPU.", rich_help_panel=EXECUTION
-        ),
+        typer.Option("--fine-tune", help="Train the encoder too; hours without a GPU.", rich_help_panel=EXECUTION),
     ] = False,
     seeds: Annotated[
         str, typer.Option(metavar="N", help="Trainings of each candidate.", rich_help_panel=EXECUTION)
@@ -85,6 +87,7 @@ def adapt(
         typer.Option(
             "--set",
             metavar="PATH=VALUE",
+            autocompletion=complete.field,
             help="Any config field of all candidates. Repeat it.",
             rich_help_panel=EXECUTION,
         ),
@@ -95,10 +98,6 @@ def adapt(
     Candidates that rely on different things are trained on Ray, cheapest first; one is chosen without a label of the
     target. FOLDER gets predictions.csv, report.html, and check.csv: images to label if you want to know how good the
     predictions are. The same command goes on after an interruption.
-
-    scale-ray adapt --source studio --target phone --out result
-
-    scale-ray adapt --source studio --target phone --out result --budget 30m --check result/check.csv
     """
     check_chooser(choose)
     from scale_ray.adaptation.run import adapt as run

@@ -6,7 +6,7 @@ import typer
 
 from scale_ray.cli import presets
 from scale_ray.cli.console import console
-from scale_ray.cli.groups import EXECUTION, ExecutionOptions, GridOptions, RayOptions, TrialOptions
+from scale_ray.cli.groups import EXECUTION, ExecutionOptions, GridOptions, StudyOptions, TrialOptions
 from scale_ray.cli.report import Choose
 from scale_ray.cli.study import check_chooser, run_and_report, with_options
 from scale_ray.config import ConfigError
@@ -16,7 +16,7 @@ from scale_ray.records import DEFAULT_CHOOSER
 def auto(
     grid: GridOptions,
     trial: TrialOptions,
-    ray: RayOptions,
+    ray: StudyOptions,
     execution: ExecutionOptions,
     choose: Choose = DEFAULT_CHOOSER,
     budget: Annotated[
@@ -32,11 +32,8 @@ def auto(
 ) -> None:
     """Train candidates that rely on different things, cheapest first, and name the one to use without target labels.
 
-    The candidates: the nearest class mean on the encoder's features (it costs seconds), no adaptation, class confusion,
-    alignment, self-training with and without contrast. Run the same command again after an interruption or with a
-    larger budget: finished cells are not run again.
-
-    scale-ray auto --root photos --pairs studio:phone --frozen --budget 12000
+    The candidates: the nearest class mean on the encoder's features, no adaptation, class confusion, alignment,
+    self-training. The same command goes on after an interruption or with a larger budget.
     """
     from scale_ray.training.candidates import affordable
 

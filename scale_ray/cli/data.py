@@ -5,13 +5,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from scale_ray.cli.console import console
+from scale_ray.cli import complete
+from scale_ray.cli.console import console, plain_table
+from scale_ray.cli.examples import EXAMPLES
 from scale_ray.cli.groups import command
+from scale_ray.cli.help import Command, Group
 from scale_ray.cli.images import read_root
 
-app = typer.Typer(help="List, check and prepare benchmarks; see and empty the cache.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group,
+    help="List, check and prepare benchmarks; see and empty the cache.",
+    epilog=EXAMPLES["data"],
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 Root = Annotated[
     Path | None,
@@ -27,30 +35,33 @@ TargetImages = Annotated[
         metavar="FOLDER", help="Images without labels, at any depth of this folder. Repeat it.", resolve_path=True
     ),
 ]
-BenchmarkName = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A name that `scale-ray data list` shows.")]
+BenchmarkName = Annotated[
+    str,
+    typer.Argument(
+        metavar="BENCHMARK", autocompletion=complete.benchmark, help="A name that `scale-ray data list` shows."
+    ),
+]
 
 
-@app.command("list")
+@app.command("list", cls=Command, epilog=EXAMPLES["data list"])
 def list_benchmarks() -> None:
     """Show the benchmarks, their domains and where they come from."""
     from scale_ray.data.benchmarks import BENCHMARKS
 
-    table = Table("benchmark", "domains", "classes", "source", box=None, pad_edge=False)
+    table = plain_table("benchmark", "domains", "classes", "source")
     for name, benchmark in BENCHMARKS.items():
         classes = str(len(benchmark.classes)) if benchmark.classes else "by folder"
         table.add_row(name, ", ".join(benchmark.domains) or "by folder", classes, benchmark.source)
     console.print(table)
 
 
-@app.command()
+@app.command(cls=Command, epilog=EXAMPLES["data check"])
 @command
 def check(
     benchmark: BenchmarkName,
     root: Root = None,
     target_images: TargetImages = None,
-    every: Annotated[
-        bool, typer.Option("--all", metavar="", help="Name every file, one a line, instead of some.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Name every file, one a line, instead of some.")] = False,
     sheet: Annotated[
         Path | None,
         typer.Option(
@@ -62,10 +73,6 @@ def check(
 
     Of each kind there is one line: unreadable and unused files, images that are in two domains or two classes, copies
     and near duplicates, sizes of classes, and what is done with odd images (turned, 16 bits, transparent, animated, …).
-
-    Example:
-
-        scale-ray data check image_folder --root photos --sheet photos.html
     """
     from scale_ray.data.check import check_data
     from scale_ray.errors import shown
@@ -89,7 +96,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command, epilog=EXAMPLES["data prepare"])
 def prepare(
     benchmark: BenchmarkName,
     root: Root = None,
@@ -114,7 +121,7 @@ def prepare(
     console.print(f"{benchmark}: {len(domains)} domains, {_mebibytes(total)}, in {cache_folder()}")
 
 
-@app.command("cache")
+@app.command("cache", cls=Command, epilog=EXAMPLES["data cache"])
 def show_cache() -> None:
     """Show what lies in the cache folder: decoded images, drawn digits, features, digests of files."""
     from scale_ray.data.cache import cache_folder
@@ -122,7 +129,7 @@ def show_cache() -> None:
 
     entries = cache_entries()
     if entries:
-        table = Table("kind", "holds", "size", "last used", box=None, pad_edge=False)
+        table = plain_table("kind", "holds", "size", "last used")
         table.columns[2].justify = "right"
         for entry in entries:
             used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
@@ -131,7 +138,7 @@ def show_cache() -> None:
     console.print(f"{_mebibytes(sum(entry.size for entry in entries))} in {cache_folder()}")
 
 
-@app.command("clear")
+@app.command("clear", cls=Command, epilog=EXAMPLES["data clear"])
 def clear_cache(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
 ) -> None:

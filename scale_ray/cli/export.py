@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from scale_ray.cli import complete
 from scale_ray.cli.console import console
 from scale_ray.cli.groups import command
 from scale_ray.config import check_name
@@ -34,6 +35,7 @@ def export(
         str,
         typer.Option(
             metavar="NAME",
+            autocompletion=complete.of(*FORMATS),
             help="safetensors: the bundle, which `scale-ray predict` and plain PyTorch open. onnx, torchscript: one "
             "graph from images to logits; torch has deprecated TorchScript.",
         ),
@@ -42,6 +44,7 @@ def export(
         str,
         typer.Option(
             metavar="KIND",
+            autocompletion=complete.of(*INPUTS),
             help="Images of a graph, (N, 3, S, S) for any N: float in [0, 1], or uint8. It normalises them itself.",
         ),
     ] = "float",
@@ -50,10 +53,6 @@ def export(
     """Write a trained model with its classes, its preprocessing and a model card into a folder.
 
     The model must be stored: that of a frozen encoder is by default, any other with --keep-model.
-
-    scale-ray export runs/phone/0a1b2c3d --out model
-
-    scale-ray export runs/phone/0a1b2c3d --format onnx --input uint8 --out model
     """
     check_name("--format", format, FORMATS)
     check_name("--input", input, INPUTS)

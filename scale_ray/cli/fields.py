@@ -5,10 +5,10 @@ from typing import Annotated, Any, get_args
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from rich.table import Table
 from rich.text import Text
 
-from scale_ray.cli.console import console
+from scale_ray.cli import complete
+from scale_ray.cli.console import console, plain_table
 from scale_ray.config import ConfigError, TrialConfig, field_paths, suggest
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.data.defaults import default_fields
@@ -17,21 +17,19 @@ from scale_ray.data.defaults import default_fields
 def fields(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[WORD…]", help="Show fields with any of these in their path: optim, losses.threshold."),
+        typer.Argument(metavar="WORD", help="Show fields with any of these in their path: optim, losses.threshold."),
     ] = None,
     benchmark: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose defaults are shown: a name that `scale-ray data list` shows.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete.benchmark,
+            help="Whose defaults are shown: a name that `scale-ray data list` shows.",
+        ),
     ] = "image_folder",
-    frozen: Annotated[
-        bool, typer.Option("--frozen", metavar="", help="With the defaults of a frozen encoder.")
-    ] = False,
+    frozen: Annotated[bool, typer.Option("--frozen", help="With the defaults of a frozen encoder.")] = False,
 ) -> None:
-    """List the fields of a training, for --set PATH=VALUE and --axis PATH=V,V, with their defaults and meanings.
-
-    scale-ray fields losses optim.learning_rate
-
-    scale-ray fields --benchmark digits --frozen
-    """
+    """List the fields of a training, for --set PATH=VALUE and --axis PATH=V,V, with their defaults and meanings."""
     if benchmark not in BENCHMARKS:
         raise ConfigError(
             f"unknown benchmark {benchmark!r}: {suggest(benchmark, BENCHMARKS)}known: {', '.join(BENCHMARKS)}"
@@ -40,9 +38,7 @@ def fields(
     if not shown:
         raise ConfigError(f"no field with {' or '.join(map(repr, words or []))}: scale-ray fields lists all")
     defaults, usual = default_fields(benchmark, frozen=frozen), TrialConfig()
-    table = Table(box=None, pad_edge=False)
-    for heading in ("field", "default", "meaning"):
-        table.add_column(heading, overflow="fold")
+    table = plain_table("field", "default", "meaning")
     for path in shown:
         table.add_row(path, _text(defaults.get(path, usual.value(path))), Text(_meaning(_field(path))))
     console.print(table)

@@ -20,20 +20,16 @@ _SHOWN = 20
 def forget(
     store: StoreLocation,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID…", help="Cells, by the first characters of their ids.")
+        list[str] | None, typer.Argument(metavar="ID", help="Cells, by the first characters of their ids.")
     ] = None,
-    failed: Annotated[bool, typer.Option("--failed", metavar="", help="Every record of a failure.")] = False,
-    stale: Annotated[bool, typer.Option("--stale", metavar="", help="Every record of another recipe version.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", metavar="", help="Do not ask.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Every record of a failure.")] = False,
+    stale: Annotated[bool, typer.Option("--stale", help="Every record of another recipe version.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete records, and what lies beside them: models, predictions, checkpoints.
 
     Cells that a study plans are missing then, and its command trains them again. Records that a running driver may be
     writing stay.
-
-        scale-ray forget runs/phone --failed
-
-        scale-ray forget runs/phone 3f2a 9bc1 --yes
     """
     from scale_ray.store.forget import files_of
     from scale_ray.store.forget import forget as forget_records

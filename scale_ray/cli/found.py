@@ -2,17 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from scale_ray.cli.console import console
+from scale_ray.cli.console import console, print_frame
 from scale_ray.config import TuningBudget
 from scale_ray.data.defaults import base_config
 from scale_ray.records import ORACLE
 from scale_ray.store import Store
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from scale_ray.config import TrialConfig
     from scale_ray.tuning.run import Found
     from scale_ray.tuning.search import Search
@@ -39,6 +35,7 @@ def print_search(search: "Search") -> None:
 def write_results(search: "Search", found: "Found", store: Store) -> bool:
     """Write and print the results; return whether a setting is chosen."""
     from scale_ray.report.figures.style import KINDS, render
+    from scale_ray.report.selection.text import as_text
     from scale_ray.tuning.choice import (
         chosen_config,
         decision_notes,
@@ -96,9 +93,9 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
         store.files.write(f"{results}/{file}", content.encode() if isinstance(content, str) else content)
     store.files.write(f"{results}/report.html", search_page(found.view, store).encode())
 
-    _print_frame(settings_frame(found.settings, search.validator).head(_SHOWN))
+    print_frame(as_text(settings_frame(found.settings, search.validator).head(_SHOWN)))
     if decision is not None:
-        _print_frame(validators_frame(found.settings, search.validator))
+        print_frame(as_text(validators_frame(found.settings, search.validator)))
     for note in notes:
         console.print(note)
     if importance:
@@ -113,15 +110,3 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
 def _first_repeat(search: "Search") -> "TrialConfig":
     """The base config on the first pair and seed, which one training takes."""
     return search.base.replace(search.repeats[0].changes)
-
-
-def _print_frame(frame: "pd.DataFrame") -> None:
-    from scale_ray.report.selection.text import as_text
-
-    table = Table(box=None, pad_edge=False)
-    shown = as_text(frame)
-    for heading in map(str, shown):
-        table.add_column(heading)
-    for row in shown.to_numpy(dtype=str):
-        table.add_row(*row)
-    console.print(table)

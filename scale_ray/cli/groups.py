@@ -5,14 +5,17 @@ import inspect
 from collections.abc import Callable
 from functools import cached_property, wraps
 from pathlib import Path
-from textwrap import dedent
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from scale_ray.cli import complete
+from scale_ray.cli.help import RARE, HelpAll
 from scale_ray.cli.images import read_root
 from scale_ray.cli.read import root_in_config
 from scale_ray.config import Execution, Resources, Root
+
+KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 
 # Headings under which --help lists the options.
 TRAINED = "What is trained"
@@ -27,33 +30,35 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     parameters = []
     for name, parameter in inspect.signature(function).parameters.items():
         if not dataclasses.is_dataclass(hints[name]):
-            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[name]))
+            parameters.append(parameter.replace(kind=KEYWORD_ONLY, annotation=hints[name]))
             continue
         groups[name] = hints[name]
         of_group = get_type_hints(hints[name], include_extras=True)
         parameters += [
-            inspect.Parameter(
-                field.name, parameter.KEYWORD_ONLY, default=field.default, annotation=of_group[field.name]
-            )
+            inspect.Parameter(field.name, KEYWORD_ONLY, default=field.default, annotation=of_group[field.name])
             for field in dataclasses.fields(hints[name])
         ]
 
+    if any(parameter.name in RARE for parameter in parameters):
+        parameters.append(inspect.Parameter("help_all", KEYWORD_ONLY, default=False, annotation=HelpAll))
+
     @wraps(function)
     def run(**values: Any) -> None:
+        values.pop("help_all", None)
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
         function(**values)
 
-    run.__doc__ = _unwrapped(function.__doc__ or "")
+    run.__doc__ = _marked(function.__doc__ or "")
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
-def _unwrapped(text: str) -> str:
-    """Help with one line a paragraph, which the terminal's width then breaks; indented paragraphs stay as they are."""
+def _marked(text: str) -> str:
+    """Help whose indented paragraphs, such as commands, keep their lines, by the mark that Typer has for them."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(dedent(each) if each.startswith(" ") else " ".join(each.split()) for each in paragraphs)
+    return "\n\n".join(f"\b\n{each}" if each.startswith(" ") else each for each in paragraphs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,7 @@ class TrialOptions:
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=complete.benchmark,
             help="A name that `scale-ray data list` shows. Default: digits, or with --root image_folder.",
             rich_help_panel=TRAINED,
         ),
@@ -81,7 +87,7 @@ class TrialOptions:
         list[Path] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Images without labels, at any depth of this folder: a target of the folder's name. Repeat it.",
+            help="A target: images without labels. Repeat it.",
             rich_help_panel=TRAINED,
             resolve_path=True,
         ),
@@ -90,7 +96,8 @@ class TrialOptions:
         str | None,
         typer.Option(
             metavar="WEIGHTS",
-            help="none, imagenet, openai (CLIP), or the path of a state dict.",
+            autocompletion=complete.of("none", "imagenet", "openai"),
+            help="none, imagenet, openai (CLIP), or a file.",
             rich_help_panel=TRAINED,
         ),
     ] = None
@@ -98,8 +105,7 @@ class TrialOptions:
         bool,
         typer.Option(
             "--frozen",
-            metavar="",
-            help="Freeze the encoder: compute its features once and train heads on a bottleneck.",
+            help="Train heads on features of a frozen encoder.",
             rich_help_panel=TRAINED,
         ),
     ] = False
@@ -123,7 +129,8 @@ class TrialOptions:
         typer.Option(
             "--set",
             metavar="PATH=VALUE",
-            help="Any config field by its dotted path: losses.threshold=0.9. Repeat it. Overrides everything else.",
+            autocompletion=complete.field,
+            help="Any field of `scale-ray fields`. Repeat it.",
             rich_help_panel=TRAINED,
         ),
     ] = None
@@ -160,9 +167,12 @@ class TrialOptions:
 class ExecutionOptions:
     """How a training is run."""
 
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.", rich_help_panel=EXECUTION)] = (
-        "auto"
-    )
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", autocompletion=complete.device, help="auto, cpu, cuda, cuda:1.", rich_help_panel=EXECUTION
+        ),
+    ] = "auto"
     checkpoint_every: Annotated[
         int, typer.Option(min=1, metavar="N", help="Steps between checkpoints.", rich_help_panel=EXECUTION)
     ] = 500
@@ -170,7 +180,6 @@ class ExecutionOptions:
         bool | None,
         typer.Option(
             "--keep-model/--no-keep-model",
-            metavar="",
             help="Store trained models beside the records, for `scale-ray export` and `scale-ray predict`; a finished "
             "cell that lacks its model is trained again. Default: where the encoder is frozen (some MB a cell), of "
             "cells that are trained anyway.",
@@ -181,7 +190,6 @@ class ExecutionOptions:
         bool,
         typer.Option(
             "--keep-predictions",
-            metavar="",
             help="Store class probabilities of every target image beside the records (float16: at most 2 bytes x "
             "images x classes), which --choose ensv reads.",
             rich_help_panel=EXECUTION,
@@ -191,7 +199,6 @@ class ExecutionOptions:
         bool,
         typer.Option(
             "--compile",
-            metavar="",
             help="torch.compile the encoders: minutes of warm-up, faster steps on GPUs. May change last bits.",
             rich_help_panel=EXECUTION,
         ),
@@ -200,7 +207,6 @@ class ExecutionOptions:
         bool,
         typer.Option(
             "--channels-last/--no-channels-last",
-            metavar="",
             help="Memory layout of images. May change last bits.",
             rich_help_panel=EXECUTION,
         ),
@@ -222,24 +228,13 @@ class ExecutionOptions:
 
 @dataclasses.dataclass(frozen=True)
 class RayOptions:
-    """Where a study runs, and what each of its trials gets."""
+    """Where trials run on Ray, and what each of them gets."""
 
-    storage: Annotated[
-        str,
-        typer.Option(
-            "--storage",
-            "--store",
-            metavar="FOLDER|URL",
-            help="Keeps records and checkpoints: a folder or s3://… that every node reaches.",
-            rich_help_panel=EXECUTION,
-        ),
-    ] = "runs/study"
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            metavar="",
-            help="Show what would run, what is done and the cost; run nothing.",
+            help="Show what would run and its cost; run nothing.",
             rich_help_panel=EXECUTION,
         ),
     ] = False
@@ -269,6 +264,7 @@ class RayOptions:
         str,
         typer.Option(
             metavar="WHEN",
+            autocompletion=complete.of("auto", "always", "never"),
             help="auto: trials of several workers run under Ray Train; always: the others too; never.",
             rich_help_panel=EXECUTION,
         ),
@@ -277,7 +273,6 @@ class RayOptions:
         bool,
         typer.Option(
             "--local",
-            metavar="",
             help="Start Ray on this machine, even if it belongs to a cluster.",
             rich_help_panel=EXECUTION,
         ),
@@ -319,34 +314,51 @@ class RayOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class StudyOptions(RayOptions):
+    """Where a study runs, and where its store is."""
+
+    store: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER|URL",
+            help="Where records are kept.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = "runs/study"
+
+
+@dataclasses.dataclass(frozen=True)
 class GridOptions:
     """The axes of a study."""
 
     pairs: Annotated[
         str | None,
-        typer.Option(
-            metavar="S:T,…", help="Domain pairs. Default: the study's, or all of the benchmark's.", rich_help_panel=GRID
-        ),
+        typer.Option(metavar="S:T,…", help="Domain pairs. Default: the study's or benchmark's.", rich_help_panel=GRID),
     ] = None
     losses: Annotated[
         str | None,
-        typer.Option(metavar="TERMS,…", help="Loss combinations: ce,ce+ssl,ce+ssl+dist+reg.", rich_help_panel=GRID),
+        typer.Option(
+            metavar="TERMS,…",
+            autocompletion=complete.losses,
+            help="Loss combinations: ce,ce+ssl,ce+ssl+dist+reg.",
+            rich_help_panel=GRID,
+        ),
     ] = None
     methods: Annotated[
         str | None,
         typer.Option(
             metavar="METHOD,…",
-            help="METHOD[:TERMS]\\[/FIELD=VALUE…][@BACKBONE[=WEIGHTS]]: scale:ce+ssl, scale/losses.contrast=bank, "
-            "cdan/baseline.entropy_conditioning=true, clip_zero_shot@clip_rn50=openai.",
+            autocompletion=complete.methods,
+            help="METHOD[:TERMS][/FIELD=VALUE…][@BACKBONE[=WEIGHTS]]: dann, scale:ce+ssl, scale/losses.contrast=bank, "
+            "clip_zero_shot@clip_rn50=openai.",
             rich_help_panel=GRID,
         ),
     ] = None
-    backbones: Annotated[
+    backbone: Annotated[
         str | None,
         typer.Option(
-            "--backbones",
-            "--backbone",
             metavar="NAME,…",
+            autocompletion=complete.backbones,
             help="Encoders. Default: the study's, or the benchmark's.",
             rich_help_panel=GRID,
         ),
@@ -360,7 +372,8 @@ class GridOptions:
         typer.Option(
             "--axis",
             metavar="PATH=V,V,…",
-            help="One more axis: any config field by its dotted path, as in losses.threshold=0.7,0.8. Repeat it.",
+            autocompletion=complete.field,
+            help="A further axis: losses.threshold=0.7,0.8. Repeat it.",
             rich_help_panel=GRID,
         ),
     ] = None
@@ -374,7 +387,6 @@ class GridOptions:
         bool,
         typer.Option(
             "--sharing/--no-sharing",
-            metavar="",
             help="Train once what cells have in common; records are the same either way.",
             rich_help_panel=EXECUTION,
         ),

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from scale_ray.cli import complete
+from scale_ray.cli.console import stderr
 from scale_ray.cli.export import ModelArgument, Weights
 from scale_ray.cli.groups import EXECUTION, command
 from scale_ray.cli.interrupt import on_ctrl_c
@@ -25,7 +26,7 @@ ON_RAY = "On Ray"
 _LINE_SECONDS = 10
 
 # Rows go to stdout where no file is named, so all else goes to stderr.
-_console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+_console = stderr
 
 
 @command
@@ -34,7 +35,7 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGES…", help="Files, folders of images at any depth, patterns in quotes, or s3://… URLs."
+            metavar="IMAGES", help="Files, folders of images at any depth, patterns in quotes, or s3://… URLs."
         ),
     ],
     out: Annotated[
@@ -47,14 +48,16 @@ def predict(
         int, typer.Option(min=1, metavar="N", help="Images that the network sees together.", rich_help_panel=EXECUTION)
     ] = 64,
     device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.", rich_help_panel=EXECUTION)
+        str,
+        typer.Option(
+            metavar="NAME", autocompletion=complete.device, help="auto, cpu, cuda, cuda:1.", rich_help_panel=EXECUTION
+        ),
     ] = "auto",
     weights: Weights = None,
     ray: Annotated[
         bool,
         typer.Option(
             "--ray",
-            metavar="",
             help="Predict shards of the images on Ray; --out is then a folder or s3://…, with one file a shard. The "
             "same command again goes on.",
             rich_help_panel=ON_RAY,
@@ -62,7 +65,13 @@ def predict(
     ] = False,
     shard: Annotated[int, typer.Option(min=1, metavar="N", help="Images of a shard.", rich_help_panel=ON_RAY)] = 1000,
     format: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the shards' files: csv, parquet, jsonl.", rich_help_panel=ON_RAY)
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete.of("csv", "parquet", "jsonl"),
+            help="Of the shards' files: csv, parquet, jsonl.",
+            rich_help_panel=ON_RAY,
+        ),
     ] = "parquet",
     cpus_per_worker: Annotated[
         int, typer.Option(min=1, metavar="N", help="CPUs of one worker.", rich_help_panel=ON_RAY)
@@ -87,12 +96,6 @@ def predict(
 
     The row of an image that cannot be read has the reason in its last column. If there are any, the exit status is 1,
     after all rows are written.
-
-    scale-ray predict model phone/ --out predictions.csv
-
-    scale-ray predict runs/phone/0a1b2c3d "phone/**/*.jpg" --device cpu
-
-    scale-ray predict model s3://bucket/phone --ray --out s3://bucket/predictions
     """
     from scale_ray.bundle.find import find_model
     from scale_ray.bundle.images import list_images

@@ -11,8 +11,8 @@ Run the same command again after an interruption or with more values: finished c
 
 COMPARE = """Train every method x domain pair x seed on Ray with one budget, then write the report.
 
-A setting of the baselines (--set baseline.weight=…) goes to the methods that read it. Run the same command again after
-an interruption or with more values: finished cells are not run again.
+Run the same command again after an interruption or with more values: finished cells are not run again. What
+--set baseline.… sets goes to the methods that read it.
 """
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from scale_ray.cli.console import console
+from scale_ray.cli import complete
+from scale_ray.cli.console import console, print_frame
 from scale_ray.cli.read import split_list
 from scale_ray.cli.searches import page_name, search_names, write_search_pages
 from scale_ray.store import Store
@@ -23,9 +22,8 @@ Choose = Annotated[
     str | None,
     typer.Option(
         metavar="VALIDATOR",
-        help="Name the method and setting to use on each pair and over all, without target labels: by ensv (reads "
-        "--keep-predictions), which ranks across methods, or by another validator. oracle reads target labels.",
-        rich_help_panel=TABLES,
+        autocompletion=complete.chooser,
+        help="Say what to use without target labels: by coherence, ensv (which reads --keep-predictions) …",
     ),
 ]
 StoreLocation = Annotated[
@@ -54,15 +52,12 @@ def report(
     ] = None,
     published: Annotated[
         bool,
-        typer.Option(
-            "--published", metavar="", help="Other authors' figures of Office-Home beside.", rich_help_panel=TABLES
-        ),
+        typer.Option("--published", help="Other authors' figures of Office-Home beside.", rich_help_panel=TABLES),
     ] = False,
     oracle: Annotated[
         bool,
         typer.Option(
             "--oracle",
-            metavar="",
             help="Best epochs, and the regret of every validator: by target labels.",
             rich_help_panel=TABLES,
         ),
@@ -101,9 +96,7 @@ def report(
             rich_help_panel=FIGURES,
         ),
     ] = None,
-    parquet: Annotated[
-        bool, typer.Option("--parquet", metavar="", help="Write cells.parquet and curves.parquet too.")
-    ] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Write cells.parquet and curves.parquet too.")] = False,
     allow: Annotated[
         str,
         typer.Option(
@@ -113,12 +106,7 @@ def report(
         ),
     ] = "",
 ) -> None:
-    """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray.
-
-    scale-ray report runs/phone
-
-    scale-ray report runs/phone --choose coherence --root photos
-    """
+    """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray."""
     from scale_ray.report import stacks, terminal_table, write_report
     from scale_ray.report.build import Asked
     from scale_ray.report.effects.claims import TOO_FEW
@@ -165,7 +153,7 @@ def report(
     for step in paths.answer.steps:
         console.print(f"next: {step.text}")
         if step.command:
-            console.print(f"  {step.command}")
+            console.print_command(step.command)
     if searches:
         write_search_pages(opened, searches, out)
     console.print(f"report: {paths.page}")
@@ -174,12 +162,6 @@ def report(
 def _print_choice(chosen: "Chosen") -> None:
     from scale_ray.report.selection.text import as_text
 
-    shown = as_text(chosen.frame)
-    table = Table(box=None, pad_edge=False)
-    for heading in map(str, shown):
-        table.add_column(Text(heading))
-    for row in shown.to_numpy(dtype=str):
-        table.add_row(*map(Text, row))
-    console.print(table)
+    print_frame(as_text(chosen.frame))
     for note in chosen.notes:
-        console.print(Text(note))
+        console.print(note)

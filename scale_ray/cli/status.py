@@ -8,10 +8,9 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from scale_ray.cli.console import console
+from scale_ray.cli.console import console, plain_table
 from scale_ray.cli.report import StoreLocation
 from scale_ray.cli.searches import search_names
 from scale_ray.config import RECIPE_VERSION, TrialConfig
@@ -31,13 +30,10 @@ def status(
     store: StoreLocation,
     watch: Annotated[
         bool,
-        typer.Option("--watch", metavar="", help="Show it every 5 seconds, until nothing runs; Ctrl-C ends."),
+        typer.Option("--watch", help="Show it every 5 seconds, until nothing runs; Ctrl-C ends."),
     ] = False,
 ) -> None:
-    """Say how far each study in a store is, what runs now, how long it may take, and what failed.
-
-    scale-ray status runs/phone --watch
-    """
+    """Say how far each study in a store is, what runs now, how long it may take, and what failed."""
     opened = Store(store)
     while True:
         if watch and console.is_terminal:
@@ -74,9 +70,9 @@ def _ids(plans: Sequence[StudyPlan]) -> list[set[str]]:
 
 
 def _print_studies(store: Store, plans: Sequence[StudyPlan], records: Mapping[str, Record]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("study", "cells", "done", "failed", "to do", "unfinished with a checkpoint"):
-        table.add_column(heading, justify="left" if heading == "study" else "right")
+    table = plain_table("study", "cells", "done", "failed", "to do", "unfinished with a checkpoint")
+    for column in table.columns[1:]:
+        column.justify = "right"
     checkpoints = set(store.checkpoint_keys())
     for plan in plans:
         statuses = {cell.id: status_of(records.get(cell.id)) for cell in plan.cells}
@@ -91,9 +87,7 @@ def _print_unplanned(store: Store, records: Sequence[Record], *, alone: bool) ->
     """Records of no study, such as those of `scale-ray train`."""
     what = count(len(records), "record")
     console.print(f"{store.location}: no study, {what}:" if alone else f"{what} that no study plans:")
-    table = Table(box=None, pad_edge=False)
-    for heading in ("cell", "training", "state", "target", "time", "started"):
-        table.add_column(heading)
+    table = plain_table("cell", "training", "state", "target", "time", "started")
     latest = sorted(records, key=lambda record: record.provenance.started, reverse=True)
     for record in latest[:_SHOWN]:
         result = record.result
@@ -169,7 +163,8 @@ def _print_failures(failed: Sequence[Record], store: Store) -> None:
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         console.print(f"  {'; '.join(cells)}{more}")
     if failed:
-        console.print(f"to forget failures: scale-ray forget {store.location} --failed")
+        console.print("to forget failures:")
+        console.print_command(f"scale-ray forget {store.location} --failed")
 
 
 def _print_searches(store: Store) -> None:

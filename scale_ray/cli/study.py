@@ -8,7 +8,7 @@ import typer
 
 from scale_ray.cli.configs import config_from
 from scale_ray.cli.console import INTERRUPTED, console
-from scale_ray.cli.groups import ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
+from scale_ray.cli.groups import ExecutionOptions, GridOptions, StudyOptions, TrialOptions, command
 from scale_ray.cli.images import usual_pairs
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
@@ -32,7 +32,7 @@ _OPTIONS = {
     "seed": "--seeds",
     "data.source": "--pairs",
     "data.target": "--pairs",
-    "model.backbone": "--backbones",
+    "model.backbone": "--backbone",
 }
 
 # The option that sets a field of the base config.
@@ -58,7 +58,7 @@ def study_command(
     """
 
     def run(
-        grid: GridOptions, trial: TrialOptions, ray: RayOptions, execution: ExecutionOptions, choose: Choose = None
+        grid: GridOptions, trial: TrialOptions, ray: StudyOptions, execution: ExecutionOptions, choose: Choose = None
     ) -> None:
         check_chooser(choose)
         study = with_options(start(), trial, grid, ray.fields)
@@ -101,10 +101,10 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
     axes = _changed_axes(axes, grid, benchmark)
     if axes.get("pair") == []:
         axes["pair"] = pairs(*map(":".join, usual_pairs(trial.images)))
-    if grid.backbones is None and "model.backbone" in file | settings:
+    if grid.backbone is None and "model.backbone" in file | settings:
         axes = _put(axes, "model.backbone", None)
-    elif grid.backbones is not None:
-        backbones = split_list(grid.backbones)
+    elif grid.backbone is not None:
+        backbones = split_list(grid.backbone)
         if len(backbones) == 1 and "model.backbone" not in axes:
             options = {**options, "model.backbone": backbones[0]}
         else:
@@ -132,7 +132,7 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
 
 
 def run_and_report(
-    study: Study, execution: Execution, grid: GridOptions, ray: RayOptions, choose: str | None = None
+    study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None = None
 ) -> None:
     """Print the plan of a study; unless it is a dry run, run what is missing and write the report.
 
@@ -142,7 +142,7 @@ def run_and_report(
     outcome = run_planned(study, execution, grid, ray, choose)
     if outcome is None:
         return
-    store = Store(ray.storage)
+    store = Store(ray.store)
     if outcome.interrupted:
         console.print(
             f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on; "
@@ -161,7 +161,7 @@ def run_and_report(
 
 
 def run_planned(
-    study: Study, execution: Execution, grid: GridOptions, ray: RayOptions, choose: str | None = None
+    study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None = None
 ) -> "Outcome | None":
     """Print the plan of a study; unless it is a dry run, run what is missing.
 
@@ -172,7 +172,7 @@ def run_planned(
         How the cells ended; None for a dry run.
     """
     resources = ray.resources(study.base.parallel.workers)
-    store = Store(ray.storage, create=not ray.dry_run, missing_ok=ray.dry_run)
+    store = Store(ray.store, create=not ray.dry_run, missing_ok=ray.dry_run)
 
     from scale_ray.sweep.plan import describe_leaving, plan_study
 
@@ -245,7 +245,7 @@ def _changed_axes(axes: Axes, grid: GridOptions, benchmark: str) -> Axes:
         with _named("--methods"):
             axes = _put(axes, "method", approaches(*split_list(grid.methods)), "losses")
     added = read_axes(grid.axes)
-    for path, option, given in (("seed", "--seeds", grid.seeds), ("model.backbone", "--backbones", grid.backbones)):
+    for path, option, given in (("seed", "--seeds", grid.seeds), ("model.backbone", "--backbone", grid.backbone)):
         if path in added and given is not None:
             raise ConfigError(f"--axis {path}, {option}: both set the same axis: give one of them")
     for path, values in added.items():

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from scale_ray.cli import complete
 from scale_ray.cli.configs import config_from
 from scale_ray.cli.console import console
 from scale_ray.cli.groups import EXECUTION, TRAINED, ExecutionOptions, TrialOptions, command
@@ -40,6 +41,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=complete.method,
             help="scale, source_only, prototypes, mcc, cdan, shot and others (docs/comparison.md has all). Default: "
             "source_only for ce, else scale.",
             rich_help_panel=TRAINED,
@@ -47,10 +49,21 @@ def train(
     ] = None,
     losses: Annotated[
         str | None,
-        typer.Option(metavar="TERMS", help="Loss combination, as in ce+ssl+dist+reg.", rich_help_panel=TRAINED),
+        typer.Option(
+            metavar="TERMS",
+            autocompletion=complete.losses,
+            help="Loss combination, as in ce+ssl+dist+reg.",
+            rich_help_panel=TRAINED,
+        ),
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Encoder. Default: the benchmark's.", rich_help_panel=TRAINED)
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete.backbone,
+            help="Encoder. Default: the benchmark's.",
+            rich_help_panel=TRAINED,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Default: 0.", rich_help_panel=TRAINED)] = None,
     store: Annotated[
@@ -75,10 +88,6 @@ def train(
     """Train one trial in this process, without Ray. Its record is the one that a study would leave.
 
     With --store, the same command goes on from the last checkpoint after an interruption.
-
-    scale-ray train --benchmark image_folder --root photos --source studio --target phone --store runs/phone
-
-    scale-ray train --config runs/phone/records/ID.json --root photos --seed 1 --store runs/phone
     """
     options = {
         "data.source": source,

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scale_ray.cli import complete
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.found import print_search, write_results
-from scale_ray.cli.groups import GRID, TRAINED, ExecutionOptions, GridOptions, RayOptions, TrialOptions, command
+from scale_ray.cli.groups import GRID, TRAINED, ExecutionOptions, GridOptions, StudyOptions, TrialOptions, command
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.read import read_study_url
 from scale_ray.cli.study import with_options
@@ -34,8 +35,9 @@ class SearchOptions:
         list[str] | None,
         typer.Option(
             metavar="PATH=RANGE",
+            autocompletion=complete.field,
             help="A tuned field: float:LOW:HIGH[:STEP|:log], int:LOW:HIGH[:STEP|:log] or a|b|c. Repeat it. "
-            f"Default: {' and '.join(SPACE)}.",
+            "Default: losses.threshold and losses.temperature.",
             rich_help_panel=SEARCH,
         ),
     ] = None
@@ -46,7 +48,8 @@ class SearchOptions:
         str,
         typer.Option(
             metavar="NAME",
-            help=f"What chooses: {', '.join(VALIDATOR_NAMES)}; oracle reads target labels, to judge the others.",
+            autocompletion=complete.validator,
+            help="What chooses: im, bnm, coherence or another of docs/method.md; oracle reads target labels.",
             rich_help_panel=SEARCH,
         ),
     ] = "im"
@@ -68,7 +71,6 @@ class SearchOptions:
         bool,
         typer.Option(
             "--compare-repeats/--all-repeats",
-            metavar="",
             help="End a setting that Wilcoxon's test puts below the best over its repeats so far (at least 4).",
             rich_help_panel=SEARCH,
         ),
@@ -110,11 +112,20 @@ class RepeatOptions:
         str,
         typer.Option(metavar="N", help="How many: 3 means 0, 1, 2. Or the seeds: 7,8.", rich_help_panel=GRID),
     ] = "1"
-    losses: Annotated[str | None, typer.Option(metavar="TERMS", help="Loss combination.", rich_help_panel=TRAINED)] = (
-        None
-    )
+    losses: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TERMS", autocompletion=complete.losses, help="Loss combination.", rich_help_panel=TRAINED
+        ),
+    ] = None
     backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Encoder. Default: the benchmark's.", rich_help_panel=TRAINED)
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete.backbone,
+            help="Encoder. Default: the benchmark's.",
+            rich_help_panel=TRAINED,
+        ),
     ] = None
 
     @property
@@ -134,7 +145,7 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
         options: SearchOptions,
         repeats: RepeatOptions,
         trial: TrialOptions,
-        ray: RayOptions,
+        ray: StudyOptions,
         execution: ExecutionOptions,
     ) -> None:
         """Search values of config fields on Ray with Optuna, by a validator that sees no target label.
@@ -142,8 +153,6 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
         Each setting is trained on every pair and seed, and its score is the mean. Run the same command again after an
         interruption, or with more --trials: it goes on. The result is a config file for `ablate` and `train`: the
         default setting, unless another one is reliably better over the repeats.
-
-        scale-ray tune --benchmark digits --seeds 3 --trials 12
         """
         if options.validator in SET_VALIDATOR_NAMES:
             raise ConfigError(
@@ -167,7 +176,7 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
 
         from scale_ray.tuning.run import run_search
 
-        store = Store(ray.storage, create=True)
+        store = Store(ray.store, create=True)
         on_ctrl_c(GO_ON)
         found = run_search(search, store, url, execution.execution(trial.images), resources, console)
         if found is None:

@@ -86,5 +86,5 @@ def ablate(images: Path, store: Path, *more: str) -> Outcome:
         argument for argument in TINY if argument.partition("=")[0].partition(".")[0] in ("data", "optim", "model")
     ]
     options = [text for setting in settings for text in ("--set", setting)]
-    grid = ["--benchmark", "image_folder", "--root", str(images), "--weights", "none", "--backbones", "lenet"]
+    grid = ["--benchmark", "image_folder", "--root", str(images), "--weights", "none", "--backbone", "lenet"]
     return command("ablate", *grid, "--steps", "50", *options, "--store", store, *more)

@@ -52,7 +52,7 @@ def test_dry_run_shows_cells_and_runs_none(images: Path, tmp_path: Path) -> None
         (["--name", "my study"], ["study 'my study': the name is a file's: write only letters"]),
         (["--set", "seed=3"], ["--set seed: the grid decides it", "--seeds"]),
         (["--set", "losses.terms=ce"], ["--set losses.terms: the grid decides it", "--losses"]),
-        (["--set", "model.backbone=lenet"], ["--set model.backbone: the grid decides it", "--backbones"]),
+        (["--set", "model.backbone=lenet"], ["--set model.backbone: the grid decides it", "--backbone"]),
     ],
 )
 def test_grids_that_cannot_be_are_refused(images: Path, tmp_path: Path, arguments: list[str], words: list[str]) -> None:

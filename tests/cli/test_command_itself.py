@@ -1,11 +1,10 @@
-"""The command itself: version, help, output and faults of the program."""
+"""The command itself: version, output and faults of the program."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import typer
 from commands import command
 
 from scale_ray import __version__, cli
@@ -14,17 +13,6 @@ from scale_ray.store import Store
 
 def test_version() -> None:
     assert command("--version") == (0, f"scale-ray {__version__}\n", "")
-
-
-@pytest.mark.parametrize("name", ["train", "ablate", "compare", "tune"])
-def test_help_names_every_option(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    outcome = command(name, "--help")
-    assert outcome.status == 0
-    options = {line.split()[1] for line in outcome.out.splitlines() if line.startswith("│ --")}
-    assert options >= {"--help", "--set", "--root", "--keep-model"}
-    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    assert len(options) == len(commands[name].params) + 1
 
 
 def test_brackets_and_colons_in_a_path_are_printed_as_they_are(tmp_path: Path) -> None:

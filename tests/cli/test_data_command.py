@@ -231,7 +231,7 @@ def test_a_root_without_a_benchmark_means_images_of_ones_own(images: Path, tmp_p
     assert outcome.status == 0, outcome.err
     (record,) = Store(tmp_path / "store").records()
     assert record.config.data.benchmark == "image_folder"
-    grid = ["--backbones", "lenet", "--weights", "none", "--storage", tmp_path / "grid", "--dry-run"]
+    grid = ["--backbone", "lenet", "--weights", "none", "--store", tmp_path / "grid", "--dry-run"]
     outcome = command("ablate", "--root", images, "--pairs", "Art:Real World", *grid)
     assert outcome.status == 0, outcome.err
     refused(command("ablate", "--root", images, *grid), "image_folder has no usual domain pair: name one with --pairs")
@@ -267,7 +267,7 @@ def test_names_that_are_not_utf_8_are_refused_in_one_line(own_images: Path, tmp_
     renamed = [text.replace("Real World", latin) if isinstance(text, str) else text for text in start]
     refused(command(*renamed, "--root", own_images), "caf\\", "is not a domain")
     (tmp_path / f"{latin}.pth").write_bytes(b"x")
-    weights = ["--backbone" if name == "train" else "--backbones", "lenet", "--weights", tmp_path / f"{latin}.pth"]
+    weights = ["--backbone", "lenet", "--weights", tmp_path / f"{latin}.pth"]
     (own_images / "Art" / "cat" / f"{latin}.jpg").rename(own_images / "Art" / "cat" / "0.jpg")
     refused(command(*start, "--root", own_images, *weights), f"model.weights: {tmp_path}/caf\\xe9.pth", "not UTF-8")
 

@@ -137,7 +137,7 @@ def test_models_that_are_asked_for_later_are_in_the_plan(
 ) -> None:
     (record,) = Store(trained[1]).records()
     grid = ["ablate", "--config", _base_of(record.config.model_dump(mode="json"), tmp_path), "--root", images]
-    grid += ["--pairs", "Art:Real World", "--losses", "ce,ce+ssl", "--seeds", "1", "--backbones", "lenet"]
+    grid += ["--pairs", "Art:Real World", "--losses", "ce,ce+ssl", "--seeds", "1", "--backbone", "lenet"]
     store = tmp_path / "store"
     assert command("train", *TINY, "--root", images, "--store", store).status == 0
     dry = [*grid, "--store", store, "--dry-run"]

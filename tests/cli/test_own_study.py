@@ -22,7 +22,7 @@ def own_study() -> Study:
 
 
 def script(study: Study, images: Path, store: Path, *arguments: str, **defaults: object) -> Outcome:
-    given = {"root": str(images), "storage": str(store)} | defaults
+    given = {"root": str(images), "store": str(store)} | defaults
     return command("--dry-run", *arguments, program=lambda: main(study, **given))
 
 
@@ -41,7 +41,7 @@ def test_a_study_of_ones_own_has_the_command_line(images: Path, tmp_path: Path) 
 
 def test_the_same_study_by_axis_options(images: Path, tmp_path: Path) -> None:
     grid = ["--pairs", "Art:Real World", "--losses", "ce,ce+ssl", "--seeds", "2", "--dry-run"]
-    trial = ["--benchmark", "image_folder", "--root", str(images), "--weights", "none", "--backbones", "lenet"]
+    trial = ["--benchmark", "image_folder", "--root", str(images), "--weights", "none", "--backbone", "lenet"]
     axes = ["--axis", "model.batch_norm=joint,domain", "--axis", "losses.threshold=0.7,0.8"]
     outcome = command("ablate", *grid, *trial, *axes, "--steps", "50", "--store", str(tmp_path))
     assert sorted(ids_of(outcome)) == sorted(ids_of(script(own_study(), images, tmp_path)))
@@ -98,7 +98,7 @@ def test_another_benchmark_brings_its_own_pairs_and_backbones(tmp_path: Path) ->
     base = base_config("office_home")
     axes = {"pair": pairs("Art:Clipart"), "model.backbone": ["resnet50"], "losses": combinations("ce+ssl")}
     study = Study("grid-office_home", base, axes)
-    outcome = command("--dry-run", "--benchmark", "digits", program=lambda: main(study, storage=str(tmp_path)))
+    outcome = command("--dry-run", "--benchmark", "digits", program=lambda: main(study, store=str(tmp_path)))
     assert outcome.status == 0, outcome.err
     assert "grid-digits: 4 cells" in outcome.out
     assert "mnist>mnistm ce+ssl lenet seed 0" in outcome.out

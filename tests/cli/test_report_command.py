@@ -140,7 +140,7 @@ def test_status_says_what_runs_how_long_it_takes_and_what_failed(trained: tuple[
     assert any(line.startswith("time left: about ") and line.endswith(", 1 at a time") for line in lines)
     # Messages that differ in numbers are one.
     assert [line[:-1] for line in lines if line.startswith("failed")] == ["failed, 5 x: RuntimeError: no "]
-    assert lines[-1] == f"to forget failures: scale-ray forget {store.location} --failed"
+    assert lines[-2:] == ["to forget failures:", f"  scale-ray forget {store.location} --failed"]
     alone = command("status", store.location, "--watch").out  # ends by itself where nothing runs
     assert "running" not in alone
     assert "nothing runs now" in alone

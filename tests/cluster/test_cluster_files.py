@@ -336,7 +336,7 @@ def test_kuberay_starts_a_script_of_the_image_with_options_that_exist() -> None:
     app = typer.Typer()
     app.command()(study_command(presets.ablation, presets.ABLATE))
     chosen = typer.main.get_command(app).make_context(script, options).params
-    assert str(chosen["storage"]).startswith("s3:/")
+    assert str(chosen["store"]).startswith("s3:/")
 
 
 # The image

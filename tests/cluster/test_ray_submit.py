@@ -27,7 +27,7 @@ class Laptop:
     def __init__(self, folder: Path, process: int):
         self.folder = folder
         self.cluster = folder / "cluster.yaml"
-        self.storage = folder / "nfs" / "ablation"
+        self.store = folder / "nfs" / "ablation"
         self._enter = ["nsenter", f"--target={process}", "--pid", "--net", "--mount", "--uts", f"--wd={REPOSITORY}"]
 
     def start(self, *command: str) -> subprocess.Popen[str]:
@@ -118,9 +118,9 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 @pytest.fixture(scope="module")
 def submitted(laptop: Laptop) -> Record:
     """The record of one cell, done by `ray submit`."""
-    cells = ["--benchmark=digits", "--steps=20", "--limit=1", f"--storage={laptop.storage}"]
+    cells = ["--benchmark=digits", "--steps=20", "--limit=1", f"--store={laptop.store}"]
     laptop.run("ray", "submit", str(laptop.cluster), "experiments/ablation.py", "--", *cells)
-    (record,) = done_records(laptop.storage)
+    (record,) = done_records(laptop.store)
     return record
 
 
@@ -128,13 +128,13 @@ def test_ray_submit_copies_one_file_and_trains_on_the_worker(laptop: Laptop, sub
     assert (laptop.folder / "head" / "ablation.py").is_file()
     assert not (laptop.folder / "head" / "experiments").exists()
     assert submitted.provenance.host == "worker"
-    assert (laptop.storage / "report" / "report.html").is_file()
+    assert (laptop.store / "report" / "report.html").is_file()
 
 
 def test_a_submitted_script_says_what_it_takes_and_what_is_wrong(laptop: Laptop) -> None:
     submit = ["ray", "submit", str(laptop.cluster), "experiments/ablation.py", "--"]
     assert "--dry-run" in laptop.run(*submit, "--help")
-    with laptop.start(*submit, "--losses=ce+sll", f"--storage={laptop.storage}") as process:
+    with laptop.start(*submit, "--losses=ce+sll", f"--store={laptop.store}") as process:
         output, _ = process.communicate()
     assert process.returncode == 1  # of the script it was 2: `ray submit` knows only success and failure
     assert "did you mean 'ssl'" in output
@@ -146,11 +146,11 @@ def test_ray_job_submit_does_what_ray_submit_left(laptop: Laptop, submitted: Rec
         try:
             laptop.run("bash", "-c", "until (: < /dev/tcp/127.0.0.1/8265); do sleep 0.2; done")
             submit = ["ray", "job", "submit", "--address=http://127.0.0.1:8265", "--working-dir=."]
-            output = laptop.run(*submit, "--", *script, f"--storage={laptop.storage}")
+            output = laptop.run(*submit, "--", *script, f"--store={laptop.store}")
         finally:
             tunnel.terminate()
     assert "1 done, 1 to do" in output
-    records = done_records(laptop.storage)
+    records = done_records(laptop.store)
     assert len(records) == 2
     assert submitted in records
     assert {record.provenance.host for record in records} == {"worker"}
@@ -174,7 +174,7 @@ def test_ray_down_ends_the_head_and_the_worker_follows(laptop: Laptop, submitted
         time.sleep(1)
 
 
-def done_records(storage: Path) -> list[Record]:
-    records = list(Store(storage).records())
+def done_records(store: Path) -> list[Record]:
+    records = list(Store(store).records())
     assert {record.status for record in records} == {"done"}
     return records

@@ -15,7 +15,7 @@ COMBINATIONS = {
     "ce": 0.0, "ce+ssl": 1.5, "ce+dist": 6.0, "ce+reg": 0.5,
     "ce+ssl+dist": 12.0, "ce+ssl+reg": 2.0, "ce+dist+reg": 7.0, "ce+ssl+dist+reg": 13.5,
 }  # fmt: skip
-COMMAND = "scale-ray ablate --benchmark digits --seeds 3 --name wide --storage 'runs/my store'"
+COMMAND = "scale-ray ablate --benchmark digits --seeds 3 --name wide --store 'runs/my store'"
 
 
 def wide_store(folder: Path, *, pairs: int = 4, backbones: int = 1, steps: int = 600) -> Store:

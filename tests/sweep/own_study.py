@@ -56,9 +56,9 @@ LOSSES["pull"] = LossTerm(pull, needs=frozenset({"target"}), after_warmup=True)
 study = Study("own", TrialConfig().replace(TINY), {"method": approaches("mine", "nearest", "scale:ce+0.1*pull")})
 
 if __name__ == "__main__":
-    root, storage, *options = sys.argv[1:]
+    root, store, *options = sys.argv[1:]
     if options:
         sys.argv[1:] = options
-        main(study, root=root, storage=storage, local=True, device="cpu")
+        main(study, root=root, store=store, local=True, device="cpu")
     else:
-        print(run(study, storage, root, execution=Execution(device="cpu"), resources=Resources(address="local")))
+        print(run(study, store, root, execution=Execution(device="cpu"), resources=Resources(address="local")))

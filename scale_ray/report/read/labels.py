@@ -2,10 +2,12 @@
 
 import re
 from pathlib import PurePath
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from scale_ray.config import NAMED_WEIGHTS, LossesConfig, ModelConfig, TuningBudget
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The fields, besides the backbone, that the label of `pre_training` shows, by dotted path.
 PRE_TRAINING = ("model.weights",)
@@ -21,7 +23,7 @@ def pre_training(model: ModelConfig) -> str:
     return join(model.label, named if model.weights in NAMED_WEIGHTS else PurePath(model.weights).name)
 
 
-def combination_labels(cells: pd.DataFrame) -> pd.Series:
+def combination_labels(cells: "pd.DataFrame") -> "pd.Series":
     """Labels by loss combination: `ce+ssl`, `ce (dann)`, `ce+dist (scale bank)`.
 
     The variant is left out for `scale`, and for `source_only`, which is labelled `ce`. If several variants of scale
@@ -35,7 +37,7 @@ def combination_labels(cells: pd.DataFrame) -> pd.Series:
     return cells["losses"].where(plain, cells["losses"] + " (" + cells["variant"] + ")")
 
 
-def method_labels(cells: pd.DataFrame) -> pd.Series:
+def method_labels(cells: "pd.DataFrame") -> "pd.Series":
     """Labels by method: `scale (ce+ssl)`, `scale bank (ce+dist)`; a method with ce alone is its variant: `cdan+E`."""
     plain = (cells["method"] != "scale") & (cells["losses"] == "ce")
     return cells["variant"].where(plain, cells["variant"] + " (" + cells["losses"] + ")")

@@ -15,7 +15,7 @@ from scale_ray.store import Store, StudyPlan
 
 MAKE = Callable[..., Store]
 PAIRS = [("mnist", "mnistm"), ("fonts", "mnistm"), ("usps", "mnist"), ("fonts", "mnist"), ("fonts", "usps")]
-COMMAND = "scale-ray ablate --benchmark digits --seeds 3 --storage runs/x"
+COMMAND = "scale-ray ablate --benchmark digits --seeds 3 --store runs/x"
 
 
 def outcomes(
@@ -96,7 +96,7 @@ def test_what_failed_or_is_missing_and_the_commands_for_it(make_store: MAKE) -> 
     assert found.missing.startswith("8 of 10 cells are done; 1 failed (RuntimeError: <b>loss</b> is nan), 1 missing.")
     steps = {step.text.partition(":")[0]: step.command for step in found.steps}
     assert steps["Run what s lacks (1 failed, 1 missing); finished cells are not run again"] == COMMAND
-    assert steps["Train 3 seeds"] == "scale-ray ablate --benchmark digits --storage runs/x --seeds 3"
+    assert steps["Train 3 seeds"] == "scale-ray ablate --benchmark digits --store runs/x --seeds 3"
     assert any(command and command.endswith("--failed") for command in steps.values())
     without = answered(make_store([], planned=planned), command=None).steps[0]
     assert without.command is None

@@ -163,7 +163,7 @@ def test_the_command_is_shown_where_something_is_missing(contents: Contents) -> 
     with_command = part(text_of(contents, commands={"wide": COMMAND}), "answer")
     counts = contents.cells["status"].value_counts()
     assert f"{counts['failed']} failed, {counts['missing']} missing, 1 stale" in with_command
-    assert "--storage &#39;runs/my store&#39;</pre>" in with_command
+    assert "--store &#39;runs/my store&#39;</pre>" in with_command
     without = part(text_of(contents, commands={"wide": None}), "answer")
     assert "does not hold the command" in without
     whole = contents.cells[contents.cells["status"] == "done"]

@@ -147,6 +147,26 @@ def test_the_terminal_shows_every_entry(study_store: Store) -> None:
             assert text in shown
 
 
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_columns_that_do_not_fit_the_terminal_go_into_further_tables(width: int) -> None:
+    columns = [f"source_{index}>target_{index}" for index in range(12)]
+    entries = {("scale", column): Entry(50.0 + index, 0.5, 3) for index, column in enumerate(columns)}
+    stack = Stack([Grid("pairs_by_method", "digits", "", "target_accuracy", ["scale"], columns, entries, ["A note."])])
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(terminal_table(stack))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    cells = [cell.strip() for line in lines for cell in re.split("[┃│]", line)]
+    for index in range(12):
+        assert [cells.count(f"source_{index}>"), cells.count(f"target_{index}")] == [1, 1]
+        assert cells.count(f"{50 + index}.0 ± 0.5") == 1
+    tables = sum(line.startswith("┏") for line in lines)
+    assert cells.count("scale") == tables
+    # Each column takes 13 (`50.0 ± 0.5`, two spaces, a line); 9 are for the label and the edge: 2, 5 or all 12 fit.
+    assert tables == {40: 6, 80: 3, 200: 1}[width]
+    assert lines[-1] == "A note."
+
+
 def test_the_best_is_bold_everywhere() -> None:
     entry = Entry(94.24, 0.31, 3, done=3, measured=3)
     grid = dataclasses.replace(grid_of(entry, "a_b"), best=frozenset({("a_b", "c")}))
