@@ -217,7 +217,7 @@ def test_the_examples_of_a_script_run(experiment: str, workplace: Path, monkeypa
 
 
 # Options in running text. These belong to other programs.
-FOREIGN = {"--tmux"}
+FOREIGN = {"--help", "--tmux"}
 
 
 def options_of(command: Any) -> set[str]:
