@@ -184,10 +184,12 @@ def test_a_record_is_named_by_its_store_its_file_or_the_first_digits_of_its_id(
 ) -> None:
     store, record = trained(tiny_config, tiny_root, tmp_path / "store", keep_model=True)
     monkeypatch.chdir(tmp_path)
-    for where in ("store", "store/", f"store/{record.id[:6]}", f"store/records/{record.id}.json", tmp_path / "store"):
+    for where in ("store", "store/", f"store/{record.id[:4]}", f"store/records/{record.id}.json", tmp_path / "store"):
         assert find_model(where).record == record
     monkeypatch.chdir(tmp_path / "store")
     assert find_model(f"records/{record.id}.json").record == record
+    named_as_an_id = Path(shutil.copytree(store.location, tmp_path / record.id[:4]))
+    assert find_model(named_as_an_id).record == record
     with pytest.raises(UserError, match=r"store .*store has no record 'abcdef'"):
         find_model(f"{store.location}/abcdef")
     with pytest.raises(UserError, match="a record is read where its store has it"):
