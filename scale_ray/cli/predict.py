@@ -95,10 +95,10 @@ def predict(
     scale-ray predict model s3://bucket/phone --ray --out s3://bucket/predictions
     """
     from scale_ray.bundle.find import find_model
-    from scale_ray.bundle.images import list_images
+    from scale_ray.bundle.images import images_named
 
     _check_out(out, format, ray=ray)
-    listed = list_images(images)
+    listed = images_named(images)
     if listed.others:
         _console.print(f"{listed.others:,} files in the folders are no images and are left out")
     bundle = find_model(model, weights).bundle
