@@ -98,6 +98,8 @@ def _encoded(image: AnyImage) -> bytes:
             return read_file(str(image))
         except OSError as error:
             raise UnreadableImage(f"cannot be read ({reason_of(error)})") from error
+    if isinstance(image, Tensor | np.ndarray) and 0 in image.shape:
+        raise UnreadableImage(f"no pixels: its shape is {tuple(image.shape)}")
     if isinstance(image, Tensor):
         image = _of_tensor(image)
     if isinstance(image, np.ndarray):

@@ -72,7 +72,8 @@ def read_list(location: str) -> pd.DataFrame:
     """The rows of a list file as text: columns path, label, domain, split; empty where the list has none.
 
     Raises:
-        DataError: it cannot be read, or has no column `path`.
+        ConfigError: there is no such file.
+        DataError: it cannot be read, has no column `path`, or two columns of one name.
     """
     suffix = location.lower().rpartition(".")[2]
     try:
@@ -182,7 +183,7 @@ def _place(path: str, where: str) -> str:
     """Where an image lies: an absolute path or a URL."""
     if is_url(path):
         return path
-    return f"{where}/{path}" if is_url(where) else str(Path(where) / path)
+    return f"{where}/{path}" if is_url(where) else os.path.join(where, path)
 
 
 def _read(place: str) -> bytes:

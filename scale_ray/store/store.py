@@ -156,12 +156,11 @@ class Store:
             StoreError: they are fewer than four hex digits, or no record's or several records' ids start with them.
         """
         if not is_start(start):
-            raise StoreError(f"{shown(start)!r}: no beginning of a record's id: give four or more of its hex digits")
+            raise StoreError(f"{shown(start)!r}: no beginning of a record's id: give four or more digits of it")
         found = [trial_id for trial_id in self.record_ids() if trial_id.startswith(start)]
         if len(found) != 1:
-            raise StoreError(
-                f"store {self.location}: {len(found):,} records have an id that starts with {start!r}: give more of one"
-            )
+            told = f"{len(found):,} records' ids start" if found else "no record's id starts"
+            raise StoreError(f"store {self.location}: {told} with {start!r}: give more digits of the one you mean")
         return found[0]
 
     def records(self, ids: Iterable[str] | None = None) -> Iterator[Record]:

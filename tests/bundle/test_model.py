@@ -158,6 +158,9 @@ def test_what_cannot_be_read_has_a_row_that_says_so(batch: int, folder: Path, mo
         (torch.full((3, 4, 4), 1.5), "a tensor with numbers outside [0, 1]"),
         (torch.full((3, 4, 4), torch.nan), "a tensor with numbers outside [0, 1]"),
         (7, "a int: give a path"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels: its shape is (0, 4, 3)"),
+        (torch.zeros(3, 4, 0), "no pixels: its shape is (3, 4, 0)"),
+        (Image.new("RGB", (0, 4)), "cannot write empty image"),
     ],
     ids=str,
 )

@@ -214,7 +214,7 @@ def test_a_trials_confusion_matrix_on_request(make_store: MAKE, tmp_path: Path) 
     assert f"confusion-{record.id[:12]}.pdf" in {path.name for path in paths.figures}
     assert "Confusion matrices" in paths.page.read_text("utf-8")
     for trial in ("", "zzzz", record.id[:3], "0000"):
-        with pytest.raises(StoreError, match=r"give (four or )?more of"):
+        with pytest.raises(StoreError, match=r"give (four or )?more digits of"):
             write_report(store.location, tmp_path / "no", Asked(confusion=[trial]))
     (other,) = set(store.record_ids()) - {record.id}
     with pytest.raises(ReportError, match="has no confusion matrix"):
