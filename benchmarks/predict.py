@@ -21,7 +21,7 @@ import torch
 from results import leave
 
 from scale_ray.bundle.contents import Bundle
-from scale_ray.bundle.images import list_images, read_pixels
+from scale_ray.bundle.images import images_named, read_pixels
 from scale_ray.bundle.model import Model, in_advance
 from scale_ray.config import TrialConfig
 from scale_ray.data.views import evaluation_view
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
-    found = list_images([asked.images]).paths
+    found = images_named([asked.images]).paths
     paths = [found[index % len(found)] for index in range(asked.count)]
     rows = []
     for backbone in asked.backbone.split(","):

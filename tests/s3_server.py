@@ -91,3 +91,16 @@ def s3_server() -> Iterator[S3Server]:
             yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def without_credentials() -> Iterator[None]:
+    """Take away what this process needs to be let in; the server's address stays."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            patch.delenv(name, raising=False)
+        for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+            patch.setenv(name, "/dev/null")
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield
+    s3fs.S3FileSystem.clear_instance_cache()

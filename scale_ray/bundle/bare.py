@@ -50,6 +50,7 @@ import json
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import torch
 {library}
 from PIL import Image, ImageOps
@@ -70,10 +71,23 @@ encoder.eval()
 {head}
 
 
+def rgb(image):
+    tags = getattr(image, "tag_v2", {{}})  # of a TIFF
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # grey of 16 bits, in a TIFF also of 12: the upper 8 are taken
+        grey = (np.asarray(image) >> tags.get(258, (16,))[0] - 8).astype(np.uint8)
+        image = Image.fromarray(255 - grey if tags.get(262) == 0 else grey)  # 0: white is zero
+    elif image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return image.convert("RGB")
+
+
 def logits(path):
     image = Image.open(path)
     image.draft(None, ({draft}, {draft}))  # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size
-    image = ImageOps.exif_transpose(image).convert("RGB")
+    image = rgb(image)
     pixels = center_crop(pil_to_tensor({resized}), {size}) / 255
     inputs = normalize(pixels, {mean}, {std})[None]
     with torch.inference_mode():

@@ -65,17 +65,24 @@ def is_bundle(folder: Path) -> bool:
     return (folder / MODEL).is_file() and (folder / CONFIG).is_file()
 
 
-def write_beside(bundle: Bundle, card: str, folder: Path) -> None:
+def write_beside(bundle: Bundle, card: str, folder: Path) -> list[str]:
     """Write what lies beside a model in any format, into a folder that is made where it is missing.
+
+    Files of another model are removed, for these would describe them.
+
+    Returns:
+        Names of the other model's files, in any format.
 
     Raises:
         ConfigError: the folder holds something else, or cannot be made.
         StoreError: it cannot be written to.
     """
     _make_folder(folder)
+    removed = _remove_another(bundle.record, folder)
     for name, content in _descriptions(bundle).items():
         replace_file(folder / name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     replace_file(folder / CARD, card.encode())
+    return removed
 
 
 def write_model(bundle: Bundle, folder: Path) -> None:
@@ -103,6 +110,24 @@ def _make_folder(folder: Path) -> None:
         raise ConfigError(f"--out {shown(folder)}: cannot be made ({error.strerror}): give another folder") from error
     if others:
         raise ConfigError(f"--out {shown(folder)}: holds other files ({shown(others[0])}): give a new folder")
+
+
+def _remove_another(record: str, folder: Path) -> list[str]:
+    """Remove the models in a folder where they are not of this record, or nothing says of which they are."""
+    try:
+        known = json.loads((folder / CONFIG).read_bytes())["record"]
+    except (OSError, ValueError, KeyError, TypeError):
+        known = None
+    removed = [name for name in (MODEL, ONNX, TORCHSCRIPT) if (folder / name).exists()] if known != record else []
+    for name in removed:
+        try:
+            (folder / name).unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"--out {shown(folder / name)}: of another model, and cannot be removed ({error.strerror}): give a new "
+                "folder"
+            ) from error
+    return removed
 
 
 def read_card(folder: Path) -> str:

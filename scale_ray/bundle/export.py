@@ -12,10 +12,17 @@ Format = Literal["safetensors", "onnx", "torchscript"]
 
 
 class Exported(NamedTuple):
-    """The file of the model, and the largest difference of its logits from PyTorch's on random images."""
+    """What `export` has done.
+
+    Attributes:
+        file: the model.
+        difference: of a graph, the largest difference of its logits from PyTorch's on random images.
+        removed: names of the files in the folder that were of another model.
+    """
 
     file: Path
     difference: float | None
+    removed: list[str]
 
 
 def export(
@@ -30,7 +37,7 @@ def export(
 
     Args:
         model, weights: as in `find_model`.
-        out: the folder; it may hold other formats of a model already.
+        out: the folder; it may hold other formats of this model already. Those of another one are removed.
         format: `safetensors` is the bundle; `onnx` and `torchscript` are graphs from images (N, 3, S, S) to logits.
         given: what a graph gets: `uint8`, or `float` in [0, 1].
 
@@ -42,10 +49,10 @@ def export(
     folder = Path(out).expanduser()
     bundle, record = find_model(model, weights)
     card = read_card(Path(model).expanduser()) if record is None else model_card(bundle, record)
-    write_beside(bundle, card, folder)
+    removed = write_beside(bundle, card, folder)
     if format == "safetensors":
         write_model(bundle, folder)
-        return Exported(folder / MODEL, None)
+        return Exported(folder / MODEL, None, removed)
     if format == "onnx":
-        return Exported(folder / ONNX, write_onnx(bundle, given, folder))
-    return Exported(folder / TORCHSCRIPT, write_torchscript(bundle, given, folder))
+        return Exported(folder / ONNX, write_onnx(bundle, given, folder), removed)
+    return Exported(folder / TORCHSCRIPT, write_torchscript(bundle, given, folder), removed)

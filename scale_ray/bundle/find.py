@@ -1,7 +1,6 @@
 """From what a person names, a bundle's folder, a record, or a store and an id, to a bundle."""
 
 import json
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +15,10 @@ from scale_ray.errors import shown
 from scale_ray.models import build_encoder
 from scale_ray.models.weights import WeightsError, weights_digest
 from scale_ray.records import Record
-from scale_ray.store import Store, StoreError, is_current
+from scale_ray.store import Store, StoreError, is_current, is_start
+from scale_ray.store.files import Files
 from scale_ray.study import describe, differing_fields
 
-_ID = re.compile(r"[0-9a-f]{6,64}")
 _SHOWN = 5  # records that a message names
 
 
@@ -92,12 +91,12 @@ def _store_and_id(text: str) -> tuple[str, str]:
     if last.endswith(".json"):
         folder, _, records = head.rpartition("/")
         stem = last.removesuffix(".json").removesuffix(".failed")
-        if (records or head) != "records" or not _ID.fullmatch(stem):
+        if (records or head) != "records" or not is_start(stem):
             raise StoreError(
                 f"{shown(text)}: a record is read where its store has it: give STORE/records/ID.json or STORE/ID"
             )
         return folder or ".", stem
-    if _ID.fullmatch(last) and ("://" in text or not Path(text).expanduser().is_dir()):
+    if is_start(last) and not Files(text).location_exists():  # a store may have such a name
         return head or ".", last
     return text, ""
 

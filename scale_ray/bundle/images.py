@@ -3,7 +3,7 @@
 import glob
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from scale_ray.config import DataConfig
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.image_folder import is_hidden
+from scale_ray.data.image_folder import entries_below, is_image
+from scale_ray.data.locations import files_below, is_url, read_file, reason_of
 from scale_ray.data.pixels import SUFFIXES, UnreadableImage, decode_image
 from scale_ray.errors import shown
+from scale_ray.urls import redacted
 
 # A path or URL; a Pillow image; (H, W) or (H, W, channels) of NumPy; (3, H, W) of torch, uint8 or floats in [0, 1].
 AnyImage = str | Path | Image.Image | np.ndarray | Tensor
@@ -29,23 +31,23 @@ class Listed(NamedTuple):
     others: int
 
 
-def list_images(named: Iterable[str | Path]) -> Listed:
+def images_named(named: Iterable[str | Path]) -> Listed:
     """The images that these names stand for.
 
     Args:
-        named: files, whatever their suffix; folders, of which all images at any depth are taken, without hidden ones;
-            patterns as in `photos/**/*.jpg`; URLs of object stores (s3://…, gs://…), as files or as folders.
+        named: files, whatever their suffix; folders, of which the images at any depth are taken that a training would
+            take; patterns as in `photos/**/*.jpg`; URLs of object stores (s3://…, gs://…), as files or as folders.
 
     Raises:
-        DataError: a name stands for nothing.
+        DataError: a name stands for nothing, or a folder cannot be read.
     """
     paths: list[str] = []
     others = 0
     for name in map(str, named):
-        found, left = _in_url(name) if "://" in name else _in_files(name)
+        found, left = _in_url(name) if is_url(name) else _in_files(name)
         if not found:
             what = "no image in it" if left or os.path.isdir(name) else "no such file or folder, and no file matches it"
-            raise DataError(f"{shown(name)}: {what}: name images, folders of images, or a pattern in quotes")
+            raise DataError(f"{shown(redacted(name))}: {what}: name images, folders of images, or a pattern in quotes")
         paths += found
         others += left
     return Listed(list(dict.fromkeys(paths)), others)
@@ -59,37 +61,21 @@ def _in_files(name: str) -> tuple[list[str], int]:
         if not os.path.isdir(match):
             images.append(match)
             continue
-        for path in _walk(match):
-            if path.lower().endswith(SUFFIXES):
-                images.append(path)
-            else:
-                others += 1
+        entries = list(entries_below(Path(match)))
+        found = sorted(entry.path for entry in entries if is_image(entry))
+        images += found
+        others += len(entries) - len(found)
     return images, others
-
-
-def _walk(folder: str) -> Iterator[str]:
-    """Files at any depth, in ASCII order, without hidden ones. Links to folders are followed, each folder once."""
-    seen = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(here))
-        folders[:] = sorted(
-            each for each in folders if not is_hidden(each) and os.path.realpath(f"{here}/{each}") not in seen
-        )
-        yield from (os.path.join(here, each) for each in sorted(files) if not is_hidden(each))
 
 
 def _in_url(url: str) -> tuple[list[str], int]:
     """As `_in_files`, on an object store; a pattern is not expanded there."""
-    import fsspec
-
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-        names = filesystem.find(path)
-    except Exception as error:  # every object store fails in its own way
+        files = files_below(url)
+    except OSError as error:
         raise DataError(
-            f"{shown(url)}: cannot be listed ({_reason(error)}): check the URL and the credentials"
+            f"{shown(redacted(url))}: cannot be listed ({reason_of(error)}): check the URL and your access"
         ) from error
-    files = [str(filesystem.unstrip_protocol(name)) for name in sorted(names)]
     images = [file for file in files if file == url or file.lower().endswith(SUFFIXES)]
     return images, len(files) - len(images)
 
@@ -101,13 +87,19 @@ def read_pixels(image: AnyImage, data: DataConfig) -> np.ndarray:
 
     Raises:
         UnreadableImage: there are no pixels to be had; the message gives the reason.
+        MissingReader: a package must be installed first.
     """
     return decode_image(_encoded(image), data.resize, data.fit)
 
 
 def _encoded(image: AnyImage) -> bytes:
     if isinstance(image, str | Path):
-        return _read(str(image))
+        try:
+            return read_file(str(image))
+        except OSError as error:
+            raise UnreadableImage(f"cannot be read ({reason_of(error)})") from error
+    if isinstance(image, Tensor | np.ndarray) and 0 in image.shape:
+        raise UnreadableImage(f"no pixels: its shape is {tuple(image.shape)}")
     if isinstance(image, Tensor):
         image = _of_tensor(image)
     if isinstance(image, np.ndarray):
@@ -146,19 +138,3 @@ def _of_tensor(image: Tensor) -> np.ndarray:
             raise UnreadableImage("a tensor with numbers outside [0, 1]: give the image before any normalisation")
         image = (image * 255).round().to(torch.uint8)
     return image.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
-
-
-def _read(path: str) -> bytes:
-    try:
-        if "://" not in path:
-            return Path(path).read_bytes()
-        import fsspec
-
-        with fsspec.open(path, "rb") as file:
-            return bytes(file.read())
-    except Exception as error:  # every object store fails in its own way
-        raise UnreadableImage(f"cannot be read ({_reason(error)})") from error
-
-
-def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error).partition("\n")[0] or type(error).__name__

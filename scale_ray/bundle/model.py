@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from scale_ray.bundle.contents import Bundle
-from scale_ray.bundle.images import AnyImage, list_images, read_pixels
+from scale_ray.bundle.images import AnyImage, images_named, read_pixels
 from scale_ray.bundle.predictor import build_predictor
 from scale_ray.bundle.table import Prediction, frame_of
 from scale_ray.data.cache import cpus
-from scale_ray.data.pixels import UnreadableImage
+from scale_ray.data.pixels import MissingReader, UnreadableImage
 from scale_ray.data.views import evaluation_view
 from scale_ray.errors import shown
 from scale_ray.training.setup import find_device
@@ -113,8 +113,8 @@ class Model:
             return read_pixels(image, self.config.data)
         except UnreadableImage as error:
             return error
-        except Exception as error:  # noqa: BLE001 - one of a million files must not end the others
-            return UnreadableImage(f"{type(error).__name__}: {error}")
+        except MissingReader as error:
+            return UnreadableImage(str(error))
 
     @torch.inference_mode()
     def _predict_batch(self, pixels: np.ndarray) -> Tensor:
@@ -145,7 +145,7 @@ def _listed(images: AnyImage | Iterable[AnyImage]) -> list[AnyImage]:
     listed: list[AnyImage] = []
     for image in [images] if one else images:  # type: ignore[union-attr]
         if isinstance(image, str | Path):
-            listed += list_images([image]).paths
+            listed += images_named([image]).paths
         else:
             listed.append(image)  # type: ignore[arg-type]
     return listed

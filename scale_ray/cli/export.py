@@ -30,7 +30,7 @@ INPUTS = ("float", "uint8")
 @command
 def export(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="It is made; other formats of a model may lie there.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="It is made; other formats of this model may lie there.")],
     format: Annotated[
         str,
         typer.Option(
@@ -60,5 +60,7 @@ def export(
     from scale_ray.bundle.export import export as write
 
     found = write(model, out, format=format, given=input, weights=weights)  # type: ignore[arg-type]
+    if found.removed:
+        console.print(f"removed from {shown(out)}: {', '.join(found.removed)}, of another model")
     checked = "" if found.difference is None else f": logits differ from PyTorch's by {found.difference:.1e} at most"
     console.print(f"model: {shown(found.file)}{checked}")

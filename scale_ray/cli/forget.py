@@ -20,7 +20,7 @@ _SHOWN = 20
 def forget(
     store: StoreLocation,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID", help="Cells, by the first characters of their ids.")
+        list[str] | None, typer.Argument(metavar="ID", help="Records, by four or more of their ids' first digits.")
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Every record of a failure.")] = False,
     stale: Annotated[bool, typer.Option("--stale", help="Every record of another recipe version.")] = False,
@@ -29,7 +29,7 @@ def forget(
     """Delete records, and what lies beside them: models, predictions, checkpoints.
 
     Cells that a study plans are missing then, and its command trains them again. Records that a running driver may be
-    writing stay.
+    writing stay, and so do those that are no longer as they were shown.
     """
     from scale_ray.store.forget import files_of
     from scale_ray.store.forget import forget as forget_records
@@ -51,24 +51,19 @@ def forget(
     done = forget_records(opened, records)
     for trial, driver in done.busy.items():
         console.print(f"{trial[:12]} stays: {driver.host}, pid {driver.pid}, works on it since {driver.since}")
+    for trial in done.changed:
+        console.print(f"{trial[:12]} stays: it is no longer as listed ({_state(records[trial])})")
     deleted = sum(map(len, done.files.values()))
     console.print(f"deleted {count(len(done.files), 'record')} ({count(deleted, 'file')}) of {opened.location}")
 
 
 def _wanted(store: Store, ids: list[str], *, failed: bool) -> Iterator[Record]:
     if ids:
-        yield from store.records(dict.fromkeys(_whole_id(store, start) for start in ids))
+        yield from store.records(dict.fromkeys(map(store.id_of, ids)))
         return
     for record in store.records():
         if (status_of(record) == "failed") if failed else (status_of(record) == "missing"):
             yield record
-
-
-def _whole_id(store: Store, start: str) -> str:
-    found = [trial for trial in store.record_ids() if trial.startswith(start)]
-    if len(found) != 1:
-        raise ConfigError(f"{start}: {count(len(found), 'record')} start with it: give more of the cell's id")
-    return found[0]
 
 
 def _state(record: Record) -> str:

@@ -98,10 +98,10 @@ def predict(
     after all rows are written.
     """
     from scale_ray.bundle.find import find_model
-    from scale_ray.bundle.images import list_images
+    from scale_ray.bundle.images import images_named
 
     _check_out(out, format, ray=ray)
-    listed = list_images(images)
+    listed = images_named(images)
     if listed.others:
         _console.print(f"{listed.others:,} files in the folders are no images and are left out")
     bundle = find_model(model, weights).bundle

@@ -37,6 +37,7 @@ ABANDONED_SECONDS = 24 * 3600
 # Without a terminal: seconds until the first line with the time left, and between two such lines.
 _FIRST_LINE_SECONDS, _LINE_SECONDS = 5.0, 30.0
 _LOCK_SECONDS = 1.0
+_STATE = 4  # numbers that `file_state` gives
 _TICK_SECONDS = 0.02  # kernels advance the clock of their file systems every 1 to 10 ms
 
 _listeners: list[Callable[[], None]] = []  # see `heard`
@@ -209,7 +210,7 @@ def file_digests(folder: Path, names: Sequence[str], *, of: str = "") -> list[st
 
     Args:
         folder: where the files are.
-        names: their paths below it.
+        names: their paths below it, or absolute ones.
         of: what else uses other files of this folder: a list file, a domain.
 
     Raises:
@@ -218,13 +219,15 @@ def file_digests(folder: Path, names: Sequence[str], *, of: str = "") -> list[st
     folder = folder.resolve()
 
     def states(wanted: Sequence[str]) -> dict[str, list]:
-        return {name: _state(f"{folder}/{name}") for name in wanted}
-
-    def settle(changed: Sequence[list]) -> None:
-        _let_times_differ(changed)
+        return {name: file_state(os.path.join(folder, name)) for name in wanted}
 
     return noted_digests(
-        _digests_file(folder, of), names, states, lambda name: read_bytes(folder / name), shown(folder.name), settle
+        _digests_file(folder, of),
+        names,
+        states,
+        lambda name: read_bytes(folder / name),
+        shown(folder.name),
+        let_times_differ,
     )
 
 
@@ -273,12 +276,21 @@ def noted_digests(
 
 def forget_digests(folder: Path, *, of: str = "") -> None:
     """Compute the digests of a folder's files anew when they are next asked for."""
+    forget_noted(_digests_file(folder.resolve(), of))
+
+
+def forget_noted(path: Path) -> None:
+    """Compute what `noted_digests` has noted there anew when it is next asked for."""
     with suppress(OSError):
-        _digests_file(folder.resolve(), of).unlink()
+        path.unlink()
 
 
-def _state(path: str) -> list[int]:
-    """What changes whenever the content of a file does: size, times of modification and of change in ns, inode."""
+def file_state(path: str) -> list[int]:
+    """What changes whenever the content of a file does: size, times of modification and of change in ns, inode.
+
+    Raises:
+        DataError: there is no such file, or it cannot be looked at.
+    """
     try:
         stat = os.stat(path)
     except OSError as error:
@@ -286,9 +298,13 @@ def _state(path: str) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
-def _let_times_differ(states: Iterable[list[int]]) -> None:
-    """Wait a tick of the file system's clock if a file was just changed: another change in that tick would not show."""
-    if any(abs(time.time_ns() - changed) < _TICK_SECONDS * 1e9 for _, _, changed, _ in states):
+def let_times_differ(states: Iterable[list]) -> None:
+    """Wait a tick of the file system's clock if a file was just changed: another change in that tick would not show.
+
+    States of other things than files are left alone.
+    """
+    changes = [state[2] for state in states if len(state) == _STATE]
+    if any(abs(time.time_ns() - changed) < _TICK_SECONDS * 1e9 for changed in changes):
         time.sleep(_TICK_SECONDS)
 
 

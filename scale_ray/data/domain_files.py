@@ -16,16 +16,16 @@ from scale_ray.data.image_folder import (
     differing_classes,
     domain_folder,
     empty_classes,
+    entries_below,
     image_names,
-    is_hidden,
     is_image,
     list_images,
     single_class,
     too_deep,
-    unread_heif,
     unrecordable_names,
 )
 from scale_ray.data.names import is_text, quoted
+from scale_ray.data.pixels import HEIF_SUFFIXES, NO_HEIF, reads_heif
 from scale_ray.errors import shown
 
 
@@ -109,15 +109,15 @@ def checked_files(benchmark: str, domains: Sequence[str], root: Root | None) -> 
 
     Raises:
         ConfigError: as `domain_files`.
-        DataError: as `domain_files`; also a class without images, one class only, or classes that differ between
-            domains with labels. The message lists all differences.
+        DataError: as `domain_files`; also a class without images, one class only, HEIC images that nothing here reads,
+            or classes that differ between domains with labels. The message lists all differences.
     """
     found = {canonical_domain(benchmark, name): domain_files(benchmark, name, root) for name in domains}
     for files in found.values():
         if lines := wrong_names(files):
             more = f" ({len(lines):,} such names there)" if len(lines) > 1 else ""
             raise DataError(f"{lines[0]}{more}")
-        if lines := wrong_classes(files):
+        if lines := wrong_classes(files) + unread_heif(files):
             raise DataError(lines[0])
     labelled = {name: images_by_class(files) for name, files in found.items() if files.labels is not None}
     if lines := differing_classes(benchmark, labelled):
@@ -163,8 +163,7 @@ def unlabelled_folders(name: str, folders: Sequence[Path]) -> DomainFiles:
     names = sorted(found)
     if not names:
         raise DataError(f"{', '.join(map(shown, folders))}: no image in it: name a folder that has some")
-    where = folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
-    relative = {each: os.path.relpath(found[each], where) for each in names}
+    where = folders[0] if len(folders) == 1 else Path(os.path.commonpath([folder.absolute() for folder in folders]))
     return DomainFiles(
         name,
         str(where),
@@ -172,27 +171,20 @@ def unlabelled_folders(name: str, folders: Sequence[Path]) -> DomainFiles:
         None,
         (),
         read=lambda image: read_bytes(found[image]),
-        digests=lambda: file_digests(where, [relative[each] for each in names], of=name),
+        digests=lambda: file_digests(where, [str(found[each].absolute()) for each in names], of=name),
         forget=lambda: forget_digests(where, of=name),
     )
 
 
 def images_below(folder: Path) -> list[str]:
-    """Paths of the images at any depth of a folder, in ASCII order; a link to a folder is not followed.
+    """Paths of the images at any depth of a folder, in ASCII order.
+
+    What is hidden is left out, and so are links that lead to a folder or nowhere.
 
     Raises:
         DataError: a folder cannot be read.
     """
-
-    def fail(error: OSError) -> None:
-        raise DataError(f"{shown(error.filename)}: cannot be read ({error.strerror}): check the folder's permissions")
-
-    found = []
-    for at, inner, _ in os.walk(folder, onerror=fail):
-        inner[:] = [name for name in inner if not is_hidden(name)]
-        with os.scandir(at) as entries:
-            found += [os.path.relpath(entry.path, folder) for entry in entries if is_image(entry)]
-    return sorted(path.replace(os.sep, "/") for path in found)
+    return sorted(os.path.relpath(entry.path, folder) for entry in entries_below(folder) if is_image(entry))
 
 
 def existing_folder(name: str, path: str) -> Path:
@@ -211,9 +203,9 @@ def wrong_names(files: DomainFiles) -> list[str]:
 
 
 def wrong_classes(files: DomainFiles) -> list[str]:
-    """One line for each class without images; one for one class only, or for images that no package here reads."""
+    """What is wrong with a domain's classes, one line each; empty without labels."""
     if files.listing is not None:
-        problems = (too_deep, empty_classes, single_class, unread_heif)
+        problems = (too_deep, empty_classes, single_class)
         return [line for find in problems for line in find(Path(files.where), files.listing)]
     if files.labels is None:
         return []
@@ -223,6 +215,12 @@ def wrong_classes(files: DomainFiles) -> list[str]:
     if len(files.classes) == 1:
         return [f"{shown(files.where)}: one class only, {quoted(files.classes)}: a classifier needs two"]
     return []
+
+
+def unread_heif(files: DomainFiles) -> list[str]:
+    """One line for a domain with HEIC images where the package that reads them is missing."""
+    found = [] if reads_heif() else [name for name in files.names if name.lower().endswith(HEIF_SUFFIXES)]
+    return [f"{files.shown(found[0])}: {NO_HEIF} ({len(found):,} such images there)"] if found else []
 
 
 def images_by_class(files: DomainFiles) -> Listing:

@@ -7,7 +7,7 @@ from typing import Any
 from scale_ray.config import Catalogue, Place
 from scale_ray.config.catalogue import HUB
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.cache import digests_path, noted_digests
+from scale_ray.data.cache import digests_path, forget_noted, noted_digests
 from scale_ray.data.domain_files import DomainFiles
 from scale_ray.data.names import quoted
 from scale_ray.errors import shown
@@ -53,7 +53,7 @@ def hub_files(name: str, place: Place, catalogue: Catalogue) -> DomainFiles:
         () if labels is None else classes,
         read=read,
         digests=digests,
-        forget=lambda: digests_path(where.encode()).unlink(missing_ok=True),
+        forget=lambda: forget_noted(digests_path(where.encode())),
     )
 
 

@@ -5,13 +5,13 @@ depend on the file system.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from scale_ray.config import ConfigError, suggest
 from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain
 from scale_ray.data.names import is_text, look_alikes, quoted
-from scale_ray.data.pixels import HEIF_SUFFIXES, NO_HEIF, SUFFIXES, reads_heif
+from scale_ray.data.pixels import SUFFIXES
 from scale_ray.errors import shown
 
 # What systems put into folders by themselves. It is never used, like hidden files and folders.
@@ -125,12 +125,6 @@ def too_deep(folder: Path, listing: Listing) -> list[str]:
     return []
 
 
-def unread_heif(folder: Path, listing: Listing) -> list[str]:
-    """One line for a domain with HEIC images where the package that reads them is missing."""
-    found = [] if reads_heif() else [name for name in image_names(listing) if name.lower().endswith(HEIF_SUFFIXES)]
-    return [f"{shown(folder / found[0])}: {NO_HEIF} ({len(found):,} such images there)"] if found else []
-
-
 def single_class(folder: Path, listing: Listing) -> list[str]:
     """One line for a domain with one class, on which every classifier is right."""
     if len(listing) != 1:
@@ -186,6 +180,24 @@ def folders_in(path: Path) -> list[Path]:
         DataError: it cannot be read.
     """
     return sorted(path / entry.name for entry in _scan(path) if not is_hidden(entry.name) and is_folder(entry))
+
+
+def entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What lies at any depth of a folder and is no folder, in no order. What is hidden, and the folders that links lead
+    to, are left out.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    waiting = [folder]
+    while waiting:
+        for entry in _scan(waiting.pop()):
+            if is_hidden(entry.name):
+                continue
+            if not is_folder(entry):
+                yield entry
+            elif not entry.is_symlink():
+                waiting.append(Path(entry.path))
 
 
 def system_folders(path: Path) -> list[str]:

@@ -1,18 +1,19 @@
 """List files: images and their labels, as a table (.csv, .parquet) or as lines `path label` (.txt)."""
 
+import csv
+import io
 import os
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import pandas as pd
+from pyarrow import ArrowException
 
 from scale_ray.config import Catalogue, ConfigError, Place, suggest
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.cache import digests_path, file_digests, forget_digests, noted_digests, read_bytes
+from scale_ray.data.cache import digests_path, file_state, forget_noted, let_times_differ, noted_digests
 from scale_ray.data.domain_files import DomainFiles
+from scale_ray.data.locations import is_url, read_file, unreachable, versions
 from scale_ray.data.names import quoted
 from scale_ray.errors import shown
 from scale_ray.urls import redacted
@@ -43,32 +44,27 @@ def list_files(name: str, place: Place, catalogue: Catalogue) -> DomainFiles:
     names = [catalogue.class_name(label) for label in rows["label"]] if labelled else [""] * len(rows)
     order = sorted(zip(names, rows["path"], strict=True))
     classes = tuple(sorted(set(names))) if labelled else ()
+    labels = {each: label for label, each in enumerate(classes)}
     paths = tuple(path for _, path in order)
     where = _folder(location)
-    local = {path: _place(path, where) for path in paths}
-    remote = [path for path in paths if "://" in local[path]]
-    of = f"{location} {place.domain} {place.split}"
-
-    def digests() -> list[str]:
-        if remote:
-            return _remote_digests(paths, local, of)
-        return file_digests(Path(where), [os.path.relpath(local[path], where) for path in paths], of=of)
-
-    def forget() -> None:
-        if remote:
-            digests_path(of.encode()).unlink(missing_ok=True)
-        else:
-            forget_digests(Path(where), of=of)
-
+    places = {path: _place(path, where) for path in paths}
+    noted = digests_path(os.fsencode(f"{where}\n{location} {place.domain} {place.split}"))
     return DomainFiles(
         name,
         where,
         paths,
-        tuple(classes.index(label) for label, _ in order) if labelled else None,
+        tuple(labels[label] for label, _ in order) if labelled else None,
         classes,
-        read=lambda path: _read(local[path]),
-        digests=digests,
-        forget=forget,
+        read=lambda path: _read(places[path]),
+        digests=lambda: noted_digests(
+            noted,
+            paths,
+            lambda wanted: _states({path: places[path] for path in wanted}, shown(name)),
+            lambda path: _read(places[path]),
+            shown(name),
+            let_times_differ,
+        ),
+        forget=lambda: forget_noted(noted),
     )
 
 
@@ -76,25 +72,31 @@ def read_list(location: str) -> pd.DataFrame:
     """The rows of a list file as text: columns path, label, domain, split; empty where the list has none.
 
     Raises:
-        DataError: it cannot be read, or has no column `path`.
+        ConfigError: there is no such file.
+        DataError: it cannot be read, has no column `path`, or two columns of one name.
     """
     suffix = location.lower().rpartition(".")[2]
     try:
-        with fsspec.open(location, "rb") as file:
-            rows = _tables[suffix](file)
+        rows = _tables[suffix](read_file(location))
     except FileNotFoundError:
         raise ConfigError(f"{_shown(location)}: no such file: name a list of images") from None
-    except (OSError, ValueError, ImportError) as error:
-        raise DataError(f"{_shown(location)}: cannot be read as .{suffix} ({_reason(error)}): check it") from None
-    rows.columns = [str(column).strip().lower() for column in rows.columns]
+    except OSError as error:
+        raise unreachable(location, error) from None
+    except (ValueError, ImportError, csv.Error, ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{_shown(location)}: cannot be read as .{suffix} ({reason}): check it") from None
+    written = list(rows.columns)
+    rows.columns = [str(column).strip().lower() for column in written]
+    for column in COLUMNS:
+        if len(same := [each for each, name in zip(written, rows.columns, strict=True) if name == column]) > 1:
+            raise DataError(f"{_shown(location)}: several columns {column!r} ({quoted(same)}): keep one of them")
     if "path" not in rows:
         hint = suggest("path", rows.columns)
         raise DataError(
             f"{_shown(location)}: no column 'path': {hint}a list has the columns {', '.join(COLUMNS)} (all but path "
             f"may lack), and this one has: {quoted(rows.columns)}"
         )
-    found = pd.DataFrame({column: rows.get(column, "") for column in COLUMNS})
-    found = found.fillna("").astype(str)
+    found = pd.DataFrame({column: _text(rows[column]) if column in rows else "" for column in COLUMNS})
     if empty := int((found["path"] == "").sum()):
         raise DataError(f"{_shown(location)}: {empty:,} rows have no path: remove them")
     return found
@@ -115,25 +117,45 @@ def list_domains(location: str) -> list[str]:
     return names
 
 
-def _csv(file: Any) -> pd.DataFrame:
-    return pd.read_csv(file, dtype=str, keep_default_na=False)
+def _csv(content: bytes) -> pd.DataFrame:
+    lines = csv.reader(io.StringIO(_decoded(content), newline=""), strict=True)
+    header = next(lines, [])
+    rows = []
+    for line in lines:
+        if any(line[len(header) :]):
+            raise ValueError(f"line {lines.line_num} has more values than there are columns")
+        if line:
+            rows.append((line + [""] * len(header))[: len(header)])
+    return pd.DataFrame(rows, columns=header, dtype=str)
 
 
-def _parquet(file: Any) -> pd.DataFrame:
-    return pd.read_parquet(file)
+def _parquet(content: bytes) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(content), dtype_backend="numpy_nullable")
 
 
-def _lines(file: Any) -> pd.DataFrame:
+def _lines(content: bytes) -> pd.DataFrame:
     """Lines `path label`, as Transfer-Learning-Library and SHOT have them; blanks in a path are part of it."""
-    lines = [line.strip() for line in file.read().decode().splitlines() if line.strip()]
-    parts = [line.rsplit(maxsplit=1) for line in lines]
-    if not all(len(part) == 2 for part in parts):
-        wrong = next(number for number, part in enumerate(parts, 1) if len(part) != 2)
-        raise ValueError(f"line {wrong} is not `path label`")
-    return pd.DataFrame(parts, columns=["path", "label"])
+    parts = []
+    for number, line in enumerate(_decoded(content).split("\n"), 1):
+        part = line.strip().rsplit(maxsplit=1)
+        if len(part) == 1:
+            raise ValueError(f"line {number} is not `path label`")
+        parts += [part] if part else []
+    return pd.DataFrame(parts, columns=["path", "label"], dtype=str)
+
+
+def _decoded(content: bytes) -> str:
+    return content.decode("utf-8-sig")  # some programs begin a file with a byte-order mark
 
 
 _tables = {"csv": _csv, "parquet": _parquet, "txt": _lines}
+
+
+def _text(column: pd.Series) -> pd.Series:
+    """Values as text, empty where there is none. Whole numbers, which lie as 3.0 beside missing ones, are `3`."""
+    if pd.api.types.is_float_dtype(column) and not (column.dropna() % 1).any():
+        column = column.astype("Int64")
+    return column.astype("string").fillna("").astype(str)
 
 
 def _chosen(rows: pd.DataFrame, place: Place, location: str) -> pd.DataFrame:
@@ -154,54 +176,28 @@ def _chosen(rows: pd.DataFrame, place: Place, location: str) -> pd.DataFrame:
 
 
 def _folder(location: str) -> str:
-    return location.rpartition("/")[0] if "://" in location else str(Path(location).absolute().parent)
+    return location.rpartition("/")[0] if is_url(location) else str(Path(location).absolute().parent)
 
 
 def _place(path: str, where: str) -> str:
     """Where an image lies: an absolute path or a URL."""
-    if "://" in path:
+    if is_url(path):
         return path
-    return f"{where}/{path}" if "://" in where else str(Path(where) / Path(path).expanduser())
+    return f"{where}/{path}" if is_url(where) else os.path.join(where, path)
 
 
 def _read(place: str) -> bytes:
-    if "://" not in place:
-        return read_bytes(Path(place))
     try:
-        with fsspec.open(place, "rb") as file:
-            return bytes(file.read())
-    except (OSError, ValueError, ImportError) as error:
-        raise _unreachable(place, error) from None
+        return read_file(place)
+    except OSError as error:
+        raise unreachable(place, error) from None
 
 
-def _remote_digests(paths: Sequence[str], places: dict[str, str], of: str) -> list[str]:
-    """Digests of images behind URLs. Where size and version (ETag, generation, time) are noted, none is read again."""
-
-    def states(wanted: Sequence[str]) -> dict[str, list]:
-        return {path: _state(places[path]) for path in wanted}
-
-    return noted_digests(
-        digests_path(of.encode()), paths, states, lambda path: _read(places[path]), _shown(of.split()[0])
-    )
-
-
-def _state(place: str) -> list:
-    try:
-        about = fsspec.filesystem(place.partition("://")[0]).info(place)
-    except (OSError, ValueError, ImportError) as error:
-        raise _unreachable(place, error) from None
-    known = ("ETag", "etag", "generation", "LastModified", "mtime")
-    version = next((about[key] for key in known if key in about), None)
-    return [about.get("size"), str(version)]
-
-
-def _unreachable(place: str, error: Exception) -> DataError:
-    return DataError(f"{_shown(place)}: cannot be read ({_reason(error)}): check the list, the path and your access")
-
-
-def _reason(error: Exception) -> str:
-    first = (str(error).splitlines() or [""])[0]
-    return getattr(error, "strerror", None) or first or type(error).__name__
+def _states(places: dict[str, str], what: str) -> dict[str, list]:
+    """The state of each image, which changes with its content: of files and of URLs."""
+    remote = [path for path, place in places.items() if is_url(place)]
+    found: dict[str, list] = {path: file_state(place) for path, place in places.items() if not is_url(place)}
+    return found | dict(zip(remote, versions([places[path] for path in remote], what), strict=True))
 
 
 def _shown(location: str) -> str:

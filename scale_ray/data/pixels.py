@@ -15,8 +15,9 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError, fe
 
 from scale_ray.errors import UserError
 
-# Raise it, and RECIPE_VERSION with it, whenever the same file would be decoded to different pixels.
-DECODER_VERSION = 1
+# Raise it, and RECIPE_VERSION with it, whenever the same file would be decoded to different pixels, or refused.
+# 2, with recipe 2: TIFFs of 16 bits whose zero is white, and of 12 bits; values without a white are refused.
+DECODER_VERSION = 2
 
 # Some libraries switch this on for the whole process; truncated images then get grey pixels instead of an error.
 ImageFile.LOAD_TRUNCATED_IMAGES = False

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from scale_ray.data.image_folder import Listing, folders_in, is_folder, is_hidden, is_image, is_regular
+from scale_ray.data.image_folder import Listing, entries_below, folders_in, is_folder, is_hidden, is_image, is_regular
 from scale_ray.data.pixels import SUFFIXES
 from scale_ray.errors import shown
 
@@ -47,13 +47,8 @@ def unused_files(folder: Path) -> dict[str, tuple[str, str]]:
 
 def unused_below(folder: Path) -> dict[str, tuple[str, str]]:
     """Relative path, sorted, -> reason of every file at any depth of a folder of images that is none."""
-    found = {}
-    for at, inner, _ in os.walk(folder):
-        inner[:] = [name for name in inner if not is_hidden(name)]
-        for entry in _shown(Path(at)):
-            if not is_folder(entry) and not is_image(entry):
-                found[os.path.relpath(entry.path, folder)] = _reason(entry, FORMAT)
-    return dict(sorted(found.items()))
+    others = (entry for entry in entries_below(folder) if not is_image(entry))
+    return dict(sorted((os.path.relpath(entry.path, folder), _reason(entry, FORMAT)) for entry in others))
 
 
 def why_unused(name: str, reason: tuple[str, str]) -> str:

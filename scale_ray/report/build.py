@@ -21,7 +21,6 @@ from scale_ray.report.page.page import page
 from scale_ray.report.page.template import Picture
 from scale_ray.report.read.completeness import check, holes
 from scale_ray.report.read.errors import ReportError
-from scale_ray.report.read.labels import count
 from scale_ray.report.read.load import load_contents
 from scale_ray.report.selection.agreement import agreement, agreement_notes
 from scale_ray.report.selection.candidates import candidates
@@ -222,15 +221,11 @@ def _remove_temporaries(paths: ReportPaths) -> None:
 def _record(store: str | Path, trial: str) -> Record:
     """The only record whose id starts with `trial`."""
     opened = Store(store)
-    found = [known for known in opened.record_ids() if known.startswith(trial)]
-    if len(found) != 1:
-        raise ReportError(
-            f"--confusion {trial}: {count(len(found), 'record')} start with it: give more of the cell's id"
-        )
-    record = opened.read_record(found[0])
+    found = opened.id_of(trial)
+    record = opened.read_record(found)
     if record is None or record.result is None or not record.result.confusion:
         raise ReportError(
-            f"--confusion {trial}: the record of cell {found[0]} in {opened.location} has no confusion matrix (a "
+            f"--confusion {trial}: the record of cell {found} in {opened.location} has no confusion matrix (a "
             "failed trial or an old record): name another trial"
         )
     return record

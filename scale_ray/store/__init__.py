@@ -2,7 +2,7 @@
 
 from scale_ray.store.filesystems import StoreError
 from scale_ray.store.predictions import StoredPredictions
-from scale_ray.store.record_files import is_current, unreadable
+from scale_ray.store.record_files import is_current, is_start, unreadable
 from scale_ray.store.store import Store, StudyPlan
 
-__all__ = ["Store", "StoreError", "StoredPredictions", "StudyPlan", "is_current", "unreadable"]
+__all__ = ["Store", "StoreError", "StoredPredictions", "StudyPlan", "is_current", "is_start", "unreadable"]

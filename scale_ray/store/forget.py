@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from scale_ray.records import Record
 from scale_ray.store.files import StoreError
 from scale_ray.store.leases import Announcement, Driver
-from scale_ray.store.record_files import is_current
+from scale_ray.store.record_files import is_current, status_of
 from scale_ray.store.store import Store
 
 # What lies beside a record under its cell's id, in the order of deletion. The record goes last: where a deletion is
@@ -16,15 +16,17 @@ _BESIDE = ("checkpoints", "predictions", "models", "records")
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What was deleted, and what was left because a driver works on it.
+    """What was deleted, and what was left.
 
     Attributes:
         files: id -> names of the deleted files and folders, below the store.
         busy: id -> the driver that may be writing its record now.
+        changed: ids of the records whose status is no longer that of the records given.
     """
 
     files: dict[str, list[str]]
     busy: dict[str, Announcement]
+    changed: list[str]
 
 
 def files_of(store: Store, ids: Collection[str]) -> dict[str, list[str]]:
@@ -46,7 +48,7 @@ def forget(store: Store, records: Mapping[str, Record]) -> Forgotten:
 
     Args:
         store: is changed.
-        records: by id.
+        records: by id, as whoever asked for it has seen them.
 
     Raises:
         StoreError: another driver has begun with one of the cells at this moment, or the store cannot be written.
@@ -63,7 +65,10 @@ def forget(store: Store, records: Mapping[str, Record]) -> Forgotten:
                 f"store {store.location}: another driver has just begun with one of these cells: nothing was deleted: "
                 "give the command again"
             )
-        files = files_of(store, free)
+        # A failed cell may have succeeded while somebody thought about it. Now nobody else writes.
+        now = {record.id: status_of(record) for record in store.records(free)}
+        changed = [trial for trial in free if now.get(trial, "missing") != status_of(records[trial])]
+        files = files_of(store, [trial for trial in free if trial not in changed])
         folders = {f"{folder}/{name}" for folder in _BESIDE for name in store.files.folders(folder)}
         for kind in _BESIDE:
             names = [name for of_cell in files.values() for name in of_cell if name.startswith(f"{kind}/")]
@@ -71,7 +76,7 @@ def forget(store: Store, records: Mapping[str, Record]) -> Forgotten:
             for name in names:
                 if name in folders:
                     store.files.delete_folder(name)
-    return Forgotten(files, busy)
+    return Forgotten(files, busy, changed)
 
 
 def _of_shared_stages(store: Store, holders: Mapping[str, Announcement]) -> list[Announcement]:

@@ -32,6 +32,7 @@ Status = Literal["done", "failed", "missing"]
 R = TypeVar("R", bound=Record)
 
 _STEM = re.compile(r"([0-9a-f]{64})(\.failed)?")
+_START = re.compile(r"[0-9a-f]{4,64}")
 
 
 def status_of(record: Record | None) -> Status:
@@ -42,6 +43,11 @@ def status_of(record: Record | None) -> Status:
 def is_current(record: Record | None) -> bool:
     """Whether this record answers its cell: it is done, and of this recipe version."""
     return status_of(record) == "done"
+
+
+def is_start(text: str) -> bool:
+    """Whether a person may mean a record by these first characters of its id: four hex digits or more."""
+    return _START.fullmatch(text) is not None
 
 
 class RecordFiles:

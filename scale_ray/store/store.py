@@ -33,7 +33,7 @@ from scale_ray.records import Record
 from scale_ray.store.files import Files
 from scale_ray.store.filesystems import StoreError
 from scale_ray.store.predictions import StoredPredictions, from_bytes, to_bytes
-from scale_ray.store.record_files import RecordFiles, Status, first_problem, record_file, status_of
+from scale_ray.store.record_files import RecordFiles, Status, first_problem, is_start, record_file, status_of
 from scale_ray.store.sealed import PLAN, seal, unseal
 
 if TYPE_CHECKING:
@@ -148,6 +148,20 @@ class Store:
                 make of a file in conflict.
         """
         return self._records.ids()
+
+    def id_of(self, start: str) -> str:
+        """The id of the one record that these first characters name.
+
+        Raises:
+            StoreError: they are fewer than four hex digits, or no record's or several records' ids start with them.
+        """
+        if not is_start(start):
+            raise StoreError(f"{shown(start)!r}: no beginning of a record's id: give four or more digits of it")
+        found = [trial_id for trial_id in self.record_ids() if trial_id.startswith(start)]
+        if len(found) != 1:
+            told = f"{len(found):,} records' ids start" if found else "no record's id starts"
+            raise StoreError(f"store {self.location}: {told} with {start!r}: give more digits of the one you mean")
+        return found[0]
 
     def records(self, ids: Iterable[str] | None = None) -> Iterator[Record]:
         """The existing records among these ids, in the order of the ids; with None, every record, ordered by id.

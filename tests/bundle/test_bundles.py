@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,10 +186,12 @@ def test_a_record_is_named_by_its_store_its_file_or_the_first_digits_of_its_id(
 ) -> None:
     store, record = trained(tiny_config, tiny_root, tmp_path / "store", keep_model=True)
     monkeypatch.chdir(tmp_path)
-    for where in ("store", "store/", f"store/{record.id[:6]}", f"store/records/{record.id}.json", tmp_path / "store"):
+    for where in ("store", "store/", f"store/{record.id[:4]}", f"store/records/{record.id}.json", tmp_path / "store"):
         assert find_model(where).record == record
     monkeypatch.chdir(tmp_path / "store")
     assert find_model(f"records/{record.id}.json").record == record
+    named_as_an_id = Path(shutil.copytree(store.location, tmp_path / record.id[:4]))
+    assert find_model(named_as_an_id).record == record
     with pytest.raises(UserError, match=r"store .*store has no record 'abcdef'"):
         find_model(f"{store.location}/abcdef")
     with pytest.raises(UserError, match="a record is read where its store has it"):
@@ -286,6 +290,52 @@ def test_the_cards_code_opens_it_without_scale_ray(
     assert max(expected.values()) < 0.999  # certain predictions would hide a difference
 
 
+def of_12_bits(path: Path) -> None:
+    """A TIFF, which Pillow cannot write: two values of 12 bits in three bytes, four in a row."""
+    pixels = np.random.default_rng(5).integers(0, 256, 4 * 6, np.uint8).tobytes()
+    tags = [(256, 4), (257, 4), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 4), (279, 24)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 32) + pixels + struct.pack("<H", len(tags)) + entries + bytes(4))
+
+
+def odd_images(folder: Path) -> list[Path]:
+    """Images of which a plain `convert("RGB")` makes other pixels than the decoder of a training, and others."""
+    numbers = np.random.default_rng(4).integers(0, 256, (40, 50, 4), np.uint8)
+    numbers[:, :25, 3] = 0  # one half is transparent
+    colours, grey = Image.fromarray(numbers), Image.fromarray(numbers[..., 0])
+    deep = Image.fromarray(numbers[..., 0].astype(np.uint16) * 257)
+    palette = grey.convert("P")
+    of_12_bits(folder / "twelve.tif")
+    colours.save(folder / "alpha.png")
+    colours.save(folder / "alpha.webp", lossless=True)
+    colours.convert("LA").save(folder / "grey_alpha.png")
+    palette.save(folder / "palette.png", transparency=7)
+    colours.convert("RGB").save(folder / "colour.png", transparency=tuple(numbers[0, 0, :3].tolist()))
+    colours.convert("CMYK").save(folder / "inks.jpg")
+    grey.convert("1").save(folder / "bits.png")
+    grey.save(folder / "grey.gif", save_all=True, append_images=[grey.rotate(180)])
+    deep.save(folder / "deep.png")
+    deep.save(folder / "deep.tif")
+    deep.save(folder / "negative.tif", tiffinfo={262: 0})
+    return sorted(folder.iterdir())
+
+
+def test_the_cards_code_sees_the_pixels_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = made_up({"data.image_size": 32, "data.resize": 32})
+    (tmp_path / "model").mkdir()
+    (tmp_path / "images").mkdir()
+    write_beside(made, "", tmp_path / "model")
+    write_model(made, tmp_path / "model")
+    monkeypatch.chdir(tmp_path / "model")
+    names: dict = {}
+    exec(compile(bare_code(made), "README.md", "exec"), names)
+    for path in odd_images(tmp_path / "images"):
+        with Image.open(path) as image:
+            image.draft(None, (64, 64))
+            found = np.asarray(names["rgb"](image).resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        assert np.array_equal(found, read_pixels(path, made.config.data)), path.name
+
+
 def test_preprocessing_alone_gives_the_networks_input(bundle: Bundle, tmp_path: Path) -> None:
     write_beside(bundle, "", tmp_path)
     steps = json.loads((tmp_path / "preprocessing.json").read_text())
@@ -338,6 +388,23 @@ def test_a_folder_with_other_files_is_refused(bundle: Bundle, tmp_path: Path) ->
     with pytest.raises(UserError, match=r"holds other files \(notes\.txt\): give a new folder"):
         write_beside(bundle, "", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("nothing_says_of_which", [False, True])
+def test_a_folder_has_the_files_of_one_model(nothing_says_of_which: bool, bundle: Bundle, tmp_path: Path) -> None:
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "out"
+    for folder, record in ((first, "ab" * 32), (second, "cd" * 32)):
+        made = replace(bundle, record=record)
+        write_beside(made, "card", folder)
+        write_model(made, folder)
+    assert export(first, out, format="torchscript").removed == []
+    assert export(first, out).removed == []
+    if nothing_says_of_which:
+        (out / "config.json").unlink()
+    found = export(second, out)
+    assert set(found.removed) == {"model.safetensors", "model.pt"}
+    assert load_model(out, device="cpu").record == "cd" * 32
+    assert not (out / "model.pt").exists()
 
 
 @pytest.mark.parametrize("damage", ["no json", "no model", "another", "newer"])

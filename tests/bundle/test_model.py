@@ -1,6 +1,7 @@
 """A model on images of every kind: files, folders, Pillow, NumPy, torch; and on what cannot be read."""
 
 import io
+import sys
 import threading
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from s3_server import S3Server
+from s3_server import S3Server, without_credentials
 from test_bundles import made_up, photo
 
 from scale_ray import UserError
-from scale_ray.bundle.images import list_images
+from scale_ray.bundle.images import images_named
 from scale_ray.bundle.model import Model, in_advance
 from scale_ray.bundle.table import COLUMNS, TABLES, table_of
+from scale_ray.data.domain_files import images_below
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +40,29 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-NAMES = ["a.JPG", "b.png", "deep/d.png", "deep/g.png", "deep/er/c.webp"]
+NAMES = ["a.JPG", "b.png", "deep/d.png", "deep/er/c.webp", "deep/g.png"]
 
 
 def test_a_folder_stands_for_its_images_at_any_depth_without_hidden_ones(folder: Path) -> None:
-    found = list_images([folder])
+    found = images_named([folder])
     assert found.paths == [str(folder / name) for name in NAMES]
     assert found.others == 1
 
 
+def test_a_folder_stands_for_the_images_that_a_training_takes(folder: Path) -> None:
+    """Each image once, and neither what a link to a folder leads to nor a link that leads nowhere."""
+    (folder / "again").symlink_to(folder / "deep")
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    found = images_named([folder])
+    assert images_below(folder) == NAMES
+    assert found.paths == [str(folder / name) for name in NAMES]
+    assert found.others == 2  # the notes and the link
+
+
 def test_files_and_patterns_are_taken_as_they_are_named_and_each_once(folder: Path) -> None:
-    found = list_images([folder / "notes.txt", f"{folder}/deep/*.png", folder / "deep" / "g.png", folder / "b.png"])
+    found = images_named([folder / "notes.txt", f"{folder}/deep/*.png", folder / "deep" / "g.png", folder / "b.png"])
     assert found.paths == [str(folder / name) for name in ("notes.txt", "deep/d.png", "deep/g.png", "b.png")]
-    assert list_images([f"{folder}/deep/e*/**/*.webp"]).paths == [str(folder / "deep/er/c.webp")]
+    assert images_named([f"{folder}/deep/e*/**/*.webp"]).paths == [str(folder / "deep/er/c.webp")]
 
 
 @pytest.mark.parametrize(("name", "message"), [("none", "no such file or folder"), ("empty", "no image in it")])
@@ -146,6 +158,9 @@ def test_what_cannot_be_read_has_a_row_that_says_so(batch: int, folder: Path, mo
         (torch.full((3, 4, 4), 1.5), "a tensor with numbers outside [0, 1]"),
         (torch.full((3, 4, 4), torch.nan), "a tensor with numbers outside [0, 1]"),
         (7, "a int: give a path"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels: its shape is (0, 4, 3)"),
+        (torch.zeros(3, 4, 0), "no pixels: its shape is (3, 4, 0)"),
+        (Image.new("RGB", (0, 4)), "cannot write empty image"),
     ],
     ids=str,
 )
@@ -159,10 +174,19 @@ def test_a_file_that_is_gone_by_now_is_a_row(folder: Path, model: Model) -> None
     assert [row.problem for row in rows] == [None, "cannot be read (No such file or directory)"]
 
 
-def test_a_decoder_that_fails_in_its_own_way_ends_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Model(made_up(), "cpu")
+def test_a_fault_of_the_program_is_no_row(folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scale_ray.bundle.images.decode_image", lambda *_: [][1])
-    assert model.predict(folder)["problem"].unique().tolist() == ["IndexError: list index out of range"]
+    with pytest.raises(IndexError):
+        model.predict(folder)
+
+
+def test_an_image_that_a_package_reads_which_is_missing_has_a_row_that_says_so(
+    folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (row,) = model.rows([folder / "IMG_1.HEIC"])
+    assert row.problem == "a HEIC image, which the extra heic reads: pip install 'scale-ray[heic]'"
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 4), st.integers(0, 10))
@@ -189,7 +213,7 @@ def test_every_kind_of_table_has_the_same_rows(suffix: str, folder: Path, model:
     import pandas as pd
 
     (folder / "empty.png").write_bytes(b"")
-    rows = list(model.rows(list_images([folder]).paths))
+    rows = list(model.rows(images_named([folder]).paths))
     content = io.BytesIO(table_of(rows, suffix))
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda file: pd.read_json(file, lines=True)}
     frame = read[suffix](content)
@@ -221,13 +245,23 @@ def test_images_of_a_bucket_are_listed_and_read(folder: Path, model: Model, s3: 
     filesystem.put(f"{folder}/deep/er", f"{place}/er", recursive=True)
     for name in ("b.png", "notes.txt", "empty.png"):
         filesystem.put_file(f"{folder}/{name}", f"{place}/{name}")
-    found = list_images([url])
+    found = images_named([url])
     assert (found.paths, found.others) == ([f"{url}/{name}" for name in ("b.png", "empty.png", "er/c.webp")], 1)
-    assert list_images([f"{url}/notes.txt"]).paths == [f"{url}/notes.txt"]
+    assert images_named([f"{url}/notes.txt"]).paths == [f"{url}/notes.txt"]
     rows = list(model.rows(found.paths))
     here = list(model.rows([str(folder / name) for name in ("b.png", "empty.png", "deep/er/c.webp")]))
     assert [row[1:] for row in rows] == [row[1:] for row in here]
     with pytest.raises(UserError, match="no such file or folder"):
-        list_images([f"{url}/none"])
+        images_named([f"{url}/none"])
     (gone,) = model.rows([f"{url}/gone.png"])
     assert (gone.problem or "").startswith("cannot be read (")
+
+
+def test_a_bucket_without_credentials_is_one_line(model: Model, s3: S3Server) -> None:
+    url = s3.new_url()
+    said = r"cannot be listed \(Unable to locate credentials\): check the URL and your access"
+    with without_credentials():
+        with pytest.raises(UserError, match=said):
+            images_named([url])
+        (row,) = model.rows([f"{url}/a.png"])
+    assert row.problem == "cannot be read (Unable to locate credentials)"

@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import typer
 from commands import TINY, Outcome, command, refused
 from s3_server import S3Server
 
@@ -166,7 +167,33 @@ def test_forget_lists_asks_and_deletes(
     assert command("forget", store.location, "--stale").out == f"{store.location}: nothing to forget\n"
     refused(command("forget", store.location), "forget what?")
     refused(command("forget", store.location, "--failed", "--stale"), "forget what?")
-    refused(command("forget", store.location, "zz", "--yes"), "zz: 0 records start with it")
+    for start in ("", done.id[:3], "zzzz"):  # one record is left: any of its first characters would name it
+        refused(command("forget", store.location, start, "--yes"), f"{start!r}: no beginning of a record's id")
+    assert store.record_ids() == [done.id]
+    assert command("forget", store.location, done.id[:4], "--yes").status == 0
+    assert store.record_ids() == []
+
+
+def test_forget_leaves_what_has_succeeded_since_it_was_listed(
+    trained: tuple[Outcome, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(shutil.copytree(trained[1], tmp_path / "store"))
+    (first,) = store.records()
+    failed = failed_copies(first, range(1, 3))
+    for each in failed:
+        store.write_record(each)
+    done = first.model_copy(update={"id": failed[0].id, "config": failed[0].config})
+
+    def train_meanwhile(*_: object, **__: object) -> bool:
+        store.write_record(done)
+        return True
+
+    monkeypatch.setattr(typer, "confirm", train_meanwhile)
+    outcome = command("forget", store.location, "--failed")
+    assert f"{done.id[:12]} stays: it is no longer as listed (failed, RuntimeError)" in outcome.out
+    assert "deleted 1 record (1 file)" in outcome.out
+    assert store.read_record(done.id) == done
+    assert set(store.record_ids()) == {first.id, done.id}
 
 
 def test_forget_takes_records_of_another_recipe(tmp_path: Path) -> None:

@@ -2,20 +2,25 @@
 
 import re
 import shutil
+import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 import pandas as pd
 import pytest
+import studies
 from image_trees import TWO_DOMAINS, open_all, write_tree
-from s3_server import S3Server
+from s3_server import S3Server, without_credentials
 
 from scale_ray.config import Catalogue, ConfigError, Place, read_catalogue
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.decoded import Domain, domain_digest
 from scale_ray.data.domain_files import domain_files
 from scale_ray.data.lists import list_domains
+from scale_ray.data.locations import versions
 
 
 def catalogue(label_map: dict[str, str] | None = None, **places: Place) -> Catalogue:
@@ -208,6 +213,163 @@ def test_a_list_that_is_no_table_is_refused_in_one_line(root: Path) -> None:
         open_all(catalogue(it=labelled(root / "list.txt")), "it")
 
 
+def test_a_list_in_a_linked_folder_may_have_absolute_paths(root: Path, tmp_path: Path) -> None:
+    """The folder is elsewhere, so that `..` of the link and of what it leads to are not the same."""
+    elsewhere = tmp_path / "some" / "where" / "lists"
+    elsewhere.mkdir(parents=True)
+    (tmp_path / "lists").symlink_to(elsewhere)
+    wrong = tmp_path / "some" / "where" / "root" / "photo" / "cat"
+    wrong.mkdir(parents=True)
+    shutil.copy(root / "sketch" / "dog" / "3.jpg", wrong / "0.jpg")
+    write_list(tmp_path / "lists" / "list.csv", [(str(root / path), label) for path, label in ROWS])
+    (found,) = open_all(catalogue(it=labelled(tmp_path / "lists" / "list.csv")), "it")
+    (photo,) = open_all(root, "photo")
+    assert same(found, photo)
+
+
+def test_folders_of_images_may_be_named_through_a_link(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "some" / "where").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "some" / "where")
+    (tmp_path / "some" / "photos").symlink_to(root / "photo" / "cat")
+    (found,) = open_all(catalogue(it=unlabelled(tmp_path / "link" / ".." / "photos", root / "photo" / "dog")), "it")
+    assert len(found.images) == 5
+
+
+def test_a_list_may_have_rows_of_files_and_of_urls(root: Path) -> None:
+    system = fsspec.filesystem("memory")
+    rows = []
+    for number, (path, label) in enumerate(ROWS):
+        place = f"memory://mixed/{path}" if number % 2 else path
+        if number % 2:
+            system.pipe_file(place, (root / path).read_bytes())
+        rows.append((place, label))
+    places = catalogue(it=labelled(write_list(root / "mixed.csv", rows)))
+    (found,) = open_all(places, "it")
+    (photo,) = open_all(root, "photo")
+    assert sorted(image.tobytes() for image in found.images) == sorted(image.tobytes() for image in photo.images)
+    before = domain_digest("image_folder", "it", root=places)
+    shutil.copy(root / "sketch" / "dog" / "3.jpg", root / ROWS[0][0])
+    after = domain_digest("image_folder", "it", root=places)
+    assert before != after
+    system.pipe_file(rows[1][0], (root / "sketch" / "dog" / "2.jpg").read_bytes())
+    assert domain_digest("image_folder", "it", root=places) not in (before, after)
+
+
+def test_a_list_or_images_without_credentials_are_refused_in_one_line(root: Path, s3: S3Server) -> None:
+    url = s3.new_url()
+    path = write_list(root / "remote.csv", [(f"{url}/{path}", label) for path, label in ROWS])
+    said = rf"{url}/.*: cannot be read \(Unable to locate credentials\): check the path"
+    for place in (path, f"{url}/list.csv"):
+        with without_credentials(), pytest.raises(DataError, match=said):
+            open_all(catalogue(it=labelled(place)), "it")
+
+
+def test_versions_of_remote_images_are_asked_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = fsspec.filesystem("memory")
+    urls = [f"memory://together/{number}" for number in range(8)]
+    for url in urls:
+        system.pipe_file(url, b"content")
+    together, asked = threading.Barrier(len(urls)), type(system).info
+
+    def info(*arguments: Any, **options: Any) -> Any:
+        together.wait(studies.LIMIT)  # one after the other, they would wait for ever
+        return asked(*arguments, **options)
+
+    monkeypatch.setattr(type(system), "info", info)
+    assert len(versions(urls, "photo")) == len(urls)
+
+
+# Tables as programs write them
+
+
+def classes_of(path: Path, content: bytes | None = None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if content is not None:
+        path.write_bytes(content)
+    files = domain_files("image_folder", "it", catalogue(it=labelled(path)))
+    return files.names, files.classes
+
+
+CAT, DOG = "photo/cat/0.jpg", "photo/dog/0.jpg"
+
+
+@pytest.mark.parametrize("ending", [",", ",,", ""])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "mark"])
+def test_a_csv_may_end_its_lines_with_commas_and_begin_with_a_mark(root: Path, ending: str, mark: bytes) -> None:
+    content = f"path,label\r\n{CAT},cat{ending}\r\n\r\n{DOG},dog{ending}\r\n".encode()
+    assert classes_of(root / "list.csv", mark + content) == ((CAT, DOG), ("cat", "dog"))
+
+
+def test_lines_may_begin_with_a_mark(root: Path) -> None:
+    content = f"\ufeff{CAT} cat\n{DOG} dog\n".encode()
+    assert classes_of(root / "list.txt", content) == ((CAT, DOG), ("cat", "dog"))
+
+
+@pytest.mark.parametrize("kind", ["int64", "Int64", "float64", "string", "category", "int64[pyarrow]"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_labels_of_a_table_are_their_text(root: Path, kind: str, missing: bool) -> None:
+    """Of a missing label in another domain, pandas makes a column of floating-point numbers."""
+    labels = pd.Series(["3", "7", "7"]).astype(kind if kind in ("string", "category") else "float64")
+    if missing:
+        labels[2] = None
+    if not (missing and kind == "int64"):
+        labels = labels.astype(kind)
+    table = pd.DataFrame({"path": [CAT, DOG, "other.jpg"], "label": labels, "domain": ["photo", "photo", "other"]})
+    table.to_parquet(root / "list.parquet")
+    files = domain_files("image_folder", "it", catalogue(it=labelled(root / "list.parquet", domain="photo")))
+    assert files.classes == ("3", "7")
+
+
+def test_numbers_that_are_not_whole_stay_as_they_are(root: Path) -> None:
+    pd.DataFrame({"path": [CAT, DOG], "label": [0.5, 1.0]}).to_parquet(root / "list.parquet")
+    assert classes_of(root / "list.parquet")[1] == ("0.5", "1.0")
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("Path,path,label\na,b,c\n", "several columns 'path' ('Path', 'path'): keep one of them"),
+        ("path,label,label\na,b,c\n", "several columns 'label' ('label', 'label'): keep one of them"),
+        (f"path,label\n{CAT},cat\na,b.jpg,dog\n", "line 3 has more values than there are columns"),
+        (f'path,label\n"{CAT},cat\n', "unexpected end of data"),
+        ("path,label\n~nobody/a.jpg,cat\n~/b.jpg,dog\n", "~nobody/a.jpg: cannot be read (No such file or directory)"),
+        ("", "no column 'path'"),
+        ("path;label\na;b\n", "no column 'path'"),
+        (b"path,label\n\xff.jpg,b\n", "cannot be read as .csv ('utf-8' codec can't decode byte 0xff"),
+    ],
+    ids=str,
+)
+def test_a_table_that_is_not_clear_is_refused_in_one_line(root: Path, content: str | bytes, error: str) -> None:
+    (root / "list.csv").write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(DataError, match=re.escape(error)) as refused:
+        open_all(catalogue(it=labelled(root / "list.csv")), "it")
+    assert "\n" not in str(refused.value)
+
+
+def test_columns_of_parquet_that_differ_in_case_alone_are_refused(root: Path) -> None:
+    pd.DataFrame({"Path": ["a"], "path": ["b"]}).to_parquet(root / "list.parquet")
+    with pytest.raises(DataError, match="several columns 'path'"):
+        classes_of(root / "list.parquet")
+
+
+# HEIC
+
+
+@pytest.mark.parametrize("kind", ["unlabelled", "list", "class folders"])
+def test_what_no_package_here_reads_is_one_line_before_anything_is_read(
+    kind: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "photo" / "cat" / "9.HEIC").write_bytes(b"")
+    place = {
+        "unlabelled": unlabelled(root / "photo"),
+        "list": labelled(write_list(root / "list.csv", [*ROWS, ("photo/cat/9.HEIC", "cat")])),
+        "class folders": labelled(root / "photo"),
+    }[kind]
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr("scale_ray.data.cache.file_state", lambda _: pytest.fail("it was looked at"))
+    with pytest.raises(DataError, match=r"cat/9\.HEIC: a HEIC image, .* \(1 such images there\)"):
+        open_all(catalogue(it=place), "it")
+
+
 def test_images_of_a_list_may_be_objects_of_a_bucket(root: Path, s3: S3Server) -> None:
     (photo,) = open_all(root, "photo")
     url, system = s3.new_url(), fsspec.filesystem("s3")
@@ -226,7 +388,7 @@ def test_images_of_a_list_may_be_objects_of_a_bucket(root: Path, s3: S3Server) -
     (found,) = open_all(catalogue(photo=labelled(f"{url}/list.csv")), "photo")
     assert len(found.images) == len(ROWS)
     system.rm_file(f"{url}/{ROWS[1][0]}")
-    with pytest.raises(DataError, match=rf"{ROWS[1][0]}: cannot be read \(.*\): check the list, the path and your"):
+    with pytest.raises(DataError, match=rf"{ROWS[1][0]}: cannot be read \(.*\): check the path and your access"):
         domain_digest("image_folder", "photo", root=places)
 
 

@@ -50,6 +50,17 @@ def test_a_failure_and_the_result_that_came_later_both_go(store: Store) -> None:
     assert store.record_ids() == []
 
 
+def test_a_failure_that_has_become_a_result_since_it_was_seen_stays_with_its_model(store: Store) -> None:
+    (failed, also), done = (record(0), record(1)), record(0, done=True)
+    seen = written(store, failed, also)
+    written(store, done)
+    store.write_model(done.id, b"model")
+    found = forget(store, seen)
+    assert (list(found.files), found.changed) == ([also.id], [done.id])
+    assert store.read_record(done.id) == done
+    assert store.read_model(done.id) == b"model"
+
+
 def test_a_cell_that_another_driver_works_on_stays(store: Store) -> None:
     busy, free = record(0), record(1)
     found = written(store, busy, free)
