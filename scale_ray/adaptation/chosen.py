@@ -1,8 +1,6 @@
 """For each target, the candidate that a validator chooses, and what all candidates predict."""
 
-from collections.abc import Mapping, Sequence
-
-import pandas as pd
+from collections.abc import Mapping
 
 from scale_ray.adaptation.asked import STUDY, Asked
 from scale_ray.adaptation.checked import Accuracy, accuracy
@@ -53,11 +51,11 @@ def _baseline(records: Mapping[str, Record]) -> str | None:
 
 def _checked(of_target: Predicted, known: Mapping[str, str]) -> dict[str, Accuracy]:
     """The accuracy of every candidate on the images with a known label that could be predicted."""
-    place = pd.Series(range(len(of_target.names)), index=list(of_target.names))
-    names: Sequence[str] = [name for name in known if name in place.index]
-    if not names:
+    place = {name: index for index, name in enumerate(of_target.names)}
+    labels = [label for name, label in known.items() if name in place]
+    if not labels:
         return {}
-    places, labels = place[names].to_numpy(), [known[name] for name in names]
+    places = [place[name] for name in known if name in place]
     return {
         candidate: accuracy([of_target.classes[label] for label in of_class[places]], labels)
         for candidate, of_class in of_target.labels.items()
