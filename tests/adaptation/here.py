@@ -1,9 +1,12 @@
 """Adaptations whose trainings run in this process, one after the other, where `scale-ray adapt` asks Ray."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from scale_ray.config import Execution, Resources
@@ -44,6 +47,22 @@ class Here:
             *(text for target in self.targets for text in ("--target", target)),
             *(text for path, value in SMALL.items() for text in ("--set", f"{path}={value}")),
         ]
+
+
+def copy_images(tiny_root: Path, root: Path) -> Here:
+    """`studio` with class folders; `phone`, a folder with an unreadable image; `tab.csv`, a list of absolute paths.
+
+    The names of the targets' images begin with their class.
+    """
+    for name, domain in (("studio", "plain"), ("phone", "inverted"), ("elsewhere", "dark")):
+        (root / name).mkdir(parents=True)
+        for path in sorted((tiny_root / domain).rglob("0[0-5].png")):
+            folder = root / name / (path.parent.name if name == "studio" else "")
+            folder.mkdir(exist_ok=True)
+            shutil.copy(path, folder / f"{path.parent.name}_{path.name}")
+    (root / "phone" / "lost.png").write_bytes(b"\x89PNG\r\n\x1a\nxx")
+    pd.DataFrame({"path": sorted(map(str, (root / "elsewhere").iterdir()))}).to_csv(root / "tab.csv", index=False)
+    return Here(str(root / "studio"), [str(root / "phone"), str(root / "tab.csv")])
 
 
 def study_here(before: Callable[[], object] = lambda: None) -> Callable[..., Outcome]:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from commands import command, refused
-from conftest import copy_images
-from here import Here, study_here
+from here import Here, copy_images, study_here
 
 from scale_ray.adaptation import run
 from scale_ray.adaptation.asked import ask
