@@ -172,10 +172,13 @@ def test_labels_that_belong_to_nothing_are_refused(tmp_path: Path, rows: list[tu
 
 
 def test_a_row_twice_with_one_label_is_one_and_a_label_map_applies(tmp_path: Path) -> None:
-    check = write_check(tmp_path, [("c.jpg", "kitty"), ("phone/c.jpg", "cat"), ("2024/a.jpg", "dog")])
+    rows = [("c.jpg", "cat"), ("phone/c.jpg", "kitty"), ("2024/a.jpg", "dog"), ("2024/b.jpg", "kitty")]
+    check = write_check(tmp_path, rows)
     targets = {"phone": files_of(tmp_path / "phone", NAMES)}
     class_name = Catalogue(domains={}, label_map={"kitty": "cat"}).class_name
-    assert read_check(check, targets, CLASSES, class_name) == {"phone": {"c.jpg": "cat", "2024/a.jpg": "dog"}}
+    assert read_check(check, targets, CLASSES, class_name) == {
+        "phone": {"c.jpg": "cat", "2024/a.jpg": "dog", "2024/b.jpg": "cat"}
+    }
 
 
 def test_class_folders_hold_images_of_the_same_file_name(tmp_path: Path) -> None:
