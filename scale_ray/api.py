@@ -12,7 +12,7 @@ from scale_ray.study import Study
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scale_ray.adaptation.run import Adaptation
+    from scale_ray.adaptation.outcome import Adaptation
     from scale_ray.bundle.model import Model
     from scale_ray.report.results import Results
     from scale_ray.sweep.plan import Plan
@@ -140,7 +140,7 @@ def adapt(
         check: labels of some target images, which measure the result and reach no training.
         budget: what the trainings may take, as in `30m`.
         execution, resources: device, and what each trial asks Ray for.
-        more: backbone, weights, fine_tune, seeds, choose, label_map, changes: see `adaptation.run.ask`.
+        more: backbone, weights, fine_tune, seeds, choose, label_map, changes: see `adaptation.asked.ask`.
 
     Returns:
         The outcome; its `predictions` are a table.
@@ -148,8 +148,8 @@ def adapt(
     Raises:
         UserError: nothing has run: the images, the config, the budget or the folder cannot be used.
     """
+    from scale_ray.adaptation.asked import ask
     from scale_ray.adaptation.run import adapt as run_adaptation
-    from scale_ray.adaptation.run import ask
     from scale_ray.cli.console import console
 
     targets = [str(each) for each in ([target] if isinstance(target, str | Path) else target)]

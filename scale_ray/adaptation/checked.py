@@ -1,7 +1,7 @@
 """Labels for checking: they measure predictions after everything is trained and chosen, and reach nothing before."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from scale_ray.config import ConfigError, is_list
+from scale_ray.config import Catalogue, ConfigError, is_hub, is_list
+from scale_ray.data.domain_files import DomainFiles, domain_files, image_path
 from scale_ray.data.image_folder import image_names, list_images
 from scale_ray.data.lists import read_list
 from scale_ray.data.names import quoted
@@ -48,62 +49,100 @@ def accuracy(predicted: Sequence[str], known: Sequence[str]) -> Accuracy:
     return Accuracy(right, len(known), 100 * interval.low, 100 * interval.high)
 
 
-def read_check(given: Path, names: Sequence[str], where: str, classes: Sequence[str]) -> dict[str, str]:
-    """Image -> its label, for those images of the target that have one.
+def read_checks(given: Path, catalogue: Catalogue) -> dict[str, dict[str, str]]:
+    """`read_check` for the targets of a catalogue, by the names of their images and the classes of its source.
+
+    Raises:
+        UserError: as `read_check`, or the images of a domain cannot be found.
+    """
+    files = {name: domain_files("image_folder", name, catalogue) for name in catalogue.names}
+    targets = {name: files[name] for name, place in catalogue.domains if not place.labelled}
+    classes = next(files[name].classes for name, place in catalogue.domains if place.labelled)
+    return read_check(given, targets, classes, catalogue.class_name)
+
+
+def read_check(
+    given: Path,
+    targets: Mapping[str, DomainFiles],
+    classes: Sequence[str],
+    class_name: Callable[[str], str] = str,
+) -> dict[str, dict[str, str]]:
+    """Target -> image -> its label, for those images of the targets that have one.
 
     Args:
         given: a list file with the columns path and label, whose rows without a label are left out; or a folder of
             class folders with copies of, or links to, some of the images, found by their file names.
-        names: of the target's images, as paths below `where`.
-        where: the target's folder.
+        targets: the images of each target.
         classes: known to the source.
+        class_name: the class of a label as it is written.
 
     Raises:
-        ConfigError: nothing in it belongs to the target, a file name is not unique, or a label is no class.
+        ConfigError: a row belongs to no target or to several images, an image has two labels, a label is no class, or
+            there is none.
         DataError: it cannot be read.
     """
-    labels = _of_list(given, names, where) if is_list(str(given)) else _of_folders(given, names)
-    if unknown := sorted(set(labels.values()) - set(classes)):
+    rows = _of_list(given, targets) if is_list(str(given)) else _of_folders(given, targets)
+    found: dict[str, dict[str, str]] = {}
+    for written, (target, image), label in rows:
+        of_target = found.setdefault(target, {})
+        if of_target.setdefault(image, class_name(label)) != class_name(label):
+            raise ConfigError(
+                f"--check {shown(given)}: {shown(written)}: labelled {quoted([of_target[image], class_name(label)])}: "
+                "keep one"
+            )
+    known = {label for of_target in found.values() for label in of_target.values()}
+    if unknown := sorted(known - set(classes)):
         raise ConfigError(
             f"--check {shown(given)}: {quoted(unknown)}: no class of the source, whose are {quoted(classes)}"
         )
-    if not labels:
+    if not known:
         raise ConfigError(f"--check {shown(given)}: no row with a label: fill in the column `label` of some")
-    return labels
+    return found
 
 
-def _of_list(given: Path, names: Sequence[str], where: str) -> dict[str, str]:
+# As a message names it, the target and the image, and its label as it is written.
+_Row = tuple[str, tuple[str, str], str]
+
+
+def _of_list(given: Path, targets: Mapping[str, DomainFiles]) -> Iterator[_Row]:
     rows = read_list(str(given))
     rows = rows[rows["label"] != ""]
-    known = {os.path.abspath(os.path.join(where, name)): name for name in names} | {name: name for name in names}
-    folder = given.absolute().parent
-    found = {}
+    whole = {_absolute(files.path(name)): (target, name) for target, files in targets.items() for name in files.names}
+    short: dict[str, list[tuple[str, str]]] = {}
+    for image in whole.values():
+        short.setdefault(image[1], []).append(image)
     for path, label in zip(rows["path"], rows["label"], strict=True):
-        name = known.get(path) or known.get(os.path.abspath(folder / path))
-        if name is None:
-            raise ConfigError(
-                f"--check {shown(given)}: {shown(path)}: no image of the target {shown(where)}: correct it"
-            )
-        found[name] = label
-    return found
+        found = [whole[path]] if path in whole else short.get(path, [])
+        beside = whole.get(_absolute(image_path(str(given.absolute().parent), path)))
+        if len(found) != 1 and beside is not None:
+            found = [beside]
+        if len(found) != 1:
+            where = quoted(files.where for files in targets.values())
+            problem = "no image of the target" if not found else "several images have this name"
+            raise ConfigError(f"--check {shown(given)}: {shown(path)}: {problem}, in {where}: write its whole path")
+        yield path, found[0], label
 
 
-def _of_folders(given: Path, names: Sequence[str]) -> dict[str, str]:
-    by_file: dict[str, list[str]] = {}
-    for name in names:
-        by_file.setdefault(name.rpartition("/")[2], []).append(name)
-    found = {}
+def _of_folders(given: Path, targets: Mapping[str, DomainFiles]) -> Iterator[_Row]:
+    by_file: dict[str, list[tuple[str, str]]] = {}
+    for target, files in targets.items():
+        for name in files.names:
+            by_file.setdefault(name.rpartition("/")[2], []).append((target, name))
     for image in image_names(list_images(given)):
         label, _, file = image.partition("/")
-        of_name = by_file.get(file, [])
-        if len(of_name) != 1:
-            problem = "no image of the target has this name" if not of_name else f"{len(of_name)} images have this name"
+        found = by_file.get(file, [])
+        if len(found) != 1:
+            problem = "no image of the target has this name" if not found else f"{len(found)} images have this name"
             raise ConfigError(f"--check {shown(given / image)}: {problem}: give a list (.csv) with paths instead")
-        found[of_name[0]] = label
-    return found
+        yield image, found[0], label
+
+
+def _absolute(path: str) -> str:
+    """A path from the root on; URLs and rows of Hugging Face stay as they are."""
+    return path if "://" in path or is_hub(path) else os.path.abspath(path)
 
 
 def to_label(names: Sequence[str], where: str, count: int) -> pd.DataFrame:
     """Images to label by hand, drawn at random so that they stand for all: columns path and label, the latter empty."""
     drawn = sorted(np.random.default_rng(0).permutation(len(names))[:count].tolist())
-    return pd.DataFrame({"path": [os.path.join(where, names[place]) for place in drawn], "label": ""})
+    return pd.DataFrame({"path": [image_path(where, names[place]) for place in drawn], "label": ""})

@@ -2,21 +2,18 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image, ImageOps
 
 from scale_ray import __version__
+from scale_ray.adaptation.outcome import Adaptation, OnTarget
+from scale_ray.adaptation.predicted import Predicted
 from scale_ray.config import Catalogue
 from scale_ray.data.domain_files import DomainFiles, domain_files
+from scale_ray.data.pixels import upright_rgb
 from scale_ray.report.selection.text import as_text
-
-if TYPE_CHECKING:
-    from scale_ray.adaptation.run import OnTarget
 
 _SHOWN_IMAGES = 24
 _THUMBNAIL = 176  # pixels
@@ -42,23 +39,12 @@ class Disputed(NamedTuple):
     votes: str
 
 
-def adaptation_page(
-    targets: Sequence["OnTarget"],
-    validator: str,
-    left_out: Mapping[str, str],
-    failed: int,
-    catalogue: Catalogue,
-    out: Path,
-) -> str:
+def adaptation_page(found: Adaptation, catalogue: Catalogue) -> str:
     """One self-contained HTML page. The same results give the same bytes.
 
     Args:
-        targets: what was found for each target.
-        validator: what chose.
-        left_out: candidates that were not trained, and why.
-        failed: trainings that failed.
+        found: what the page tells, of one target at least.
         catalogue: where the images are.
-        out: the folder that the page is for.
     """
     environment = Environment(
         loader=PackageLoader("scale_ray.adaptation"),
@@ -68,15 +54,16 @@ def adaptation_page(
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        parts=[_part(each, validator, catalogue) for each in targets],
-        left_out=dict(left_out),
-        failed=failed,
-        out=str(out),
+        parts=[_part(each, found.validator, catalogue) for each in found.targets],
+        left_out=found.left_out,
+        failed=found.failed,
+        lacking=found.lacking,
+        out=str(found.out),
         version=__version__,
     )
 
 
-def _part(found: "OnTarget", validator: str, catalogue: Catalogue) -> dict[str, Any]:
+def _part(found: OnTarget, validator: str, catalogue: Catalogue) -> dict[str, Any]:
     predicted = found.predicted
     files = domain_files(found.record.config.data.benchmark, found.target, catalogue)
     counts = np.bincount(predicted.labels[predicted.chosen], minlength=len(predicted.classes))
@@ -92,6 +79,7 @@ def _part(found: "OnTarget", validator: str, catalogue: Catalogue) -> dict[str, 
         "sentences": [_chosen(found, validator), _sure(found), _to_do(found, counts)],
         "disputed": [_disputed(predicted, place, files) for place in predicted.disputed[:_SHOWN_IMAGES]],
         "images": len(predicted.names),
+        "unread": len(predicted.problems),
         "scores": as_text(scores).to_dict("split"),
         "counts": sorted(zip(predicted.classes, counts.tolist(), strict=True), key=lambda item: -item[1]),
         "most": int(counts.max()),
@@ -99,7 +87,7 @@ def _part(found: "OnTarget", validator: str, catalogue: Catalogue) -> dict[str, 
     }
 
 
-def _chosen(found: "OnTarget", validator: str) -> str:
+def _chosen(found: OnTarget, validator: str) -> str:
     scores, predicted = found.scores, found.predicted
     others = len(scores) - 1
     why = (
@@ -117,7 +105,7 @@ def _chosen(found: "OnTarget", validator: str) -> str:
     return f"{predicted.chosen} predicts {found.target} from {found.record.config.data.source}: {why}{next_one}."
 
 
-def _sure(found: "OnTarget") -> str:
+def _sure(found: OnTarget) -> str:
     predicted = found.predicted
     if found.checked:
         others = (
@@ -127,7 +115,6 @@ def _sure(found: "OnTarget") -> str:
         )
         return f"On the images that you labelled for checking, {found.checked[predicted.chosen]}{others}."
     certain = 100 * float(np.mean(predicted.probabilities[predicted.chosen].max(axis=1) > _SURE))
-    majority = 100 * float(np.mean(predicted.votes.argmax(axis=1) == predicted.labels[predicted.chosen]))
     beside = (
         f", and it differs from {predicted.baseline}, without adaptation, on "
         f"{100 - predicted.agreement(predicted.baseline):.0f} %"
@@ -136,12 +123,12 @@ def _sure(found: "OnTarget") -> str:
     )
     return (
         f"Its accuracy is not known, as there are no labels: most of the {len(predicted.labels)} candidates predict "
-        f"its class on {majority:.0f} % of the {len(predicted.names):,} images, and it is more than "
+        f"its class on {predicted.majority():.0f} % of the {len(predicted.names):,} images, and it is more than "
         f"{100 * _SURE:.0f} % sure of {certain:.0f} %{beside}."
     )
 
 
-def _to_do(found: "OnTarget", counts: np.ndarray) -> str:
+def _to_do(found: OnTarget, counts: np.ndarray) -> str:
     advice = ["Look first at the images below, on which the candidates disagree most"]
     missing = [name for name, count in zip(found.predicted.classes, counts, strict=True) if count == 0]
     if missing:
@@ -154,7 +141,7 @@ def _to_do(found: "OnTarget", counts: np.ndarray) -> str:
     return "; ".join(advice) + "."
 
 
-def _disputed(predicted: Any, place: int, files: DomainFiles) -> Disputed:
+def _disputed(predicted: Predicted, place: int, files: DomainFiles) -> Disputed:
     votes = predicted.votes[place]
     order = [int(each) for each in np.argsort(-votes, kind="stable") if votes[each]]
     label = predicted.labels[predicted.chosen][place]
@@ -168,11 +155,8 @@ def _disputed(predicted: Any, place: int, files: DomainFiles) -> Disputed:
 
 
 def _thumbnail(content: bytes) -> str:
-    with Image.open(io.BytesIO(content)) as image:
-        small = ImageOps.exif_transpose(image).convert("RGBA")
+    small = upright_rgb(content, _THUMBNAIL)
     small.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    flat = Image.new("RGB", small.size, "white")
-    flat.paste(small, mask=small.getchannel("A"))
     file = io.BytesIO()
-    flat.save(file, "JPEG", quality=80)
+    small.save(file, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,10 +1,13 @@
 """Where the labelled and the unlabelled images are, as one catalogue."""
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from scale_ray.config import Catalogue, ConfigError, Place, is_hub, is_list
 from scale_ray.config.catalogue import HUB, absolute
+from scale_ray.data.names import is_text
 from scale_ray.errors import shown
 
 
@@ -17,16 +20,23 @@ def places(source: str, targets: Sequence[str], label_map: dict[str, str] | None
         label_map: class names that are replaced.
 
     Raises:
-        ConfigError: a folder or file does not exist, or two domains have one name.
+        ConfigError: a folder or file does not exist, a name is not UTF-8, or two domains have one name.
     """
     if not targets:
         raise ConfigError("no target: name the folder of the images without labels")
     found: dict[str, Place] = {}
     for given, labelled in [(source, True), *((target, False) for target in targets)]:
-        where, name = _existing(given), _name(given)
+        where = _existing(given)
+        name = _name(where)
+        if not is_text(where):
+            raise ConfigError(f"{shown(given)}: its name or a folder's above it is not UTF-8: rename it")
+        if not name:
+            raise ConfigError(f"{shown(given)}: a domain has its folder's name, and this has none: name a folder in it")
         if name in found:
             raise ConfigError(f"{shown(given)}: two domains would be called {name!r}: rename a folder")
         found[name] = Place(images=where, labelled=labelled)
+    if wrong := [each for pair in (label_map or {}).items() for each in pair if not is_text(each)]:
+        raise ConfigError(f"--label-map {shown(wrong[0])}: a class name that is not UTF-8: write it in UTF-8")
     return Catalogue(domains=found, label_map=label_map or {})
 
 
@@ -53,15 +63,12 @@ def _existing(given: str) -> str:
     return str(path)
 
 
-def _name(given: str) -> str:
-    if is_hub(given):
-        return given.removeprefix(HUB).partition(":")[0].rstrip("/").rpartition("/")[2]
-    path = Path(given).expanduser()
-    return path.stem if is_list(given) else path.absolute().name
+def _name(where: str) -> str:
+    place = where.removeprefix(HUB).partition(":")[0] if is_hub(where) else where
+    name = os.path.basename(os.path.normpath(place))
+    return Path(name).stem if is_list(where) else name
 
 
 def _quoted(text: str) -> str:
-    """A basic string of TOML, whose escapes are those of JSON."""
-    import json
-
-    return json.dumps(text, ensure_ascii=False)
+    """A basic string of TOML. Its escapes are those of JSON, which leaves U+007F as it is."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,6 +1,7 @@
 """What the candidates predict for one target, image by image, beside the one that was chosen."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -8,9 +9,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scale_ray.config import ConfigError, Root
-from scale_ray.data.domain_files import domain_files
+from scale_ray.data.domain_files import DomainFiles, domain_files, image_path
+from scale_ray.data.pixels import upright_rgb
+from scale_ray.errors import UserError
 from scale_ray.records import Record
 from scale_ray.store import Store
+
+# Of predictions.csv; those that `scale-ray predict` has too have the same names.
+COLUMNS = [
+    *("path", "class", "probability", "second_class", "second_probability"),
+    *("agrees_with_source_only", "votes", "candidates", "problem"),
+]
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,7 @@ class Predicted:
         labels: candidate -> (N,) predicted classes.
         chosen: the candidate to use.
         baseline: the candidate without adaptation; None if it was left out.
+        problems: image that could not be read -> why.
     """
 
     names: tuple[str, ...]
@@ -34,12 +44,15 @@ class Predicted:
     labels: dict[str, "NDArray[np.int32]"]
     chosen: str
     baseline: str | None
+    problems: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
-    def votes(self) -> "NDArray[np.int64]":
+    def votes(self) -> "NDArray[np.int16]":
         """(N, K) how many candidates predict each class."""
-        of_class = [np.eye(len(self.classes), dtype=np.int64)[labels] for labels in self.labels.values()]
-        return np.sum(of_class, axis=0)
+        votes = np.zeros((len(self.names), len(self.classes)), np.int16)
+        for labels in self.labels.values():
+            votes[np.arange(len(labels)), labels] += 1
+        return votes
 
     @cached_property
     def disputed(self) -> "NDArray[np.int64]":
@@ -52,42 +65,41 @@ class Predicted:
         """Percent of the images on which a candidate predicts what the chosen one does."""
         return 100 * float(np.mean(self.labels[candidate] == self.labels[self.chosen]))
 
-    def of_class(self, candidate: str) -> list[str]:
-        """(N,) names of the predicted classes."""
-        return [self.classes[label] for label in self.labels[candidate]]
+    def majority(self) -> float:
+        """Percent of the images whose class more than half of the candidates predict."""
+        labels = self.labels[self.chosen]
+        return 100 * float(np.mean(2 * self.votes[np.arange(len(labels)), labels] > len(self.labels)))
 
     def table(self) -> pd.DataFrame:
-        """One row for each image: path, class, probability, second class and its probability, and how the others vote.
+        """One row for each image, with the columns COLUMNS.
 
-        `agrees with source_only` is empty where source_only was not trained; `votes` is how many candidates predict the
-        class, the chosen one included.
+        `agrees_with_source_only` is empty where source_only was not trained; `votes` is how many candidates predict the
+        class, the chosen one included. An image that could not be read has a `problem` and nothing else.
         """
-        probabilities = self.probabilities[self.chosen].astype(np.float64)
-        labels = self.labels[self.chosen]
+        probabilities, labels = self.probabilities[self.chosen], self.labels[self.chosen]
         rows = np.arange(len(labels))
         rest = probabilities.copy()
         rest[rows, labels] = -1
         second = rest.argmax(axis=1)
         alike = None if self.baseline is None else self.labels[self.baseline] == labels
-        return pd.DataFrame(
+        readable = pd.DataFrame(
             {
-                "path": self.paths,
+                "path": self.names,
                 "class": [self.classes[label] for label in labels],
-                "probability": probabilities[rows, labels].round(4),
-                "second class": [self.classes[label] for label in second],
-                "second probability": probabilities[rows, second].round(4),
-                "agrees with source_only": "" if alike is None else np.where(alike, "yes", "no"),
-                "votes": self.votes[rows, labels],
-                "candidates": len(self.labels),
+                "probability": probabilities[rows, labels].astype(np.float64).round(4),
+                "second_class": [self.classes[label] for label in second],
+                "second_probability": probabilities[rows, second].astype(np.float64).round(4),
+                "agrees_with_source_only": "" if alike is None else np.where(alike, "yes", "no"),
+                "votes": pd.array(self.votes[rows, labels], "Int64"),
+                "candidates": pd.array([len(self.labels)] * len(rows), "Int64"),
+                "problem": "",
             }
         )
-
-    @property
-    def paths(self) -> list[str]:
-        """Paths, or for a data set of Hugging Face its rows."""
-        from scale_ray.config import is_hub
-
-        return [f"{self.where}/{name}" if not is_hub(self.where) and "://" not in name else name for name in self.names]
+        if self.problems:
+            unreadable = pd.DataFrame({"path": list(self.problems), "problem": list(self.problems.values())})
+            # By name, as the images of a domain without labels are ordered.
+            readable = pd.concat([readable, unreadable]).sort_values("path", ignore_index=True)
+        return readable.assign(path=[image_path(self.where, name) for name in readable["path"]])[COLUMNS]
 
 
 def predicted(store: Store, records: dict[str, Record], chosen: str, baseline: str | None, root: Root) -> Predicted:
@@ -116,4 +128,14 @@ def predicted(store: Store, records: dict[str, Record], chosen: str, baseline: s
         labels={candidate: each.labels for candidate, each in kept.items()},
         chosen=chosen,
         baseline=baseline,
+        problems={name: _problem(files, name) for name in files.names if name in skipped},
     )
+
+
+def _problem(files: DomainFiles, name: str) -> str:
+    """Why an image that was skipped cannot be read."""
+    try:
+        upright_rgb(files.read(name), 1)
+    except UserError as error:
+        return str(error)
+    return "it could not be read when it was predicted"

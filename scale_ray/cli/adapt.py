@@ -1,5 +1,6 @@
 """scale-ray adapt: from images with and without labels to predictions."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,18 @@ from scale_ray.cli.groups import EXECUTION, ExecutionOptions, RayOptions
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.read import read_seeds, read_settings
 from scale_ray.cli.report import Choose
-from scale_ray.cli.study import check_chooser
 from scale_ray.config import ConfigError
 from scale_ray.records import DEFAULT_CHOOSER
 
 IMAGES = "The images"
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptExecution(ExecutionOptions):
+    """Predictions are the result, and so is the model."""
+
+    keep_model: bool | None = dataclasses.field(init=False, default=True)
+    keep_predictions: bool = dataclasses.field(init=False, default=True)
 
 
 def adapt(
@@ -39,7 +47,7 @@ def adapt(
         Path, typer.Option(metavar="FOLDER", help="Where predictions and report go.", rich_help_panel=IMAGES)
     ],
     ray: RayOptions,
-    execution: ExecutionOptions,
+    execution: AdaptExecution,
     check: Annotated[
         Path | None,
         typer.Option(
@@ -99,9 +107,8 @@ def adapt(
     target. FOLDER gets predictions.csv, report.html, and check.csv: images to label if you want to know how good the
     predictions are. The same command goes on after an interruption.
     """
-    check_chooser(choose)
+    from scale_ray.adaptation.asked import ask
     from scale_ray.adaptation.run import adapt as run
-    from scale_ray.adaptation.run import ask
 
     asked = ask(
         source,
@@ -121,15 +128,11 @@ def adapt(
     found = run(asked, out, execution.execution(asked.catalogue), resources, console, dry_run=ray.dry_run)
     if ray.dry_run:
         return
+    console.print(str(found))
     if found.interrupted:
-        console.print(f"interrupted with {found.interrupted} trainings to do: run the same command again to go on")
         raise typer.Exit(INTERRUPTED)
-    for each in found.targets:
-        console.print(f"{each.target}: {each.predicted.chosen} ({choose} chose)")
-        for name, accuracy in each.checked.items():
-            console.print(f"  checked: {name}: {accuracy}")
-    console.print(f"predictions: {out / 'predictions.csv'}")
-    console.print(f"report: {out / 'report.html'}")
+    if found.failed:
+        raise typer.Exit(1)
 
 
 def _label_map(given: list[str]) -> dict[str, str]:

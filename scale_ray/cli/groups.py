@@ -24,7 +24,10 @@ EXECUTION = "Where and how it runs"
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """A Typer command in which every parameter that is a dataclass stands for the options that are its fields."""
+    """A Typer command in which every parameter that is a dataclass stands for the options that are its fields.
+
+    A field with `init=False` is decided by the group and is no option.
+    """
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, Any] = {}
     parameters = []
@@ -37,6 +40,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         parameters += [
             inspect.Parameter(field.name, KEYWORD_ONLY, default=field.default, annotation=of_group[field.name])
             for field in dataclasses.fields(hints[name])
+            if field.init
         ]
 
     if any(parameter.name in RARE for parameter in parameters):
@@ -46,7 +50,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         values.pop("help_all", None)
         for name, group in groups.items():
-            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+            options = [field.name for field in dataclasses.fields(group) if field.init]
+            values[name] = group(**{option: values.pop(option) for option in options})
         function(**values)
 
     run.__doc__ = _marked(function.__doc__ or "")

@@ -12,7 +12,8 @@ def read_root(root: Path | None, target_images: Sequence[Path]) -> Root | None:
 
     Args:
         root: a folder of domains, a catalogue (.toml), or a list file with the column `domain`.
-        target_images: folders of images without labels. Each is a domain with the folder's name.
+        target_images: folders of images without labels. Each is a domain with the folder's name; one that is a
+            domain of the root has no labels then.
 
     Raises:
         ConfigError: there is no labelled domain, a file is none of these, or two domains have one name.
@@ -32,12 +33,17 @@ def read_root(root: Path | None, target_images: Sequence[Path]) -> Root | None:
     for folder in target_images:
         if not folder.is_dir():
             raise ConfigError(f"--target-images {shown(folder)}: no such folder: name a folder of images")
-        if folder.name in places:
+        if folder.name in places and not _is_of(places[folder.name], folder):
             raise ConfigError(
                 f"--target-images {shown(folder)}: there is a domain {folder.name!r} already: rename this folder"
             )
         places[folder.name] = Place(images=str(folder), labelled=False)
     return Catalogue(domains=places, label_map=known.label_map)
+
+
+def _is_of(place: Place, folder: Path) -> bool:
+    """Whether a labelled domain is this very folder, as every folder below a root seems to be a labelled domain."""
+    return place.labelled and [Path(each).resolve() for each in place.images] == [folder.resolve()]
 
 
 def usual_pairs(root: Root | None) -> list[tuple[str, str]]:

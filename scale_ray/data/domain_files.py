@@ -57,7 +57,11 @@ class DomainFiles:
 
     def shown(self, name: str) -> str:
         """An image as messages name it."""
-        return shown(f"{self.where}: {name}" if is_hub(self.where) else os.path.join(self.where, name))
+        return shown(self.path(name))
+
+    def path(self, name: str) -> str:
+        """An image as tables name it."""
+        return image_path(self.where, name)
 
     def content_digest(self, digests: Sequence[str]) -> str:
         """sha256 (hex) over class, name and content of every image in order, without paths above it or times."""
@@ -74,6 +78,14 @@ class DomainFiles:
         of_class = self.classes[self.labels[place]]
         # In class folders the name begins with the class, under which a label map may have renamed it.
         return of_class, name.partition("/")[2] if self.listing is not None else name
+
+
+def image_path(where: str, name: str) -> str:
+    """A domain's place with the name of an image: a path, a URL, or `hf:NAME/ROW`.
+
+    A list may name images by absolute paths and URLs, which stay as they are.
+    """
+    return name if "://" in name else os.path.join(where, name)
 
 
 def domain_files(benchmark: str, domain: str, root: Root | None) -> DomainFiles:

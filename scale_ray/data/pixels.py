@@ -99,6 +99,17 @@ def decode_image(data: bytes, size: int, fit: Fit = "squeeze") -> np.ndarray:
     return np.asarray(resized).transpose(2, 0, 1)
 
 
+def upright_rgb(data: bytes, size: int) -> Image.Image:
+    """An image in RGB as `decode_image` sees it before it is resized; of a JPEG, a reduction to 2 `size` or more.
+
+    Raises:
+        UnreadableImage, MissingReader: as `decode_image`.
+    """
+    with open_image(data) as image:
+        image.draft(None, (2 * size, 2 * size))
+        return _upright(image)
+
+
 @contextmanager
 def open_image(data: bytes) -> Iterator[Image.Image]:
     """The image in a file's bytes, of which only the header has been read.

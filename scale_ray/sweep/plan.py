@@ -193,7 +193,7 @@ def prepare_data(stages: Sequence[Stage], root: Root | None) -> None:
             open_data(stage.config, stage.targets, root)
 
 
-def prepare_features(stages: Sequence[Stage], execution: Execution, store: Store) -> None:
+def prepare_features(stages: Sequence[Stage], execution: Execution, store: Store | None) -> None:
     """Compute the features that stages with a frozen encoder read, on all CPUs of this process.
 
     Raises:

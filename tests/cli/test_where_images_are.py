@@ -1,5 +1,6 @@
 """--root and --target-images: folders of domains, catalogues, lists, and targets without labels."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +43,16 @@ def test_targets_without_labels_stand_beside_the_domains_of_a_root(images: Path,
     assert usual_pairs(found) == [("Art", "phone"), ("Real World", "phone")]
 
 
+def test_a_folder_below_the_root_is_a_target_without_labels(images: Path, phone: Path) -> None:
+    root = phone.parent / "photos"
+    shutil.copytree(images / "Art", root / "studio")
+    shutil.copytree(phone, root / "phone")
+    found = read_root(root, [root / "phone"])
+    assert isinstance(found, Catalogue)
+    assert found.place("phone") == Place(images=str(root / "phone"), labelled=False)
+    assert usual_pairs(found) == [("studio", "phone")]
+
+
 def test_a_list_has_the_domains_of_its_column(images: Path, tmp_path: Path) -> None:
     rows = [(str(path), path.parent.name, path.parts[-3]) for path in sorted(images.rglob("*.jpg"))]
     path = tmp_path / "all.csv"
@@ -58,6 +69,7 @@ def test_a_list_has_the_domains_of_its_column(images: Path, tmp_path: Path) -> N
     [
         (None, ["phone"], "--target-images has no labels to learn from: name the labelled images too, with --root"),
         ("images", ["none"], "--target-images .*none: no such folder"),
+        ("images", ["Art"], "there is a domain 'Art' already: rename this folder"),
         ("images", ["phone", "phone"], "there is a domain 'phone' already: rename this folder"),
     ],
 )
@@ -65,6 +77,7 @@ def test_images_that_are_nowhere_are_refused(
     images: Path, phone: Path, root: str | None, targets: list[str], error: str
 ) -> None:
     (phone.parent / "file.zip").write_bytes(b"")
+    (phone.parent / "Art").mkdir()
     there = {"images": images, "file.zip": phone.parent / "file.zip"}
     with pytest.raises(ConfigError, match=error):
         read_root(None if root is None else there[root], [phone.parent / name for name in targets])

@@ -1,5 +1,6 @@
 """`scale-ray adapt`, from images to predictions, on a local Ray."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ sys.path.append(str(Path(__file__).parents[1] / "cli"))
 
 from commands import Outcome, command, refused
 
+from scale_ray.data.cache import cpus
 from scale_ray.store import Store
 
 
@@ -98,6 +100,14 @@ def test_a_budget_leaves_out_what_takes_too_long(images: Path, lenet_weights: Pa
     assert "left out: source_only: it takes about" in outcome.out
     assert len(pd.read_csv(tmp_path / "result" / "predictions.csv")) == 48
     assert "phone: prototypes" in outcome.out
+    ((measured,), (decided,)) = map(dict.values, json.loads((tmp_path / "result" / "budget.json").read_text()).values())
+    assert measured["slots"] == cpus()  # of Ray, one for each training
+    assert len(measured["seconds"]) == 5
+    assert decided["kept"] == ["prototypes"]
+    again = adapt(images, tmp_path / "result", lenet_weights, "--budget", "0.001s")
+    assert again.status == 0, again.err
+    assert "1 trainings, 1 done, 0 to do" in again.out
+    assert "about" not in again.out.replace("it takes about", "")  # nothing is measured anew
 
 
 def test_a_mistake_is_one_line_before_anything_runs(images: Path, lenet_weights: Path, tmp_path: Path) -> None:
