@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from scale_ray.report.tables.grid import Entry, Grid, Position, Stack
+from scale_ray.report.tables.grid import Entry, Grid, Position, Stack, lack
 
 
 def entry_text(entry: Entry, grid: Grid) -> str:
@@ -12,7 +12,7 @@ def entry_text(entry: Entry, grid: Grid) -> str:
     trainings did not learn its source.
     """
     if entry.mean is None:
-        return _reason(entry)
+        return _reason(entry, grid.metric)
     spread = "" if entry.std is None else f" ± {entry.std:.1f}"
     count = "" if grid.seeds is not None else f" (n={entry.n})"
     marks = f"{'†' if entry.done < entry.planned else ''}{'‡' if entry.unlearned else ''}"
@@ -38,13 +38,13 @@ def row_texts(
     return texts + [escape(beside_text(grid, (row, column))) for column in stack.beside]
 
 
-def _reason(entry: Entry) -> str:
+def _reason(entry: Entry, metric: str) -> str:
     if entry.planned == 0:
         return "—"
     if entry.measured:
         return "nothing in common"
     if entry.done:
-        return "no teacher"
+        return lack(metric, entry.unlabelled == entry.done)
     states = {"failed": entry.failed, "missing": entry.missing, "stale": entry.stale}
     present = [status for status, count in states.items() if count]
     if present == ["missing"]:
