@@ -227,3 +227,14 @@ def test_the_baseline_is_chosen_by_its_label(shared_study: Store, tmp_path: Path
     assert set(pd.read_csv(tmp_path / "out" / "differences.csv")["baseline"]) == {"ce+ssl"}
     with pytest.raises(ReportError, match="baseline 'dann': nothing is done of it: choose from ce, ce\\+ssl"):
         write_report(shared_study.location, tmp_path / "out", Asked(baseline="dann"))
+
+
+def test_the_options_of_a_report_are_given_back_as_they_were_typed() -> None:
+    assert Asked().options() == []
+    asked = Asked(
+        study="a b", allow=("code", "data"), oracle=True, most_drawn=0, confusion=["12", "34"], root=Path("x")
+    )
+    assert asked.options() == [
+        *("--study", "a b", "--allow", "code,data", "--oracle", "--confusion", "12", "--confusion", "34"),
+        *("--root", "x", "--figures", "0"),
+    ]

@@ -8,7 +8,7 @@ from scale_ray.report.figures.style import blank, is_narrow, look, single_seeds,
 from scale_ray.report.tables.grid import Grid
 
 _GAP = 0.13  # between the dots of two sets in one row
-_LABEL, _NARROW_LABEL = 36, 24  # characters in a line of a row's label
+_LABEL, _NARROW_LABEL = 60, 24  # characters in a line of a row's label
 
 
 def board_plot(grid: Grid, title: str | None = None) -> Figure:
@@ -24,7 +24,9 @@ def board_plot(grid: Grid, title: str | None = None) -> Figure:
     labels = [textwrap.fill(row, _NARROW_LABEL if is_narrow() else _LABEL) for row in rows]
     lines = max((label.count("\n") + 1 for label in labels), default=1)
     with style():
-        figure = blank(6.4, (0.2 + 0.14 * lines) * len(rows) + 1.6, title or grid.title)
+        longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
+        high = (0.2 if len(grid.columns) > 1 else 0.12) + 0.14 * lines
+        figure = blank(6.4 + 0.05 * max(0, longest - 30), high * len(rows) + 1.6, title or grid.title)
         axes = figure.subplots()
         for index, column in enumerate(grid.columns):
             shift = _GAP * (index - (len(grid.columns) - 1) / 2)

@@ -170,7 +170,7 @@ def _missing(counted: pd.DataFrame) -> str:
     if not parts:
         holes = "The only cell is done." if planned == 1 else f"All {planned:,} cells are done."
     else:
-        verb = "is" if counts["done"] == 1 else "are"
+        verb = "is" if planned == 1 else "are"
         holes = f"{counts['done']:,} of {count(planned, 'cell')} {verb} done. Not done: {', '.join(parts)}."
         holes += " Averages are over finished cells alone." if counts["done"] else ""
     return holes + (f" {count(unlearned, 'training')} did not learn the source (‡)." if unlearned else "")

@@ -53,7 +53,7 @@ def agreement(found: Candidates) -> pd.DataFrame:
                     " or ".join(chosen),
                     f"{same} of {count(len(of_pairs), 'pair')}",
                     _vote(name, chosen, int(kinds[set_])),
-                    f"{of_chosen['sum']} of {count(of_chosen['size'], 'training')}" if of_chosen["sum"] else "",
+                    f"{of_chosen['sum']} of {count(int(of_chosen['size']), 'training')}" if of_chosen["sum"] else "",
                 )
             )
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -94,8 +94,8 @@ def choice_warnings(found: Candidates, validator: str) -> list[str]:
     warnings = []
     if validator in WITHIN_ONE_METHOD and kinds > 1:
         warnings.append(
-            f"Warning: {validator} can rank trainings of one method and loss combination alone, and {kinds} are "
-            f"compared here: it prefers those that train for certainty. Choose by {DEFAULT_CHOOSER}."
+            f"Warning: {validator} ranks trainings of one method and loss combination only, and {kinds} are compared "
+            f"here: it prefers those that train for certainty. Choose by {DEFAULT_CHOOSER}."
         )
     if validator == ESTIMATE and found.trainings.groupby([*SET, "pair"])["candidate"].nunique().min() < _FEWEST:
         warnings.append(
