@@ -64,4 +64,4 @@ def test_a_report_says_why_there_is_no_accuracy_and_shows_validators(
         assert paths.chosen is not None
         assert set(paths.chosen.frame["choice"]) == {"scale (ce+ssl)"}
         assert "has nan" not in paths.answer.text
-    assert "best by target labels" not in paths.answer.text
+    assert "highest accuracy by target labels" not in paths.answer.text

@@ -54,8 +54,8 @@ def render_page(name: str, filters: Mapping[str, Callable[..., Any]] | None = No
 
 
 def breakable(text: str) -> Markup:
-    """A text that may be broken after `+`, `_`, `(` and `>`: labels such as `mean_teacher (ce+ssl)` have few blanks."""
-    return Markup(re.sub(r"([+_(]|&gt;)", r"\1<wbr>", str(escape(text))))
+    """A text that may be broken after `+`, `_` and `>`: labels such as `mean_teacher (ce+ssl)` have few blanks."""
+    return Markup(re.sub(r"([+_]|&gt;)", r"\1<wbr>", str(escape(text))))
 
 
 def _part(name: str) -> str:

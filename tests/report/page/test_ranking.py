@@ -68,7 +68,7 @@ def test_an_interval_above_0_without_a_shown_difference_says_that_p_is_corrected
     for label in "bcdefgh":
         table[label] = table["ce"] + rng.normal(size=9)
     row = differences(table, "ce").loc["a"]
-    # Of 2^9 flips 4 are as extreme, the only negative gain being the smallest: 0.0078, and 0.0625 for eight comparisons.
+    # The one negative gain is the smallest, so of 2^9 flips 4 are as extreme: 0.0078, and 0.0625 for 8 comparisons.
     assert row["low"] > 0
     assert row["p_pairs_holm"] == pytest.approx(8 * 4 / 2**9)
     told = of_scope("here", table, "ce")
