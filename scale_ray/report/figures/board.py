@@ -25,8 +25,8 @@ def board_plot(grid: Grid, title: str | None = None) -> Figure:
     lines = max((label.count("\n") + 1 for label in labels), default=1)
     with style():
         longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
-        high = (0.2 if len(grid.columns) > 1 else 0.12) + 0.14 * lines
-        figure = blank(6.4 + 0.05 * max(0, longest - 30), high * len(rows) + 1.6, title or grid.title)
+        per_row = (0.2 if len(grid.columns) > 1 else 0.12) + 0.14 * lines
+        figure = blank(6.4 + 0.05 * max(0, longest - 30), per_row * len(rows) + 1.6, title or grid.title)
         axes = figure.subplots()
         for index, column in enumerate(grid.columns):
             shift = _GAP * (index - (len(grid.columns) - 1) / 2)

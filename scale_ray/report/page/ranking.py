@@ -44,7 +44,7 @@ def of_scope(scope: str, table: pd.DataFrame, baseline: str) -> str:
         sentences = [f"{opening}. It is the baseline: nothing that was tried is above it on average."]
     else:
         rows = differences(whole, baseline)
-        row = rows.loc[best]
+        row = pd.Series(rows.loc[best])
         sentences = [f"{opening}, {row['estimate']:.1f} points above the baseline {baseline}."]
         sentences += [_these_pairs(row), _other_pairs(row, len(rows)), *_others_that_differ(rows, best)]
     if second != baseline:
