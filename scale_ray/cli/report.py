@@ -10,7 +10,7 @@ import typer
 from scale_ray.cli import complete
 from scale_ray.cli.console import console, print_frame
 from scale_ray.cli.read import split_list
-from scale_ray.cli.searches import page_name, search_names, write_search_pages
+from scale_ray.cli.searches import holds_searches_alone, page_name, search_names, write_search_pages
 from scale_ray.store import Store
 
 if TYPE_CHECKING:
@@ -107,13 +107,13 @@ def report(
     ] = "",
 ) -> None:
     """Collect a store's records into tables, figures and one HTML page. Needs neither torch nor ray."""
-    from scale_ray.report import stacks, terminal_table, write_report
-    from scale_ray.report.build import Asked
+    from scale_ray.report import ReportError, stacks, terminal_table, write_report
+    from scale_ray.report.build import Asked, default_folder
     from scale_ray.report.effects.claims import TOO_FEW
 
     asked = Asked(
         study=study,
-        allow=split_list(allow),
+        allow=tuple(split_list(allow)),
         rows=rows,
         columns=columns,
         facet=facet,
@@ -127,9 +127,14 @@ def report(
         root=root,
     )
     opened = Store(store)
-    out = out or (opened.folder or Path.cwd()) / "report"
+    out = out or default_folder(opened)
     searches = [] if study else search_names(opened)
-    if searches and {plan.name for plan in opened.plans()} <= set(searches):
+    if searches and holds_searches_alone(opened, searches):
+        if given := asked.options():
+            raise ReportError(
+                f"{opened.location} holds searches alone, and {', '.join(word for word in given if word[:2] == '--')} "
+                "cannot change their pages: leave it out"
+            )
         pages = write_search_pages(opened, searches, out, first="report.html")
         console.print(f"report: {', '.join(map(str, pages))}")
         return

@@ -1,5 +1,6 @@
 """The pages of a store's searches, as `scale-ray report` writes them. Needs optuna, and neither torch nor ray."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from scale_ray.cli.console import console
@@ -14,6 +15,19 @@ def search_names(store: Store) -> list[str]:
     from scale_ray.tuning.view import stored_searches
 
     return list(stored_searches(store))
+
+
+def holds_searches_alone(store: Store, names: Collection[str]) -> bool:
+    """Whether these searches planned all that is in the store: there is no other study and no other record."""
+    from scale_ray.tuning.view import read_search
+
+    plans = store.plans()
+    if not {plan.name for plan in plans} <= set(names):
+        return False
+    known = {cell.id for plan in plans for cell in plan.cells}
+    for view in (read_search(store, name) for name in names):
+        known |= set() if view is None else view.cells  # a setting that was ended early is in no plan
+    return set(store.record_ids()) <= known
 
 
 def page_name(search: str) -> str:

@@ -1,6 +1,7 @@
 """scale-ray status: how far a store's studies are, what runs now, and what failed. Needs neither torch nor ray."""
 
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -54,7 +55,8 @@ def _show(store: Store) -> bool:
     _print_searches(store)
     if plans:
         _print_studies(store, plans, records)
-    unplanned = [record for record in records.values() if not any(record.id in plan_ids for plan_ids in _ids(plans))]
+    planned = {cell.id for plan in plans for cell in plan.cells}
+    unplanned = [record for trial, record in records.items() if trial not in planned]
     if unplanned:
         _print_unplanned(store, unplanned, alone=not plans)
     elif not plans:
@@ -63,10 +65,6 @@ def _show(store: Store) -> bool:
     _print_time_left(plans, records, holders)
     _print_failures([record for record in records.values() if status_of(record) == "failed"], store)
     return bool(holders)
-
-
-def _ids(plans: Sequence[StudyPlan]) -> list[set[str]]:
-    return [{cell.id for cell in plan.cells} for plan in plans]
 
 
 def _print_studies(store: Store, plans: Sequence[StudyPlan], records: Mapping[str, Record]) -> None:
@@ -164,7 +162,7 @@ def _print_failures(failed: Sequence[Record], store: Store) -> None:
         console.print(f"  {'; '.join(cells)}{more}")
     if failed:
         console.print("to forget failures:")
-        console.print_command(f"scale-ray forget {store.location} --failed")
+        console.print_command(f"scale-ray forget {shlex.quote(store.location)} --failed")
 
 
 def _print_searches(store: Store) -> None:

@@ -24,7 +24,7 @@ from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.load import load_contents
 from scale_ray.report.selection.agreement import agreement, agreement_notes
 from scale_ray.report.selection.candidates import candidates
-from scale_ray.report.selection.choose import choice, choice_notes, choice_scores
+from scale_ray.report.selection.choose import choice, choice_notes, choice_scores, choice_warnings
 from scale_ray.report.selection.regret import REGRET_NOTES, regrets
 from scale_ray.report.selection.text import CELLS, Chosen, as_text
 from scale_ray.report.tables.axes import tabulate
@@ -94,6 +94,31 @@ class Asked:
     root: Path | None = None
     searches: Mapping[str, str] = field(default_factory=dict)
 
+    def options(self) -> list[str]:
+        """The options of `scale-ray report` that ask for this, without those that are as by default."""
+        usual = Asked()
+        words: list[str] = []
+        for name, option in _OPTIONS.items():
+            value = getattr(self, name)
+            if value == getattr(usual, name):
+                continue
+            if name == "confusion":
+                words += [word for trial in value for word in (option, trial)]
+            else:
+                words += [option] if value is True else [option, ",".join(value) if name == "allow" else str(value)]
+        return words
+
+
+_OPTIONS = {name: f"--{name}" for name in ("study", "allow", "rows", "columns", "facet", "published", "oracle")} | {
+    **{name: f"--{name}" for name in ("choose", "parquet", "baseline", "confusion", "root")},
+    "most_drawn": "--figures",
+}
+
+
+def default_folder(store: Store) -> Path:
+    """Where the report of a store goes unless another folder is asked for."""
+    return (store.folder or Path.cwd()) / "report"
+
 
 class _PlanHead(StudyPlan):
     """A plan whose cells are not validated: that would take as long as to read all records."""
@@ -159,11 +184,12 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     agreed = of_choice.get("validators")
     first = answer(
         cells,
-        effects,
+        baseline=asked.baseline,
         choice=of_choice,
         agreed=None if agreed is None else agreed.frame,
         commands=commands,
         location=str(store),
+        options=[*asked.options(), *(() if out == default_folder(Store(store)) else ("--out", str(out)))],
     )
     reach = images_in(asked.root or root_in(commands.values()))
     text = page(
@@ -254,7 +280,8 @@ def _choice_tables(cells: pd.DataFrame, store: Store, asked: Asked, remarks: lis
     found = candidates(done, store if asked.choose is not None or asked.oracle else None)
     if asked.choose is not None:
         notes = choice_notes(found, asked.choose)
-        tables["choice"] = Chosen(choice(found, asked.choose), [*notes, *remarks])
+        warnings = choice_warnings(found, asked.choose)
+        tables["choice"] = Chosen(choice(found, asked.choose), [*notes, *remarks], warnings)
         tables["scores"] = Chosen(choice_scores(found, asked.choose), [])
     if asked.oracle:
         tables["regret"] = Chosen(regrets(found), [*REGRET_NOTES, *found.notes, *remarks])

@@ -6,7 +6,7 @@ from typing import Any
 
 from scale_ray.records import ORACLE
 from scale_ray.report.figures.style import render
-from scale_ray.report.page.answer import Step
+from scale_ray.report.page.steps import Step
 from scale_ray.report.page.template import Images, Picture, render_page, table_of
 from scale_ray.report.selection.text import ORACLE_COLUMN, as_text
 from scale_ray.store import Store

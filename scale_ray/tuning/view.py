@@ -47,6 +47,7 @@ class SearchView:
         settings: in the order in which they were asked for.
         curves: number of a setting -> the validator's score at every point, mean over the repeats that have a record.
         importance: by field, see `importance`.
+        cells: ids of the settings' cells.
         base: a config with the values of fields that are not tuned; None where nothing has a record yet.
     """
 
@@ -57,6 +58,7 @@ class SearchView:
     settings: list[Setting]
     curves: dict[int, Curve]
     importance: dict[str, float]
+    cells: frozenset[str]
     base: TrialConfig | None
 
 
@@ -122,6 +124,7 @@ def view_of(optuna_study: optuna.Study, store: Store) -> SearchView:
         settings=settings,
         curves={number: curve for number, curve in curves.items() if curve},
         importance=importance(optuna_study),
+        cells=frozenset(cell for trial, _ in trials for cell in trial.user_attrs.get("cells", {}).values()),
         base=base,
     )
 

@@ -68,7 +68,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         links = [value or "" for name, value in attrs if name in ("src", "href")]
         self.fetched += [link for link in links if not link.startswith("#")]
-        if tag not in ("meta", "img", "source"):
+        if tag not in ("meta", "img", "source", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -227,3 +227,14 @@ def test_the_baseline_is_chosen_by_its_label(shared_study: Store, tmp_path: Path
     assert set(pd.read_csv(tmp_path / "out" / "differences.csv")["baseline"]) == {"ce+ssl"}
     with pytest.raises(ReportError, match="baseline 'dann': nothing is done of it: choose from ce, ce\\+ssl"):
         write_report(shared_study.location, tmp_path / "out", Asked(baseline="dann"))
+
+
+def test_the_options_of_a_report_are_given_back_as_they_were_typed() -> None:
+    assert Asked().options() == []
+    asked = Asked(
+        study="a b", allow=("code", "data"), oracle=True, most_drawn=0, confusion=["12", "34"], root=Path("x")
+    )
+    assert asked.options() == [
+        *("--study", "a b", "--allow", "code,data", "--oracle", "--confusion", "12", "--confusion", "34"),
+        *("--root", "x", "--figures", "0"),
+    ]

@@ -44,7 +44,7 @@ def test_a_report_says_why_there_is_no_accuracy_and_shows_validators(
     paths = write_report(unlabelled.location, tmp_path / "report", asked)
     page = paths.page.read_text()
     assert "There is no accuracy, because the target has no labels." in page
-    assert "4 of 4 validators that can compare these would choose scale (ce+ssl)." in page
+    assert "3 of 3 validators that can compare these would choose scale (ce+ssl)." in page
     assert "Validator coherence, which reads no target label (%)" in page
     assert "Target accuracy of the student" not in page.partition("How to read")[0]
     assert ">nan" not in page.lower()
@@ -55,7 +55,7 @@ def test_a_report_says_why_there_is_no_accuracy_and_shows_validators(
         assert paths.chosen is not None
         assert set(paths.chosen.frame["choice"]) == {"scale (ce+ssl)"}
         assert "has nan" not in paths.answer.text
-    assert "best by target labels" not in paths.answer.text
+    assert "highest accuracy by target labels" not in paths.answer.text
 
 
 def test_a_notebook_shows_validators_instead(unlabelled: Store) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 
 import pandas as pd
 
@@ -25,12 +26,12 @@ def words(value: object) -> str:
 
 
 def whole(value: float) -> str:
-    return ABSENT if pd.isna(value) else f"{value:.0f}"
+    return f"{value:.0f}" if isfinite(value) else ABSENT
 
 
 def points(value: float) -> str:
     """Percentage points, or anything else with two decimals."""
-    return ABSENT if pd.isna(value) else f"{round(value, 2) + 0.0:.2f}"  # + 0.0: never -0.00
+    return f"{round(value, 2) + 0.0:.2f}" if isfinite(value) else ABSENT  # + 0.0: never -0.00
 
 
 def p_value(value: float) -> str:
@@ -40,8 +41,14 @@ def p_value(value: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """`[1.20, 3.40]`."""
-    return ABSENT if pd.isna(low) else f"[{points(low)}, {points(high)}]"
+    """`[1.20, 3.40]`; `all the same` where nothing differs, so that there is no spread to make an interval of."""
+    if pd.isna(low):
+        return ABSENT
+    return "all the same" if low == high else f"[{_end(low)}, {_end(high)}]"
+
+
+def _end(value: float) -> str:
+    return points(value) if isfinite(value) else "no bound"
 
 
 def interval_or_values(low: float, high: float, values: str) -> str:

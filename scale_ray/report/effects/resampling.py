@@ -8,7 +8,7 @@ combinations share cancels.
 docs/statistics.md has the formulas, their sources, and how often each interval covered the truth in simulations.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,7 @@ def intervals(values: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         these_low, these_high: t interval for the same pairs and other seeds, from the pooled standard deviation
             within pairs; NaN with fewer than three seeds, or fewer than two degrees of freedom.
         by_pair, by_seed: where fewer than three pairs (seeds) give no interval, their values as a text: `1.20, 3.40`.
+            A seed that lacks pairs says so, as its value is not comparable: `1.20 (1 of 6 pairs), 3.40`.
         pairs, keys: their numbers.
     """
     parts = [_intervals(part, (1 - level) / 2) for part in same_keys(values)]
@@ -107,21 +108,28 @@ def _intervals(values: pd.DataFrame, tail: float) -> pd.DataFrame:
     spread, freedom = spread_within(data, counts)
     seeds = values.index.get_level_values("seed").nunique()
     known = seeds >= FEWEST_UNITS and freedom >= FEWEST_UNITS - 1
-    half = stats.t.ppf(1 - tail, freedom) * spread * np.sqrt((1 / counts).sum()) / pairs if known else np.nan * estimate
-    by_seed = values.groupby(level="seed").mean().to_numpy(dtype=float)
+    half = stats.t.ppf(1 - tail, freedom) * spread * np.sqrt((1 / counts).sum()) / pairs
+    half = np.where(spread > _NOTHING, half, 0.0) if known else np.nan * estimate
+    of_seeds = values.groupby(level="seed")
+    by_seed = of_seeds.mean().to_numpy(dtype=float)
+    lacks = [f" ({size} of {pairs} pairs)" * (size < pairs) for size in of_seeds.size()]
     columns = {
         "estimate": estimate, "low": low, "high": high, "kind": kind,
         "bootstrap_low": bootstrap_low, "bootstrap_high": bootstrap_high,
         "these_low": estimate - half, "these_high": estimate + half,
-        "by_pair": _texts(pair_means, needed=pairs < FEWEST_UNITS), "by_seed": _texts(by_seed, needed=not known),
+        "by_pair": _texts(pair_means) if pairs < FEWEST_UNITS else "",
+        "by_seed": "" if known else _texts(by_seed, lacks),
         "pairs": pairs, "keys": len(values),
     }  # fmt: skip
     return pd.DataFrame(columns, index=values.columns)
 
 
-def _texts(values: Floats, *, needed: bool) -> list[str]:
-    """The values (units, columns) of every column as a text, where it is needed in the place of an interval."""
-    return [", ".join(f"{value:.2f}" for value in column) if needed else "" for column in values.T]
+def _texts(values: Floats, remarks: Sequence[str] | None = None) -> list[str]:
+    """The values (units, columns) of every column as a text, each followed by the remark on its unit."""
+    remarks = remarks or [""] * len(values)
+    return [
+        ", ".join(f"{value:.2f}{remark}" for value, remark in zip(column, remarks, strict=True)) for column in values.T
+    ]
 
 
 def _draws(data: Floats, counts: Counts) -> tuple[Floats, Floats]:

@@ -16,7 +16,7 @@ from scale_ray.report.effects.columns import (
     whole_interval,
     words,
 )
-from scale_ray.report.effects.comparisons import HALF_WIDTH, against_baseline
+from scale_ray.report.effects.comparisons import HALF_WIDTH, MOST_EXACT, against_baseline
 from scale_ray.report.effects.contrasts import main_effects, shapley_values
 from scale_ray.report.effects.measured import Measured, measure
 from scale_ray.report.read.errors import ReportError
@@ -70,11 +70,12 @@ TABLES = [
     EffectTable(
         name="differences",
         title="Differences from the baseline",
-        explanation="Percentage points over shared (pair, seed) keys. Two questions, two answers. Would other seeds "
-        "give the same on these very pairs? Seeds are counted; the verdict is by the interval. Would other pairs give "
-        "the same? Pairs are counted, and few pairs cannot answer it, however far apart the averages in the tables "
-        "above are: p is of exact sign flips of pair means (Holm over the rows of a backbone), never below 0.25 with 3 "
-        "pairs, and the verdict is n too small where no outcome on so few pairs could reach 0.05.",
+        explanation="Percentage points, over the pairs and seeds that a row shares with the baseline. There are two "
+        "questions. Would other seeds give the same on these pairs? The interval over seeds answers it. Would other "
+        "pairs give the same? Few pairs cannot answer it, even where the averages above are far apart. The p is of a "
+        "sign-flip permutation test of the pairs' means, corrected over the rows of a backbone (Holm). With 3 pairs it "
+        f"is 0.25 or more. The test takes all sign flips of up to {MOST_EXACT} pairs, and a random sample of them for "
+        "more. The verdict is n too small where no outcome on so few pairs could give 0.05.",
         function=lambda measured: against_baseline(measured.cells, measured.baseline),
         in_paper=[
             _BACKBONE,

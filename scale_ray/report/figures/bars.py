@@ -1,6 +1,6 @@
 """Estimates as bars with their intervals."""
 
-from math import isnan
+from math import isfinite, isnan
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -29,7 +29,8 @@ def bars_with_intervals(values: pd.DataFrame, title: str, axis: str) -> Figure |
             face, hatch = (BLUE, "") if sure else ("white", "////")
             axes.barh(height, value, height=0.6, edgecolor=BLUE, facecolor=face, hatch=hatch)
             axes.plot([low, high], [height, height], color=INK, linewidth=1.4, marker="|", markersize=8)
-            interval = "" if isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
+            ends = ", ".join(f"{end:+.1f}" if isfinite(end) else "no bound" for end in (low, high))
+            interval = "" if isnan(low) else f" [{ends}]"
             text = f"{value:+.1f}{interval}".replace("-", "\N{MINUS SIGN}")
             axes.annotate(text, (1.02, height), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL)
         axes.set_yticks(range(len(values)), values["label"])

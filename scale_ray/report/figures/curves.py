@@ -117,6 +117,8 @@ def _seed_means(points: pd.DataFrame, quantity: str) -> pd.DataFrame:
 def _draw_pair(panel: Axes, points: pd.DataFrame, looks: Looks, quantity: str) -> None:
     if points.empty:
         panel.text(0.5, 0.5, "no seed that all lines have", transform=panel.transAxes, ha="center", color=SOFT)
+    elif points[quantity].isna().all():
+        panel.text(0.5, 0.5, "the target has no labels", transform=panel.transAxes, ha="center", color=SOFT)
     for index, (label, line) in enumerate(looks.items()):
         share = points[points["label"] == label]
         _draw_line(panel, share[["step", "seed", quantity]], line, index)

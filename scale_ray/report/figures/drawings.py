@@ -1,5 +1,6 @@
 """Which figures a report has, and their files. To add a kind of figure, write its function and list it in `KINDS`."""
 
+import dataclasses
 import hashlib
 import itertools
 import re
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from scale_ray.records import Record
 from scale_ray.report.effects.tables import TABLES, Bars, Effects, EffectTable
 from scale_ray.report.figures.bars import bars_with_intervals
+from scale_ray.report.figures.board import board_plot
 from scale_ray.report.figures.confusion import confusion_matrix
 from scale_ray.report.figures.curves import accuracy_curves, pseudo_labels
 from scale_ray.report.figures.dots import dot_plot
@@ -24,6 +26,8 @@ from scale_ray.report.tables.facets import facets
 from scale_ray.report.tables.forms import PAIRS_BY_METHOD
 from scale_ray.report.tables.grid import Grid
 from scale_ray.study import describe
+
+MOST_BY_PAIR = 12  # methods: of more, a figure has the average over pairs alone
 
 
 class Drawing(NamedTuple):
@@ -91,7 +95,18 @@ def _dots(material: Material) -> Iterator[Drawing]:
     for grid in material.grids:
         if grid.form == PAIRS_BY_METHOD and grid.metric == "target_accuracy" and grid.rows:
             draw = partial(dot_plot, _dots_of(grid), grid.scope)
+            if len(grid.rows) > MOST_BY_PAIR:
+                draw = partial(_average_plot, grid)
             yield from _drawn("pairs", "Methods on domain pairs", grid.benchmark, grid.scope, draw)
+
+
+def _average_plot(grid: Grid) -> Figure | None:
+    """The average over pairs alone, or the only pair, the highest first; the title says so. None without a number."""
+    column = grid.columns[-1]
+    means = {row: mean for row in grid.rows if (mean := grid.entries[row, column].mean) is not None}
+    rows = sorted(means, key=lambda row: -means[row])
+    title = f"{grid.scope}: {column}. {len(grid.rows)} methods are too many to draw on every pair; the table has them."
+    return board_plot(dataclasses.replace(grid, rows=rows, columns=[column]), title) if rows else None
 
 
 def _dots_of(grid: Grid) -> pd.DataFrame:

@@ -41,7 +41,7 @@ _narrow: ContextVar[bool] = ContextVar("narrow", default=False)
 Looks = dict[str, dict[str, Any]]  # label of a line -> its colour and marker
 
 _COLOURS = ["#000000", BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C"]
-_MARKERS = ["o", "s", "^", "D", "v", "P", "<", "*"]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "<"]  # not as many as colours, so that the two do not repeat together
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -146,7 +146,7 @@ def within_percent(axes: Axes, which: str) -> None:
 
 
 def look(index: int) -> dict[str, Any]:
-    """Colour and marker of the index-th line; they repeat after eight lines."""
+    """Colour and marker of the index-th line; together they repeat after 56 lines."""
     return {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
 
 

@@ -9,13 +9,15 @@ from markupsafe import Markup
 
 from scale_ray.report.effects.tables import TABLES, Effects
 from scale_ray.report.effects.text import by_scope, readable
-from scale_ray.report.page.answer import Answer, answer, studies_of
+from scale_ray.report.page.answer import Answer, answer
 from scale_ray.report.page.gallery import Gallery
 from scale_ray.report.page.provenance import provenance
+from scale_ray.report.page.steps import studies_of
 from scale_ray.report.page.template import Images, Picture, render_page, table_of
 from scale_ray.report.page.trials import causes, listed, payload
 from scale_ray.report.read.labels import count
 from scale_ray.report.read.load import varying_fields
+from scale_ray.report.selection.agreement import UNLEARNED
 from scale_ray.report.selection.text import Chosen, as_text
 from scale_ray.report.tables.grid import METRIC_NAMES, Entry, Grid, Stack, stacks
 from scale_ray.report.tables.text import beside_text, entry_text, interval_text, question
@@ -89,7 +91,7 @@ def page(
     counts = Counter(cells["status"])
     counts["planned"] = int((~cells["superseded"]).sum())
     images = Images()
-    first = first or answer(cells, effects, choice=choice, commands=commands)
+    first = first or answer(cells, choice=choice, commands=commands)
     return render_page(
         "page.html",
         filters,
@@ -166,22 +168,26 @@ def _effects(effects: Effects | None) -> dict[str, Any]:
 def _agreed(agreed: Chosen | None) -> dict[str, Any] | None:
     if agreed is None or agreed.frame.empty:
         return None
-    return {"table": table_of(as_text(agreed.frame)), "notes": agreed.notes}
+    frame = agreed.frame
+    if not frame[UNLEARNED].any():
+        frame = frame.drop(columns=UNLEARNED)
+    return {"tables": _by_set(frame), "notes": agreed.notes}
 
 
 def _chosen(choice: Mapping[str, Chosen]) -> dict[str, Any] | None:
-    """The table of choice by benchmark and backbone with its notes, and the scores that decided."""
+    """The tables of choice and the scores that decided, by benchmark and backbone, and the notes."""
     if "choice" not in choice:
         return None
-    compared = ["benchmark", "backbone"]
-    tables = {
-        name: [
-            (" · ".join(map(str, key)), table_of(as_text(part.drop(columns=compared))))
-            for key, part in choice[name].frame.groupby(compared, sort=False)
-        ]
-        for name in ("choice", "scores")
-    }
-    return {**tables, "notes": choice["choice"].notes}
+    return {name: _by_set(choice[name].frame) for name in ("choice", "scores")} | {"notes": choice["choice"].notes}
+
+
+def _by_set(frame: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
+    """(benchmark and backbone, the table of its rows)."""
+    of_set = ["benchmark", "backbone"]
+    return [
+        (" · ".join(map(str, key)), table_of(as_text(part.drop(columns=of_set))))
+        for key, part in frame.groupby(of_set, sort=False)
+    ]
 
 
 def _by_form(grids: list[Grid]) -> list[tuple[str, str, list[Stack]]]:

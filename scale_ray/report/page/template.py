@@ -2,12 +2,14 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup, escape
 
 # Text of a verdict -> its CSS class.
 _VERDICTS = {
@@ -43,12 +45,17 @@ def render_page(name: str, filters: Mapping[str, Callable[..., Any]] | None = No
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= dict(filters or {})
+    environment.filters |= {"breakable": breakable} | dict(filters or {})
     script = _part("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(name).render(
         style=_part("page.css"), script=script, script_hash=f"sha256-{digest}", **values
     )
+
+
+def breakable(text: str) -> Markup:
+    """A text that may be broken after `+`, `_` and `>`: labels such as `mean_teacher (ce+ssl)` have few blanks."""
+    return Markup(re.sub(r"([+_]|&gt;)", r"\1<wbr>", str(escape(text))))
 
 
 def _part(name: str) -> str:

@@ -29,11 +29,13 @@ class Candidates:
             seeds.
         lacking: cells whose predictions are not stored, so that their pair and seed has no score of a set.
         notes: which candidates were left out.
+        tried: benchmark, pre_training, pair and candidate of all, those that were left out too.
     """
 
     trainings: pd.DataFrame
     lacking: list[str]
     notes: list[str]
+    tried: pd.DataFrame
 
     def cells_of(self, benchmark: str, backbone: str, pair: str, candidate: str) -> list[str]:
         """Ids of a candidate's cells on a pair, or on ALL_PAIRS."""
@@ -42,6 +44,11 @@ class Candidates:
         if pair != ALL_PAIRS:
             chosen &= rows["pair"] == pair
         return sorted(rows.loc[chosen, "cell"])
+
+    def tried_on(self, benchmark: str, backbone: str, pair: str) -> int:
+        """How many candidates have a training on a pair, or on any for ALL_PAIRS."""
+        rows = self.tried[(self.tried[SET] == [benchmark, backbone]).all(axis=1)]
+        return int((rows if pair == ALL_PAIRS else rows[rows["pair"] == pair])["candidate"].nunique())
 
     def compared(self) -> Iterator[tuple[tuple[str, str], str, pd.DataFrame]]:
         """Yield (set, pair, means): for each pair of a set, then for ALL_PAIRS if it has several.
@@ -80,10 +87,11 @@ def candidates(cells: pd.DataFrame, store: Store | None) -> Candidates:
     """
     if cells.empty:
         raise ReportError("no cell is done, so there is nothing to choose from: run the study first")
-    parts, notes = [], []
+    parts, tried, notes = [], [], []
     for _, part in cells.groupby(SET, sort=False):
         part = part.assign(kind=method_labels(part))
         part = part.assign(candidate=_with_settings(part))
+        tried.append(part[[*SET, "pair", "candidate"]].drop_duplicates())
         part, left_out = _complete(part)
         parts.append(part)
         notes += left_out
@@ -100,7 +108,7 @@ def candidates(cells: pd.DataFrame, store: Store | None) -> Candidates:
             for name, values in scores.items():
                 trainings.loc[group.index, name] = values
     columns = [*SET, "pair", "seed", "candidate", "kind", "cell", "unlearned", *SCORES]
-    return Candidates(trainings[columns], lacking, notes)
+    return Candidates(trainings[columns], lacking, notes, pd.concat(tried, ignore_index=True))
 
 
 def _with_settings(part: pd.DataFrame) -> pd.Series:

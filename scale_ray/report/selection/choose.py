@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from scale_ray.config import check_name
-from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, WITHIN_ONE_METHOD
+from scale_ray.records import DEFAULT_CHOOSER, ORACLE, SET_VALIDATOR_NAMES, WITHIN_ONE_METHOD
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import count
 from scale_ray.report.selection.candidates import ESTIMATE, SCORES, SET, Candidates
@@ -23,7 +23,8 @@ def choice(found: Candidates, validator: str) -> pd.DataFrame:
     | choice | method, loss combination and settings |
     | the validator's name | its mean score; for `oracle (target labels)`, percent |
     | second, margin | the candidate with the next score, and how much lower that is |
-    | candidates, seeds | how many were compared, and over how many seeds each |
+    | candidates, left out | how many were compared, and how many were not, because they lack seeds or pairs |
+    | seeds | over how many each was compared |
     | estimated accuracy | percent of target images on which the choice agrees with the ensemble of all candidates |
     | estimated regret | points by which that is below the best candidate's, on each pair; mean over pairs |
     | cells | ids of the choice's cells, with blanks between |
@@ -50,6 +51,7 @@ def choice(found: Candidates, validator: str) -> pd.DataFrame:
                 "second": ranked.index[1] if several else None,
                 "margin": ranked.iloc[0] - ranked.iloc[1] if several else None,
                 "candidates": len(ranked),
+                "left out": found.tried_on(benchmark, backbone, pair) - len(ranked),
                 "seeds": int(means["seeds"].min()),
                 "estimated accuracy": means.loc[chosen, ESTIMATE],
                 "estimated regret": means.loc[chosen, "estimated regret"],
@@ -86,19 +88,25 @@ def _ranked(means: pd.DataFrame, validator: str) -> Iterator[tuple[str, float, f
     yield from zip(map(str, order.index), order[validator], order[ESTIMATE], strict=True)
 
 
-def choice_notes(found: Candidates, validator: str) -> list[str]:
-    """What the table of `choice` means, what it lacks, and warnings."""
+def choice_warnings(found: Candidates, validator: str) -> list[str]:
+    """Why not to rely on the validator here."""
     kinds = found.trainings.groupby(SET)["kind"].nunique().max()
-    notes = []
+    warnings = []
     if validator in WITHIN_ONE_METHOD and kinds > 1:
-        notes.append(
+        warnings.append(
             f"Warning: {validator} ranks trainings of one method and loss combination only, and {kinds} are compared "
-            "here: it prefers those that train for certainty. Choose by ensv."
+            f"here: it prefers those that train for certainty. Choose by {DEFAULT_CHOOSER}."
         )
     if validator == ESTIMATE and found.trainings.groupby([*SET, "pair"])["candidate"].nunique().min() < _FEWEST:
-        notes.append(
+        warnings.append(
             f"Warning: with fewer than {_FEWEST} candidates the ensemble follows the most certain one: compare more."
         )
+    return warnings
+
+
+def choice_notes(found: Candidates, validator: str) -> list[str]:
+    """What the table of `choice` means, what it lacks, and warnings."""
+    notes = choice_warnings(found, validator)
     if validator == ORACLE:
         notes.append(f"{ORACLE_COLUMN} chose: an upper bound, no way to choose.")
     collapsed = found.trainings[found.trainings["unlearned"]]
@@ -129,6 +137,8 @@ def _refuse_unscored(found: Candidates, validator: str) -> None:
         unscored = found.trainings[found.trainings["cell"].isin(found.lacking)]
         problem = f"{len(unscored):,} {of} without stored predictions"
         remedy = "run the study again with --keep-predictions, which trains those cells again"
+    elif validator == ORACLE:
+        problem, remedy = f"{len(unscored):,} {of} have a target without labels", "choose by another validator"
     else:
         problem = f"{len(unscored):,} {of} are older than this validator"
         remedy = "move their records away and run the study again"

@@ -1,5 +1,6 @@
 """Numbers of a table of choice as text."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -9,10 +10,11 @@ CELLS = "cells"  # ids of the chosen cells, in CSV alone
 
 
 class Chosen(NamedTuple):
-    """A table of choice and the notes under it."""
+    """A table of choice, the notes under it, and those of them that are said wherever the choice is named."""
 
     frame: pd.DataFrame
     notes: list[str]
+    warnings: Sequence[str] = ()
 
 
 _TWO_DECIMALS = ("regret", "estimated", "spearman", "target labels")  # percent, points and correlations

@@ -17,12 +17,24 @@ import pandas as pd
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import natural
 from scale_ray.report.tables import notes
-from scale_ray.report.tables.grid import AVERAGE, METRICS, WITHOUT_LABELS, Beside, Entry, Grid, Key, Layout, Position
+from scale_ray.report.tables.grid import (
+    AVERAGE,
+    METRICS,
+    WITHOUT_LABELS,
+    Beside,
+    Entry,
+    Grid,
+    Key,
+    Layout,
+    Position,
+    Trial,
+)
 from scale_ray.report.tables.uncertainty import ALPHA, FEWEST_KEYS, interval_over_seeds, significantly_above
 
-Trial = tuple[str, str, bool]  # id, status, whether it did not learn its source
 Trials = dict[Position, dict[Key, Trial]]
 Values = dict[Position, dict[Key, float]]  # percent, of done cells
+
+_TRIAL = ["cell", "status", "unlearned", "unlabelled"]  # columns, in the order of a Trial's fields
 
 ORACLE = "oracle (best epoch on target labels)"
 
@@ -42,7 +54,7 @@ def in_order(labels: pd.Series) -> list[str]:
 def build_grids(
     layout: Layout, cells: pd.DataFrame, remarks: Sequence[str], cited: Beside | None = None, oracle: bool = False
 ) -> list[Grid]:
-    """Build one grid per metric; where no target has labels, of the scores that need none.
+    """Build one grid per metric; where a target has no labels, also of the scores that need none.
 
     Args:
         layout: of the grids.
@@ -56,17 +68,19 @@ def build_grids(
     """
     _refuse_duplicates(cells)
     done = cells[cells["status"] == "done"]
-    oracle = oracle and bool(done["target_accuracy"].notna().any())
-    metrics = [*METRICS, *(["oracle_accuracy"] if oracle else [])]
-    if len(done) and done["target_accuracy"].isna().all():
-        metrics = [name for name in WITHOUT_LABELS if done[name].notna().any()]
+    labelled = bool(done["target_accuracy"].notna().any()) or done.empty
+    oracle = oracle and labelled and not done.empty
+    metrics = [*(METRICS if labelled else ()), *(["oracle_accuracy"] if oracle else [])]
+    if done["target_accuracy"].isna().any():
+        metrics += [name for name in WITHOUT_LABELS if name not in metrics and done[name].notna().any()]
     trials: dict[str, Trials] = {}
     values: dict[str, dict[str, Values]] = {metric: {} for metric in metrics}
-    frame = cells[["group", "row", "column", "pair", "seed", "cell", "status", "unlearned", *metrics]]
+    cells = cells.assign(unlabelled=(cells["status"] == "done") & cells["target_accuracy"].isna())
+    frame = cells[["group", "row", "column", "pair", "seed", *_TRIAL, *metrics]]
     lines = zip(*(frame[name].tolist() for name in frame), strict=True)
-    for group, row, column, pair, seed, trial, status, unlearned, *accuracies in lines:
+    for group, row, column, pair, seed, trial, status, unlearned, unlabelled, *accuracies in lines:
         position, key = (row, column), (pair, seed)
-        trials.setdefault(group, {}).setdefault(position, {})[key] = (trial, status, unlearned)
+        trials.setdefault(group, {}).setdefault(position, {})[key] = Trial(trial, status, unlearned, unlabelled)
         if status == "done":
             for metric, value in zip(metrics, accuracies, strict=True):
                 if value == value:  # not NaN
@@ -109,7 +123,7 @@ def _grid(
         for position, of_entry in of_group.items():
             entries[position] = _entry(of_entry, found.get(position, {}), keys)
         averaged |= common
-        left_out += notes.left_out(group, of_group, found, common)
+        left_out += notes.left_out(group, metric, of_group, found, common)
         if keys and layout.rows_compare:
             marked, close = _best(layout, entries, found, keys)
             best |= marked
@@ -125,14 +139,17 @@ def _grid(
 
 def _entry(trials: dict[Key, Trial], values: dict[Key, float], keys: list[Key]) -> Entry:
     """`keys`: those to average, sorted by seed."""
-    statuses = [status for _, status, _ in trials.values()]
+    statuses = [trial.status for trial in trials.values()]
     counts: dict[str, Any] = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
-    entry = Entry(measured=len(values), trials=tuple(trial for trial, _, _ in trials.values()), **counts)
+    counts["unlabelled"] = sum(trial.unlabelled for trial in trials.values())
+    entry = Entry(measured=len(values), trials=tuple(trial.id for trial in trials.values()), **counts)
     if not values or not keys:
         return entry
     by_seed: dict[int, list[float]] = {}
+    pairs_of_seeds: dict[int, set[str]] = {}
     for key in keys:
         by_seed.setdefault(key[1], []).append(values[key])
+        pairs_of_seeds.setdefault(key[1], set()).add(key[0])
     means = [statistics.fmean(share) for share in by_seed.values()]
     mean = statistics.fmean(means)
     # Not statistics.stdev: its exact fractions would dominate the run time of a large report.
@@ -140,9 +157,16 @@ def _entry(trials: dict[Key, Trial], values: dict[Key, float], keys: list[Key]) 
     averaged = {key: values[key] for key in keys}
     weights = {(pair, seed): 1 / (len(means) * len(by_seed[seed])) for pair, seed in keys}
     low, high = interval_over_seeds(averaged, weights) or (None, None)
-    unlearned = sum(trials[key][2] for key in keys)
+    comparable = len(set(map(frozenset, pairs_of_seeds.values()))) == 1
     return dataclasses.replace(
-        entry, mean=mean, std=std, low=low, high=high, n=len(means), by_seed=tuple(means), unlearned=unlearned
+        entry,
+        mean=mean,
+        std=std,
+        low=low,
+        high=high,
+        n=len(means),
+        by_seed=tuple(means) if comparable else (),
+        unlearned=sum(trials[key].unlearned for key in keys),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from scale_ray.report.read.labels import join
 
@@ -10,7 +11,7 @@ METRICS = {
     "teacher_accuracy": "Target accuracy of the teacher",
     "source_val_accuracy": "Accuracy on held-out source images",
 }
-# What stands in the place of accuracies where no target has labels: scores in percent.
+# What stands in the place of accuracies where a target has no labels: scores in percent.
 WITHOUT_LABELS = {
     "validator_coherence": "Validator coherence, which reads no target label",
     "validator_circular": "Validator circular, which reads no target label",
@@ -22,6 +23,22 @@ AVERAGE = "average"
 
 Position = tuple[str, str]  # row label, column label
 Key = tuple[str, int]  # pair, seed
+
+
+class Trial(NamedTuple):
+    """One cell, as the entry that averages it counts it."""
+
+    id: str
+    status: str
+    unlearned: bool  # it did not learn its source
+    unlabelled: bool  # it is done, and its target has no labels
+
+
+def lack(metric: str, unlabelled: bool) -> str:
+    """Why a finished training has no value of a metric."""
+    if metric.startswith("validator_"):
+        return "no score"
+    return "no teacher" if metric == "teacher_accuracy" and not unlabelled else "no labels"
 
 
 @dataclass(frozen=True)
@@ -40,10 +57,11 @@ class Entry:
     stale: int = 0
     measured: int = 0  # done, with a value of the grid's metric: source_only has no teacher accuracy
     unlearned: int = 0  # averaged ones of a training that did not learn its source
+    unlabelled: int = 0  # done ones whose target has no labels
     trials: tuple[str, ...] = ()  # ids of all cells counted above
     low: float | None = None  # 95 % interval of the mean for the same pairs and other seeds
     high: float | None = None
-    by_seed: tuple[float, ...] = ()  # the n means over pairs that are averaged
+    by_seed: tuple[float, ...] = ()  # the n means over pairs that are averaged; empty where their pairs differ
 
     @property
     def planned(self) -> int:

@@ -2,7 +2,7 @@
 
 from scale_ray.report.read.labels import count
 from scale_ray.report.read.unlearned import RULE
-from scale_ray.report.tables.grid import Grid, Key, Position
+from scale_ray.report.tables.grid import Grid, Key, Position, Trial, lack
 
 _MOST_NAMED = 6  # entries in a footnote
 
@@ -17,7 +17,8 @@ def definition(grid: Grid, averaged: set[Key], over_pairs: bool) -> str:
 
 def left_out(
     group: str,
-    trials: dict[Position, dict[Key, tuple[str, str, bool]]],
+    metric: str,
+    trials: dict[Position, dict[Key, Trial]],
     values: dict[Position, dict[Key, float]],
     common: set[Key],
 ) -> list[str]:
@@ -25,8 +26,9 @@ def left_out(
 
     Args:
         group: its label, or empty.
-        trials: (id, status, whether it did not learn its source) by position and key.
-        values: accuracies of done cells by position and key.
+        metric: of the values.
+        trials: by position and key.
+        values: those of done cells that have one, by position and key.
         common: the keys that every position of `values` has.
     """
     wanted = {key for position in values for key in trials[position]}
@@ -36,8 +38,7 @@ def left_out(
     reasons = []
     for pair, seed in left[:4]:
         lacking = [
-            f"{position[0] if group else ' / '.join(position)} "
-            f"{trials[position].get((pair, seed), ('', 'not planned', False))[1]}"
+            f"{position[0] if group else ' / '.join(position)} {_state(trials[position].get((pair, seed)), metric)}"
             for position in values
             if (pair, seed) not in values[position]
         ]
@@ -56,6 +57,13 @@ def left_out(
     if len(set(map(frozenset, pairs_of_seeds.values()))) > 1:
         notes.append(f"{where}± includes differences between pairs: the seeds do not average the same pairs.")
     return notes
+
+
+def _state(trial: Trial | None, metric: str) -> str:
+    """Why a trial has no value of a metric."""
+    if trial is None:
+        return "not planned"
+    return lack(metric, trial.unlabelled) if trial.status == "done" else trial.status
 
 
 def incomplete(grid: Grid) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from scale_ray.report.tables.grid import Entry, Grid, Position, Stack
+from scale_ray.report.tables.grid import Entry, Grid, Position, Stack, lack
 
 
 def entry_text(entry: Entry, grid: Grid) -> str:
@@ -12,7 +12,7 @@ def entry_text(entry: Entry, grid: Grid) -> str:
     trainings did not learn its source.
     """
     if entry.mean is None:
-        return _reason(entry)
+        return _reason(entry, grid.metric)
     spread = "" if entry.std is None else f" ± {entry.std:.1f}"
     count = "" if grid.seeds is not None else f" (n={entry.n})"
     marks = f"{'†' if entry.done < entry.planned else ''}{'‡' if entry.unlearned else ''}"
@@ -22,18 +22,21 @@ def entry_text(entry: Entry, grid: Grid) -> str:
 def interval_text(entry: Entry) -> str:
     """The interval, or two seeds as they are; one seed is the mean itself."""
     if entry.low is not None and entry.high is not None:
-        return f"[{entry.low:.1f}, {entry.high:.1f}]"
-    return "seeds " + ", ".join(f"{value:.1f}" for value in entry.by_seed) if entry.n > 1 else ""
+        if entry.low == entry.high:
+            return "all seeds alike"
+        decimals = 1 if f"{entry.low:.1f}" != f"{entry.high:.1f}" else 2
+        return f"[{entry.low:.{decimals}f}, {entry.high:.{decimals}f}]"
+    return "seeds " + ", ".join(f"{value:.1f}" for value in entry.by_seed) if len(entry.by_seed) > 1 else ""
 
 
 def question(stack: Stack) -> str:
     """What the small print of a table's entries answers."""
     entries = [entry for grid in stack.grids for entry in grid.entries.values() if entry.mean is not None]
     if any(entry.low is not None for entry in entries):
-        return "Below each mean: the 95 % interval on these very pairs, if other seeds were trained."
+        return "Below each mean: its 95 % interval, for the same pairs and other seeds."
     if any(entry.n > 1 for entry in entries):
-        return "Below each mean: the seeds themselves. So few give no interval."
-    return "One seed says nothing about others, so no entry has an interval."
+        return "Below each mean: the value of each seed. They are too few for an interval."
+    return "With one seed, no entry has an interval."
 
 
 def beside_text(grid: Grid, position: Position) -> str:
@@ -55,13 +58,13 @@ def row_texts(
     return texts + [escape(beside_text(grid, (row, column))) for column in stack.beside]
 
 
-def _reason(entry: Entry) -> str:
+def _reason(entry: Entry, metric: str) -> str:
     if entry.planned == 0:
         return "—"
     if entry.measured:
         return "nothing in common"
     if entry.done:
-        return "no teacher"
+        return lack(metric, entry.unlabelled == entry.done)
     states = {"failed": entry.failed, "missing": entry.missing, "stale": entry.stale}
     present = [status for status, count in states.items() if count]
     if present == ["missing"]:

@@ -11,6 +11,7 @@ from scale_ray.report.tables.grid import Key
 
 ALPHA = 0.05
 FEWEST_SEEDS = 3  # with two, t is 12.7: the two values say more than an interval
+_NOTHING = 1e-11  # of 1: a spread below it is rounding
 FEWEST_KEYS = 6  # the smallest two-sided p of n signs is 2 / 2 ** n: 0.0625 for 5
 
 
@@ -41,7 +42,7 @@ def interval_over_seeds(
     squares = math.fsum((value - means[pair]) ** 2 for pair, share in of_pairs.items() for value in share)
     error = math.sqrt(squares / freedom * math.fsum(weight**2 for weight in weights.values())) / 100
     mean = math.fsum(weight * values[key] for key, weight in weights.items()) / 100
-    if error == 0 or not 0 < mean < 1:
+    if error < _NOTHING or not 0 < mean < 1:
         return 100 * mean, 100 * mean
     odds, half = math.log(mean / (1 - mean)), _t(freedom, level) * error / (mean * (1 - mean))
     return _percent(odds - half), _percent(odds + half)

@@ -9,10 +9,12 @@ from matplotlib.patches import Rectangle
 from report_stores import config_of, record_of
 
 from scale_ray.records import Record
+from scale_ray.report.effects.tables import Effects
 from scale_ray.report.figures.bars import bars_with_intervals
 from scale_ray.report.figures.confusion import confusion_matrix
 from scale_ray.report.figures.curves import pseudo_labels
 from scale_ray.report.figures.dots import dot_plot
+from scale_ray.report.figures.drawings import Material, _dots
 from scale_ray.report.figures.heat_map import heat_map
 from scale_ray.report.figures.style import look, save
 from scale_ray.report.tables.grid import Entry, Grid
@@ -28,8 +30,10 @@ def lines_of(figure: Figure, panel: int) -> dict[str, list[tuple[float, float]]]
 
 
 def test_looks_differ_in_colour_and_in_marker() -> None:
-    looks = [look(index) for index in range(8)]
-    assert len({one["color"] for one in looks}) == len({one["marker"] for one in looks}) == 8
+    looks = [look(index) for index in range(56)]
+    assert len({one["color"] for one in looks[:8]}) == 8
+    assert len({one["marker"] for one in looks[:7]}) == 7
+    assert len({(one["color"], one["marker"]) for one in looks}) == 56
 
 
 def test_an_entry_without_a_number_is_hatched_and_text_stays_readable() -> None:
@@ -197,3 +201,29 @@ def test_a_saved_figure_is_three_files_with_the_same_bytes_each_time(tmp_path: P
     assert [path.name for path in written[0]] == ["a.x.png", "a.x.svg", "a.x.pdf"]
     assert [path.read_bytes() for path in written[0]] == [path.read_bytes() for path in written[1]]
     assert b"CreationDate" not in written[0][2].read_bytes()
+
+
+def test_of_many_methods_the_average_alone_is_drawn_and_says_so() -> None:
+    rows = [f"m{number:02}" for number in range(13)]
+    entries = {
+        (row, column): Entry(50.0 + number, None, 1, done=1, measured=1)
+        for number, row in enumerate(rows)
+        for column in ("p1", "p2", "average")
+    }
+    grid = Grid("pairs_by_method", "digits", "", "target_accuracy", rows, ["p1", "p2", "average"], entries, [])
+    nothing = pd.DataFrame({"benchmark": []})
+    material = Material([grid], nothing, nothing, Effects({}, []))
+    (drawing,) = _dots(material)
+    axes = drawing.figure.axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == rows[::-1]  # the highest first
+    assert axes.lines[0].get_xdata().tolist() == [62.0 - number for number in range(13)]  # type: ignore[union-attr]
+    title = drawing.figure.get_suptitle().replace("\n", " ")
+    assert "average. 13 methods are too many to draw on every pair; the table has them." in title
+    assert drawing.figure.get_figheight() < 6
+
+
+def test_no_bar_has_an_infinite_end() -> None:
+    values = pd.DataFrame({"label": ["a"], "value": [1.0], "low": [-0.3], "high": [float("inf")]})
+    figure = bars_with_intervals(values, "title", "points")
+    assert figure is not None
+    assert [text.get_text() for text in figure.axes[0].texts] == ["+1.0 [\N{MINUS SIGN}0.3, no bound]"]

@@ -2,6 +2,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from report_stores import config_of, record_of
 
 from scale_ray.report.effects.tables import effects_tables
 from scale_ray.report.page import trials
+from scale_ray.report.page.page import _interval as interval_text
 from scale_ray.report.page.page import page
-from scale_ray.report.page.template import Picture
+from scale_ray.report.page.template import Picture, breakable
 from scale_ray.report.page.trials import causes, listed, payload
-from scale_ray.report.read.load import Contents, load_contents
+from scale_ray.report.read.load import Contents, load, load_contents
 from scale_ray.report.tables.forms import grids
+from scale_ray.report.tables.grid import Entry
 from scale_ray.store import Store
 
 
@@ -206,3 +209,23 @@ def test_a_page_is_the_same_each_time_and_its_size_is_bounded(tmp_path: Path) ->
     assert text.count('src="data:image') == 2
     assert "figure 5: too large for this page" in text
     assert text == text_of(wide, figures=figures)
+
+
+def test_labels_may_be_broken_after_signs_and_not_inside_words() -> None:
+    assert breakable("mean_teacher (ce+<ssl>)") == "mean_<wbr>teacher (ce+<wbr>&lt;ssl&gt;<wbr>)"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(98.0, 99.5, "[98.0, 99.5]"), (99.0, 99.0, "all seeds alike"), (98.98, 99.02, "[98.98, 99.02]")],
+)
+def test_an_interval_has_a_width_or_says_that_seeds_are_alike(low: float, high: float, text: str) -> None:
+    assert interval_text(Entry(99.0, 0.1, 3, low=low, high=high, by_seed=(99.0,) * 3)) == text
+
+
+def test_seeds_that_average_other_pairs_are_not_shown_beside_each_other(make_store: Callable[..., Store]) -> None:
+    done = [("mnist", 0), ("fonts", 0), ("mnist", 1)]
+    store = make_store([(config_of(source, "mnistm", "ce", "lenet", seed), 50.0 + seed) for source, seed in done])
+    (grid,) = [grid for grid in grids(load(store.location)) if grid.metric == "target_accuracy"][:1]
+    (entry,) = grid.entries.values()
+    assert (entry.n, entry.by_seed, interval_text(entry)) == (2, (), "")

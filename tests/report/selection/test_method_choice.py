@@ -255,3 +255,17 @@ def test_with_nothing_done_there_is_nothing_to_choose(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="no cell is done, so there is nothing to choose from"):
         write_report(store.location, tmp_path / "report", Asked(choose="im", most_drawn=0))
     assert write_report(store.location, tmp_path / "report", Asked(oracle=True, most_drawn=0)).choice == []
+
+
+def test_the_opening_says_what_speaks_against_the_choice(tmp_path: Path) -> None:
+    """im across methods, and cdan lacks a seed."""
+    store = choice_store(tmp_path / "store")
+    store.write_record(scored(config_of("mnist", "mnistm", "ce", "lenet", 0, "cdan"), 50.0, {"im": 9.0}))
+    paths = write_report(store.location, tmp_path / "report", Asked(choose="im", most_drawn=0))
+    opening = paths.answer.sentences[0]
+    assert (
+        "chose mcc for all pairs, before dann, of 3 candidates over 2 seeds (1 more left out, as they lack" in opening
+    )
+    assert "Warning: im ranks trainings of one method and loss combination only" in opening
+    assert paths.chosen is not None
+    assert paths.chosen.frame["left out"].tolist() == [0, 1, 1]

@@ -84,7 +84,7 @@ def test_tables_are_as_they_were(study_store: Store, form: str, kind: str) -> No
         (Entry(failed=2), "failed (2)"),
         (Entry(failed=2, missing=4), "failed (2), missing (4)"),
         (Entry(stale=1), "stale (1)"),
-        (Entry(done=3), "no teacher"),
+        (Entry(done=3), "no labels"),
         (Entry(done=3, measured=3), "nothing in common"),
         (Entry(), "—"),
     ],
