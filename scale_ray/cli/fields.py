@@ -3,13 +3,12 @@
 from typing import Annotated, Any, get_args
 
 import typer
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.table import Table
 from rich.text import Text
 
 from scale_ray.cli.console import console
-from scale_ray.config import ConfigError, TrialConfig, field_paths, suggest
+from scale_ray.config import ConfigError, TrialConfig, field_info, field_paths, suggest
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.data.defaults import default_fields
 
@@ -44,18 +43,8 @@ def fields(
     for heading in ("field", "default", "meaning"):
         table.add_column(heading, overflow="fold")
     for path in shown:
-        table.add_row(path, _text(defaults.get(path, usual.value(path))), Text(_meaning(_field(path))))
+        table.add_row(path, _text(defaults.get(path, usual.value(path))), Text(_meaning(field_info(path))))
     console.print(table)
-
-
-def _field(path: str) -> FieldInfo:
-    part: type[BaseModel] = TrialConfig
-    *parents, name = path.split(".")
-    for parent in parents:
-        annotation = part.model_fields[parent].annotation
-        assert isinstance(annotation, type)
-        part = annotation
-    return part.model_fields[name]
 
 
 def _meaning(field: FieldInfo) -> str:

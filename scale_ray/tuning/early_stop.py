@@ -88,6 +88,7 @@ class EarlyStop(FIFOScheduler):
         metric: the name of the validator's score in Tune's results.
         config: says how many steps every training has and at which it is evaluated; see `check_points`.
         seed: of the random assignment of settings to brackets.
+        spared: whether a setting is trained to its end whatever the rule says, which sees its curve all the same.
         curves: (setting, points) that an earlier driver has seen.
         on_point: called with stage key, step and score at each point of a first repeat.
         on_stop: called with stage key and step when a first repeat is ended early.
@@ -100,6 +101,7 @@ class EarlyStop(FIFOScheduler):
         config: TrialConfig,
         *,
         seed: int,
+        spared: Callable[[int], bool] = lambda setting: False,
         curves: Iterable[tuple[int, list[tuple[int, float]]]] = (),
         on_point: Callable[[str, int, float], None] = lambda stage, step, value: None,
         on_stop: Callable[[str, int], None] = lambda stage, step: None,
@@ -108,7 +110,7 @@ class EarlyStop(FIFOScheduler):
         points = points_before_the_end(config)
         self._rule = RULES[rule](metric, points[0], config.optim.steps)
         # Not named `_metric`: Tune would require it in every result, also in the first one of a warm-up.
-        self._score, self._seed = metric, seed
+        self._score, self._seed, self._spared = metric, seed, spared
         self._first = points[0]
         self._on_point, self._on_stop = on_point, on_stop
         self._curves: dict[int, _Curve] = {}
@@ -143,6 +145,9 @@ class EarlyStop(FIFOScheduler):
             with _seeded(step_seed(self._seed, "bracket", setting) % 2**32):
                 self._rule.on_trial_add(controller, curve)
         self._seen[setting] = result["step"]
+        if self._spared(setting):
+            self._rule.on_trial_result(controller, curve, result)
+            return TrialScheduler.CONTINUE
         # Each setting is ended once, also where a driver was killed between the decision and its report.
         if setting not in self._ended and self._rule.on_trial_result(controller, curve, result) == TrialScheduler.STOP:
             self._ended.add(setting)

@@ -12,8 +12,9 @@ from scale_ray.report.selection.text import ORACLE_COLUMN, as_text
 from scale_ray.store import Store
 from scale_ray.store.files import replace_file
 from scale_ray.tuning.choice import decision_notes, settings_frame, state_counts, validators_frame
-from scale_ray.tuning.decision import FEWEST_REPEATS, Decision, decide, edges
+from scale_ray.tuning.decision import FEWEST, Decision, decide, units_of
 from scale_ray.tuning.drawings import search_figures
+from scale_ray.tuning.edges import edges
 from scale_ray.tuning.optuna_study import folder
 from scale_ray.tuning.space import describe_space
 from scale_ray.tuning.view import SearchView
@@ -67,10 +68,8 @@ def _steps(view: SearchView, store: Store, decision: Decision | None) -> list[St
         steps.append(Step("Train with the chosen setting:", f"scale-ray train --config {store.files.locate(file)}"))
     if any(setting.state == "open" for setting in view.settings):
         steps.append(Step("Some settings have not ended: run the command of the search again to go on."))
-    if decision is not None and len(view.repeats) < FEWEST_REPEATS:
-        steps.append(
-            Step(f"Search with {FEWEST_REPEATS} repeats at least (--seeds, --pairs): fewer cannot show a difference.")
-        )
+    if decision is not None and units_of(view.repeats) is None:
+        steps.append(Step(f"Search with {FEWEST} repeats at least (--seeds, --pairs): fewer cannot show a difference."))
     return steps
 
 

@@ -12,8 +12,7 @@ from scale_ray.store import Store
 from scale_ray.tuning.decision import decide
 from scale_ray.tuning.drawings import search_figures
 from scale_ray.tuning.page import search_page
-from scale_ray.tuning.results import settings_of
-from scale_ray.tuning.view import read_search, stored_searches
+from scale_ray.tuning.view import read_search, stored_searches, view_of
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def test_a_search_is_read_from_its_journal_as_its_driver_has_it(tiny_root: Path,
     driver = Driver(search(tiny_root), store).work()
     assert list(stored_searches(store)) == ["try"]
     view = read_search(store, "try")
-    of_driver = settings_of(driver.search, driver.optuna_study, store)
+    of_driver = view_of(driver.optuna_study, store).settings
     assert [(each.number, each.values, each.state, each.validators, each.default) for each in view.settings] == [
         (each.number, each.values, each.state, each.validators, each.default) for each in of_driver
     ]
@@ -42,7 +41,7 @@ def test_the_default_setting_is_the_first_and_is_always_tried(tiny_root: Path, s
     driver = Driver(search(tiny_root, space, settings=3), store).work()
     assert driver.values()[0] == (0.4, 0.1)  # of the base config
     assert driver.optuna_study.trials[0].params == {"losses.threshold": 0.4, "losses.temperature": 0.1}
-    found = settings_of(driver.search, driver.optuna_study, store)
+    found = view_of(driver.optuna_study, store).settings
     assert [each.default for each in found] == [True, False, False]
 
 
@@ -50,7 +49,7 @@ def test_a_default_outside_of_the_space_is_tried_too_and_samplers_do_not_see_it(
     for sampler in ("tpe", "cmaes", "random"):  # the base config has the threshold 0.4
         wanted = search(tiny_root, ["losses.threshold=float:0.5:0.7", CONTINUOUS[1]], settings=5, sampler=sampler)
         driver = Driver(wanted.__class__(**{**vars(wanted), "name": sampler}), store).work()
-        found = settings_of(driver.search, driver.optuna_study, store)
+        found = view_of(driver.optuna_study, store).settings
         assert [each.state for each in found] == ["done"] * 5
         assert found[0].values == {"losses.threshold": 0.4, "losses.temperature": 0.1}
         assert [each.default for each in found] == [True, False, False, False, False]
