@@ -141,15 +141,14 @@ def agreement_note(settings: Sequence[Setting], validator: str, decision: Decisi
     others = table[~table["validator"].isin([ORACLE_COLUMN, validator, "source_val"])].set_index("validator")
     if others.empty:
         return None
-    chosen, highest = decision.chosen.number, decision.highest.number
-    votes = (
-        f"{(others['choice'] == chosen).sum()} of {count(len(others), 'other validator')} would choose setting {chosen}"
-    )
-    if highest != chosen:
-        votes += f", {(others['choice'] == highest).sum()} setting {highest}, which scores highest"
+    chosen, best = decision.chosen.number, decision.highest.number
+    votes = others["choice"].value_counts()
+    agreed = f"{votes.get(chosen, 0)} of {count(len(others), 'other validator')} would choose setting {chosen} too"
+    if best != chosen:
+        agreed += f", {votes.get(best, 0)} setting {best}, which scores highest"
     correlation = others.get(f"spearman with {validator}", pd.Series(dtype=float)).median()
     ranks = "" if pd.isna(correlation) else f"; their median rank correlation with {validator} is {correlation:.2f}"
-    return f"Agreement: {votes}{ranks}."
+    return f"Agreement: {agreed}{ranks}."
 
 
 def search_files(

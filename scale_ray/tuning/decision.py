@@ -71,15 +71,15 @@ def decide(settings: Sequence[Setting], validator: str) -> Decision | None:
         return None
     usual = next((each for each in settings if each.default), None)
     if usual is None:
-        return Decision(
-            best, best, "it scores highest; the default setting is not known, so nothing says what it gains"
-        )
+        return Decision(best, best, "it scores highest; which setting is the default is not known")
     if usual.number == best.number:
         return Decision(usual, best, "the default setting scores highest, so it is kept")
     if usual.state != "done" or validator not in usual.validators:
         state = usual.state if usual.state != "done" else f"without a score by {validator}"
-        why = f"the default setting is {state}, so setting {best.number}, which scores highest, cannot be compared with it"
-        return Decision(usual, best, f"{why}, and the default is kept")
+        why = (
+            f"setting {best.number} scores highest, but the default setting is {state}, so nothing can be compared with"
+        )
+        return Decision(usual, best, f"{why} it, and it is kept")
     of_default = usual.by_repeat[validator]
     gains = {repeat: score - of_default[repeat] for repeat, score in best.by_repeat[validator].items()}
     gain = f"setting {best.number} scores {fmean(gains.values()):.4g} above the default"
@@ -91,15 +91,13 @@ def decide(settings: Sequence[Setting], validator: str) -> Decision | None:
     p = min(1.0, compared * p_above_zero(gains, units))
     test = f"one-sided paired t over {units.text}, p {p:.2g} after correction for {count(compared, 'setting')}"
     if p > ALPHA:
-        return Decision(
-            usual, best, f"{gain}, which is not reliable for {units.scope} ({test}), so the default is kept"
-        )
-    score = "target accuracy" if validator == ORACLE else f"{validator}, which is not accuracy"
-    return Decision(best, best, f"{gain}, reliably for {units.scope} ({test}); this is a gain in {score}")
+        return Decision(usual, best, f"{gain}, not reliably for {units.scope} ({test}), so the default is kept")
+    score = "target accuracy" if validator == ORACLE else f"{validator}, not in accuracy"
+    return Decision(best, best, f"{gain}, reliably for {units.scope} ({test}): a gain in {score}")
 
 
 def units_of(repeats: Iterable[str]) -> Units | None:
-    """Pairs from 6 on, or where seeds within pairs are too few; else seeds within pairs; None where both are too few."""
+    """Pairs from 6 on, or where too few have several seeds; else seeds within pairs; None where both are too few."""
     pairs = [_pair(repeat) for repeat in repeats]
     different = len(set(pairs))
     seeds_are_enough = len(pairs) - different >= FEWEST - 1

@@ -88,7 +88,7 @@ class EarlyStop(FIFOScheduler):
         metric: the name of the validator's score in Tune's results.
         config: says how many steps every training has and at which it is evaluated; see `check_points`.
         seed: of the random assignment of settings to brackets.
-        spared: whether a setting is trained to its end whatever the rule says, which sees its curve all the same.
+        spared: whether a setting is trained to its end, though for the rule it ends where the rule says so.
         curves: (setting, points) that an earlier driver has seen.
         on_point: called with stage key, step and score at each point of a first repeat.
         on_stop: called with stage key and step when a first repeat is ended early.
@@ -133,7 +133,7 @@ class EarlyStop(FIFOScheduler):
             return TrialScheduler.CONTINUE
         self._on_point(stage, step, result[self._score])
         decision = self._decide(tune_controller, setting, result)
-        if decision == TrialScheduler.CONTINUE or step >= trial.config["work"].last:
+        if decision == TrialScheduler.CONTINUE or step >= trial.config["work"].last or self._spared(setting):
             return TrialScheduler.CONTINUE
         self._on_stop(stage, step)
         return TrialScheduler.STOP
@@ -145,9 +145,6 @@ class EarlyStop(FIFOScheduler):
             with _seeded(step_seed(self._seed, "bracket", setting) % 2**32):
                 self._rule.on_trial_add(controller, curve)
         self._seen[setting] = result["step"]
-        if self._spared(setting):
-            self._rule.on_trial_result(controller, curve, result)
-            return TrialScheduler.CONTINUE
         # Each setting is ended once, also where a driver was killed between the decision and its report.
         if setting not in self._ended and self._rule.on_trial_result(controller, curve, result) == TrialScheduler.STOP:
             self._ended.add(setting)

@@ -49,7 +49,7 @@ def _edge(distribution: BaseDistribution, value: Any) -> str | None:
 
 
 def _advice(path: str, distribution: BaseDistribution, side: str, base: TrialConfig | None) -> str:
-    """The range from the middle of the old one to a value beyond its edge: the furthest of some that the field takes."""
+    """The range from the middle of the old one to a value beyond its edge, the first of some that the field takes."""
     if isinstance(distribution, CategoricalDistribution) or base is None:
         return f"try values {'below' if side == 'lower' else 'above'} it as well"
     assert isinstance(distribution, Range)

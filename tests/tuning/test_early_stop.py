@@ -16,11 +16,11 @@ STEPS = range(10, 90, 10)
 class Study:
     """Trainings whose points are told one by one, and what came of them."""
 
-    def __init__(self, rule: str, curves: Any = ()):
+    def __init__(self, rule: str, curves: Any = (), spared: int | None = None):
         self.points: list[tuple[str, int, float]] = []
         self.stops: list[tuple[str, int]] = []
         self.scheduler = EarlyStop(
-            rule, "validator_im", CONFIG, seed=0, curves=curves,
+            rule, "validator_im", CONFIG, seed=0, curves=curves, spared=lambda setting: setting == spared,
             on_point=lambda *point: self.points.append(point), on_stop=lambda *stop: self.stops.append(stop),
         )  # fmt: skip
 
@@ -51,6 +51,15 @@ def test_asha_ends_the_lower_half_at_its_rungs() -> None:
     assert study.train(2, 0.6) == 80
     assert study.train(3, 0.45) == 10  # 0.5 is the median of what was at 10
     assert study.stops == [("cell 1", 10), ("cell 3", 10)]
+
+
+@pytest.mark.parametrize("rule", ["asha", "median"])
+def test_a_spared_setting_is_trained_to_its_end(rule: str) -> None:
+    study = Study(rule, spared=3)
+    assert [study.train(setting, score) for setting, score in enumerate((0.5, 0.6, 0.7, 0.1))] == [80] * 4
+    assert [point for point in study.points if point[0] == "cell 3"] == [("cell 3", step, 0.1) for step in STEPS]
+    assert study.stops == []
+    assert study.train(4, 0.05) == 10
 
 
 def test_the_median_rule_waits_for_three_and_never_pauses() -> None:

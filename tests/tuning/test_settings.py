@@ -187,6 +187,25 @@ def test_a_hopeless_setting_is_not_run_on_all_repeats(tiny_root: Path, store: St
     assert states(whole.work()) == ["COMPLETE"] * 3
 
 
+def test_the_default_setting_is_never_ended_early(tiny_root: Path, store: Store) -> None:
+    """It is far below the others on each of 12 repeats, and ends after them."""
+    usual = search(tiny_root).base.losses
+
+    def score(config: TrialConfig) -> float:
+        return (0.1 if config.losses == usual else 0.9) + 0.01 * config.seed
+
+    driver = Driver(search(tiny_root, repeats=12, settings=2), store, score)
+    held = driver.settings.next()
+    assert held is not None
+    driver.work(12)
+    assert states(driver) == ["RUNNING", "COMPLETE"]
+    driver.train(held)
+    driver.settings.ended(held.id)
+    assert states(driver.work()) == ["COMPLETE", "COMPLETE"]
+    assert [driver.settings.is_default(number) for number in (0, 1)] == [True, False]
+    assert Driver(driver.search, store).settings.is_default(0)  # the next driver knows it too
+
+
 def test_the_same_repeats_are_compared(tiny_root: Path, store: Store) -> None:
     """A setting that is worse on its first repeats only because those are hard for every setting goes on."""
     hard = {0: 0.1, 1: 0.1, 2: 0.1, 3: 0.1, 4: 0.9, 5: 0.9}
