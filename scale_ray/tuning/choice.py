@@ -172,10 +172,11 @@ def decision_notes(
 ) -> list[str]:
     """What was chosen and why, whether the highest is at an edge, and whether other validators agree."""
     by = "the oracle (target labels)" if validator == ORACLE else validator
-    chosen = f"Chosen by {by}: setting {decision.chosen.number}, {describe_values(decision.chosen.values)}"
     usual = ", the default" if decision.chosen.default else ""
+    chosen = f"Chosen by {by}: setting {decision.chosen.number}{usual}, {describe_values(decision.chosen.values)}."
+    why = f"{decision.why[0].upper()}{decision.why[1:]}."
     agreed = agreement_note(settings, validator, decision)
-    return [f"{chosen}{usual}: {decision.why}.", *(f"{line}." for line in at_edges), *([agreed] if agreed else [])]
+    return [chosen, why, *(f"{line}." for line in at_edges), *([agreed] if agreed else [])]
 
 
 def search_notes(settings: Sequence[Setting], validator: str, steps_in_full: int) -> list[str]:

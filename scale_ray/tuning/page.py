@@ -8,6 +8,7 @@ from scale_ray.records import ORACLE
 from scale_ray.report.figures.style import render
 from scale_ray.report.page.answer import Step
 from scale_ray.report.page.template import Images, Picture, render_page, table_of
+from scale_ray.report.read.labels import count
 from scale_ray.report.selection.text import ORACLE_COLUMN, as_text
 from scale_ray.store import Store
 from scale_ray.store.files import replace_file
@@ -54,7 +55,8 @@ def search_page(view: SearchView, store: Store, others: Sequence[tuple[str, str]
 
 def answer_of_search(view: SearchView, decision: Decision | None) -> list[str]:
     """What a search has found, in sentences."""
-    counts = f"{len(view.settings)} settings were tried on {len(view.repeats)} repeats: {state_counts(view.settings)}."
+    tried = "1 setting was" if len(view.settings) == 1 else f"{len(view.settings)} settings were"
+    counts = f"{tried} tried on {count(len(view.repeats), 'repeat')}: {state_counts(view.settings)}."
     if decision is None:
         return ["No setting is done, so none is chosen.", counts]
     at_edges = edges(view.space, decision.highest.values, view.base)
