@@ -126,7 +126,8 @@ def _mark(axes: Axes, settings: Sequence[Setting], fields: tuple[str, str], deci
             draw(_coordinates(some, fields), label, marker, 24)
     if decision.highest is not decision.chosen:
         axes.scatter(
-            *_coordinates([decision.highest], fields).T,
+            decision.highest.values[fields[0]],
+            decision.highest.values[fields[1]],
             s=150,
             marker="o",
             facecolor="none",

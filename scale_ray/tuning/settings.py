@@ -246,8 +246,8 @@ class SettingQueue:
         cells = {str(repeat): cell for repeat, cell in zip(self._search.repeats, opened.cells, strict=True)}
         trial.set_user_attr("cells", {repeat: cell.id for repeat, cell in cells.items()})
         if self._share:
-            first = {repeat: branch(cell)[0] for repeat, cell in cells.items()}
-            warm_ups = {repeat: (stage.key, stage.last) for repeat, stage in first.items() if not stage.ends}
+            stages = {repeat: branch(cell)[0] for repeat, cell in cells.items()}
+            warm_ups = {repeat: (stage.key, stage.last) for repeat, stage in stages.items() if not stage.ends}
             trial.set_user_attr("warm_ups", warm_ups)
         return opened
 

@@ -1,12 +1,18 @@
 """Tune's own rules on constructed curves: who is stopped, where, and that a next driver's rule knows the same."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
+from rich.console import Console
+from searches import Driver, search
 
-from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.config import ConfigError, Execution, Resources, TrialConfig
+from scale_ray.store import Store, leases
+from scale_ray.training.stages import alone
+from scale_ray.tuning import run
 from scale_ray.tuning.early_stop import EarlyStop, check_points, points_before_the_end
 
 CONFIG = TrialConfig().replace({"optim.steps": 80, "optim.warmup_steps": 5, "evaluate_every": 10})
@@ -109,3 +115,24 @@ def test_the_last_point_stops_nothing() -> None:
     study.train(0, 0.5)
     assert study.tell(1, 80, 0.0) == TrialScheduler.CONTINUE
     assert study.stops == []
+
+
+def test_no_stopping_rule_ends_the_default_setting(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule that a search gives to Ray Tune spares it; Ray itself is not started."""
+    store = Store(tmp_path, create=True)
+    given: list[EarlyStop] = []
+    monkeypatch.setattr(run, "work_off", lambda *arguments: given.append(arguments[-1]))
+    driver = Driver(search(tiny_root, settings=2, early_stop="asha"), store)
+    first = driver.settings.next()
+    assert first is not None
+    with leases.Driver(store.files) as owner:
+        run._work_off(driver.settings, driver.search, store, Execution(), Resources(), owner, Console())
+    (rule,) = given
+    step = points_before_the_end(driver.search.base)[0]
+    for setting, value in ((1, 0.9), (0, 0.1)):
+        config = {"setting": setting, "stage": first.id, "work": alone(first)}
+        result = {"step": step, "validator_im": value}
+        assert rule.on_trial_result(None, SimpleNamespace(config=config), result) == TrialScheduler.CONTINUE
+    assert driver.settings.open == 1

@@ -66,7 +66,7 @@ def test_no_other_setting_is_taken_for_a_default_without_records(tiny_root: Path
 
 
 def test_the_default_is_known_while_its_first_cell_trains(tiny_root: Path, store: Store) -> None:
-    driver = Driver(search(tiny_root, settings=3), store)
+    driver = Driver(search(tiny_root, repeats=1, settings=3), store)
     first = driver.settings.next()
     driver.work()
     assert not store.answers(first.id)

@@ -2,25 +2,19 @@
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
-from ray.tune.schedulers import TrialScheduler
-from rich.console import Console
 from s3_server import S3Server
 from searches import FACTS, FEW, Driver, quality, search, write_done
 
-from scale_ray.config import ConfigError, Execution, Resources, TrialConfig
+from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.records import Failure, Record
-from scale_ray.store import Store, StoredPredictions, leases
-from scale_ray.training.stages import alone
-from scale_ray.tuning import run
+from scale_ray.store import Store, StoredPredictions
 from scale_ray.tuning.choice import validators_frame
 from scale_ray.tuning.decision import highest
-from scale_ray.tuning.early_stop import EarlyStop, points_before_the_end
 from scale_ray.tuning.optuna_study import open_optuna_study
 from scale_ray.tuning.space import size
 from scale_ray.tuning.view import view_of
@@ -210,26 +204,6 @@ def test_the_default_setting_is_never_ended_early(tiny_root: Path, store: Store)
     assert states(driver.work()) == ["COMPLETE", "COMPLETE"]
     assert [driver.settings.is_default(number) for number in (0, 1)] == [True, False]
     assert Driver(driver.search, store).settings.is_default(0)  # the next driver knows it too
-
-
-def test_no_stopping_rule_ends_the_default_setting(
-    tiny_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The rule that a search gives to Ray Tune spares it; Ray itself is not started."""
-    given: list[EarlyStop] = []
-    monkeypatch.setattr(run, "work_off", lambda *arguments: given.append(arguments[-1]))
-    driver = Driver(search(tiny_root, settings=2, early_stop="asha"), store)
-    first = driver.settings.next()
-    assert first is not None
-    with leases.Driver(store.files) as owner:
-        run._work_off(driver.settings, driver.search, store, Execution(), Resources(), owner, Console())
-    (rule,) = given
-    step = points_before_the_end(driver.search.base)[0]
-    for setting, value in ((1, 0.9), (0, 0.1)):
-        config = {"setting": setting, "stage": first.id, "work": alone(first)}
-        result = {"step": step, "validator_im": value}
-        assert rule.on_trial_result(None, SimpleNamespace(config=config), result) == TrialScheduler.CONTINUE
-    assert driver.settings.open == 1
 
 
 def test_the_same_repeats_are_compared(tiny_root: Path, store: Store) -> None:
