@@ -3,13 +3,12 @@
 from typing import Annotated, Any, get_args
 
 import typer
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.text import Text
 
 from scale_ray.cli import complete
 from scale_ray.cli.console import console, plain_table
-from scale_ray.config import ConfigError, TrialConfig, field_paths, suggest
+from scale_ray.config import ConfigError, TrialConfig, field_info, field_paths, suggest
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.data.defaults import default_fields
 
@@ -40,18 +39,8 @@ def fields(
     defaults, usual = default_fields(benchmark, frozen=frozen), TrialConfig()
     table = plain_table("field", "default", "meaning")
     for path in shown:
-        table.add_row(path, _text(defaults.get(path, usual.value(path))), Text(_meaning(_field(path))))
+        table.add_row(path, _text(defaults.get(path, usual.value(path))), Text(_meaning(field_info(path))))
     console.print(table)
-
-
-def _field(path: str) -> FieldInfo:
-    part: type[BaseModel] = TrialConfig
-    *parents, name = path.split(".")
-    for parent in parents:
-        annotation = part.model_fields[parent].annotation
-        assert isinstance(annotation, type)
-        part = annotation
-    return part.model_fields[name]
 
 
 def _meaning(field: FieldInfo) -> str:

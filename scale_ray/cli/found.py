@@ -46,29 +46,30 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
         write_config,
     )
     from scale_ray.tuning.contour import contour
-    from scale_ray.tuning.decision import decide, edges
+    from scale_ray.tuning.decision import decide
+    from scale_ray.tuning.edges import edges
     from scale_ray.tuning.optuna_study import folder
     from scale_ray.tuning.page import search_page
     from scale_ray.tuning.space import logarithmic, numeric
 
-    ended = [setting for setting in found.settings if setting.state != "open"]
+    ended = [setting for setting in found.view.settings if setting.state != "open"]
     usual_steps = search.base.optim.steps
     steps_in_full = len(search.repeats) * sum(setting.values.get("optim.steps", usual_steps) for setting in ended)
-    decision = decide(found.settings, search.validator)
-    notes = search_notes(found.settings, search.validator, steps_in_full)
+    decision = decide(found.view.settings, search.validator)
+    notes = search_notes(found.view.settings, search.validator, steps_in_full)
     if decision is not None:
         at_edges = edges(search.space, decision.highest.values, search.base)
-        notes = [*decision_notes(found.settings, search.validator, decision, at_edges), *notes]
+        notes = [*decision_notes(found.view.settings, search.validator, decision, at_edges), *notes]
     importance = found.view.importance
-    files: dict[str, str | bytes] = dict(search_files(found.settings, search.validator, importance, notes))
+    files: dict[str, str | bytes] = dict(search_files(found.view.settings, search.validator, importance, notes))
     if decision is not None:
         budget = TuningBudget(
             study=search.name,
             validator=search.validator,
             sampler=search.sampler,
             fields=tuple(search.space),
-            settings=len(found.settings),
-            steps=sum(setting.steps for setting in found.settings),
+            settings=len(found.view.settings),
+            steps=sum(setting.steps for setting in found.view.settings),
             losses=search.base.combination,
             pairs=tuple(dict.fromkeys(f"{repeat.source}>{repeat.target}" for repeat in search.repeats)),
             seeds=tuple(dict.fromkeys(repeat.seed for repeat in search.repeats)),
@@ -77,25 +78,25 @@ def write_results(search: "Search", found: "Found", store: Store) -> bool:
         config = chosen_config(decision.chosen, _first_repeat(search), usual, budget, search.root)
         files["chosen.json"] = write_config(config)
     numbers = numeric(search.space)
-    if len(numbers) >= 2:
+    if decision is not None and len(numbers) >= 2:
         fields = (numbers[0], numbers[1])
         figure = contour(
-            found.settings,
+            found.view.settings,
             fields,
             logarithmic(search.space),
             search.validator,
+            decision,
             f"{search.name}, chosen by {search.validator}",
         )
-        if figure is not None:
-            files |= {f"contour.{kind}": render(figure, kind) for kind in KINDS}
+        files |= {f"contour.{kind}": render(figure, kind) for kind in KINDS}
     results = folder(search.name)
     for file, content in files.items():
         store.files.write(f"{results}/{file}", content.encode() if isinstance(content, str) else content)
     store.files.write(f"{results}/report.html", search_page(found.view, store).encode())
 
-    print_frame(as_text(settings_frame(found.settings, search.validator).head(_SHOWN)))
+    print_frame(as_text(settings_frame(found.view.settings, search.validator).head(_SHOWN)))
     if decision is not None:
-        print_frame(as_text(validators_frame(found.settings, search.validator)))
+        print_frame(as_text(validators_frame(found.view.settings, search.validator)))
     for note in notes:
         console.print(note)
     if importance:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic.fields import FieldInfo
 
 from scale_ray.config.losses import BaselineConfig, LossesConfig, write_term
 from scale_ray.config.parts import MOST, DataConfig, ModelConfig, OptimConfig, ParallelConfig, Part, ViewsConfig
@@ -183,6 +184,17 @@ class TrialConfig(Part):
 def field_paths() -> list[str]:
     """The dotted paths of all fields of a trial, in the order of their declaration."""
     return list(_field_paths(TrialConfig))
+
+
+def field_info(path: str) -> FieldInfo:
+    """The declaration of the field at a dotted path."""
+    part: type[BaseModel] = TrialConfig
+    *parents, name = path.split(".")
+    for parent in parents:
+        annotation = part.model_fields[parent].annotation
+        assert isinstance(annotation, type)
+        part = annotation
+    return part.model_fields[name]
 
 
 @cache

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from scale_ray.report.build import MOST_DRAWN, Asked, write_report
-from scale_ray.report.effects.tables import effects_tables
+from scale_ray.report.build import Asked, write_report
 from scale_ray.report.page.answer import answer
 from scale_ray.report.read.completeness import check
 from scale_ray.report.read.errors import ReportError
@@ -111,7 +110,7 @@ class Results:
             ReportError: the records do not belong in one table.
         """
         cells, _ = self._checked
-        return answer(cells, effects_tables(cells, most=MOST_DRAWN), location=self.store).text
+        return answer(cells, location=self.store).text
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write the report with all tables, figures and the page, and return the page's path.

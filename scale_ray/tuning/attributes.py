@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.errors import shown
 from scale_ray.store import StoreError
 
@@ -31,12 +32,15 @@ class _Spec(TypedDict):
     """What is searched; of it, what is read from the study. The rest is only compared."""
 
     space: NotRequired[dict[str, str]]
+    repeats: NotRequired[list[str]]
+    validator: NotRequired[str]
 
 
-_OF_STUDY: dict[str, TypeAdapter[Any]] = {"spec": TypeAdapter(_Spec)}
+_OF_STUDY: dict[str, TypeAdapter[Any]] = {"spec": TypeAdapter(_Spec), "base_config": TypeAdapter(dict[str, Any])}
 
 _OF_SETTING: dict[str, TypeAdapter[Any]] = {
     "cells": TypeAdapter(dict[str, str]),  # repeat -> id
+    "warm_ups": TypeAdapter(dict[str, tuple[str, NonNegativeInt]]),  # repeat -> key of its state, steps
     "curve": TypeAdapter(list[tuple[NonNegativeInt, float]]),  # step, score
     "stopped": TypeAdapter(Stopped),
     "reason": TypeAdapter(str),
@@ -71,6 +75,7 @@ def check_attributes(optuna_study: optuna.Study, location: str, remedy: str) -> 
 
 def _problems(optuna_study: optuna.Study) -> Iterator[str]:
     yield from _misfits("the search", optuna_study.user_attrs, _OF_STUDY)
+    yield from _no_config(optuna_study.user_attrs.get("base_config"))
     space = {
         path: json_to_distribution(text)
         for path, text in optuna_study.user_attrs.get("spec", {}).get("space", {}).items()
@@ -96,6 +101,14 @@ def _misfits(owner: str, values: dict[str, Any], expected: dict[str, TypeAdapter
                 first = error.errors(include_input=False, include_url=False)[0]
                 place = ".".join(map(str, first["loc"]))
                 yield f"{owner}: {name}{place and f', {place}'}: {first['msg']}"
+
+
+def _no_config(base: dict[str, Any] | None) -> Iterator[str]:
+    try:
+        if base is not None:
+            TrialConfig.parse(base)
+    except ConfigError as error:
+        yield f"the search: base_config, {str(error).partition(chr(10))[0]}"
 
 
 def _unusable(trial: FrozenTrial, space: dict[str, BaseDistribution]) -> Iterator[str]:

@@ -130,22 +130,25 @@ def validators_frame(settings: Sequence[Setting], validator: str) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def agreement_note(settings: Sequence[Setting], validator: str) -> str | None:
-    """How many validators would choose what the chooser does; None where there is no other."""
+def agreement_note(settings: Sequence[Setting], validator: str, decision: Decision) -> str | None:
+    """How many other validators would choose what was chosen; None where there is no other.
+
+    Accuracy on the source has no vote: it says nothing of the target.
+    """
     table = validators_frame(settings, validator)
     if table.empty:
         return None
-    choices = table[table["validator"] != ORACLE_COLUMN].set_index("validator")["choice"]
-    others = choices.drop(validator, errors="ignore")
-    if validator not in choices or others.empty:
+    others = table[~table["validator"].isin([ORACLE_COLUMN, validator, "source_val"])].set_index("validator")
+    if others.empty:
         return None
-    alike = int((others == choices[validator]).sum())
-    correlation = table.set_index("validator")[f"spearman with {validator}"].reindex(others.index).median()
+    chosen, best = decision.chosen.number, decision.highest.number
+    votes = others["choice"].value_counts()
+    agreed = f"{votes.get(chosen, 0)} of {count(len(others), 'other validator')} would choose setting {chosen} too"
+    if best != chosen:
+        agreed += f", {votes.get(best, 0)} setting {best}, which scores highest"
+    correlation = others.get(f"spearman with {validator}", pd.Series(dtype=float)).median()
     ranks = "" if pd.isna(correlation) else f"; their median rank correlation with {validator} is {correlation:.2f}"
-    return (
-        f"Agreement: {alike} of {count(len(others), 'other validator')} would choose setting {choices[validator]} too"
-        f"{ranks}."
-    )
+    return f"Agreement: {agreed}{ranks}."
 
 
 def search_files(
@@ -169,10 +172,11 @@ def decision_notes(
 ) -> list[str]:
     """What was chosen and why, whether the highest is at an edge, and whether other validators agree."""
     by = "the oracle (target labels)" if validator == ORACLE else validator
-    chosen = f"Chosen by {by}: setting {decision.chosen.number}, {describe_values(decision.chosen.values)}"
     usual = ", the default" if decision.chosen.default else ""
-    agreed = agreement_note(settings, validator)
-    return [f"{chosen}{usual}: {decision.why}.", *(f"{line}." for line in at_edges), *([agreed] if agreed else [])]
+    chosen = f"Chosen by {by}: setting {decision.chosen.number}{usual}, {describe_values(decision.chosen.values)}."
+    why = f"{decision.why[0].upper()}{decision.why[1:]}."
+    agreed = agreement_note(settings, validator, decision)
+    return [chosen, why, *(f"{line}." for line in at_edges), *([agreed] if agreed else [])]
 
 
 def search_notes(settings: Sequence[Setting], validator: str, steps_in_full: int) -> list[str]:

@@ -12,6 +12,7 @@ from matplotlib.ticker import LogLocator
 from matplotlib.tri import Triangulation
 
 from scale_ray.report.figures.style import INK, SMALL, SOFT, blank, style
+from scale_ray.tuning.decision import Decision
 from scale_ray.tuning.setting import Setting
 
 _LEVELS = 9
@@ -23,27 +24,30 @@ _MARKS = {
     "stopped": ("x", "stopped on the curve"),
     "pruned": ("v", "pruned over repeats"),
     "failed": ("+", "failed"),
+    "incomplete": ("s", "a record is gone"),
 }
 
 
 def contour(
-    settings: Sequence[Setting], fields: tuple[str, str], logarithmic: Collection[str], validator: str, title: str
-) -> Figure | None:
+    settings: Sequence[Setting],
+    fields: tuple[str, str],
+    logarithmic: Collection[str],
+    validator: str,
+    decision: Decision,
+    title: str,
+) -> Figure:
     """Draw the score, interpolated linearly on the triangles between finished settings; nothing is drawn outside.
 
-    Every setting is a mark, the chosen one a star. Where the settings span no triangle, only marks are drawn.
+    Every setting is a mark, the chosen one a star, and the highest a ring where another one is chosen. Where the
+    settings span no triangle, only marks are drawn.
 
     Args:
         fields: the fields on the horizontal and the vertical axis.
         logarithmic: fields that were searched, and are drawn, on a logarithmic scale.
         validator: the score that is drawn; `oracle` is the target accuracy.
-
-    Returns:
-        None where no setting is done.
+        decision: which setting is chosen, and which scores highest.
     """
-    done = [setting for setting in settings if setting.state == "done"]
-    if not done:
-        return None
+    done = [setting for setting in settings if setting.state == "done" and validator in setting.validators]
     scores = np.array([setting.validators[validator] for setting in done])
     scales = [field in logarithmic for field in fields]
     with style():
@@ -57,7 +61,7 @@ def contour(
         if surface is not None:
             bar = figure.colorbar(surface, ax=axes, format="{x:.4g}")
             bar.set_label(f"{validator}, mean over repeats" + (" (target labels)" if validator == "oracle" else ""))
-        _mark(axes, settings, fields, _coordinates(done, fields)[int(scores.argmax())])
+        _mark(axes, settings, fields, decision)
         figure.legend(loc="outside lower center", ncols=3, fontsize=SMALL)
     return figure
 
@@ -107,7 +111,7 @@ def _surface(axes: Axes, coordinates: np.ndarray, scores: np.ndarray, logs: Sequ
     return filled
 
 
-def _mark(axes: Axes, settings: Sequence[Setting], fields: tuple[str, str], best: np.ndarray) -> None:
+def _mark(axes: Axes, settings: Sequence[Setting], fields: tuple[str, str], decision: Decision) -> None:
     def draw(points: np.ndarray, label: str, marker: str, size: float) -> None:
         across, up = points.T
         if marker in "x+":  # lines alone
@@ -120,4 +124,16 @@ def _mark(axes: Axes, settings: Sequence[Setting], fields: tuple[str, str], best
         some = [setting for setting in settings if setting.state == state]
         if some:
             draw(_coordinates(some, fields), label, marker, 24)
-    draw(best[None], "chosen", "*", 170)
+    if decision.highest is not decision.chosen:
+        axes.scatter(
+            decision.highest.values[fields[0]],
+            decision.highest.values[fields[1]],
+            s=150,
+            marker="o",
+            facecolor="none",
+            edgecolor=INK,
+            linewidth=1.4,
+            zorder=4,
+            label="highest",
+        )
+    draw(_coordinates([decision.chosen], fields), "chosen", "*", 170)

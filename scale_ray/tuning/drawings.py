@@ -24,7 +24,7 @@ def search_figures(view: SearchView, decision: Decision) -> Iterator[tuple[str, 
     """(heading, figure, the same for a phone's screen), of what can be drawn."""
     kinds: dict[str, Callable[[], Figure | None]] = {
         f"Curves of {view.validator}": partial(validator_curves, view, decision),
-        "Score over two fields": partial(_contour, view),
+        "Score over two fields": partial(_contour, view, decision),
         "Importance of the fields": partial(importance_bars, view.importance),
         "Parallel coordinates": partial(parallel_coordinates, view, decision),
     }
@@ -37,13 +37,13 @@ def search_figures(view: SearchView, decision: Decision) -> Iterator[tuple[str, 
             yield heading, figure, small
 
 
-def _contour(view: SearchView) -> Figure | None:
+def _contour(view: SearchView, decision: Decision) -> Figure | None:
     """The score over the first two fields that are ranges, if there are two."""
     numbers = numeric(view.space)
     if len(numbers) < 2:
         return None
     fields = (numbers[0], numbers[1])
-    return contour(view.settings, fields, logarithmic(view.space), view.validator, view.name)
+    return contour(view.settings, fields, logarithmic(view.space), view.validator, decision, view.name)
 
 
 def validator_curves(view: SearchView, decision: Decision) -> Figure | None:

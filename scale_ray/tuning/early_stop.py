@@ -88,6 +88,7 @@ class EarlyStop(FIFOScheduler):
         metric: the name of the validator's score in Tune's results.
         config: says how many steps every training has and at which it is evaluated; see `check_points`.
         seed: of the random assignment of settings to brackets.
+        spared: whether a setting is trained to its end, though for the rule it ends where the rule says so.
         curves: (setting, points) that an earlier driver has seen.
         on_point: called with stage key, step and score at each point of a first repeat.
         on_stop: called with stage key and step when a first repeat is ended early.
@@ -100,6 +101,7 @@ class EarlyStop(FIFOScheduler):
         config: TrialConfig,
         *,
         seed: int,
+        spared: Callable[[int], bool] = lambda setting: False,
         curves: Iterable[tuple[int, list[tuple[int, float]]]] = (),
         on_point: Callable[[str, int, float], None] = lambda stage, step, value: None,
         on_stop: Callable[[str, int], None] = lambda stage, step: None,
@@ -108,7 +110,7 @@ class EarlyStop(FIFOScheduler):
         points = points_before_the_end(config)
         self._rule = RULES[rule](metric, points[0], config.optim.steps)
         # Not named `_metric`: Tune would require it in every result, also in the first one of a warm-up.
-        self._score, self._seed = metric, seed
+        self._score, self._seed, self._spared = metric, seed, spared
         self._first = points[0]
         self._on_point, self._on_stop = on_point, on_stop
         self._curves: dict[int, _Curve] = {}
@@ -131,7 +133,7 @@ class EarlyStop(FIFOScheduler):
             return TrialScheduler.CONTINUE
         self._on_point(stage, step, result[self._score])
         decision = self._decide(tune_controller, setting, result)
-        if decision == TrialScheduler.CONTINUE or step >= trial.config["work"].last:
+        if decision == TrialScheduler.CONTINUE or step >= trial.config["work"].last or self._spared(setting):
             return TrialScheduler.CONTINUE
         self._on_stop(stage, step)
         return TrialScheduler.STOP

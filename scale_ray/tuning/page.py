@@ -8,12 +8,14 @@ from scale_ray.records import ORACLE
 from scale_ray.report.figures.style import render
 from scale_ray.report.page.steps import Step
 from scale_ray.report.page.template import Images, Picture, render_page, table_of
+from scale_ray.report.read.labels import count
 from scale_ray.report.selection.text import ORACLE_COLUMN, as_text
 from scale_ray.store import Store
 from scale_ray.store.files import replace_file
 from scale_ray.tuning.choice import decision_notes, settings_frame, state_counts, validators_frame
-from scale_ray.tuning.decision import FEWEST_REPEATS, Decision, decide, edges
+from scale_ray.tuning.decision import FEWEST, Decision, decide, units_of
 from scale_ray.tuning.drawings import search_figures
+from scale_ray.tuning.edges import edges
 from scale_ray.tuning.optuna_study import folder
 from scale_ray.tuning.space import describe_space
 from scale_ray.tuning.view import SearchView
@@ -53,7 +55,8 @@ def search_page(view: SearchView, store: Store, others: Sequence[tuple[str, str]
 
 def answer_of_search(view: SearchView, decision: Decision | None) -> list[str]:
     """What a search has found, in sentences."""
-    counts = f"{len(view.settings)} settings were tried on {len(view.repeats)} repeats: {state_counts(view.settings)}."
+    tried = "1 setting was" if len(view.settings) == 1 else f"{len(view.settings)} settings were"
+    counts = f"{tried} tried on {count(len(view.repeats), 'repeat')}: {state_counts(view.settings)}."
     if decision is None:
         return ["No setting is done, so none is chosen.", counts]
     at_edges = edges(view.space, decision.highest.values, view.base)
@@ -67,10 +70,8 @@ def _steps(view: SearchView, store: Store, decision: Decision | None) -> list[St
         steps.append(Step("Train with the chosen setting:", f"scale-ray train --config {store.files.locate(file)}"))
     if any(setting.state == "open" for setting in view.settings):
         steps.append(Step("Some settings have not ended: run the command of the search again to go on."))
-    if decision is not None and len(view.repeats) < FEWEST_REPEATS:
-        steps.append(
-            Step(f"Search with {FEWEST_REPEATS} repeats at least (--seeds, --pairs): fewer cannot show a difference.")
-        )
+    if decision is not None and units_of(view.repeats) is None:
+        steps.append(Step(f"Search with {FEWEST} repeats at least (--seeds, --pairs): fewer cannot show a difference."))
     return steps
 
 

@@ -1,119 +1,155 @@
-"""The results of a search, read from its Optuna study and from the store's records."""
+"""The settings of a search with their results, from its Optuna study and the store's records.
+
+It imports neither torch nor ray, so that a report of a search needs none of them.
+"""
 
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import optuna
+from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
-from scale_ray.cell import Cell
-from scale_ray.config import ConfigError
-from scale_ray.records import Record
+from scale_ray.records import ORACLE, Record
 from scale_ray.report.selection.set_validators import set_scores
 from scale_ray.store import Store, is_current
-from scale_ray.training.stages import branch
 from scale_ray.tuning.optuna_study import values_of
-from scale_ray.tuning.search import Search
-from scale_ray.tuning.setting import Setting
-from scale_ray.tuning.space import Values, default_setting, warm_ups_meet
-from scale_ray.tuning.view import STATES, by_repeat, means
+from scale_ray.tuning.setting import Setting, SettingState
+from scale_ray.tuning.space import Space, Values
+
+STATES: Mapping[TrialState, SettingState] = {
+    TrialState.COMPLETE: "done",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "open",
+}
 
 
-def settings_of(search: Search, optuna_study: optuna.Study, store: Store) -> list[Setting]:
-    """Every setting in the order in which it was asked for, without duplicates, which were not trained."""
-    sharing, usual = warm_ups_meet(search.space, search.base), default_setting(search.space, search.base)
-    warm_ups: set[str] = set()  # of the settings so far
-    found: list[Setting] = []
-    of_done: list[tuple[int, list[Record | None]]] = []
-    for trial, values in _trials(search, optuna_study):
-        cells = _cells(search, values)
-        records = {cell.id: record for cell in cells if (record := _record(store, cell)) is not None}
-        if trial.state == TrialState.COMPLETE:
-            of_done.append((len(found), [records.get(cell.id) for cell in cells]))
-        ends = {cell.id: cell.config.optim.steps for cell in cells if cell.id in records}
-        stopped = trial.user_attrs.get("stopped")
-        if stopped and cells:
-            ends.setdefault(cells[stopped["repeat"]].id, stopped["step"])
-        found.append(
-            Setting(
-                number=trial.number,
-                values=values,
-                state="stopped" if stopped else STATES[trial.state],
-                reason=trial.user_attrs.get("reason", ""),
-                validators=means(scores := by_repeat(list(records.values()))),
-                repeats=len(records),
-                steps=sum(_steps(cell, ends[cell.id], warm_ups, sharing) for cell in cells if cell.id in ends),
-                by_repeat=scores,
-                default=values == usual,
-            )
-        )
-    for number, of_set in _set_scores(of_done, store).items():
-        found[number] = replace(found[number], validators={**found[number].validators, **of_set})
-    return found
+@dataclass(frozen=True)
+class Tried:
+    """A setting as Optuna keeps it, and what its repeats have left.
+
+    Attributes:
+        trial: of Optuna.
+        values: by dotted path.
+        records: repeat -> its current record, where it has one; in the order of the repeats.
+    """
+
+    trial: FrozenTrial
+    values: Values
+    records: Mapping[str, Record]
 
 
-def _set_scores(of_done: list[tuple[int, list[Record | None]]], store: Store) -> dict[int, dict[str, float]]:
-    """Mean score of every set validator over the repeats, by place of the setting; none where anything lacks.
+def space_of(optuna_study: optuna.Study) -> Space:
+    """The tuned fields and their ranges."""
+    texts = optuna_study.user_attrs.get("spec", {}).get("space", {})
+    return {path: json_to_distribution(text) for path, text in texts.items()}
+
+
+def repeats_of(optuna_study: optuna.Study) -> list[str]:
+    """`mnist>mnistm seed 0`, on which every setting is trained."""
+    return list(optuna_study.user_attrs.get("spec", {}).get("repeats", []))
+
+
+def tried_values(optuna_study: optuna.Study) -> list[tuple[FrozenTrial, Values]]:
+    """Every setting, without duplicates, which are not trained, and without one whose values are not all drawn yet."""
+    space = space_of(optuna_study)
+    return [
+        (trial, {path: value for path, value in values_of(trial).items() if path in space})
+        for trial in optuna_study.get_trials(deepcopy=False)
+        if trial.state in STATES and "duplicate_of" not in trial.user_attrs and space.keys() <= values_of(trial).keys()
+    ]
+
+
+def read_tried(optuna_study: optuna.Study, store: Store) -> list[Tried]:
+    """Every setting with its records, in the order in which it was asked for."""
+    repeats = repeats_of(optuna_study)
+    return [
+        Tried(trial, values, _records(store, trial.user_attrs.get("cells", {}), repeats))
+        for trial, values in tried_values(optuna_study)
+    ]
+
+
+def settings_of(tried: Sequence[Tried], repeats: Sequence[str], default: Values | None, store: Store) -> list[Setting]:
+    """The settings as they are shown and chosen among.
 
     Args:
-        of_done: place and records, one of each repeat or None, of the settings that are done.
+        tried: of the search, all of them: set validators score them among each other.
+        repeats: on which every setting is trained.
+        default: the default setting, if it is known.
+        store: has the predictions that set validators read.
     """
-    totals: dict[int, dict[str, list[float]]] = {place: defaultdict(list) for place, _ in of_done}
-    for repeat in zip(*(records for _, records in of_done), strict=True):
-        present = [record for record in repeat if record is not None]
-        scores = set_scores(store, present) if len(present) == len(repeat) else None
+    warm_ups: set[str] = set()  # of the settings so far
+    settings = [_setting(each, repeats, default, warm_ups) for each in tried]
+    done = [place for place, setting in enumerate(settings) if setting.state == "done"]
+    of_sets = _set_scores([tried[place].records for place in done], repeats, store)
+    for place, scores in zip(done, of_sets, strict=False):
+        settings[place] = replace(settings[place], validators={**settings[place].validators, **scores})
+    return settings
+
+
+def _setting(tried: Tried, repeats: Sequence[str], default: Values | None, warm_ups: set[str]) -> Setting:
+    trial, scores = tried.trial, by_repeat(tried.records)
+    state: SettingState = "stopped" if "stopped" in trial.user_attrs else STATES[trial.state]
+    reason = trial.user_attrs.get("reason", "")
+    missing = [repeat for repeat in repeats if repeat not in tried.records]
+    if state == "done" and missing:
+        state = "incomplete"
+        reason = f"no current record of {', '.join(missing)}: the search under another --name trains it again"
+    return Setting(
+        number=trial.number,
+        values=tried.values,
+        state=state,
+        reason=reason,
+        validators={name: fmean(of_repeats.values()) for name, of_repeats in scores.items()},
+        repeats=len(tried.records),
+        steps=_steps(tried, repeats, warm_ups),
+        by_repeat=scores,
+        default=tried.values == default,
+    )
+
+
+def by_repeat(records: Mapping[str, Record]) -> dict[str, dict[str, float]]:
+    """Name -> repeat -> score, of every validator that all of these records have, and of the oracle."""
+    scores: dict[str, dict[str, float]] = defaultdict(dict)
+    for repeat, record in records.items():
+        assert record.result is not None
+        accuracy = record.result.target_accuracy
+        for name, value in {**record.result.validators, ORACLE: accuracy}.items():
+            if value is not None:
+                scores[name][repeat] = value
+    return {name: of_repeats for name, of_repeats in scores.items() if len(of_repeats) == len(records)}
+
+
+def _records(store: Store, cells: Mapping[str, str], repeats: Sequence[str]) -> dict[str, Record]:
+    found = {repeat: store.read_record(cells[repeat]) for repeat in repeats if repeat in cells}
+    return {repeat: record for repeat, record in found.items() if record is not None and is_current(record)}
+
+
+def _steps(tried: Tried, repeats: Sequence[str], counted: set[str]) -> int:
+    """Steps of all repeats, without warm-ups that an earlier setting has trained; adds those of this one."""
+    ends = {repeat: record.result.steps for repeat, record in tried.records.items() if record.result}
+    stopped = tried.trial.user_attrs.get("stopped")
+    if stopped and repeats:
+        ends.setdefault(repeats[stopped["repeat"]], stopped["step"])
+    total = sum(ends.values())
+    for repeat, (key, steps) in tried.trial.user_attrs.get("warm_ups", {}).items():
+        if repeat in ends:
+            total -= steps if key in counted else 0
+            counted.add(key)
+    return total
+
+
+def _set_scores(done: Sequence[Mapping[str, Record]], repeats: Sequence[str], store: Store) -> list[dict[str, float]]:
+    """Mean score of every set validator over the repeats, for each setting that is done; empty where anything lacks."""
+    totals: list[dict[str, list[float]]] = [defaultdict(list) for _ in done]
+    for repeat in repeats if done else ():
+        scores = set_scores(store, [records[repeat] for records in done])
         if scores is None:
-            return {}
+            return []
         for name, values in scores.items():
-            for (place, _), value in zip(of_done, values, strict=True):
-                totals[place][name].append(value)
-    return {place: {name: fmean(values) for name, values in scores.items()} for place, scores in totals.items()}
-
-
-def _record(store: Store, cell: Cell) -> Record | None:
-    record = store.read_record(cell.id)
-    return record if is_current(record) else None
-
-
-def _steps(cell: Cell, end: int, warm_ups: set[str], sharing: bool) -> int:
-    """Steps up to `end`, without a warm-up that an earlier cell has trained; adds the warm-up to `warm_ups`."""
-    first = branch(cell)[0]
-    if not sharing or first.ends:
-        return end
-    trained = first.key in warm_ups
-    warm_ups.add(first.key)
-    return end - first.last if trained else end
-
-
-def planned_cells(search: Search, optuna_study: optuna.Study) -> list[Cell]:
-    """The cells that the search wants records of: those of all settings that were not ended early."""
-    return [
-        cell
-        for trial, values in _trials(search, optuna_study)
-        if trial.state != TrialState.PRUNED
-        for cell in _cells(search, values)
-    ]
-
-
-def keys_of_search(search: Search, optuna_study: optuna.Study) -> frozenset[str]:
-    """Keys of all states in the store that may belong to a cell of the search."""
-    cells = [cell for _, values in _trials(search, optuna_study) for cell in _cells(search, values)]
-    return frozenset(stage.key for cell in cells for stage in branch(cell))
-
-
-def _trials(search: Search, optuna_study: optuna.Study) -> list[tuple[FrozenTrial, Values]]:
-    return [
-        (trial, {path: value for path, value in values_of(trial).items() if path in search.space})
-        for trial in optuna_study.get_trials(deepcopy=False)
-        if trial.state in STATES
-        and "duplicate_of" not in trial.user_attrs
-        and search.space.keys() <= values_of(trial).keys()
-    ]
-
-
-def _cells(search: Search, values: Values) -> list[Cell]:
-    try:
-        return [search.cell(values, repeat) for repeat in search.repeats]
-    except ConfigError:
-        return []  # the setting has failed; its reason names the cause
+            for total, value in zip(totals, values, strict=True):
+                total[name].append(value)
+    return [{name: fmean(values) for name, values in total.items()} for total in totals]

@@ -22,10 +22,9 @@ from scale_ray.sweep.plan import describe_leaving, leaving
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.tuning.early_stop import EarlyStop
 from scale_ray.tuning.optuna_study import folder, open_optuna_study
+from scale_ray.tuning.planned import keys_of_search, planned_cells
 from scale_ray.tuning.progress import SearchProgress, metric_of
-from scale_ray.tuning.results import keys_of_search, planned_cells, settings_of
 from scale_ray.tuning.search import Search
-from scale_ray.tuning.setting import Setting
 from scale_ray.tuning.settings import SettingQueue
 from scale_ray.tuning.source import SearchStages
 from scale_ray.tuning.view import SearchView, view_of
@@ -38,8 +37,7 @@ _TRIES = 4
 class Found:
     """What a search has found."""
 
-    settings: list[Setting]
-    view: SearchView  # the same without the steps that warm-ups saved, with curves and importance
+    view: SearchView
 
 
 def run_search(
@@ -91,7 +89,7 @@ def run_search(
         remove_leftovers(store, driver, keys_of_search(search, optuna_study) if settings.over else frozenset())
         if settings.left:
             return None
-        return Found(settings_of(search, optuna_study, store), view_of(optuna_study, store))
+        return Found(view_of(optuna_study, store))
 
 
 def _own(driver: Driver, name: str) -> Callable[[], None]:
@@ -138,6 +136,7 @@ def _work_off(
             metric_of(search.validator),
             search.base,
             seed=search.seed,
+            spared=settings.is_default,
             curves=settings.curves(),
             on_point=source.add_point,
             on_stop=source.stop,

@@ -2,7 +2,8 @@
 
 The repeats of a setting are cells, one a (pair, seed), in the same order for all settings. The score of a setting is
 the mean over its repeats. A setting ends early where its first repeat is stopped on its curve, or where Wilcoxon's
-signed-rank test over the repeats so far, on the same (pair, seed) keys, says that it is below the best setting.
+signed-rank test over the repeats so far, on the same (pair, seed) keys, says that it is below the best setting. The
+default setting never does.
 
 Everything that another driver needs is in the Optuna study and in the store's records, so a search that was killed can
 go on.
@@ -26,10 +27,11 @@ from scale_ray.config import ConfigError
 from scale_ray.records import score
 from scale_ray.store import Store, is_current
 from scale_ray.training.seeding import step_seed
+from scale_ray.training.stages import branch
 from scale_ray.tuning.optuna_study import SAMPLERS, values_of
 from scale_ray.tuning.search import Search
 from scale_ray.tuning.setting import describe_values
-from scale_ray.tuning.space import Values, contains, default_setting, rounded, settings, size
+from scale_ray.tuning.space import Values, contains, default_setting, rounded, settings, size, warm_ups_meet
 
 # How often a sampler that repeats itself is asked again before an untried setting is taken instead.
 _ASKS = 5
@@ -67,6 +69,9 @@ class SettingQueue:
     ):
         self._search, self._optuna_study, self._store = search, optuna_study, store
         self._still_owned = still_owned
+        self._share = warm_ups_meet(search.space, search.base)
+        if "base_config" not in optuna_study.user_attrs:  # says what the default setting is, before any record
+            optuna_study.set_user_attr("base_config", search.base.model_dump(mode="json"))
         optuna_study.pruner = _wilcoxon() if search.compare_repeats else NopPruner()
         self._tried: dict[str, int] = {}  # values as text -> the first trial that has them
         self._open: dict[int, _Open] = {}
@@ -102,6 +107,10 @@ class SettingQueue:
         """(number, score) of the best setting whose repeats are all done."""
         done = self._optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return max(((each.number, each.value or 0.0) for each in done), key=lambda pair: pair[1], default=None)
+
+    def is_default(self, number: int) -> bool:
+        """Whether it is the default setting, which is never ended early: whatever is chosen is compared with it."""
+        return self._tried.get(describe_exactly(default_setting(self._search.space, self._search.base))) == number
 
     @property
     def out(self) -> list[str]:
@@ -234,9 +243,12 @@ class SettingQueue:
         except ConfigError as error:
             self._end(opened, TrialState.FAIL, reason=str(error))
             return None
-        trial.set_user_attr(
-            "cells", {str(repeat): cell.id for repeat, cell in zip(self._search.repeats, opened.cells, strict=True)}
-        )
+        cells = {str(repeat): cell for repeat, cell in zip(self._search.repeats, opened.cells, strict=True)}
+        trial.set_user_attr("cells", {repeat: cell.id for repeat, cell in cells.items()})
+        if self._share:
+            stages = {repeat: branch(cell)[0] for repeat, cell in cells.items()}
+            warm_ups = {repeat: (stage.key, stage.last) for repeat, stage in stages.items() if not stage.ends}
+            trial.set_user_attr("warm_ups", warm_ups)
         return opened
 
     def _next_of(self, opened: _Open) -> Cell | None:
@@ -269,7 +281,7 @@ class SettingQueue:
             opened.trial.report(value, repeat)
         if len(opened.scores) == len(opened.cells):
             self._end(opened, TrialState.COMPLETE, value=fmean(opened.scores.values()))
-        elif opened.trial.should_prune():
+        elif not self.is_default(opened.trial.number) and opened.trial.should_prune():
             reason = f"below the best setting on {len(opened.scores)} of {len(opened.cells)} repeats"
             self._end(opened, TrialState.PRUNED, reason=reason)
         return None

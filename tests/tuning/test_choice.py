@@ -23,7 +23,7 @@ from scale_ray.tuning.choice import (
     validators_frame,
 )
 from scale_ray.tuning.contour import contour
-from scale_ray.tuning.decision import highest
+from scale_ray.tuning.decision import Decision, highest
 from scale_ray.tuning.setting import Setting
 
 USUAL = TrialConfig().replace({"data.benchmark": "digits", "data.source": "mnist", "data.target": "mnistm"})
@@ -48,6 +48,7 @@ FOUND = [
     setting(4, 0.9, 0.1, 99.0, "stopped", reason="stopped at step 10"),
     setting(5, 0.0, 0.0, 0.0, "failed", reason="diverged"),
 ]
+HIGHEST = Decision(chosen=FOUND[2], highest=FOUND[2], why="")
 
 
 def test_regret_and_rank_correlation_by_hand() -> None:
@@ -60,9 +61,24 @@ def test_regret_and_rank_correlation_by_hand() -> None:
     assert set(table["settings"]) == {4}
     # im ranks 1 2 4 3, entropy 4 3 2 1: d = -3 -1 2 2, so 1 - 6 * 18 / 60.
     assert table["spearman with im"].to_dict() == pytest.approx({"entropy": -0.8, "im": 1.0, ORACLE_COLUMN: 0.8})
-    assert agreement_note(FOUND, "im") == (
+
+
+def test_agreement_is_counted_with_what_was_chosen_and_the_highest_is_named_beside_it() -> None:
+    """entropy would choose setting 0, the default, and snd setting 2. Accuracy on the source would too: no vote."""
+    more = [
+        replace(each, validators={**each.validators, "snd": each.validators["im"], "source_val": each.validators["im"]})
+        for each in FOUND[:4]
+    ]
+    kept = Decision(chosen=more[0], highest=more[2], why="")
+    assert agreement_note(more, "im", kept) == (
+        "Agreement: 1 of 2 other validators would choose setting 0 too, 1 setting 2, which scores highest; their "
+        "median rank correlation with im is 0.10."
+    )
+    assert agreement_note(FOUND, "im", HIGHEST) == (
         "Agreement: 0 of 1 other validator would choose setting 2 too; their median rank correlation with im is -0.80."
     )
+    without = [replace(each, validators={"im": 1.0 + each.number, "source_val": 1.0}) for each in FOUND[:4]]
+    assert agreement_note(without, "im", kept) is None
 
 
 def test_without_target_labels_there_is_no_oracle_and_no_regret() -> None:
@@ -138,31 +154,36 @@ def marks(figure) -> dict[str, int]:
 FIELDS = ("losses.threshold", "losses.temperature")
 
 
+def place(figure, label: str) -> list[float]:
+    (mark,) = [each for each in figure.axes[0].collections if each.get_label() == label]
+    return list(mark.get_offsets()[0])
+
+
 def test_every_setting_is_a_mark_and_the_chosen_one_a_star() -> None:
-    figure = contour(FOUND, FIELDS, ["losses.temperature"], "im", "s")
-    assert figure is not None
+    figure = contour(FOUND, FIELDS, ["losses.temperature"], "im", HIGHEST, "s")
     assert marks(figure) == {"done": 4, "stopped on the curve": 1, "failed": 1, "chosen": 1}
     axes = figure.axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
-    (star,) = [each for each in axes.collections if each.get_label() == "chosen"]
-    assert list(star.get_offsets()[0]) == pytest.approx([0.7, 1.0])
+    assert place(figure, "chosen") == pytest.approx([0.7, 1.0])
     assert "im" in figure.axes[1].get_ylabel()  # the scale of shades
     assert render(figure, "png").startswith(b"\x89PNG")
 
 
+def test_where_the_default_is_kept_the_star_is_on_it_and_the_highest_is_marked_apart() -> None:
+    figure = contour(FOUND, FIELDS, [], "im", Decision(chosen=FOUND[1], highest=FOUND[2], why=""), "s")
+    assert place(figure, "chosen") == pytest.approx([0.6, 0.1])
+    assert place(figure, "highest") == pytest.approx([0.7, 1.0])
+
+
 def test_the_same_search_is_the_same_picture() -> None:
-    one, two = (contour(FOUND, FIELDS, ["losses.temperature"], "im", "s") for _ in range(2))
-    assert one is not None
-    assert two is not None
+    one, two = (contour(FOUND, FIELDS, ["losses.temperature"], "im", HIGHEST, "s") for _ in range(2))
     assert render(one, "svg") == render(two, "svg")
 
 
 def test_settings_on_one_line_have_no_surface() -> None:
-    figure = contour(FOUND[:1] + FOUND[2:3], FIELDS, [], "im", "s")
-    assert figure is not None
+    figure = contour(FOUND[:1] + FOUND[2:3], FIELDS, [], "im", HIGHEST, "s")
     assert len(figure.axes) == 1
     assert marks(figure) == {"done": 2, "chosen": 1}
-    assert contour(FOUND[4:], FIELDS, [], "im", "s") is None
 
 
 def test_tuned_is_never_compared_with_untuned_without_a_mark(tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
 """Tune's own rules on constructed curves: who is stopped, where, and that a next driver's rule knows the same."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
+from rich.console import Console
+from searches import Driver, search
 
-from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.config import ConfigError, Execution, Resources, TrialConfig
+from scale_ray.store import Store, leases
+from scale_ray.training.stages import alone
+from scale_ray.tuning import run
 from scale_ray.tuning.early_stop import EarlyStop, check_points, points_before_the_end
 
 CONFIG = TrialConfig().replace({"optim.steps": 80, "optim.warmup_steps": 5, "evaluate_every": 10})
@@ -16,11 +22,11 @@ STEPS = range(10, 90, 10)
 class Study:
     """Trainings whose points are told one by one, and what came of them."""
 
-    def __init__(self, rule: str, curves: Any = ()):
+    def __init__(self, rule: str, curves: Any = (), spared: int | None = None):
         self.points: list[tuple[str, int, float]] = []
         self.stops: list[tuple[str, int]] = []
         self.scheduler = EarlyStop(
-            rule, "validator_im", CONFIG, seed=0, curves=curves,
+            rule, "validator_im", CONFIG, seed=0, curves=curves, spared=lambda setting: setting == spared,
             on_point=lambda *point: self.points.append(point), on_stop=lambda *stop: self.stops.append(stop),
         )  # fmt: skip
 
@@ -51,6 +57,15 @@ def test_asha_ends_the_lower_half_at_its_rungs() -> None:
     assert study.train(2, 0.6) == 80
     assert study.train(3, 0.45) == 10  # 0.5 is the median of what was at 10
     assert study.stops == [("cell 1", 10), ("cell 3", 10)]
+
+
+@pytest.mark.parametrize("rule", ["asha", "median"])
+def test_a_spared_setting_is_trained_to_its_end(rule: str) -> None:
+    study = Study(rule, spared=3)
+    assert [study.train(setting, score) for setting, score in enumerate((0.5, 0.6, 0.7, 0.1))] == [80] * 4
+    assert [point for point in study.points if point[0] == "cell 3"] == [("cell 3", step, 0.1) for step in STEPS]
+    assert study.stops == []
+    assert study.train(4, 0.05) == 10
 
 
 def test_the_median_rule_waits_for_three_and_never_pauses() -> None:
@@ -100,3 +115,24 @@ def test_the_last_point_stops_nothing() -> None:
     study.train(0, 0.5)
     assert study.tell(1, 80, 0.0) == TrialScheduler.CONTINUE
     assert study.stops == []
+
+
+def test_no_stopping_rule_ends_the_default_setting(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule that a search gives to Ray Tune spares it; Ray itself is not started."""
+    store = Store(tmp_path, create=True)
+    given: list[EarlyStop] = []
+    monkeypatch.setattr(run, "work_off", lambda *arguments: given.append(arguments[-1]))
+    driver = Driver(search(tiny_root, settings=2, early_stop="asha"), store)
+    first = driver.settings.next()
+    assert first is not None
+    with leases.Driver(store.files) as owner:
+        run._work_off(driver.settings, driver.search, store, Execution(), Resources(), owner, Console())
+    (rule,) = given
+    step = points_before_the_end(driver.search.base)[0]
+    for setting, value in ((1, 0.9), (0, 0.1)):
+        config = {"setting": setting, "stage": first.id, "work": alone(first)}
+        result = {"step": step, "validator_im": value}
+        assert rule.on_trial_result(None, SimpleNamespace(config=config), result) == TrialScheduler.CONTINUE
+    assert driver.settings.open == 1

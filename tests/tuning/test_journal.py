@@ -121,6 +121,7 @@ def test_a_full_disk_is_named(journal: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 _POISON: dict[str, list[object]] = {
     "cells": ["x", ["x"], {"0": 1}, 1, None],
+    "warm_ups": ["x", {"0": 1}, {"0": ["x", "y"]}, {"0": ["x", -1]}, None],
     "curve": ["x", {"1": 2}, [1, 2], [["a", 1.0]], [[1, "b"]], [[1]], None],
     "stopped": ["x", [0, 1], {"repeat": 7, "step": 1}, {"repeat": 0}, {"repeat": 0, "step": "x"}, 3],
     "reason": [3, ["x"], None],
@@ -128,13 +129,23 @@ _POISON: dict[str, list[object]] = {
     "cma:generation": [[0], {"a": 1}, "x", 1.5, None],
     "fixed_params": ["x", [1], {"losses.threshold": [1]}, {"losses.threshold": "high"}],
 }
-_SPECS: list[object] = ["x", [1], 7, {"space": [1]}, {"space": {"losses.threshold": "x"}}, {"space": {"a": "[]"}}]
+_BASES: list[object] = ["x", [1], {"losses": 1}, {"method": 3}, {"nonsense": 1}]
+_SPECS: list[object] = [
+    {"repeats": 1},
+    {"validator": []},
+    "x",
+    [1],
+    7,
+    {"space": [1]},
+    {"space": {"losses.threshold": "x"}},
+    {"space": {"a": "[]"}},
+]
 
 
 def _poison(storage: optuna.storages.BaseStorage, name: str, value: object) -> None:
-    """Set an attribute of a setting that has not ended, and end that; a study's where it is the spec."""
+    """Set an attribute of a setting that has not ended, and end that; a study's where it is one of those."""
     study = optuna.load_study(study_name="try", storage=storage)
-    if name == "spec":
+    if name in ("spec", "base_config"):
         study.set_user_attr(name, value)
         return
     kept = storage.set_trial_system_attr if name in ("cma:generation", "fixed_params") else storage.set_trial_user_attr
@@ -149,7 +160,11 @@ def _poison(storage: optuna.storages.BaseStorage, name: str, value: object) -> N
 @pytest.mark.parametrize("kind", ["journal", "database"])
 @pytest.mark.parametrize(
     ("name", "value"),
-    [*((name, value) for name, values in _POISON.items() for value in values), *(("spec", value) for value in _SPECS)],
+    [
+        *((name, value) for name, values in _POISON.items() for value in values),
+        *(("spec", value) for value in _SPECS),
+        *(("base_config", value) for value in _BASES),
+    ],
 )
 def test_an_attribute_that_no_search_writes_is_one_line_that_names_it(
     store: Store, tiny_root: Path, tmp_path: Path, kind: str, name: str, value: object

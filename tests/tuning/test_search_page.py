@@ -3,17 +3,20 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import optuna
 import pytest
 from searches import CONTINUOUS, Driver, search
 
-from scale_ray.store import Store
+from scale_ray.store import Store, StoredPredictions
 from scale_ray.tuning.decision import decide
 from scale_ray.tuning.drawings import search_figures
 from scale_ray.tuning.page import search_page
-from scale_ray.tuning.results import settings_of
-from scale_ray.tuning.view import read_search, stored_searches
+from scale_ray.tuning.view import read_search, view_of
 
 
 @pytest.fixture
@@ -21,20 +24,99 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store", create=True)
 
 
+def write_predictions(driver: Driver, store: Store) -> None:
+    """Of every record: four images, all taken for the first of two classes."""
+    counted = {"classes": ["a", "b"], "confusion": [[4, 0], [0, 0]]}
+    for record in list(store.records()):
+        store.write_record(record.model_copy(update={"result": record.result.model_copy(update=counted)}))
+        predicted = StoredPredictions.of(np.eye(2)[[0, 0, 0, 0]], ["a", "b"], record.inputs["target"])
+        store.write_predictions(record.id, predicted)
+
+
 def test_a_search_is_read_from_its_journal_as_its_driver_has_it(tiny_root: Path, store: Store) -> None:
-    driver = Driver(search(tiny_root), store).work()
-    assert list(stored_searches(store)) == ["try"]
+    """With the scores of set validators, and without the steps of warm-ups that an earlier setting has trained."""
+    wanted = search(tiny_root, ("losses.temperature=0.1|0.2|0.5",), repeats=1, settings=3, sampler="grid")
+    driver = Driver(wanted, store).work()
+    write_predictions(driver, store)
     view = read_search(store, "try")
-    of_driver = settings_of(driver.search, driver.optuna_study, store)
-    assert [(each.number, each.values, each.state, each.validators, each.default) for each in view.settings] == [
-        (each.number, each.values, each.state, each.validators, each.default) for each in of_driver
-    ]
-    assert (view.validator, len(view.repeats), list(view.space)) == (
-        "im",
-        2,
-        ["losses.threshold", "losses.temperature"],
-    )
-    assert decide(view.settings, "im") == decide(of_driver, "im") or view.settings != of_driver
+    assert view == view_of(driver.optuna_study, store)
+    assert [each.steps for each in view.settings] == [12, 9, 9]
+    assert [each.validators["ensv"] for each in view.settings] == [100, 100, 100]
+    assert ">ensv<" in search_page(view, store)
+    assert (view.validator, view.repeats, list(view.space)) == (
+        "im", ["plain>inverted seed 0"], ["losses.temperature"],
+    )  # fmt: skip
+    assert view.base == wanted.base
+
+
+def remove_record(driver: Driver, setting: int, repeat: int) -> None:
+    trial = driver.optuna_study.get_trials()[setting]
+    driver.store.files.delete(f"records/{list(trial.user_attrs['cells'].values())[repeat]}.json")
+
+
+def test_no_other_setting_is_taken_for_a_default_without_records(tiny_root: Path, store: Store) -> None:
+    driver = Driver(search(tiny_root, repeats=3, settings=4), store).work()
+    for repeat in range(3):
+        remove_record(driver, 0, repeat)
+    view = read_search(store, "try")
+    assert [each.default for each in view.settings] == [True, False, False, False]
+    decision = decide(view.settings, "im")
+    assert (decision.chosen.number, decision.highest.number != 0) == (0, True)
+    assert "the default setting is incomplete" in decision.why
+
+
+def test_the_default_is_known_while_its_first_cell_trains(tiny_root: Path, store: Store) -> None:
+    driver = Driver(search(tiny_root, repeats=1, settings=3), store)
+    first = driver.settings.next()
+    driver.work()
+    assert not store.answers(first.id)
+    view = read_search(store, "try")
+    assert [(each.state, each.default) for each in view.settings] == [("open", True), ("done", False), ("done", False)]
+    assert decide(view.settings, "im").chosen.number == 0
+
+
+@pytest.mark.parametrize("gone", [[(0, 1)], [(0, 1), (2, 0)]], ids=["of the default", "of two, for different repeats"])
+def test_a_setting_is_done_only_with_a_record_of_every_repeat(
+    gone: list[tuple[int, int]], tiny_root: Path, store: Store
+) -> None:
+    driver = Driver(search(tiny_root, repeats=3, settings=4), store).work()
+    for setting, repeat in gone:
+        remove_record(driver, setting, repeat)
+    settings = read_search(store, "try").settings
+    for setting, repeat in gone:
+        assert (settings[setting].state, settings[setting].repeats) == ("incomplete", 2)
+        assert settings[setting].reason == (
+            f"no current record of plain>inverted seed {repeat}: the search under another --name trains it again"
+        )
+        assert list(settings[setting].by_repeat["im"]) == [
+            f"plain>inverted seed {each}" for each in range(3) if each != repeat
+        ]
+    decision = decide(settings, "im")
+    assert decision.chosen.number == 0
+    assert decision.highest.number not in {setting for setting, _ in gone}
+    assert "incomplete" in search_page(read_search(store, "try"), store)
+
+
+def test_of_a_search_that_an_earlier_version_began_no_setting_is_marked(
+    tiny_root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its driver goes on and says what the default is."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(optuna.Study, "set_user_attr", _all_but_the_base_config(optuna.Study.set_user_attr))
+        driver = Driver(search(tiny_root, settings=2), store).work()
+    view = read_search(store, "try")
+    assert (view.base, [each.default for each in view.settings]) == (None, [False, False])
+    assert "which setting is the default is not known" in search_page(view, store)
+    Driver(driver.search, store)
+    assert [each.default for each in read_search(store, "try").settings] == [True, False]
+
+
+def _all_but_the_base_config(write: Callable[[optuna.Study, str, Any], None]) -> Callable[..., None]:
+    def kept(study: optuna.Study, key: str, value: Any) -> None:
+        if key != "base_config":
+            write(study, key, value)
+
+    return kept
 
 
 def test_the_default_setting_is_the_first_and_is_always_tried(tiny_root: Path, store: Store) -> None:
@@ -42,7 +124,7 @@ def test_the_default_setting_is_the_first_and_is_always_tried(tiny_root: Path, s
     driver = Driver(search(tiny_root, space, settings=3), store).work()
     assert driver.values()[0] == (0.4, 0.1)  # of the base config
     assert driver.optuna_study.trials[0].params == {"losses.threshold": 0.4, "losses.temperature": 0.1}
-    found = settings_of(driver.search, driver.optuna_study, store)
+    found = view_of(driver.optuna_study, store).settings
     assert [each.default for each in found] == [True, False, False]
 
 
@@ -50,7 +132,7 @@ def test_a_default_outside_of_the_space_is_tried_too_and_samplers_do_not_see_it(
     for sampler in ("tpe", "cmaes", "random"):  # the base config has the threshold 0.4
         wanted = search(tiny_root, ["losses.threshold=float:0.5:0.7", CONTINUOUS[1]], settings=5, sampler=sampler)
         driver = Driver(wanted.__class__(**{**vars(wanted), "name": sampler}), store).work()
-        found = settings_of(driver.search, driver.optuna_study, store)
+        found = view_of(driver.optuna_study, store).settings
         assert [each.state for each in found] == ["done"] * 5
         assert found[0].values == {"losses.threshold": 0.4, "losses.temperature": 0.1}
         assert [each.default for each in found] == [True, False, False, False, False]

@@ -16,8 +16,8 @@ from scale_ray.store import Store, StoredPredictions
 from scale_ray.tuning.choice import validators_frame
 from scale_ray.tuning.decision import highest
 from scale_ray.tuning.optuna_study import open_optuna_study
-from scale_ray.tuning.results import settings_of
 from scale_ray.tuning.space import size
+from scale_ray.tuning.view import view_of
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_every_setting_is_trained_on_every_repeat_and_its_score_is_their_mean(ti
     for trial in driver.optuna_study.get_trials():
         scores = [quality(cell.config) for cell in driver.trained if cell.id in trial.user_attrs["cells"].values()]
         assert trial.value == pytest.approx(sum(scores) / 2)
-    found = settings_of(driver.search, driver.optuna_study, store)
+    found = view_of(driver.optuna_study, store).settings
     assert [(each.state, each.repeats, each.steps) for each in found] == [("done", 2, 24)] * 6
     assert found[0].validators["oracle"] == pytest.approx(50 * found[0].validators["im"])
 
@@ -45,7 +45,7 @@ def test_every_setting_is_trained_on_every_repeat_and_its_score_is_their_mean(ti
 def test_settings_are_scored_among_each_other_where_all_predictions_are_stored(tiny_root: Path, store: Store) -> None:
     """Of four images, setting n of three is wrong on the first n; the ensemble of 0, 1 and 2 is wrong on the first."""
     driver = Driver(search(tiny_root, FEW, settings=3, sampler="grid"), store).work()
-    assert "ensv" not in settings_of(driver.search, driver.optuna_study, store)[0].validators
+    assert "ensv" not in view_of(driver.optuna_study, store).settings[0].validators
     for trial in driver.optuna_study.get_trials():
         labels = np.array([1] * trial.number + [0] * (4 - trial.number))
         counted = {"classes": ["a", "b"], "confusion": [np.bincount(labels, minlength=2).tolist(), [0, 0]]}
@@ -53,7 +53,7 @@ def test_settings_are_scored_among_each_other_where_all_predictions_are_stored(t
             record = store.read_record(cell)
             store.write_record(record.model_copy(update={"result": record.result.model_copy(update=counted)}))
             store.write_predictions(cell, StoredPredictions.of(np.eye(2)[labels], ["a", "b"], record.inputs["target"]))
-    found = settings_of(driver.search, driver.optuna_study, store)
+    found = view_of(driver.optuna_study, store).settings
     assert [setting.validators["ensv"] for setting in found] == [75, 100, 75]
     assert highest(found, "ensv").number == 1
     assert validators_frame(found, "im").set_index("validator").loc["ensv", "choice"] == 1
@@ -157,7 +157,7 @@ def test_later_repeats_wait_for_the_first_under_early_stopping(tiny_root: Path, 
     driver.train(b)
     driver.settings.ended(b.id)
     driver.work()
-    stopped, done = settings_of(driver.search, driver.optuna_study, store)
+    stopped, done = view_of(driver.optuna_study, store).settings
     assert (stopped.state, stopped.steps, stopped.repeats) == ("stopped", 8, 0)
     assert "step 8 of plain>inverted seed 0" in stopped.reason
     assert (done.state, done.steps, done.repeats) == ("done", 24, 2)
@@ -176,7 +176,7 @@ def test_a_hopeless_setting_is_not_run_on_all_repeats(tiny_root: Path, store: St
         return (best["first"] if key == seen[0] else best["other"]) + 0.01 * config.seed
 
     driver = Driver(search(tiny_root, repeats=12, settings=3), store, score).work()
-    found = settings_of(driver.search, driver.optuna_study, store)
+    found = view_of(driver.optuna_study, store).settings
     assert [(each.state, each.repeats) for each in found] == [("done", 12), ("pruned", 4), ("pruned", 4)]
     assert found[1].reason == "below the best setting on 4 of 12 repeats"
     whole = Driver(
@@ -185,6 +185,25 @@ def test_a_hopeless_setting_is_not_run_on_all_repeats(tiny_root: Path, store: St
         score,
     )
     assert states(whole.work()) == ["COMPLETE"] * 3
+
+
+def test_the_default_setting_is_never_ended_early(tiny_root: Path, store: Store) -> None:
+    """It is far below the others on each of 12 repeats, and ends after them."""
+    usual = search(tiny_root).base.losses
+
+    def score(config: TrialConfig) -> float:
+        return (0.1 if config.losses == usual else 0.9) + 0.01 * config.seed
+
+    driver = Driver(search(tiny_root, repeats=12, settings=2), store, score)
+    held = driver.settings.next()
+    assert held is not None
+    driver.work(12)
+    assert states(driver) == ["RUNNING", "COMPLETE"]
+    driver.train(held)
+    driver.settings.ended(held.id)
+    assert states(driver.work()) == ["COMPLETE", "COMPLETE"]
+    assert [driver.settings.is_default(number) for number in (0, 1)] == [True, False]
+    assert Driver(driver.search, store).settings.is_default(0)  # the next driver knows it too
 
 
 def test_the_same_repeats_are_compared(tiny_root: Path, store: Store) -> None:
@@ -212,7 +231,7 @@ def test_a_failed_cell_fails_its_setting_and_the_rest_goes_on(tiny_root: Path, s
     driver.settings.ended(cell.id)
     driver.work()
     assert states(driver) == ["FAIL", "COMPLETE", "COMPLETE"]
-    failed = settings_of(driver.search, driver.optuna_study, store)[0]
+    failed = view_of(driver.optuna_study, store).settings[0]
     assert failed.state == "failed"
     assert failed.reason == "plain>inverted seed 0: TrainingDiverged: loss ce is not finite"
 
@@ -221,13 +240,13 @@ def test_values_that_do_not_go_together_fail_their_setting(tiny_root: Path, stor
     wanted = search(tiny_root, ("optim.warmup_steps=2|6", "optim.steps=7|12"), repeats=1, settings=4, sampler="grid")
     driver = Driver(wanted, store).work()
     assert states(driver) == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]  # the default, 2 and 12, then in order
-    assert "never act" in settings_of(wanted, driver.optuna_study, store)[2].reason
+    assert "never act" in view_of(driver.optuna_study, store).settings[2].reason
 
 
 def test_a_shared_warm_up_counts_once(tiny_root: Path, store: Store) -> None:
     wanted = search(tiny_root, ("losses.temperature=0.1|0.2|0.5",), repeats=1, settings=3, sampler="grid")
     driver = Driver(wanted, store).work()
-    assert [each.steps for each in settings_of(wanted, driver.optuna_study, store)] == [12, 9, 9]
+    assert [each.steps for each in view_of(driver.optuna_study, store).settings] == [12, 9, 9]
 
 
 def test_a_search_goes_on_only_as_it_was_begun(tiny_root: Path, store: Store) -> None:
@@ -302,7 +321,7 @@ def test_a_search_that_cannot_be_run_is_refused(options: dict, said: str, tiny_r
 def test_a_record_without_the_score_fails_its_setting(tiny_root: Path, store: Store) -> None:
     driver = Driver(search(tiny_root, settings=1, validator="snd"), store).work()
     assert states(driver) == ["FAIL"]
-    assert "older than this validator" in settings_of(driver.search, driver.optuna_study, store)[0].reason
+    assert "older than this validator" in view_of(driver.optuna_study, store).settings[0].reason
 
 
 def test_write_done_is_what_the_store_answers(tiny_root: Path, store: Store) -> None:
