@@ -162,7 +162,7 @@ def test_what_cannot_be_read_has_a_row_that_says_so(batch: int, folder: Path, mo
         (torch.zeros(3, 4, 0), "no pixels: its shape is (3, 4, 0)"),
         (Image.new("RGB", (0, 4)), "cannot write empty image"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_objects_that_are_no_images_say_why(image: object, why: str, model: Model) -> None:
     (problem,) = model.predict([image])["problem"]  # type: ignore[list-item]

@@ -43,7 +43,7 @@ def test_three_seeds_have_a_mean_a_spread_and_an_interval(tmp_path: Path) -> Non
     assert (ssl["low"], ssl["high"]) == pytest.approx((low, high), abs=1e-4)
     page = by_backbone._repr_html_()
     assert f"<td>62.0 ± 2.0<br><small>[{low:.1f}, {high:.1f}]</small></td>" in page
-    assert "Below each mean: the 95 % interval on these very pairs" in page
+    assert "Below each mean: its 95 % interval, for the same pairs" in page
     assert "| ce+ssl | 62.0 ± 2.0 |" in str(by_backbone)
 
 
@@ -51,7 +51,7 @@ def test_two_seeds_are_shown_as_they_are(tmp_path: Path) -> None:
     found = results(stored(tmp_path / "store", {"ce": [50.0, 51.0], "ce+ssl": [60.0, 64.0]}))
     page = found._repr_html_()
     assert "<br><small>seeds 60.0, 64.0</small>" in page
-    assert "Below each mean: the seeds themselves. So few give no interval." in page
+    assert "Below each mean: the value of each seed. They are too few for an interval." in page
     assert page.index("ce+ssl is best by target labels, 62.0 %") < page.index("<table"), "the answer comes first"
 
 

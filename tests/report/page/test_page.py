@@ -13,13 +13,13 @@ from report_stores import config_of, record_of
 
 from scale_ray.report.effects.tables import effects_tables
 from scale_ray.report.page import trials
-from scale_ray.report.page.page import _interval as interval_text
 from scale_ray.report.page.page import page
 from scale_ray.report.page.template import Picture, breakable
 from scale_ray.report.page.trials import causes, listed, payload
 from scale_ray.report.read.load import Contents, load, load_contents
 from scale_ray.report.tables.forms import grids
 from scale_ray.report.tables.grid import Entry
+from scale_ray.report.tables.text import interval_text
 from scale_ray.store import Store
 
 
