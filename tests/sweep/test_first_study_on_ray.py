@@ -52,7 +52,7 @@ def only(found: Outputs, words: str) -> list[nbformat.NotebookNode]:
 
 
 def test_a_study_shows_one_bar_and_then_its_tables(executed: Outputs) -> None:
-    (bar,) = only(executed, "run(study")
+    *_, bar = only(executed, "run(study")
     assert re.search(r"━+ 4 of 4 done, 0 running, 0 failed\n$", bar["data"]["text/plain"])
     (shown,) = executed["results"]
     page = shown["data"]["text/html"]
