@@ -22,7 +22,7 @@ from scale_ray.store import Store
 class Table:
     """One table of a study: means ± standard deviation over seeds, by row and column.
 
-    A notebook shows it with the interval of each mean below it; with two seeds, with the seeds themselves.
+    A notebook shows it with the interval of each mean below it; with two seeds, the value of each.
 
     Args:
         stack: what it shows.
