@@ -16,9 +16,9 @@ from scale_ray.bundle.contents import Bundle
 from scale_ray.bundle.images import AnyImage, images_named, read_pixels
 from scale_ray.bundle.predictor import build_predictor
 from scale_ray.bundle.table import Prediction, frame_of
-from scale_ray.data.cache import cpus
 from scale_ray.data.pixels import MissingReader, UnreadableImage
 from scale_ray.data.views import evaluation_view
+from scale_ray.data.work import cpus
 from scale_ray.errors import shown
 from scale_ray.training.setup import find_device
 

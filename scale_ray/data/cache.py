@@ -8,39 +8,30 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import platformdirs
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scale_ray.costs import duration
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.warn import warn_once
+from scale_ray.data.work import in_threads, tell_listeners
 from scale_ray.errors import shown
 from scale_ray.store.files import StoreError, replace_file
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 ABANDONED_SECONDS = 24 * 3600
-# Without a terminal: seconds until the first line with the time left, and between two such lines.
-_FIRST_LINE_SECONDS, _LINE_SECONDS = 5.0, 30.0
 _LOCK_SECONDS = 1.0
 _STATE = 4  # numbers that `file_state` gives
 _TICK_SECONDS = 0.02  # kernels advance the clock of their file systems every 1 to 10 ms
-
-_listeners: list[Callable[[], None]] = []  # see `heard`
 
 
 def cache_folder() -> Path:
@@ -113,24 +104,9 @@ def _acquire(lock: FileLock) -> None:
         try:
             lock.acquire(timeout=_LOCK_SECONDS)
         except Timeout:
-            _tell_listeners()
+            tell_listeners()
         else:
             return
-
-
-@contextmanager
-def heard(listener: Callable[[], None]) -> Iterator[None]:
-    """Call `listener` within the block at every item of work that `progress` shows, and while a lock is waited for."""
-    _listeners.append(listener)
-    try:
-        yield
-    finally:
-        _listeners.remove(listener)
-
-
-def _tell_listeners() -> None:
-    for listener in _listeners:
-        listener()
 
 
 @contextmanager
@@ -345,86 +321,3 @@ def read_bytes(path: Path) -> bytes:
 
 def _not_read(path: Path, error: OSError) -> DataError:
     return DataError(f"{shown(path)}: cannot be read ({error.strerror}): check the file and its permissions")
-
-
-def in_threads(
-    work: Callable[[T], R],
-    items: Sequence[T],
-    what: str,
-    *,
-    threads: int | None = None,
-    together: int = 256,
-    each: int = 1,
-    total: int | None = None,
-) -> Iterator[R]:
-    """Yield `work(item)` for each item, in order, computed by threads; progress is shown on stderr.
-
-    Args:
-        work: called once per item.
-        items: its arguments.
-        what: describes the work in the progress display.
-        threads: number of threads; None means one per CPU that this process may use.
-        together: number of items that are processed as one block; at most so many results wait in memory.
-        each, total: see `progress`; by default every item counts as one.
-    """
-
-    def results() -> Iterator[R]:
-        pool = ThreadPoolExecutor(threads or cpus())
-        wait = True
-        try:
-            for start in range(0, len(items), together):
-                yield from pool.map(work, items[start : start + together])
-        except (KeyboardInterrupt, GeneratorExit):
-            wait = False  # nobody wants what is under way
-            raise
-        finally:
-            pool.shutdown(wait=wait, cancel_futures=True)
-
-    return progress(results(), len(items), what, each, total)
-
-
-def cpus() -> int:
-    """Number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def progress(items: Iterable[T], number: int, what: str, each: int = 1, total: int | None = None) -> Iterator[T]:
-    """Yield the items and show progress and the time left on stderr: a bar on a terminal, otherwise some lines.
-
-    Args:
-        items: what is worked on.
-        number: how many items there are.
-        what: describes the work.
-        each: how many things an item is; the last one may be fewer.
-        total: of these things, those that were done before included; None: there were none.
-    """
-    for item in _shown(items, number, what, each, number * each if total is None else total):
-        _tell_listeners()
-        yield item
-
-
-def _shown(items: Iterable[T], number: int, what: str, each: int, total: int) -> Iterator[T]:
-    def done(ended: int) -> int:
-        return max(0, total - (number - ended) * each) if ended < number else total
-
-    console = Console(stderr=True)
-    if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(what, total=total, completed=done(0))
-            for ended, item in enumerate(items, 1):
-                yield item
-                bar.update(task, completed=done(ended))
-        return
-    before = f"{done(0):,} of " if done(0) else ""
-    print(f"{what}: {before}{total:,}", file=sys.stderr)
-    began = time.monotonic()
-    next_line = began + _FIRST_LINE_SECONDS
-    for ended, item in enumerate(items, 1):
-        yield item
-        if ended < number and (now := time.monotonic()) > next_line:
-            left = duration((now - began) / ended * (number - ended))
-            print(f"{what}: {done(ended):,} of {total:,}, about {left} left", file=sys.stderr)
-            next_line = now + _LINE_SECONDS

@@ -12,7 +12,7 @@ from PIL import Image
 
 from scale_ray.config import Catalogue, Root, TrialConfig
 from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain, check_benchmark
-from scale_ray.data.cache import cache_folder, in_threads, open_or_build
+from scale_ray.data.cache import cache_folder, open_or_build
 from scale_ray.data.digits import SIDE, open_digits
 from scale_ray.data.domain_files import DomainFiles, checked_files
 from scale_ray.data.image_folder import Listing, differing_counts, domain_folders, list_images
@@ -20,6 +20,7 @@ from scale_ray.data.manifest import check_manifest, write_manifest
 from scale_ray.data.pixels import DARK, DECODER_VERSION, Fit, MissingReader, UnreadableImage, decode_image, is_dark
 from scale_ray.data.unused import count_unused, stray_folders, unused_files
 from scale_ray.data.warn import warn_once
+from scale_ray.data.work import in_threads
 from scale_ray.errors import shown
 
 

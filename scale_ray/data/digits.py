@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from scale_ray.data.cache import cache_folder, open_or_build, progress
+from scale_ray.data.cache import cache_folder, open_or_build
+from scale_ray.data.work import progress
 
 # Raise it whenever the same packages would give different bytes.
 VERSION = 1

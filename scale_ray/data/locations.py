@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.cache import in_threads
+from scale_ray.data.work import in_threads
 from scale_ray.errors import shown
 from scale_ray.urls import redacted
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from scale_ray.cell import Cell
 from scale_ray.config import Beside, ConfigError, Execution, Root, field_paths
 from scale_ray.costs import CostKey, estimate_seconds, seconds_per_step
-from scale_ray.data.cache import cpus
+from scale_ray.data.work import cpus
 from scale_ray.records import now
 from scale_ray.stage import Stage
 from scale_ray.store import Store, StudyPlan, is_current

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from scale_ray.config import RECIPE_VERSION, Execution, TrialConfig
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.cache import cache_folder, discard, in_threads, open_or_build
+from scale_ray.data.cache import cache_folder, discard, open_or_build
 from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import VIEWS
 from scale_ray.data.manifest import check_manifest, write_manifest
 from scale_ray.data.pixels import DECODER_VERSION
+from scale_ray.data.work import in_threads
 from scale_ray.models import build_encoder
 from scale_ray.models.backbones import check_weights, feature_dim
 from scale_ray.models.network import pooled

@@ -15,9 +15,9 @@ from scale_ray.cell import Cell
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.data.batches import Batches, Images, LabelledImages, UnlabelledImages, hold_out
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.cache import heard
 from scale_ray.data.decoded import Domain
 from scale_ray.data.feature_views import views_of
+from scale_ray.data.work import heard
 from scale_ray.methods import Method
 from scale_ray.methods.function import Fitted, TrainingData
 from scale_ray.models import BACKBONES, build_encoder

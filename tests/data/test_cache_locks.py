@@ -7,7 +7,8 @@ import pytest
 from filelock import FileLock
 
 from scale_ray.data import cache
-from scale_ray.data.cache import cache_folder, heard, in_threads, open_or_build
+from scale_ray.data.cache import cache_folder, open_or_build
+from scale_ray.data.work import heard, in_threads
 
 
 def test_every_item_is_a_sign_of_life_within_the_block_alone() -> None:

@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parents[1] / "cli"))
 
 from commands import Outcome, command, refused
 
-from scale_ray.data.cache import cpus
+from scale_ray.data.work import cpus
 from scale_ray.store import Store
 
 

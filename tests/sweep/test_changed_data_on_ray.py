@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from studies import LIMIT, command, run, wait_until
 
-from scale_ray.data.cache import cpus
+from scale_ray.data.work import cpus
 from scale_ray.identity import identity
 from scale_ray.report import load
 from scale_ray.store import Store

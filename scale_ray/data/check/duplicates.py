@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scale_ray.data.cache import in_threads
 from scale_ray.data.check.findings import Finding
 from scale_ray.data.check.images import SIDE, Images
+from scale_ray.data.work import in_threads
 from scale_ray.errors import shown
 
 # Of 9,991 images of PACS and 1,800 of Emoji-Photo, 600 were stored again: as JPEG of quality 40, at half the size, at

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from scale_ray.data.benchmarks import DataError
-from scale_ray.data.cache import in_threads
 from scale_ray.data.check.findings import Finding, by_reason
 from scale_ray.data.check.traits import DEEP, traits
 from scale_ray.data.domain_files import DomainFiles
 from scale_ray.data.pixels import DARK, MissingReader, UnreadableImage, decode_image, is_dark, open_image
+from scale_ray.data.work import in_threads
 from scale_ray.errors import shown
 
 # Side of the grey image that stands for an image where images are compared. JPEGs decode several times as fast to it

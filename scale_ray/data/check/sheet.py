@@ -15,13 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from scale_ray.config import ConfigError, DataConfig, TrialConfig
 from scale_ray.data.benchmarks import BENCHMARKS, DataError
-from scale_ray.data.cache import in_threads
 from scale_ray.data.defaults import base_config
 from scale_ray.data.digits import SIDE, open_digits
 from scale_ray.data.domain_files import DomainFiles, images_by_class
 from scale_ray.data.image_folder import Listing
 from scale_ray.data.pixels import MissingReader, UnreadableImage, decode_image
 from scale_ray.data.views import IMAGENET_MEAN, IMAGENET_STD, evaluation_view, strong_view, weak_view
+from scale_ray.data.work import in_threads
 from scale_ray.errors import shown
 
 _A_CLASS = 4
