@@ -9,8 +9,8 @@ from scale_ray.study import Change, approaches
 from scale_ray.training.resolve import check_trial, without_unread
 
 # Kinds that differ in what they rely on, so that one of them fits: the encoder's features alone, the source alone,
-# confusion of classes, alignment of features, self-training with and without contrast. Two of a kind would be tried in
-# vain: a validator cannot tell them apart.
+# confusion of classes, alignment of features, self-training with and without contrast, and self-training on labels of
+# the encoder's clusters. Two of a kind would be tried in vain: a validator cannot tell them apart.
 CANDIDATES = (
     "prototypes",
     "source_only",
@@ -18,6 +18,7 @@ CANDIDATES = (
     "cdan",
     "scale:ce+ssl+mcc/losses.alignment=source/views.source=alternating",
     "scale",
+    "scale/losses.pseudo_labels=prototype",
 )
 
 

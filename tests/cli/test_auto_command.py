@@ -26,7 +26,7 @@ def methods(budget: float | None) -> list[str]:
 
 
 def test_candidates_come_cheapest_first() -> None:
-    assert methods(None) == ["prototypes", "source_only", "mcc", "cdan", "scale", "scale"]
+    assert methods(None) == ["prototypes", "source_only", "mcc", "cdan", "scale", "scale", "scale"]
     assert affordable(BASE, {}).left_out == {}
 
 
@@ -47,9 +47,9 @@ def test_a_budget_takes_the_cheapest(budget: int, expected: list[str]) -> None:
 
 def test_what_is_left_out_is_named_with_its_reason() -> None:
     left_out = affordable(BASE.replace({"model.weights": "none"}), {}, 800).left_out
-    assert list(left_out) == ["prototypes", CANDIDATES[-2]]
+    assert list(left_out) == ["prototypes", CANDIDATES[-1], CANDIDATES[-3]]
     assert "compares features of a pre-trained encoder, and model.weights is 'none'" in left_out["prototypes"]
-    assert left_out[CANDIDATES[-2]] == "it costs 367 steps of source_only, and 0 of the budget are left"
+    assert left_out[CANDIDATES[-3]] == "it costs 367 steps of source_only, and 0 of the budget are left"
 
 
 def test_a_setting_goes_to_the_candidates_that_read_it() -> None:

@@ -54,14 +54,14 @@ def test_every_image_gets_a_class(result: tuple[Path, Outcome], images: Path) ->
     predictions = pd.read_csv(out / "predictions.csv")
     assert sorted(predictions["path"]) == sorted(map(str, (images / "phone").iterdir()))
     assert set(predictions["class"]) <= {"checks", "columns", "rows"}
-    assert (predictions["candidates"] == 6).all()
+    assert (predictions["candidates"] == 7).all()
     assert (predictions["class"] == predictions["path"].map(true_class)).mean() > 0.6  # chance is 0.42
 
 
 def test_no_record_knows_an_accuracy_on_the_target(result: tuple[Path, Outcome]) -> None:
     out, outcome = result
     records = list(Store(out / "store").records())
-    assert len(records) == 6
+    assert len(records) == 7
     assert all(record.result.target_accuracy is None for record in records)
     assert "target " not in outcome.out.replace("target-free", "")
 
@@ -86,7 +86,7 @@ def test_the_same_command_trains_nothing_and_checks_what_was_labelled(
     check[:20].to_csv(out / "check.csv", index=False)
     outcome = adapt(images, out, lenet_weights, "--check", out / "check.csv")
     assert outcome.status == 0, outcome.err
-    assert "6 trainings, 6 done, 0 to do" in outcome.out
+    assert "7 trainings, 7 done, 0 to do" in outcome.out
     predictions = pd.read_csv(out / "predictions.csv").set_index("path")
     right = int((predictions.loc[check["path"][:20], "class"] == check["path"][:20].map(true_class).values).sum())
     assert f"On the images that you labelled for checking, {right} of 20 right" in (out / "report.html").read_text()

@@ -63,7 +63,7 @@ def test_a_study_shows_one_bar_and_then_its_tables(executed: Outputs) -> None:
 
 def test_adapt_predicts_every_image_and_its_model_predicts_as_it_did(executed: Outputs) -> None:
     *_, bar, told = only(executed, "scale_ray.adapt(")
-    assert re.search(r" [1-6] of ([1-6]) done, 0 running, 0 failed\n$", bar["data"]["text/plain"])
+    assert re.search(r" [1-7] of ([1-7]) done, 0 running, 0 failed\n$", bar["data"]["text/plain"])
     assert told["text"].startswith("blue: ")
     share = re.fullmatch(r"(\d+)% of 240 images are right\n", only(executed, "right.mean()")[0]["text"])
     assert share
