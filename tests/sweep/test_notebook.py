@@ -69,6 +69,7 @@ with StudyProgress(found := stages(2), 0, console) as progress:
     for stage in found:
         progress.begun(stage)
         progress.reported(stage, {"step": 0})
+        progress.reported(stage, {"at": 10, "seconds_a_step": 1.0})
         progress.reported(stage, result(20))
         time.sleep(5)
         progress.ended(stage)
