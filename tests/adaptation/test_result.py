@@ -44,7 +44,7 @@ def test_what_is_drawn_for_checking_measures_both_targets(images: Here, result: 
     check.assign(label=check["path"].map(true_class)).to_csv(out / "check.csv", index=False)
     outcome = command("adapt", *images.command, "--out", out, "--check", out / "check.csv")
     assert outcome.status == 0, outcome.err
-    assert "10 trainings, 10 done, 0 to do" in outcome.out
+    assert "12 trainings, 12 done, 0 to do" in outcome.out
     of_class = predictions(out).set_index("path").loc[check["path"], "class"]
     for place in ("phone", "elsewhere"):
         right = sum(name == true_class(path) for path, name in of_class.items() if f"/{place}/" in path)
@@ -105,7 +105,7 @@ def test_a_target_whose_trainings_fail_leaves_the_other_one_its_result(
     assert outcome.status == 1, outcome.err
     assert "phone: " in outcome.out
     assert "tab: no predictions, as its trainings failed" in outcome.out
-    assert f"5 trainings failed: `scale-ray report {tmp_path / 'out' / 'store'}` has their reasons" in outcome.out
+    assert f"6 trainings failed: `scale-ray report {tmp_path / 'out' / 'store'}` has their reasons" in outcome.out
     assert len(predictions(tmp_path / "out")) == 19
     assert "tab has no predictions: its trainings failed" in (tmp_path / "out" / "report.html").read_text()
     assert [path.name for path in (tmp_path / "out" / "model").iterdir()] == ["phone"]
@@ -119,6 +119,6 @@ def test_if_every_training_fails_it_says_so_and_where_the_reasons_are(
     monkeypatch.setattr(run, "run_study", study_here(before=lambda: shutil.rmtree(lost)))
     outcome = command("adapt", *images.command, "--out", tmp_path / "out")
     assert outcome.status == 1, outcome.err
-    assert "10 trainings failed: `scale-ray report " in outcome.out
+    assert "12 trainings failed: `scale-ray report " in outcome.out
     assert "interrupted" not in outcome.out
     assert "predictions:" not in outcome.out
