@@ -60,6 +60,7 @@ def test_the_images_of_a_class_are_limited_for_each_class() -> None:
     assert (accuracy._first_of_each_class(domain, 4, seed=1).images != few.images).any()
 
 
+@pytest.mark.slow
 def test_one_command_measures_every_row_and_goes_on(tmp_path: Path) -> None:
     make_images(tmp_path / "images", ["plain", "inverted"], [6, 6, 6])
     for old, new in (("plain", "drawing"), ("inverted", "photo")):

@@ -70,6 +70,7 @@ def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=LIMIT)
 
 
+@pytest.mark.slow
 def test_one_command_trains_and_writes_and_goes_on(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr

@@ -38,6 +38,7 @@ def heeding_ctrl_c() -> Iterator[None]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    usual = signal.signal(signal.SIGINT, _raise_once)
     heard = threading.Event()
     on_ctrl_c("")
     threading.Thread(target=_listen, args=(reading, heard), name="Ctrl-C", daemon=True).start()
@@ -54,8 +55,15 @@ def heeding_ctrl_c() -> Iterator[None]:
                 with suppress(OSError, ValueError):
                     stream.flush()
             _end()  # threads that are still at work would keep the process
+        signal.signal(signal.SIGINT, usual)
         signal.set_wakeup_fd(before)
         os.close(writing)
+
+
+def _raise_once(number: int, frame: object) -> None:
+    """KeyboardInterrupt at the first Ctrl-C. A second one is the thread's: here it would break off the end."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    raise KeyboardInterrupt
 
 
 def _listen(reading: int, heard: threading.Event) -> None:

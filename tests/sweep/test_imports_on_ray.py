@@ -50,6 +50,7 @@ def all_done(store: Path) -> int:
     return len(records)
 
 
+@pytest.mark.slow
 def test_a_study_trains_with_the_drivers_package(elsewhere: Path, tiny_root: Path, tmp_path: Path) -> None:
     line = command(tiny_root, tmp_path / "store", "--losses", "ce", "--seeds", "1", "--set", "optim.steps=8")
     finish(installed(tmp_path, line), elsewhere, PACKAGE)
