@@ -1,4 +1,4 @@
-"""What may be shown of a URL: passwords in URLs are not for messages, plans, records or Ray's job table."""
+"""What is a URL, and what may be shown of it: passwords are not for messages, plans, records or Ray's job table."""
 
 import re
 
@@ -12,7 +12,11 @@ _QUERY = re.compile(
 )
 
 
+def is_url(text: str) -> bool:
+    return "://" in text
+
+
 def redacted(text: str) -> str:
     """The text with *** for the passwords of its URLs: `postgresql://me:***@host/db`."""
     text = _PASSWORD.sub(r"\1***", text)
-    return _QUERY.sub(r"\1***", text) if "://" in text else text
+    return _QUERY.sub(r"\1***", text) if is_url(text) else text

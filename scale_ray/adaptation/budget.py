@@ -19,7 +19,7 @@ from scale_ray.store.files import replace_file
 from scale_ray.study import Change, Study
 from scale_ray.sweep.measure import measure
 from scale_ray.sweep.plan import Plan, plan_study
-from scale_ray.training.candidates import affordable
+from scale_ray.training.candidates import affordable, cheapest
 from scale_ray.training.resolve import resolve, without_unread
 from scale_ray.training.stages import alone
 
@@ -203,11 +203,7 @@ def affordable_within(costs: Mapping[str, float], budget: float) -> Decision:
         costs: candidate -> seconds that its trainings still take.
         budget: seconds.
     """
-    kept, left_out, spent = [], {}, 0.0
-    for name, cost in sorted(costs.items(), key=lambda item: item[1]):
-        if spent + cost > budget:
-            left_out[name] = f"it takes about {cost:,.0f} s, and {max(budget - spent, 0):,.0f} s of the budget are left"
-            continue
-        spent += cost
-        kept.append(name)
+    kept, left_out = cheapest(
+        costs, budget, lambda cost, left: f"it takes about {cost:,.0f} s, and {left:,.0f} s of the budget are left"
+    )
     return Decision(kept=kept, left_out=left_out)

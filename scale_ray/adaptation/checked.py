@@ -15,6 +15,7 @@ from scale_ray.data.image_folder import image_names, list_images
 from scale_ray.data.lists import read_list
 from scale_ray.data.names import quoted
 from scale_ray.errors import shown
+from scale_ray.urls import is_url
 
 
 class Accuracy(NamedTuple):
@@ -139,7 +140,7 @@ def _of_folders(given: Path, targets: Mapping[str, DomainFiles]) -> Iterator[_Ro
 
 def _absolute(path: str) -> str:
     """A path from the root on; URLs and rows of Hugging Face stay as they are."""
-    return path if "://" in path or is_hub(path) else os.path.abspath(path)
+    return path if is_url(path) or is_hub(path) else os.path.abspath(path)
 
 
 def to_label(names: Sequence[str], where: str, count: int) -> pd.DataFrame:

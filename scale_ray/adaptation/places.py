@@ -9,6 +9,7 @@ from scale_ray.config import Catalogue, ConfigError, Place, is_hub, is_list
 from scale_ray.config.catalogue import HUB, absolute
 from scale_ray.data.names import is_text
 from scale_ray.errors import shown
+from scale_ray.urls import is_url
 
 
 def places(source: str, targets: Sequence[str], label_map: dict[str, str] | None = None) -> Catalogue:
@@ -53,7 +54,7 @@ def to_toml(catalogue: Catalogue) -> str:
 
 
 def _existing(given: str) -> str:
-    if is_hub(given) or "://" in given:
+    if is_hub(given) or is_url(given):
         return absolute(given, Path.cwd())
     path = Path(given).expanduser().absolute()
     if not path.exists():

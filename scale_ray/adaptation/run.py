@@ -65,7 +65,8 @@ def adapt(
         return Adaptation(out, [], left_out, 0, asked.choose)
     outcome = run_study(plan, store, execution, resources, console)
     targets = on_targets(asked, store, known) if outcome.done and not outcome.interrupted else []
-    lacking = [] if outcome.interrupted else [name for name in asked.targets if name not in {t.target for t in targets}]
+    found_on = {each.target for each in targets}
+    lacking = [] if outcome.interrupted else [name for name in asked.targets if name not in found_on]
     found = Adaptation(out, targets, left_out, outcome.interrupted, asked.choose, outcome.failed, lacking)
     if targets:
         _write(found, asked.catalogue)

@@ -18,6 +18,7 @@ from scale_ray.records import Record
 from scale_ray.store import Store, StoreError, is_current, is_start
 from scale_ray.store.files import Files
 from scale_ray.study import describe, differing_fields
+from scale_ray.urls import is_url
 
 _SHOWN = 5  # records that a message names
 
@@ -41,7 +42,7 @@ def find_model(where: str | Path, weights: str | Path | None = None) -> Found:
         UserError: there is no such thing, its model is not stored, or the weights are not those of the record.
     """
     text = str(where)
-    if "://" not in text and is_bundle(Path(text).expanduser()):
+    if not is_url(text) and is_bundle(Path(text).expanduser()):
         if weights is not None:
             raise ConfigError("--weights: a bundle has its encoder's weights: leave it out")
         return Found(read_bundle(Path(text).expanduser()), None)

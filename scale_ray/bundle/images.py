@@ -15,10 +15,10 @@ from torch import Tensor
 from scale_ray.config import DataConfig
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.image_folder import entries_below, is_image
-from scale_ray.data.locations import files_below, is_url, read_file, reason_of
+from scale_ray.data.locations import files_below, read_file, reason_of
 from scale_ray.data.pixels import SUFFIXES, UnreadableImage, decode_image
 from scale_ray.errors import shown
-from scale_ray.urls import redacted
+from scale_ray.urls import is_url, redacted
 
 # A path or URL; a Pillow image; (H, W) or (H, W, channels) of NumPy; (3, H, W) of torch, uint8 or floats in [0, 1].
 AnyImage = str | Path | Image.Image | np.ndarray | Tensor

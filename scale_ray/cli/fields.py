@@ -8,8 +8,8 @@ from rich.text import Text
 
 from scale_ray.cli import complete
 from scale_ray.cli.console import console, plain_table
-from scale_ray.config import ConfigError, TrialConfig, field_info, field_paths, suggest
-from scale_ray.data.benchmarks import BENCHMARKS
+from scale_ray.config import ConfigError, TrialConfig, field_info, field_paths
+from scale_ray.data.benchmarks import check_benchmark
 from scale_ray.data.defaults import default_fields
 
 
@@ -29,10 +29,7 @@ def fields(
     frozen: Annotated[bool, typer.Option("--frozen", help="With the defaults of a frozen encoder.")] = False,
 ) -> None:
     """List the fields of a training, for --set PATH=VALUE and --axis PATH=V,V, with their defaults and meanings."""
-    if benchmark not in BENCHMARKS:
-        raise ConfigError(
-            f"unknown benchmark {benchmark!r}: {suggest(benchmark, BENCHMARKS)}known: {', '.join(BENCHMARKS)}"
-        )
+    check_benchmark(benchmark)
     shown = [path for path in field_paths() if not words or any(word in path for word in words)]
     if not shown:
         raise ConfigError(f"no field with {' or '.join(map(repr, words or []))}: scale-ray fields lists all")

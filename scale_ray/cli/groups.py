@@ -22,6 +22,26 @@ TRAINED = "What is trained"
 GRID = "The grid"
 EXECUTION = "Where and how it runs"
 
+# Of commands that take one of each.
+Losses = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TERMS",
+        autocompletion=complete.losses,
+        help="Loss combination, as in ce+ssl+dist+reg.",
+        rich_help_panel=TRAINED,
+    ),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        autocompletion=complete.backbone,
+        help="Encoder. Default: the benchmark's.",
+        rich_help_panel=TRAINED,
+    ),
+]
+
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """A Typer command in which every parameter that is a dataclass stands for the options that are its fields.

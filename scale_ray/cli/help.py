@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -39,16 +39,16 @@ HelpAll = Annotated[
 ]
 
 
-class _Help:
+class _Help(TyperCommand if TYPE_CHECKING else object):  # type: ignore[misc]
     """Options under the headings that they name, then examples, as plain text that breaks no word."""
 
     def get_help(self, ctx: Any) -> str:
-        return str(super().get_help(ctx)).replace(_UNBROKEN, "-")  # type: ignore[misc]
+        return str(super().get_help(ctx)).replace(_UNBROKEN, "-")
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         formatter.write_paragraph()
         with formatter.indentation():
-            formatter.write_text((self.help or "").replace("-", _UNBROKEN))  # type: ignore[attr-defined]
+            formatter.write_text((self.help or "").replace("-", _UNBROKEN))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -60,18 +60,18 @@ class _Help:
                 formatter.write_dl(sections[heading], _NAMES_WIDTH)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        if self.epilog:  # type: ignore[attr-defined]
+        if self.epilog:
             with formatter.section("Examples"):
-                for line in self.epilog.splitlines():  # type: ignore[attr-defined]
+                for line in self.epilog.splitlines():
                     formatter.write(f"  {line}\n")
-        left_out = sum(each.name in RARE for each in self.get_params(ctx))  # type: ignore[attr-defined]
+        left_out = sum(each.name in RARE for each in self.get_params(ctx))
         if left_out and _EVERY not in ctx.meta:
             formatter.write_paragraph()
             formatter.write_text(f"--help-all lists {left_out} further option{'s' if left_out > 1 else ''}.")
 
     def _shown(self, ctx: Any) -> Iterator[Any]:
         hidden = () if _EVERY in ctx.meta else RARE | {"help_all"}  # which the last line names
-        yield from (each for each in self.get_params(ctx) if each.name not in hidden)  # type: ignore[attr-defined]
+        yield from (each for each in self.get_params(ctx) if each.name not in hidden)
 
 
 class Command(_Help, TyperCommand):

@@ -1,4 +1,4 @@
-"""scale-ray predict: a trained model on new images."""
+"""scale-ray predict: a trained model on new images. Rows go to stdout where no file is named; all else to stderr."""
 
 import sys
 import time
@@ -16,6 +16,7 @@ from scale_ray.cli.groups import EXECUTION, command
 from scale_ray.cli.interrupt import on_ctrl_c
 from scale_ray.config import ConfigError, Resources
 from scale_ray.errors import shown
+from scale_ray.urls import is_url
 
 if TYPE_CHECKING:
     from scale_ray.bundle.contents import Bundle
@@ -24,9 +25,6 @@ T = TypeVar("T")
 
 ON_RAY = "On Ray"
 _LINE_SECONDS = 10
-
-# Rows go to stdout where no file is named, so all else goes to stderr.
-_console = stderr
 
 
 @command
@@ -103,7 +101,7 @@ def predict(
     _check_out(out, format, ray=ray)
     listed = images_named(images)
     if listed.others:
-        _console.print(f"{listed.others:,} files in the folders are no images and are left out")
+        stderr.print(f"{listed.others:,} files in the folders are no images and are left out")
     bundle = find_model(model, weights).bundle
     began = time.monotonic()
     on_ctrl_c("the same command goes on" if ray else "nothing is written")
@@ -117,7 +115,7 @@ def predict(
         unreadable = _here(bundle, listed.paths, out, device=device, batch=batch)
     seconds = time.monotonic() - began
     pace = f", {done / seconds:,.0f} a second" if done else ""
-    _console.print(
+    stderr.print(
         f"{done:,} images predicted{pace}"
         + (f", {unreadable:,} of them unreadable" if unreadable else "")
         + ("" if out is None else f": {shown(out)}")
@@ -170,13 +168,13 @@ def _on_ray(
     from scale_ray.store.files import Files
     from scale_ray.sweep.predict import Sharded, predict_shards, shards_to_do
 
-    everywhere = [path if "://" in path else str(Path(path).absolute()) for path in paths]
+    everywhere = [path if is_url(path) else str(Path(path).absolute()) for path in paths]
     work, files = Sharded(bundle, everywhere, size, suffix), Files(out)
     todo = shards_to_do(work, files)
-    _console.print(f"{len(work):,} shards, {len(work) - len(todo):,} done, {len(todo):,} to do")
+    stderr.print(f"{len(work):,} shards, {len(work) - len(todo):,} done, {len(todo):,} to do")
     if not todo:
         return 0, 0
-    ended = predict_shards(work, todo, files, resources, _console, device=device, batch=batch)
+    ended = predict_shards(work, todo, files, resources, stderr, device=device, batch=batch)
     counts = list(_shown(ended, len(todo), "shards"))
     return sum(images for images, _ in counts), sum(unreadable for _, unreadable in counts)
 
@@ -185,13 +183,13 @@ def _shown(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Yield the items and show progress and time left: a bar on a terminal, else a line every ten seconds."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began = last = time.monotonic()
-    with Progress(*columns, console=_console, disable=not _console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=total)
         for done, item in enumerate(items, 1):
             yield item
             bar.update(task, completed=done)
             now = time.monotonic()
-            if not _console.is_terminal and now - last > _LINE_SECONDS:
+            if not stderr.is_terminal and now - last > _LINE_SECONDS:
                 left = (now - began) / done * (total - done)
-                _console.print(f"{done:,} of {total:,} {what}, about {left:.0f} s left")
+                stderr.print(f"{done:,} of {total:,} {what}, about {left:.0f} s left")
                 last = now

@@ -110,6 +110,7 @@ def report(
     from scale_ray.report import ReportError, stacks, terminal_table, write_report
     from scale_ray.report.build import Asked, default_folder
     from scale_ray.report.effects.claims import TOO_FEW
+    from scale_ray.report.tables.grid import first_metrics
 
     asked = Asked(
         study=study,
@@ -141,12 +142,9 @@ def report(
     paths = write_report(store, out, replace(asked, searches={name: page_name(name) for name in searches}))
     console.print(paths.answer.text)
     form = f"{rows}_by_{columns}" if rows else None
-    shown = set()
-    for stack in stacks(paths.grids):  # of each table, its first metric: the student's accuracy where there are labels
-        table = (stack.form, stack.grids[0].benchmark, stack.grids[0].facet)
-        if table not in shown and form in (None, stack.form):
+    for stack in first_metrics(stacks(paths.grids)):
+        if form in (None, stack.form):
             console.print(terminal_table(stack))
-        shown.add(table)
     if paths.chosen is not None:
         _print_choice(paths.chosen)
     if paths.missing:

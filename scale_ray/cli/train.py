@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from threading import Event
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scale_ray.cli import complete
 from scale_ray.cli.configs import config_from
 from scale_ray.cli.console import console
-from scale_ray.cli.groups import EXECUTION, TRAINED, ExecutionOptions, TrialOptions, command
+from scale_ray.cli.groups import EXECUTION, TRAINED, Backbone, ExecutionOptions, Losses, TrialOptions, command
 from scale_ray.cli.interrupt import on_ctrl_c
 from scale_ray.config import ConfigError
 from scale_ray.costs import duration
@@ -47,24 +48,8 @@ def train(
             rich_help_panel=TRAINED,
         ),
     ] = None,
-    losses: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TERMS",
-            autocompletion=complete.losses,
-            help="Loss combination, as in ce+ssl+dist+reg.",
-            rich_help_panel=TRAINED,
-        ),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            autocompletion=complete.backbone,
-            help="Encoder. Default: the benchmark's.",
-            rich_help_panel=TRAINED,
-        ),
-    ] = None,
+    losses: Losses = None,
+    backbone: Backbone = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Default: 0.", rich_help_panel=TRAINED)] = None,
     store: Annotated[
         str | None,
@@ -115,7 +100,7 @@ def train(
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("training", total=config.optim.steps, visible=False)
         pace = Pace(_say_pace(config.optim.steps), config.optim.steps, _LINE_SECONDS)
-        begun = list[bool]()
+        begun = Event()
 
         def on_step(step: int) -> None:
             bar.update(task, completed=step, visible=True)
@@ -124,10 +109,12 @@ def train(
         progress = loop.Progress(
             on_step=on_step,
             on_point=lambda point: console.print(_point_line(point.on(*point.accuracies.target))),
-            on_life=lambda: begun.append(True) if not begun else None,
+            on_life=begun.set,
         )
         record = run_trial(config, execution.execution(trial.images, threads), opened, progress)
-    seconds = f" in {record.provenance.wall_seconds:.1f} s" if begun else ": done before, nothing is trained again"
+    seconds = (
+        f" in {record.provenance.wall_seconds:.1f} s" if begun.is_set() else ": done before, nothing is trained again"
+    )
     console.print(_outcome_line(record) + seconds)
     if opened:
         console.print(f"record: {opened.record_location(record.id)}")

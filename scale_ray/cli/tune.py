@@ -9,7 +9,16 @@ import typer
 from scale_ray.cli import complete
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.found import print_search, write_results
-from scale_ray.cli.groups import GRID, TRAINED, ExecutionOptions, GridOptions, StudyOptions, TrialOptions, command
+from scale_ray.cli.groups import (
+    GRID,
+    Backbone,
+    ExecutionOptions,
+    GridOptions,
+    Losses,
+    StudyOptions,
+    TrialOptions,
+    command,
+)
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.read import read_study_url
 from scale_ray.cli.study import with_options
@@ -112,21 +121,8 @@ class RepeatOptions:
         str,
         typer.Option(metavar="N", help="How many: 3 means 0, 1, 2. Or the seeds: 7,8.", rich_help_panel=GRID),
     ] = "1"
-    losses: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TERMS", autocompletion=complete.losses, help="Loss combination.", rich_help_panel=TRAINED
-        ),
-    ] = None
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            autocompletion=complete.backbone,
-            help="Encoder. Default: the benchmark's.",
-            rich_help_panel=TRAINED,
-        ),
-    ] = None
+    losses: Losses = None
+    backbone: Backbone = None
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from scale_ray.config.problems import ConfigError, parsed
 from scale_ray.errors import shown
+from scale_ray.urls import is_url
 
 LIST_SUFFIXES = (".csv", ".parquet", ".txt")
 HUB = "hf:"
@@ -130,7 +131,7 @@ def read_catalogue(path: Path) -> Catalogue:
 
 def absolute(place: str, folder: Path) -> str:
     """A place as its catalogue means it: relative paths start at the catalogue's folder, URLs stay."""
-    if "://" in place:
+    if is_url(place):
         return place
     if not is_hub(place):
         return str(folder / Path(place).expanduser())

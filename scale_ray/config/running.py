@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from scale_ray.config.catalogue import Root
 from scale_ray.config.parts import MOST, MOST_OF_A_TRIAL
 from scale_ray.config.problems import parsed
-from scale_ray.urls import redacted
+from scale_ray.urls import is_url, redacted
 
 # The smallest part of a GPU that Ray counts.
 _LEAST_GPU = 0.0001
@@ -104,7 +104,7 @@ class Resources(_Settings):
     @field_validator("address")
     @classmethod
     def _check_address(cls, address: str | None) -> str | None:
-        if address is not None and "://" in address:
+        if address is not None and is_url(address):
             raise ValueError(
                 f"{redacted(address)}: a study runs on a machine of the cluster, not through a client: send it there "
                 "with `ray job submit` or `ray submit`, or write --local"

@@ -27,6 +27,7 @@ from scale_ray.data.image_folder import (
 from scale_ray.data.names import is_text, quoted
 from scale_ray.data.pixels import HEIF_SUFFIXES, NO_HEIF, reads_heif
 from scale_ray.errors import shown
+from scale_ray.urls import is_url
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def image_path(where: str, name: str) -> str:
 
     A list may name images by absolute paths and URLs, which stay as they are.
     """
-    return name if "://" in name else os.path.join(where, name)
+    return name if is_url(name) else os.path.join(where, name)
 
 
 def domain_files(benchmark: str, domain: str, root: Root | None) -> DomainFiles:

@@ -13,10 +13,10 @@ from scale_ray.config import Catalogue, ConfigError, Place, suggest
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.cache import digests_path, file_state, forget_noted, let_times_differ, noted_digests
 from scale_ray.data.domain_files import DomainFiles
-from scale_ray.data.locations import is_url, read_file, unreachable, versions
+from scale_ray.data.locations import read_file, unreachable, versions
 from scale_ray.data.names import quoted
 from scale_ray.errors import shown
-from scale_ray.urls import redacted
+from scale_ray.urls import is_url, redacted
 
 COLUMNS = ("path", "label", "domain", "split")
 

@@ -12,16 +12,12 @@ from uuid import uuid4
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.work import in_threads
 from scale_ray.errors import shown
-from scale_ray.urls import redacted
+from scale_ray.urls import is_url, redacted
 
 _REQUESTS = 32  # at once
 
 # What file systems call the version of a file's content, or its time.
 _VERSIONS = ("ETag", "etag", "generation", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
-
-
-def is_url(location: str) -> bool:
-    return "://" in location
 
 
 def read_file(location: str) -> bytes:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from scale_ray.report.build import Asked, write_report
+from scale_ray.report.build import Asked, default_folder, write_report
 from scale_ray.report.page.answer import answer
 from scale_ray.report.read.completeness import check
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.load import load
 from scale_ray.report.tables.forms import grids
-from scale_ray.report.tables.grid import Stack, stacks
+from scale_ray.report.tables.grid import Stack, first_metrics, stacks
 from scale_ray.report.tables.html import html
 from scale_ray.report.tables.markdown import markdown
 from scale_ray.store import Store
@@ -121,7 +121,7 @@ class Results:
         Raises:
             UserError: nothing is there to report, or the folder cannot be written to.
         """
-        folder = Path(out) if out is not None else (Store(self.store).folder or Path.cwd()) / "report"
+        folder = default_folder(Store(self.store)) if out is None else out
         return write_report(self.store, folder, Asked(study=self.study, allow=self._allow)).page
 
     @cached_property
@@ -138,7 +138,7 @@ class Results:
     def _repr_html_(self) -> str:
         try:
             paragraphs = [str(self), *self.answer.splitlines()]
-            tables = [table._repr_html_() for table in _first_of_each(self.tables)]
+            tables = [table._repr_html_() for table in map(Table, first_metrics(table.stack for table in self.tables))]
         except ReportError as error:  # an object that cannot be shown would be a traceback wherever it is named
             paragraphs, tables = [str(self), *str(error).splitlines()], []
         return "".join([*(f"<p>{escape(text)}</p>" for text in paragraphs), *tables])
@@ -147,12 +147,3 @@ class Results:
         name = f"{self.study} in {self.store}" if self.study else self.store
         failed = f" ({self.failed} failed)" if self.failed else ""
         return f"{name}: {len(self._counted)} cells, {self.done} done, {self.to_do} to do{failed}"
-
-
-def _first_of_each(tables: list[Table]) -> list[Table]:
-    """Of the tables with the same rows and columns the first: the student's accuracy, where there are labels."""
-    found: dict[tuple[str, str, str], Table] = {}
-    for table in tables:
-        first = table.stack.grids[0]
-        found.setdefault((first.form, first.benchmark, first.facet), table)
-    return list(found.values())

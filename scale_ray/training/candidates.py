@@ -1,6 +1,6 @@
 """The candidates that are tried on data of one's own, cheapest first, within a budget."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from scale_ray.config import ConfigError, TrialConfig
@@ -59,13 +59,29 @@ def affordable(base: TrialConfig, usual: Mapping[str, Mapping[str, Any]], budget
             continue
         method = METHODS[config.method]
         costs[text] = (method.passes(config).cost * config.optim.steps if method.learns else 0.0, change)
-    changes, spent = [], 0.0
-    for text, (cost, change) in sorted(costs.items(), key=lambda item: item[1][0]):
+    kept, dear = cheapest(
+        {text: cost for text, (cost, _) in costs.items()},
+        budget,
+        lambda cost, left: f"it costs {cost:,.0f} steps of source_only, and {left:,.0f} of the budget are left",
+    )
+    return Affordable([costs[text][1] for text in kept], left_out | dear)
+
+
+def cheapest(
+    costs: Mapping[str, float], budget: float | None, why: Callable[[float, float], str]
+) -> tuple[list[str], dict[str, str]]:
+    """What fits a budget, cheapest first, and why the others do not.
+
+    Args:
+        costs: by name.
+        budget: in the same unit; None is no limit.
+        why: words of a cost that does not fit and of what is left.
+    """
+    kept, left_out, spent = [], {}, 0.0
+    for name, cost in sorted(costs.items(), key=lambda item: item[1]):
         if budget is not None and spent + cost > budget:
-            left_out[text] = (
-                f"it costs {cost:,.0f} steps of source_only, and {budget - spent:,.0f} of the budget are left"
-            )
+            left_out[name] = why(cost, max(budget - spent, 0.0))
             continue
         spent += cost
-        changes.append(change)
-    return Affordable(changes, left_out)
+        kept.append(name)
+    return kept, left_out

@@ -129,7 +129,7 @@ def _chosen(choice: Mapping[str, Chosen], counted: pd.DataFrame) -> Iterator[str
     if "choice" not in choice:
         return
     frame, _, warnings = choice["choice"]
-    validator = next(name for name in frame.columns[4:5])
+    validator = frame.columns[4]
     reads = "which reads target labels" if validator in (ORACLE, ORACLE_COLUMN) else "which reads no target label"
     for (benchmark, backbone), part in frame.groupby(["benchmark", "backbone"], sort=False):
         everywhere = part[part["pair"] == ALL_PAIRS]

@@ -203,3 +203,11 @@ def stacks(grids: Iterable[Grid]) -> list[Stack]:
     for grid in grids:
         found.setdefault((grid.form, grid.benchmark, grid.facet, grid.metric), []).append(grid)
     return [Stack(share) for share in found.values()]
+
+
+def first_metrics(tables: Iterable[Stack]) -> list[Stack]:
+    """Of the tables with the same rows and columns the first: the student's accuracy, where there are labels."""
+    found: dict[tuple[str, str, str], Stack] = {}
+    for table in tables:
+        found.setdefault((table.form, table.grids[0].benchmark, table.grids[0].facet), table)
+    return list(found.values())
