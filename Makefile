@@ -24,14 +24,15 @@ faults: .venv
 docs: .venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# The stamp makes the set-up run once, and again whenever the dependencies change.
+# The stamp makes the set-up run once, and again whenever the dependencies change. Python compiles what it imports, so
+# pip does not compile all there is.
 .venv: .venv/stamp
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "scale_ray needs Python 3.11 or newer: make PYTHON=python3.11")'
 	@echo "making .venv (torch, torchvision and ray: a few minutes, about 6 GB)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install --no-compile --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 clean:

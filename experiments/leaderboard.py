@@ -6,7 +6,8 @@
 Photographs train on features of two frozen encoders for 1,000 steps, digits a LeNet for 450. A set whose folder is not
 given is left out. FOLDER is FOLDER/domain/class/image; EmojiPhoto has the domains `drawing` and `photo`. Without
 --mobilenet and --lite, weights for ImageNet are downloaded; docs/backbones.md has a package with those of --lite.
-The same command goes on after an interruption, also with other sets: the table is of all that are in the store.
+The same command goes on after an interruption. The results of each set go to a file of their own in --results, and
+the leaderboard is of all sets that have one: they may be trained on different days and machines.
 """
 
 from collections.abc import Sequence
@@ -89,9 +90,9 @@ def leaderboard(
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of every training; for a try.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N cells of each set.")] = None,
     allow: Annotated[str, typer.Option(metavar="KINDS", help="As of scale-ray report: records to accept.")] = "",
-    results: Annotated[Path, typer.Option(metavar="FOLDER", help="Where leaderboard.md and .json go.")] = Path(
-        "benchmarks/results"
-    ),
+    results: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where leaderboard.md and leaderboard/SET.json go.")
+    ] = Path("benchmarks/results"),
     figure: Annotated[Path, typer.Option(metavar="FILE", help="Where the figure goes.")] = Path("docs/leaderboard.png"),
 ) -> None:
     numbers = read_seeds(seeds)
@@ -126,11 +127,9 @@ def leaderboard(
     if ray.dry_run:
         return
 
-    from scale_ray.report.leaderboard import leaderboard as read_leaderboard
-    from scale_ray.report.leaderboard import write_leaderboard
+    from scale_ray.report.leaderboard import set_results, write_leaderboard
 
-    found = read_leaderboard(ray.store, STUDIES, split_list(allow))
-    for path in write_leaderboard(found, results, figure):
+    for path in write_leaderboard(set_results(ray.store, STUDIES, split_list(allow)), STUDIES, results, figure):
         console.print(f"leaderboard: {path}")
     failed = sum(outcome.failed for outcome in outcomes if outcome is not None)
     if failed:

@@ -43,10 +43,15 @@ def regrets(found: Candidates) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     labelled = {set_: of_pairs for set_, of_pairs in sets.items() if _is_scored(of_pairs, ORACLE)}
     for name in SCORES if labelled else ():
-        known = [_of_set(set_, of_pairs, name) for set_, of_pairs in labelled.items() if _is_scored(of_pairs, name)]
-        rows += known
-        if len(known) == len(labelled) > 1:
-            rows.append(_of_all(known))
+        rows += [_of_set(set_, of_pairs, name) for set_, of_pairs in labelled.items() if _is_scored(of_pairs, name)]
+    return over_all(pd.DataFrame(rows, columns=_COLUMNS))
+
+
+def over_all(by_set: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `regrets` that are of single sets, in the order of that table, then those over all sets."""
+    sets = len(by_set[["benchmark", "backbone"]].drop_duplicates())
+    of_validators = [part for _, part in by_set.groupby("validator", sort=False) if len(part) == sets > 1]
+    rows = by_set.to_dict("records") + [_of_all(part) for part in of_validators]
     frame = pd.DataFrame(rows, columns=_COLUMNS).assign(last=lambda frame: frame["benchmark"] == ALL_SETS)
     order = ["last", "benchmark", "backbone", WORST, MEAN]
     return frame.sort_values(order, kind="stable", ignore_index=True).drop(columns="last")
@@ -131,17 +136,16 @@ def _of_set(set_: tuple[str, str], of_pairs: dict[str, pd.DataFrame], name: str)
     }
 
 
-def _of_all(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _of_all(rows: pd.DataFrame) -> dict[str, Any]:
     """The row of one validator over all sets."""
-    correlations = [row["spearman"] for row in rows if row["spearman"] is not None]
     return {
         "benchmark": ALL_SETS,
         "backbone": ALL_SETS,
-        "validator": rows[0]["validator"],
-        MEAN: fmean(row[MEAN] for row in rows),
-        WORST: max(row[WORST] for row in rows),
-        OVERALL: max(row[OVERALL] for row in rows),
-        "spearman": fmean(correlations) if correlations else None,
-        "pairs": sum(row["pairs"] for row in rows),
-        "candidates": max(row["candidates"] for row in rows),
+        "validator": rows["validator"].iloc[0],
+        MEAN: rows[MEAN].mean(),
+        WORST: rows[WORST].max(),
+        OVERALL: rows[OVERALL].max(),
+        "spearman": rows["spearman"].astype("float64").mean(),
+        "pairs": rows["pairs"].sum(),
+        "candidates": rows["candidates"].max(),
     }

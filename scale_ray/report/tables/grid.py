@@ -1,6 +1,6 @@
 """The parts of a table: entries with an average each, notes, and columns beside them that are never compared."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -190,11 +190,15 @@ class Stack:
     @property
     def notes(self) -> list[str]:
         """Notes that all grids share, then notes of single grids, then notes of the columns beside them."""
-        noted = [grid for grid in self.grids if grid.notes]
-        common = [note for note in noted[0].notes if all(note in grid.notes for grid in noted)] if noted else []
-        own = [f"{grid.group}: {note}" for grid in noted for note in grid.notes if note not in common]
         cited = (note for grid in self.grids for beside in grid.beside for note in beside.notes)
-        return [*common, *own, *dict.fromkeys(cited)]
+        return [*common_notes((grid.group, grid.notes) for grid in self.grids), *dict.fromkeys(cited)]
+
+
+def common_notes(parts: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    """The notes that all parts with any share, then those of single parts, with the part's name before them."""
+    noted = [(name, notes) for name, notes in parts if notes]
+    common = [note for note in noted[0][1] if all(note in notes for _, notes in noted)] if noted else []
+    return [*common, *(f"{name}: {note}" for name, notes in noted for note in notes if note not in common)]
 
 
 def stacks(grids: Iterable[Grid]) -> list[Stack]:

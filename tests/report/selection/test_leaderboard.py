@@ -11,7 +11,7 @@ from selection_stores import ACCURACY, IM, LABELS, scored, with_predictions
 from scale_ray.config import TrialConfig
 from scale_ray.report import ReportError
 from scale_ray.report.figures.board import board_plot
-from scale_ray.report.leaderboard import Leaderboard, leaderboard, write_leaderboard
+from scale_ray.report.leaderboard import Leaderboard, SetResult, leaderboard, set_results, write_leaderboard
 from scale_ray.report.tables.grid import Entry
 from scale_ray.store import Store, StudyPlan
 
@@ -50,9 +50,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return written(tmp_path_factory.mktemp("board"))
 
 
+NAMES = ["digits", "photos", "not run yet"]
+
+
 @pytest.fixture(scope="module")
-def found(store: Store) -> Leaderboard:
-    return leaderboard(store.location, ["digits", "photos", "not run yet"])
+def measured(store: Store) -> list[SetResult]:
+    return set_results(store.location, NAMES)
+
+
+@pytest.fixture(scope="module")
+def found(measured: list[SetResult]) -> Leaderboard:
+    return leaderboard(measured)
 
 
 def test_accuracies_are_means_over_pairs_and_spread_over_seeds(found: Leaderboard) -> None:
@@ -107,26 +115,46 @@ def test_the_default_is_the_validator_with_the_smallest_worst_case(found: Leader
     assert found.validator == "ensv"
 
 
-def test_it_is_written_as_tables_and_as_a_figure(found: Leaderboard, tmp_path: Path) -> None:
-    paths = write_leaderboard(found, tmp_path / "results", tmp_path / "docs" / "board.png")
-    text = paths[0].read_text()
+def test_it_is_written_as_tables_and_as_a_figure(measured: list[SetResult], tmp_path: Path) -> None:
+    results, figure = tmp_path / "results", tmp_path / "docs" / "board.png"
+    paths = write_leaderboard(measured, NAMES, results, figure)
+    files = ["leaderboard/digits.json", "leaderboard/photos.json", "leaderboard.md"]
+    assert paths == [*(results / name for name in files), figure]
+    text = paths[2].read_text()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert ["mcc", "55.5 ± 0.7", "64.5 ± 0.7", "0.0", "0.0"] in cells
     assert ["dann", "1.50", "1.50"] in cells
     assert ["source_only, ms a step", "60.0", "60.0"] in cells
     assert ["photos", "im", "dann", "60.50", "4.00"] in cells
+    assert ["seeds", "0, 1", "0, 1"] in cells
     assert "Smallest worst regret over all sets: ensv." in text
-    plain = json.loads(paths[1].read_text())
-    assert plain["accuracies"][0] | {"low": 0, "high": 0} == {
-        "method": "mcc", "set": "digits", "mean": 55.5, "std": pytest.approx(0.5**0.5), "low": 0, "high": 0, "n": 2,
-        "unlearned": 0,
-    }  # fmt: skip
-    assert plain["below"][1] == {"method": "dann", "below the best, mean": 2.0, "below the best, most": 4.0}
-    with Image.open(paths[2]) as picture:
+    plain = json.loads(paths[0].read_text())
+    assert plain["accuracies"]["mcc"]["mean"] == 55.5
+    assert plain["accuracies"]["mcc"]["by_seed"] == [55.0, 56.0]
+    assert plain["by_pair"]["mcc"] == {"fonts>mnistm": 40.5, "mnist>mnistm": 70.5}
+    with Image.open(figure) as picture:
         assert picture.width >= 700
     before = [path.read_bytes() for path in paths]
-    write_leaderboard(found, tmp_path / "results", tmp_path / "docs" / "board.png")
+    write_leaderboard(measured, NAMES, results, figure)
     assert [path.read_bytes() for path in paths] == before
+
+
+def test_sets_of_several_stores_make_one_leaderboard(measured: list[SetResult], tmp_path: Path) -> None:
+    """The second is written later, by a machine that has not the first's store: the same files as in one go."""
+    together, apart = tmp_path / "together", tmp_path / "apart"
+    write_leaderboard(measured, NAMES, together, tmp_path / "together.png")
+    for one in reversed(measured):
+        write_leaderboard([one], NAMES, apart, tmp_path / "apart.png")
+    assert (apart / "leaderboard.md").read_bytes() == (together / "leaderboard.md").read_bytes()
+    assert (tmp_path / "apart.png").read_bytes() == (tmp_path / "together.png").read_bytes()
+
+
+def test_a_damaged_file_of_a_set_is_named(measured: list[SetResult], tmp_path: Path) -> None:
+    write_leaderboard(measured, NAMES, tmp_path, tmp_path / "board.png")
+    damaged = tmp_path / "leaderboard" / "photos.json"
+    damaged.write_text(damaged.read_text().replace('"accuracies"', '"accuracy"'))
+    with pytest.raises(ReportError, match=r"photos.json: no results of a set \(accuracies: Field required\)"):
+        write_leaderboard(measured[:1], NAMES, tmp_path, tmp_path / "board.png")
 
 
 def test_the_figure_has_a_dot_for_each_number(found: Leaderboard) -> None:
@@ -141,11 +169,11 @@ def test_the_figure_has_a_dot_for_each_number(found: Leaderboard) -> None:
 def test_what_is_missing_is_counted(tmp_path: Path) -> None:
     store = written(tmp_path)
     Path(store.record_location(cell_of(config_of("mnist", "mnistm", "ce", "resnet18", 1, "mcc")).id, "done")).unlink()
-    found = leaderboard(store.location, ["digits", "photos"])
-    assert "Not finished: 1 of 6 cells of photos." in found.grid.notes
+    found = leaderboard(set_results(store.location, NAMES))
+    assert "photos: Not finished: 1 of 6 cells." in found.grid.notes
     assert found.grid.entries["mcc", "photos"].missing == 1
     assert found.grid.entries["dann", "photos"].mean == 60.0  # of the seed that every method has
-    assert "Left out on mnist>mnistm: mcc, with 1 seed only." in found.notes
+    assert "photos: Left out on mnist>mnistm: mcc, with 1 seed only." in found.notes
 
 
 def test_cells_of_other_studies_are_not_in_it(tmp_path: Path, found: Leaderboard) -> None:
@@ -154,10 +182,10 @@ def test_cells_of_other_studies_are_not_in_it(tmp_path: Path, found: Leaderboard
     other = [config_of("mnist", "mnistm", "ce", "lenet", 0, method) for method in ("mdd", "dann")]
     store.write_record(record_of(other[0], 99.0))
     store.write_plan(StudyPlan(name="other", created=CREATED, cells=[cell_of(config) for config in other]))
-    beside = leaderboard(store.location, ["digits", "photos"])
+    beside = leaderboard(set_results(store.location, NAMES))
     assert beside.grid.entries == found.grid.entries  # dann's cell of `digits` is one of `other` too
     assert set(beside.regrets["benchmark"]) == {"digits", "photos", "all"}
     with pytest.raises(ReportError, match="no finished cell of pacs: run them into it first"):
-        leaderboard(store.location, ["pacs"])
+        set_results(store.location, ["pacs"])
     with pytest.raises(ReportError, match="studies digits and other have a cell in common"):
-        leaderboard(store.location, ["digits", "other"])
+        set_results(store.location, ["digits", "other"])
