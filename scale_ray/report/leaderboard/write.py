@@ -18,7 +18,7 @@ from scale_ray.report.tables.markdown import escape, markdown, table_lines
 from scale_ray.store.files import replace_file
 
 _COST_NOTES = [
-    "Cost of a step relative to source_only of the same set: median seconds of a training without evaluation, by steps.",
+    "Cost of a step relative to source_only of the same set: median seconds of a training, less evaluation, by steps.",
     "A method that takes no step has the seconds of its training.",
 ]
 _CHOICE_NOTES = ["One choice for all pairs of a set: the highest score, mean over seeds and pairs."]
