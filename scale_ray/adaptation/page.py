@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from scale_ray import __version__
 from scale_ray.adaptation.outcome import Adaptation, OnTarget
 from scale_ray.adaptation.predicted import Predicted
+from scale_ray.adaptation.ties import tie
 from scale_ray.config import Catalogue
 from scale_ray.data.domain_files import DomainFiles, domain_files
 from scale_ray.data.pixels import upright_rgb
@@ -89,20 +90,25 @@ def _part(found: OnTarget, validator: str, catalogue: Catalogue) -> dict[str, An
 
 def _chosen(found: OnTarget, validator: str) -> str:
     scores, predicted = found.scores, found.predicted
-    others = len(scores) - 1
-    why = (
-        "the only candidate"
-        if others == 0
-        else f"the validator {validator}, which reads no target label, ranks it first of {others + 1} candidates"
+    says = f"{predicted.chosen} predicts {found.target} from {found.record.config.data.source}"
+    if len(scores) == 1:
+        return f"{says}: the only candidate."
+    best, second = scores[validator].iloc[0], scores[validator].iloc[1]
+    return (
+        f"{says}: the validator {validator}, which reads no target label, ranks it first of {len(scores)} candidates "
+        f"({best:.4g}; next {scores['candidate'].iloc[1]}, {second:.4g}).{_toss_up(found, validator)}"
     )
-    next_one = (
-        ""
-        if others == 0
-        else (
-            f" ({scores[validator].iloc[0]:.4g}; next {scores['candidate'].iloc[1]}, {scores[validator].iloc[1]:.4g})"
-        )
+
+
+def _toss_up(found: OnTarget, validator: str) -> str:
+    rivals, error = tie(found.scores, validator, len(found.predicted.names))
+    if not rivals:
+        return ""
+    others = f"{', '.join(rivals[:-1])} and {rivals[-1]}" if len(rivals) > 1 else rivals[0]
+    return (
+        f" That is a toss-up: the score of {others} is less than one standard error ({error:.2g}) lower, so "
+        f"{'each of them' if len(rivals) > 1 else 'it'} may be as good or better."
     )
-    return f"{predicted.chosen} predicts {found.target} from {found.record.config.data.source}: {why}{next_one}."
 
 
 def _sure(found: OnTarget) -> str:

@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from report_stores import config_of, record_of
 
 from scale_ray.adaptation.checked import accuracy, read_check, to_label
-from scale_ray.adaptation.outcome import Adaptation
+from scale_ray.adaptation.outcome import Adaptation, OnTarget
+from scale_ray.adaptation.page import _chosen
 from scale_ray.adaptation.places import places, to_toml
 from scale_ray.adaptation.predicted import Predicted
+from scale_ray.adaptation.ties import tie
 from scale_ray.bundle.table import COLUMNS as of_predict
 from scale_ray.config import Catalogue, ConfigError, Place, read_catalogue
 from scale_ray.data.benchmarks import DataError
@@ -273,6 +276,37 @@ def test_votes_of_many_images_and_classes_take_no_more_than_the_votes() -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 3 * images * classes  # two bytes each; one-hot rows took 48
+
+
+# Ties
+
+
+SCORES = pd.DataFrame({"candidate": ["best", "source_only", "mcc"], "coherence": [80.0, 78.5, 77.9]})
+
+
+def test_a_score_less_than_a_standard_error_lower_is_a_tie() -> None:
+    """Of 400 images: 100 sqrt(0.8 0.2 / 400) = 2. Of a million a validator sees 2,000: 0.89."""
+    assert tie(SCORES, "coherence", 400) == (["source_only"], pytest.approx(2.0))
+    assert tie(SCORES, "coherence", 10**6) == ([], pytest.approx(0.894, abs=1e-3))
+    assert tie(SCORES.head(1), "coherence", 400).candidates == []
+    assert tie(SCORES.rename(columns={"coherence": "im"}), "im", 400).candidates == []
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (3, "That is a toss-up: the score of source_only and mcc is less than one standard error (23) lower, so each"),
+        (400, "the score of source_only is less than one standard error (2) lower, so it may be as good or better."),
+        (10**6, "ranks it first of 3 candidates (80; next source_only, 78.5)."),
+    ],
+)
+def test_the_page_says_that_a_tie_is_a_toss_up(found: Predicted, images: int, says: str) -> None:
+    record = record_of(config_of("mnist", "mnistm", "ce", "lenet", 0), 50.0)
+    many = replace(found, names=("a.jpg",) * images)
+    sentence = _chosen(OnTarget("phone", record, many, SCORES, {}), "coherence")
+    assert sentence.startswith("best predicts phone from mnist: the validator coherence")
+    assert says in sentence
+    assert ("toss-up" in sentence) == (images < 10**6)
 
 
 # The page
