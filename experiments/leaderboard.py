@@ -19,7 +19,8 @@ import typer
 from scale_ray import BENCHMARKS, Study, approaches, base_config, pairs, usual_settings
 from scale_ray.cli import run_as_script
 from scale_ray.cli.console import INTERRUPTED, console
-from scale_ray.cli.groups import ExecutionOptions, GridOptions, StudyOptions, command
+from scale_ray.cli.groups import command
+from scale_ray.cli.options import ExecutionOptions, GridOptions, StudyOptions
 from scale_ray.cli.read import read_seeds, split_list
 from scale_ray.cli.study import run_planned
 from scale_ray.config import ConfigError, check_name

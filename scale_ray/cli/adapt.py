@@ -8,8 +8,8 @@ import typer
 
 from scale_ray.cli import complete
 from scale_ray.cli.console import INTERRUPTED, console
-from scale_ray.cli.groups import EXECUTION, ExecutionOptions, RayOptions
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
+from scale_ray.cli.options import EXECUTION, ExecutionOptions, RayOptions
 from scale_ray.cli.read import read_seeds, read_settings
 from scale_ray.cli.report import Choose
 from scale_ray.config import ConfigError

@@ -6,7 +6,7 @@ import typer
 
 from scale_ray.cli import presets
 from scale_ray.cli.console import console
-from scale_ray.cli.groups import EXECUTION, ExecutionOptions, GridOptions, StudyOptions, TrialOptions
+from scale_ray.cli.options import EXECUTION, ExecutionOptions, GridOptions, StudyOptions, TrialOptions
 from scale_ray.cli.report import Choose
 from scale_ray.cli.study import check_chooser, run_and_report, with_options
 from scale_ray.config import ConfigError

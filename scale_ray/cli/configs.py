@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scale_ray.cli.groups import TrialOptions
 from scale_ray.cli.images import usual_pairs
+from scale_ray.cli.options import TrialOptions
 from scale_ray.cli.read import read_config, read_settings
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.benchmarks import check_benchmark

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scale_ray.cli import complete
 from scale_ray.cli.console import stderr
 from scale_ray.cli.export import ModelArgument, Weights
-from scale_ray.cli.groups import EXECUTION, command
+from scale_ray.cli.groups import command
 from scale_ray.cli.interrupt import on_ctrl_c
+from scale_ray.cli.options import EXECUTION
 from scale_ray.config import ConfigError, Resources
 from scale_ray.errors import shown
 from scale_ray.urls import is_url

@@ -8,9 +8,10 @@ import typer
 
 from scale_ray.cli.configs import config_from
 from scale_ray.cli.console import INTERRUPTED, console
-from scale_ray.cli.groups import ExecutionOptions, GridOptions, StudyOptions, TrialOptions, command
+from scale_ray.cli.groups import command
 from scale_ray.cli.images import usual_pairs
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
+from scale_ray.cli.options import ExecutionOptions, GridOptions, StudyOptions, TrialOptions
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
 from scale_ray.cli.report import Choose, report
 from scale_ray.config import ConfigError, Execution, TrialConfig, check_name

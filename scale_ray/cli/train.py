@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scale_ray.cli import complete
 from scale_ray.cli.configs import config_from
 from scale_ray.cli.console import console
-from scale_ray.cli.groups import EXECUTION, TRAINED, Backbone, ExecutionOptions, Losses, TrialOptions, command
+from scale_ray.cli.groups import command
 from scale_ray.cli.interrupt import on_ctrl_c
+from scale_ray.cli.options import EXECUTION, TRAINED, Backbone, ExecutionOptions, Losses, TrialOptions
 from scale_ray.config import ConfigError
 from scale_ray.costs import duration
 from scale_ray.records import CurvePoint, Record

@@ -9,17 +9,9 @@ import typer
 from scale_ray.cli import complete
 from scale_ray.cli.console import INTERRUPTED, console
 from scale_ray.cli.found import print_search, write_results
-from scale_ray.cli.groups import (
-    GRID,
-    Backbone,
-    ExecutionOptions,
-    GridOptions,
-    Losses,
-    StudyOptions,
-    TrialOptions,
-    command,
-)
+from scale_ray.cli.groups import command
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
+from scale_ray.cli.options import GRID, Backbone, ExecutionOptions, GridOptions, Losses, StudyOptions, TrialOptions
 from scale_ray.cli.read import read_study_url
 from scale_ray.cli.study import with_options
 from scale_ray.config import ConfigError, check_name

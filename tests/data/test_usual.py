@@ -3,7 +3,7 @@
 import pytest
 
 from scale_ray.cli.configs import config_from
-from scale_ray.cli.groups import TrialOptions
+from scale_ray.cli.options import TrialOptions
 from scale_ray.config import TrialConfig, field_paths
 from scale_ray.data.benchmarks import BENCHMARKS
 from scale_ray.data.defaults import base_config, usual_settings
