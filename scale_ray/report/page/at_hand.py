@@ -3,35 +3,46 @@
 import itertools
 import shlex
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scale_ray.config import DataConfig
 from scale_ray.errors import UserError
 from scale_ray.records import Record
 from scale_ray.report.page.gallery import Images, Reach
 from scale_ray.store import StoredPredictions
 
+if TYPE_CHECKING:
+    from scale_ray.data.decoded import Domain
+
 
 def images_in(root: Path | None) -> Reach:
-    """What opens the target images of records: drawn digits, or those in the folder `root`."""
+    """What opens the target images of records: drawn digits, or those in the folder `root`. Each domain once."""
 
-    def reach(record: Record, predictions: StoredPredictions) -> Images | None:
+    @cache
+    def opened(data: DataConfig) -> "Domain | None":
         from scale_ray.data.decoded import open_domains
 
-        data = record.config.data
-        if root is None and data.benchmark != "digits":
-            return None
         try:
             (domain,) = open_domains(
                 data.benchmark, [data.target], root=root, resize=data.resize, corrupt=data.corrupt, fit=data.fit
             )
         except UserError:  # moved away or changed: the page does without
             return None
-        labels = getattr(domain, "labels", None)
-        if labels is None or domain.digest != predictions.target or len(labels) != len(predictions.labels):
+        return domain
+
+    def reach(record: Record, predictions: StoredPredictions) -> Images | None:
+        data = record.config.data
+        if root is None and data.benchmark != "digits":
             return None
-        return domain.images, np.asarray(labels)
+        domain = opened(data.model_copy(update={"source": ""}))
+        labels = getattr(domain, "labels", None)
+        if domain is None or labels is None or domain.digest != predictions.target:
+            return None
+        return (domain.images, np.asarray(labels)) if len(labels) == len(predictions.labels) else None
 
     return reach
 
