@@ -14,7 +14,7 @@ check: .venv
 	$(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 3
 
 # Kills, clusters, spoilt stores and a real `ray submit`: some three quarters of an hour.
 faults: .venv

@@ -96,7 +96,8 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images, and weights that no step of a test trains."""
     folder = tmp_path_factory.mktemp("materials")
     write_trees(folder)
-    torch.save(build_encoder("mobilenet_v2", "none").state_dict(), folder / "mobilenet_v2.pth")
+    for backbone in ("mobilenet_v2", "lenet"):
+        torch.save(build_encoder(backbone, "none").state_dict(), folder / f"{backbone}.pth")
     lite = build_encoder("timm:tf_efficientnet_lite0.in1k", "none")
     torch.save(lite.state_dict(), folder / "efficientnet_lite0.pth")
     return folder
@@ -184,7 +185,7 @@ SMALL = "--set data.image_size=32 --set data.resize=32"
 RUN_WITH = {
     "": "",
     "adapt": f"--dry-run --weights mobilenet_v2.pth --backbone mobilenet_v2 --set optim.steps=20 {SMALL}",
-    "train": f"--weights mobilenet_v2.pth --backbone mobilenet_v2 --steps 2 --set optim.batch_size=4 {SMALL}",
+    "train": f"--weights lenet.pth --backbone lenet --steps 2 --set optim.batch_size=4 {SMALL}",
     "ablate": "--dry-run",
     "compare": "--dry-run",
     "auto": "--dry-run",

@@ -93,6 +93,7 @@ def test_the_same_command_trains_nothing_and_checks_what_was_labelled(
     assert len(pd.read_csv(out / "check.csv")) == 20  # what was filled in is kept
 
 
+@pytest.mark.slow  # docs/first_study.ipynb has a budget too
 def test_a_budget_leaves_out_what_takes_too_long(images: Path, lenet_weights: Path, tmp_path: Path) -> None:
     outcome = adapt(images, tmp_path / "result", lenet_weights, "--budget", "0.001s")
     assert outcome.status == 0, outcome.err
