@@ -22,7 +22,8 @@ from scale_ray.sweep.environment import starting_ray
 
 try:
     with starting_ray():
-        ray.init(address="local", include_dashboard=False, object_store_memory=256 * 2**20, logging_level="CRITICAL")
+        small = {"num_cpus": 1, "object_store_memory": 256 * 2**20}
+        ray.init(address="local", include_dashboard=False, logging_level="CRITICAL", **small)
 except ConfigError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
