@@ -224,6 +224,7 @@ class Driver:
             files = [lease.file for lease in found if lease.driver not in alive and lease.file not in kept]
         dead = [driver_id for driver_id in self._others.dead() if driver_id != self.id]
         self._files.delete_many([*files, *map(driver_file, dead)])
+        self._others.forget(dead)  # before the files that prove their deaths go
         for driver_id in dead:
             remove_lifeline(driver_id)
 

@@ -16,7 +16,7 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -98,6 +98,12 @@ class Others:
         """Ids of dead drivers whose announcements still exist."""
         self._refresh_if_old()
         return [driver_id for driver_id, seen in self._seen.items() if self._is_dead(seen)]
+
+    def forget(self, dead: Iterable[str]) -> None:
+        """These drivers' announcements have been removed."""
+        gone = frozenset(dead)
+        with self._lock:
+            self._seen = {driver_id: seen for driver_id, seen in self._seen.items() if driver_id not in gone}
 
     def find(self, driver_id: str) -> Announcement | None:
         """The driver if it is alive, else None."""

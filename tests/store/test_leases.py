@@ -237,6 +237,18 @@ def test_a_killed_process_is_dead_at_once_here(files: Files) -> None:
 
 
 @linux
+def test_a_driver_whose_traces_were_just_removed_is_no_other_driver(files: Files) -> None:
+    """A new driver looks as it begins: the file that proves the death goes with the announcement."""
+    with holder(files, expiry=3600) as process:
+        process.kill()
+        process.wait()
+    with driver(files, expiry=3600) as one:
+        assert files.names("drivers") == [f"{one.id}.json"]
+        assert one.others() == []
+        assert one.alone
+
+
+@linux
 def test_a_driver_is_seen_to_be_gone_by_its_own_unlocked_file_alone(tmp_path: Path, monkeypatch: Any) -> None:
     """Not by a process id, which another machine of the same name may not have; nor by a copy of the file."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
