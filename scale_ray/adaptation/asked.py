@@ -26,7 +26,8 @@ class Asked:
         seeds: of every candidate.
         choose: the validator that chooses.
         budget: seconds that the trainings may take; None is no limit.
-        check: labels of some target images, for checking only; None if there are none.
+        check: labels of some target images, for checking only; None: those that are filled in in the folder's
+            check.csv, if any.
     """
 
     catalogue: Catalogue

@@ -144,6 +144,9 @@ def _absolute(path: str) -> str:
 
 
 def to_label(names: Sequence[str], where: str, count: int) -> pd.DataFrame:
-    """Images to label by hand, drawn at random so that they stand for all: columns path and label, the latter empty."""
-    drawn = sorted(np.random.default_rng(0).permutation(len(names))[:count].tolist())
+    """Images to label by hand: columns path and label, the latter empty.
+
+    They are drawn at random and stand in the order of drawing, so that the first ones stand for all images too.
+    """
+    drawn = np.random.default_rng(0).permutation(len(names))[:count].tolist()
     return pd.DataFrame({"path": [image_path(where, names[place]) for place in drawn], "label": ""})

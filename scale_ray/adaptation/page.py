@@ -2,6 +2,7 @@
 
 import base64
 import io
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,14 +12,17 @@ from scale_ray import __version__
 from scale_ray.adaptation.outcome import Adaptation, OnTarget
 from scale_ray.adaptation.predicted import Predicted
 from scale_ray.adaptation.ties import tie
-from scale_ray.config import Catalogue
+from scale_ray.config import Catalogue, TrialConfig
 from scale_ray.data.domain_files import DomainFiles, domain_files
 from scale_ray.data.pixels import upright_rgb
+from scale_ray.errors import shown
+from scale_ray.report.read.labels import method_label
 from scale_ray.report.selection.text import as_text
+from scale_ray.study import approaches
+from scale_ray.training.candidates import CANDIDATES
 
 _SHOWN_IMAGES = 24
 _THUMBNAIL = 176  # pixels
-_SURE = 0.9
 _NAMED = 6  # classes in a sentence
 
 
@@ -55,7 +59,8 @@ def adaptation_page(found: Adaptation, catalogue: Catalogue) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        parts=[_part(each, found.validator, catalogue) for each in found.targets],
+        parts=[_part(each, found, catalogue) for each in found.targets],
+        candidates=_candidates(),
         left_out=found.left_out,
         failed=found.failed,
         lacking=found.lacking,
@@ -64,11 +69,21 @@ def adaptation_page(found: Adaptation, catalogue: Catalogue) -> str:
     )
 
 
-def _part(found: OnTarget, validator: str, catalogue: Catalogue) -> dict[str, Any]:
+def _candidates() -> dict[str, str]:
+    """What each candidate that may be tried is called in tables, and what it relies on."""
+    return {
+        method_label(TrialConfig().replace(change)): relies
+        for text, relies in CANDIDATES.items()
+        for change in approaches(text)
+    }
+
+
+def _part(found: OnTarget, whole: Adaptation, catalogue: Catalogue) -> dict[str, Any]:
     predicted = found.predicted
     files = domain_files(found.record.config.data.benchmark, found.target, catalogue)
     counts = np.bincount(predicted.labels[predicted.chosen], minlength=len(predicted.classes))
     scores = found.scores.drop(columns=["benchmark", "backbone", "pair"])
+    scores = scores.rename(columns={"estimated accuracy": "predicts as all together"})
     scores["predicts as the choice"] = [
         f"{predicted.agreement(each):.0f} %" if each in predicted.labels else "—" for each in scores["candidate"]
     ]
@@ -77,7 +92,7 @@ def _part(found: OnTarget, validator: str, catalogue: Catalogue) -> dict[str, An
     return {
         "source": found.record.config.data.source,
         "target": found.target,
-        "sentences": [_chosen(found, validator), _sure(found), _to_do(found, counts)],
+        "sentences": [_chosen(found, whole.validator), _sure(found), _to_do(found, counts, whole.out)],
         "disputed": [_disputed(predicted, place, files) for place in predicted.disputed[:_SHOWN_IMAGES]],
         "images": len(predicted.names),
         "unread": len(predicted.problems),
@@ -120,29 +135,32 @@ def _sure(found: OnTarget) -> str:
             else ""
         )
         return f"On the images that you labelled for checking, {found.checked[predicted.chosen]}{others}."
-    certain = 100 * float(np.mean(predicted.probabilities[predicted.chosen].max(axis=1) > _SURE))
+    alike = 100 * float(np.mean(predicted.votes.max(axis=1) == len(predicted.labels)))
     beside = (
-        f", and it differs from {predicted.baseline}, without adaptation, on "
+        f". It differs from {predicted.baseline}, without adaptation, on "
         f"{100 - predicted.agreement(predicted.baseline):.0f} %"
         if predicted.baseline is not None and predicted.baseline != predicted.chosen
         else ""
     )
     return (
         f"Its accuracy is not known, as there are no labels: most of the {len(predicted.labels)} candidates predict "
-        f"its class on {predicted.majority():.0f} % of the {len(predicted.names):,} images, and it is more than "
-        f"{100 * _SURE:.0f} % sure of {certain:.0f} %{beside}."
+        f"its class on {predicted.majority():.0f} % of the {len(predicted.names):,} images, and all of them agree on "
+        f"{alike:.0f} %{beside}. Trust these votes more than its probabilities, which training makes extreme."
     )
 
 
-def _to_do(found: OnTarget, counts: np.ndarray) -> str:
+def _to_do(found: OnTarget, counts: np.ndarray, out: Path) -> str:
     advice = ["Look first at the images below, on which the candidates disagree most"]
     missing = [name for name, count in zip(found.predicted.classes, counts, strict=True) if count == 0]
     if missing:
         more = " …" if len(missing) > _NAMED else ""
         advice.append(f"ask whether the target has no {', '.join(missing[:_NAMED])}{more}, which is never predicted")
     if not found.checked:
+        advice.append(f"to know the accuracy, fill in labels in {shown(out / 'check.csv')} and run the same command")
+    else:
         advice.append(
-            "to know the accuracy, fill in labels in check.csv and run the same command with --check check.csv"
+            "more labels in check.csv narrow the interval; if it is too low, try another --backbone, or more labelled "
+            "images of the source"
         )
     return "; ".join(advice) + "."
 

@@ -1,6 +1,7 @@
 """`scale-ray adapt`: plan candidates, train them on Ray, choose one without target labels, predict."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from scale_ray.adaptation.page import adaptation_page
 from scale_ray.adaptation.places import to_toml
 from scale_ray.bundle.export import export
 from scale_ray.config import Catalogue, ConfigError, Execution, Resources
+from scale_ray.data.lists import read_list
 from scale_ray.data.names import is_text
 from scale_ray.errors import shown
 from scale_ray.store import Store
@@ -49,7 +51,8 @@ def adapt(
     Raises:
         UserError: nothing has run: the images, the labels, the config, the budget or the folder cannot be used.
     """
-    known = {} if asked.check is None else read_checks(asked.check, asked.catalogue)
+    check = asked.check or _filled_in(out)
+    known = {} if check is None else read_checks(check, asked.catalogue)
     store = _open(out, asked.catalogue, leave=not dry_run)
     execution = execution.model_copy(update={"root": asked.catalogue, "keep_predictions": True, "keep_model": True})
     notes = out / "budget.json"
@@ -57,6 +60,7 @@ def adapt(
         study_of(asked), asked.budget, notes, store, execution, resources, console, leave=not dry_run
     )
     plan = plan_study(study, store, execution.root, beside=execution.beside)
+    plan = replace(plan, leaving=frozenset())  # a folder has one plan, and it is this one
     done, todo = len(plan.answered), len(plan.todo)
     console.print(f"{len(plan.study.cells)} trainings, {done} done, {todo} to do, {plan.steps_to_do:,} steps")
     if dry_run:
@@ -71,6 +75,12 @@ def adapt(
     if targets:
         _write(found, asked.catalogue)
     return found
+
+
+def _filled_in(out: Path) -> Path | None:
+    """The list that an earlier call left to be labelled, if it has a label by now."""
+    drawn = out / "check.csv"
+    return drawn if drawn.is_file() and (read_list(str(drawn))["label"] != "").any() else None
 
 
 def _open(out: Path, catalogue: Catalogue, *, leave: bool) -> Store:

@@ -27,6 +27,9 @@ def model_card(bundle: Bundle, record: Record) -> str:
         "`model.safetensors` opens with plain PyTorch. Every BatchNorm is a plain one with the target's statistics. "
         f"`preprocessing.json` says how images become the network's input.{_precision(bundle)} In this folder:",
         f"```python\n{bare_code(bundle)}```",
+        "`model.onnx` and `model.pt`, where they are in the folder, are graphs: they get the pixels after the crop, "
+        "(N, 3, S, S), and normalise them, so leave out the mean and deviation of `preprocessing.json`. The type of "
+        "their input says which pixels: uint8, or floats from 0 to 1.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -67,7 +67,7 @@ def find_record(text: str) -> tuple[Store, Record]:
                 if wanted
                 else "neither a bundle nor a store with records"
             )
-            + ": give a bundle's folder, STORE/ID or STORE/records/ID.json"
+            + _remedy(text)
         )
     if len(ids) > 1:
         named = list(store.records(ids[:_SHOWN]))
@@ -84,6 +84,13 @@ def find_record(text: str) -> tuple[Store, Record]:
         what = "failed" if record.status == "failed" else f"is of recipe {record.recipe_version}"
         raise StoreError(f"{store.record_location(record.id)}: this trial {what}: run its study again")
     return store, record
+
+
+def _remedy(text: str) -> str:
+    inside = Path(text).expanduser() / "model"
+    if not is_url(text) and inside.is_dir():  # what `scale-ray adapt` leaves
+        return f": its model is {shown(inside)}"
+    return ": give a bundle's folder, STORE/ID or STORE/records/ID.json"
 
 
 def _store_and_id(text: str) -> tuple[str, str]:

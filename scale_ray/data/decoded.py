@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from scale_ray.data.domain_files import DomainFiles, checked_files
 from scale_ray.data.image_folder import Listing, differing_counts, domain_folders, list_images
 from scale_ray.data.manifest import check_manifest, write_manifest
 from scale_ray.data.pixels import DARK, DECODER_VERSION, Fit, MissingReader, UnreadableImage, decode_image, is_dark
-from scale_ray.data.unused import count_unused, stray_folders, unused_files
+from scale_ray.data.unused import count_unused, stray_folders
 from scale_ray.data.warn import warn_once
 from scale_ray.data.work import in_threads
 from scale_ray.errors import shown
@@ -96,7 +97,7 @@ def open_domains(
     for files in found.values():
         if files.listing is not None:
             _warn_of_counts(benchmark, files.name, files.listing)
-            _warn_of_unused(benchmark, files.name, Path(files.where))
+        _warn_of_unused(benchmark, files, root)
     return [_open_files(benchmark, found[name], resize, corrupt, fit) for name in names]
 
 
@@ -165,9 +166,11 @@ def _warn_of_counts(benchmark: str, domain: str, listing: Listing) -> None:
         )
 
 
-def _warn_of_unused(benchmark: str, domain: str, folder: Path) -> None:
-    if unused := unused_files(folder):
-        warn_once(f"{shown(domain)}: {count_unused(unused)}; `scale-ray data check {benchmark} --all` names them")
+def _warn_of_unused(benchmark: str, files: DomainFiles, root: Root | None) -> None:
+    if unused := files.unused():
+        place = "CATALOGUE" if isinstance(root, Catalogue) else shlex.quote(shown(str(root)))
+        told = f"`scale-ray data check {benchmark} --root {place} --all` names them"
+        warn_once(f"{shown(files.name)}: {count_unused(unused)}; {told}")
 
 
 def _open_files(benchmark: str, files: DomainFiles, resize: int, corrupt: Literal["error", "skip"], fit: Fit) -> Domain:
@@ -271,6 +274,6 @@ def _write_header(file: BinaryIO, count: int, size: int) -> None:
 
 def _unreadable(image: str, reason: str) -> DataError:
     return DataError(
-        f"{image}: unreadable image ({reason}): replace it, or set data.corrupt to 'skip'; "
-        "`scale-ray data check --all` names all such images"
+        f"{image}: unreadable image ({reason}): replace it, or leave such images out: --set data.corrupt=skip; "
+        "`scale-ray data check BENCHMARK --root IMAGES` names them all"
     )

@@ -103,11 +103,17 @@ def empty_classes(folder: Path, listing: Listing) -> list[str]:
     """One line for each class folder without images, or one line for a domain without class folders."""
     if not listing:
         return [f"{shown(folder)}: no class folders in it: images must be in {shown(folder.name)}/CLASS/"]
-    return [
-        f"{shown(folder / name)}: no image of class '{shown(name)}': add some, or remove the class from every domain"
-        for name, images in listing.items()
-        if not images
-    ]
+    return [_empty_class(folder / name) for name, images in listing.items() if not images]
+
+
+def _empty_class(folder: Path) -> str:
+    for below in folders_in(folder):
+        if any(is_image(entry) for entry in _scan(below)):
+            return (
+                f"{shown(folder)}: its images lie in folders within it, such as {shown(below.name)}: if these are the "
+                f"classes, name {shown(folder)}; if not, move the images up"
+            )
+    return f"{shown(folder)}: no image of class '{shown(folder.name)}': add some, or remove the class from every domain"
 
 
 def too_deep(folder: Path, listing: Listing) -> list[str]:

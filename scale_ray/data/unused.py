@@ -19,7 +19,10 @@ SPECIAL = ("not a regular file", "not regular files")
 _REASONS = (FORMAT, SUBFOLDER, NO_CLASS, SPECIAL, DANGLING)
 
 # Suffixes of images of other formats.
-_OTHERS = (".dng", ".jp2", ".jxl", ".pgm", ".pnm", ".ppm", ".svg", ".tga")
+_OTHERS = (
+    *(".dng", ".arw", ".cr2", ".cr3", ".nef", ".orf", ".raf", ".rw2"),  # raw photos
+    *(".jp2", ".jxl", ".pgm", ".pnm", ".ppm", ".svg", ".tga"),
+)
 
 # What is to be done about each.
 _REMEDIES = {

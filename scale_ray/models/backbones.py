@@ -202,5 +202,5 @@ def _download(entry: Backbone) -> dict[str, Tensor]:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise WeightsError(
             f"model.weights: cannot download {entry.imagenet.url} or read its copy ({reason(error)}): "
-            f"put that file into {folder}, or give its path as model.weights"
+            f"put that file into {folder}, or name its path: --weights FILE (model.weights)"
         ) from error

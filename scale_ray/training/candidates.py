@@ -8,18 +8,17 @@ from scale_ray.methods import METHODS
 from scale_ray.study import Change, approaches
 from scale_ray.training.resolve import check_trial, without_unread
 
-# Kinds that differ in what they rely on, so that one of them fits: the encoder's features alone, the source alone,
-# confusion of classes, alignment of features, self-training with and without contrast, and self-training on labels of
-# the encoder's clusters. Two of a kind would be tried in vain: a validator cannot tell them apart.
-CANDIDATES = (
-    "prototypes",
-    "source_only",
-    "mcc",
-    "cdan",
-    "scale:ce+ssl+mcc/losses.alignment=source/views.source=alternating",
-    "scale",
-    "scale/losses.pseudo_labels=prototype",
-)
+# Kinds that differ in what they rely on, so that one of them fits. Two of a kind would be tried in vain: a validator
+# cannot tell them apart.
+CANDIDATES = {
+    "prototypes": "clusters of the pre-trained encoder's features",
+    "source_only": "the source alone: no adaptation",
+    "mcc": "classes that can be told apart on the target",
+    "cdan": "features of both domains that can be aligned",
+    "scale:ce+ssl+mcc/losses.alignment=source/views.source=alternating": "self-training without contrast",
+    "scale": "self-training with contrast",
+    "scale/losses.pseudo_labels=prototype": "self-training on labels of the encoder's clusters",
+}
 
 
 class Affordable(NamedTuple):

@@ -33,16 +33,23 @@ def test_every_image_has_a_row_with_a_path_that_opens(images: Here, result: Path
     assert (Path(lost["path"]).name, lost["class"]) == ("lost.png", "")
     assert "damaged" in lost["problem"] or "truncated" in lost["problem"]
     page = (result / "report.html").read_text()
-    assert "1 images of phone could not be read: the column <code>problem</code>" in page
+    assert "1 image of phone could not be read: the column <code>problem</code>" in page
+    assert "<dt>scale (ce+ssl+dist+reg)</dt><dd>relies on self-training with contrast</dd>" in page
+    assert "<dt>prototypes</dt>" not in page  # which was not tried
+    assert f"fill in labels in {result / 'check.csv'} and run the same command" in page
     assert sorted(path.name for path in (result / "model").iterdir()) == ["phone", "tab"]
 
 
-def test_what_is_drawn_for_checking_measures_both_targets(images: Here, result: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [["--check", "out/check.csv"], []], ids=["named", "found"])
+def test_what_is_drawn_for_checking_measures_both_targets(
+    images: Here, result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     out = shutil.copytree(result, tmp_path / "out")
     check = pd.read_csv(out / "check.csv")
     assert len(check) == 36
     check.assign(label=check["path"].map(true_class)).to_csv(out / "check.csv", index=False)
-    outcome = command("adapt", *images.command, "--out", out, "--check", out / "check.csv")
+    outcome = command("adapt", *images.command, "--out", out, *told)
     assert outcome.status == 0, outcome.err
     assert "12 trainings, 12 done, 0 to do" in outcome.out
     of_class = predictions(out).set_index("path").loc[check["path"], "class"]

@@ -18,6 +18,7 @@ def auto(images: Path, store: Path, *more: str) -> Outcome:
     return command("auto", *grid, *options, "--steps", "50", "--store", store, *more)
 
 
+TEXTS = list(CANDIDATES)
 BASE = TrialConfig().replace({"optim.steps": 100, "optim.warmup_steps": 10, "model.weights": "imagenet"})
 
 
@@ -47,9 +48,9 @@ def test_a_budget_takes_the_cheapest(budget: int, expected: list[str]) -> None:
 
 def test_what_is_left_out_is_named_with_its_reason() -> None:
     left_out = affordable(BASE.replace({"model.weights": "none"}), {}, 800).left_out
-    assert list(left_out) == ["prototypes", CANDIDATES[-1], CANDIDATES[-3]]
+    assert list(left_out) == ["prototypes", TEXTS[-1], TEXTS[-3]]
     assert "compares features of a pre-trained encoder, and model.weights is 'none'" in left_out["prototypes"]
-    assert left_out[CANDIDATES[-3]] == "it costs 367 steps of source_only, and 0 of the budget are left"
+    assert left_out[TEXTS[-3]] == "it costs 367 steps of source_only, and 0 of the budget are left"
 
 
 def test_a_setting_goes_to_the_candidates_that_read_it() -> None:

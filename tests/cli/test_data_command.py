@@ -246,7 +246,7 @@ def test_training_says_what_it_does_not_use(own_images: Path) -> None:
     said = [line for line in outcome.err.splitlines() if "not used" in line]
     assert said == [
         "Art: 2 files are not used: 2 of formats that are not read (.dng .txt); "
-        "`scale-ray data check image_folder --all` names them"
+        f"`scale-ray data check image_folder --root {own_images} --all` names them"
     ]
 
 

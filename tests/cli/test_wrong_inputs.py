@@ -59,7 +59,7 @@ def test_empty_class_is_refused(own_images: Path) -> None:
 def test_truncated_jpeg_is_refused_and_recorded(own_images: Path, tmp_path: Path) -> None:
     path = truncate(own_images / "Art" / "cat" / "3.jpg")
     outcome = command("train", *TINY, "--root", own_images, "--store", tmp_path / "runs")
-    refused(outcome, f"{path}: unreadable image", "replace it, or set data.corrupt to 'skip'")
+    refused(outcome, f"{path}: unreadable image", "replace it, or leave such images out: --set data.corrupt=skip")
     (record,) = Store(tmp_path / "runs").records()
     assert record.status == "failed"
     assert record.failure is not None

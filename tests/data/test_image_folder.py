@@ -184,6 +184,18 @@ def test_class_without_images(tmp_path: Path) -> None:
         open_all(root)
 
 
+def test_a_folder_above_the_one_that_has_the_class_folders(tmp_path: Path) -> None:
+    """`studio/cat/0.png` beside `phone/0.png`: the class folders are those of studio."""
+    write_tree(tmp_path / "root" / "all", {"studio": {"cat": 1, "dog": 1}})
+    (tmp_path / "root" / "all" / "phone").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "root" / "all" / "phone" / "a.png")
+    with pytest.raises(
+        DataError, match="all/studio: its images lie in folders within it, such as cat: if these are"
+    ) as e:
+        open_all(tmp_path / "root", "all")
+    assert str(e.value).endswith("/all/studio; if not, move the images up")
+
+
 def test_domain_without_class_folders(tmp_path: Path) -> None:
     (tmp_path / "root" / "photo").mkdir(parents=True)
     Image.new("RGB", (9, 9)).save(tmp_path / "root" / "photo" / "a.png")

@@ -9,9 +9,10 @@ import pytest
 from image_trees import TWO_DOMAINS, open_all, write_tree
 from PIL import Image
 
+from scale_ray.config import Catalogue, Place
 from scale_ray.data.benchmarks import BENCHMARKS, DataError
 from scale_ray.data.check import Finding, check_data
-from scale_ray.data.decoded import domain_names, prepare
+from scale_ray.data.decoded import domain_names, open_domains, prepare
 from scale_ray.data.unused import DANGLING, FORMAT, NO_CLASS, SPECIAL, SUBFOLDER, count_unused, unused_files
 from scale_ray.data.warn import forget_warnings
 
@@ -42,7 +43,7 @@ def test_images_that_are_not_used_are_counted_by_reason(root: Path, caplog: pyte
     assert len(first.images) == 5
     assert warnings(caplog) == [
         "photo: 5 files are not used: 3 of formats that are not read (.dng .txt), 1 in a subfolder of a class, "
-        "1 dangling link; `scale-ray data check image_folder --all` names them"
+        f"1 dangling link; `scale-ray data check image_folder --root {root} --all` names them"
     ]
     ignored = [problem for problem in check(root) if problem.kind == "ignored"]
     assert [problem.message for problem in ignored] == [
@@ -50,6 +51,19 @@ def test_images_that_are_not_used_are_counted_by_reason(root: Path, caplog: pyte
         f"{root}/photo: 2 files (such as cat/b.txt, cat/c.txt): not used: no image by its suffix (.txt)",
         f"{cat}/e.jpg: not used: a link that leads nowhere",
         f"{cat}/more/d.jpg: not used: in a folder within a class folder: move up into the class folder",
+    ]
+
+
+def test_files_of_a_folder_without_labels_are_counted_too(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photo = root / "photo"
+    (photo / "a.CR2").write_bytes(b"x")
+    (photo / "cat" / "notes.txt").write_bytes(b"x")
+    catalogue = Catalogue(domains={"phone": Place(images=str(photo), labelled=False)})
+    (domain,) = open_domains("image_folder", ["phone"], root=catalogue, resize=8, corrupt="error")
+    assert len(domain.images) == 5
+    assert warnings(caplog) == [
+        "phone: 2 files are not used: 2 of formats that are not read (.cr2 .txt); "
+        "`scale-ray data check image_folder --root CATALOGUE --all` names them"
     ]
 
 

@@ -243,7 +243,7 @@ def test_imagenet_weights_without_a_network_name_the_remedy(offline: Path) -> No
         build_encoder("resnet18", "imagenet")
     message = str(refused.value)
     assert "cannot download https://download.pytorch.org/models/resnet18-f37072fd.pth" in message
-    assert f"put that file into {offline}, or give its path as model.weights" in message
+    assert f"put that file into {offline}, or name its path: --weights FILE" in message
 
 
 def test_that_remedy_works(offline: Path, resnet18: nn.Module) -> None:

@@ -4,7 +4,7 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from scale_ray.config import NAMED_WEIGHTS, LossesConfig, ModelConfig, TuningBudget
+from scale_ray.config import NAMED_WEIGHTS, LossesConfig, ModelConfig, TrialConfig, TuningBudget
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,12 @@ def method_labels(cells: "pd.DataFrame") -> "pd.Series":
     """Labels by method: `scale (ce+ssl)`, `scale bank (ce+dist)`; a method with ce alone is its variant: `cdan+E`."""
     plain = (cells["method"] != "scale") & (cells["losses"] == "ce")
     return cells["variant"].where(plain, cells["variant"] + " (" + cells["losses"] + ")")
+
+
+def method_label(config: TrialConfig) -> str:
+    """One config's label of those by `method_labels`."""
+    plain = config.method != "scale" and config.combination == "ce"
+    return config.variant if plain else f"{config.variant} ({config.combination})"
 
 
 def tuned_note(tuning: TuningBudget | None) -> str:
