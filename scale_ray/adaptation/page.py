@@ -33,14 +33,12 @@ class Disputed(NamedTuple):
         picture: a data URL.
         path: of the image.
         predicted: the chosen candidate's class.
-        probability: in percent.
         votes: `cat 3, dog 2`.
     """
 
     picture: str
     path: str
     predicted: str
-    probability: float
     votes: str
 
 
@@ -173,7 +171,6 @@ def _disputed(predicted: Predicted, place: int, files: DomainFiles) -> Disputed:
         picture=_thumbnail(files.read(predicted.names[place])),
         path=predicted.names[place],
         predicted=predicted.classes[label],
-        probability=100 * float(predicted.probabilities[predicted.chosen][place, label]),
         votes=", ".join(f"{predicted.classes[each]} {votes[each]}" for each in order),
     )
 
