@@ -25,8 +25,8 @@ faults: .venv
 docs: .venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# The stamp makes the set-up run once, and again whenever the dependencies change. Python compiles what it imports, so
-# pip does not compile all there is.
+# The stamp makes the set-up run once, and again whenever the dependencies change. Compiled on all CPUs instead of by pip
+# on one; files that are templates do not compile.
 .venv: .venv/stamp
 
 .venv/stamp: pyproject.toml constraints.txt
@@ -34,6 +34,7 @@ docs: .venv
 	@echo "making .venv (torch, torchvision and ray: a few minutes, about 6 GB)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --no-compile --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib > .venv/compileall.log 2>&1 || true
 	@touch $@
 
 clean:

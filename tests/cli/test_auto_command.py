@@ -78,12 +78,12 @@ def test_nothing_left_methods_of_ones_own_and_unknown_validators_are_refused(ima
 
 
 def test_it_trains_chooses_and_writes_why(images: Path, tmp_path: Path) -> None:
-    outcome = auto(images, tmp_path / "store", "--weights", "none", "--budget", "400", "--address", "local")
+    outcome = auto(images, tmp_path / "store", "--weights", "none", "--budget", "150", "--address", "local")
     assert outcome.status == 0, outcome.err
     report = tmp_path / "store" / "report"
     (choice,) = pd.read_csv(report / "choice.csv").to_dict("records")
     scores = pd.read_csv(report / "scores.csv")
-    assert len(scores) == 4  # source_only, mcc, cdan and scale cost 50, 100, 100 and 150
+    assert len(scores) == 2  # source_only and mcc cost 50 and 100
     assert choice["choice"] == scores.loc[scores["coherence"].idxmax(), "candidate"]
     chosen = Store(tmp_path / "store").read_record(choice["cells"])
     assert chosen is not None
