@@ -137,7 +137,8 @@ def adapt(
         source: with labels: a folder of class folders, a list file, or `hf:NAME`.
         target: without labels: a folder of images at any depth, a list file, or `hf:NAME`; or several.
         out: folder of predictions, report and store; the same call goes on in it.
-        check: labels of some target images, which measure the result and reach no training.
+        check: labels of some target images, which measure the result and reach no training; None: those that are
+            filled in in the folder's check.csv, if any.
         budget: what the trainings may take, as in `30m`.
         execution, resources: device, and what each trial asks Ray for.
         more: backbone, weights, fine_tune, seeds, choose, label_map, changes: see `adaptation.asked.ask`.

@@ -8,6 +8,7 @@ import pandas as pd
 
 from scale_ray.adaptation.checked import Accuracy
 from scale_ray.adaptation.predicted import COLUMNS, Predicted
+from scale_ray.adaptation.ties import Tie, tie
 from scale_ray.records import DEFAULT_CHOOSER, Record
 
 
@@ -28,6 +29,12 @@ class OnTarget:
     predicted: Predicted
     scores: pd.DataFrame
     checked: dict[str, Accuracy]
+
+    def tie(self, validator: str) -> Tie:
+        """The candidates that may be as good as the chosen one, by the validator that chose."""
+        result, data = self.record.result, self.record.config.data
+        assert result is not None
+        return tie(self.scores, validator, result.images[data.source], result.images[data.target])
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,9 @@ class Adaptation:
     def __str__(self) -> str:
         lines = []
         for each in self.targets:
-            lines.append(f"{each.target}: {each.predicted.chosen} ({self.validator} chose)")
+            rivals = each.tie(self.validator).candidates
+            toss_up = f", a toss-up with {', '.join(rivals)}" if rivals else ""
+            lines.append(f"{each.target}: {each.predicted.chosen} ({self.validator} chose{toss_up})")
             lines += [f"  checked: {name}: {accuracy}" for name, accuracy in each.checked.items()]
         lines += [f"{target}: no predictions, as its trainings failed" for target in self.lacking]
         if self.failed:

@@ -11,7 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from scale_ray import __version__
 from scale_ray.adaptation.outcome import Adaptation, OnTarget
 from scale_ray.adaptation.predicted import Predicted
-from scale_ray.adaptation.ties import tie
 from scale_ray.config import Catalogue, TrialConfig
 from scale_ray.data.domain_files import DomainFiles, domain_files
 from scale_ray.data.pixels import upright_rgb
@@ -70,9 +69,9 @@ def adaptation_page(found: Adaptation, catalogue: Catalogue) -> str:
 def _candidates() -> dict[str, str]:
     """What each candidate that may be tried is called in tables, and what it relies on."""
     return {
-        method_label(TrialConfig().replace(change)): relies
+        method_label(config.method, config.variant, config.combination): relies
         for text, relies in CANDIDATES.items()
-        for change in approaches(text)
+        for config in map(TrialConfig().replace, approaches(text))
     }
 
 
@@ -114,13 +113,13 @@ def _chosen(found: OnTarget, validator: str) -> str:
 
 
 def _toss_up(found: OnTarget, validator: str) -> str:
-    rivals, error = tie(found.scores, validator, len(found.predicted.names))
+    rivals, error = found.tie(validator)
     if not rivals:
         return ""
-    others = f"{', '.join(rivals[:-1])} and {rivals[-1]}" if len(rivals) > 1 else rivals[0]
+    others, they = (f"{', '.join(rivals[:-1])} and {rivals[-1]}", "each") if rivals[1:] else (rivals[0], "it")
     return (
-        f" That is a toss-up: the score of {others} is less than one standard error ({error:.2g}) lower, so "
-        f"{'each of them' if len(rivals) > 1 else 'it'} may be as good or better."
+        f" That is a toss-up: the score of {others} is less than one standard error ({error:.2g}) lower, so {they} may "
+        "be as good or better."
     )
 
 
@@ -143,7 +142,7 @@ def _sure(found: OnTarget) -> str:
     return (
         f"Its accuracy is not known, as there are no labels: most of the {len(predicted.labels)} candidates predict "
         f"its class on {predicted.majority():.0f} % of the {len(predicted.names):,} images, and all of them agree on "
-        f"{alike:.0f} %{beside}. Trust these votes more than its probabilities, which training makes extreme."
+        f"{alike:.0f} %{beside}. Trust these votes more than its probabilities, which tend to be extreme."
     )
 
 

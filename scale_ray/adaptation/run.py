@@ -51,9 +51,9 @@ def adapt(
     Raises:
         UserError: nothing has run: the images, the labels, the config, the budget or the folder cannot be used.
     """
-    check = asked.check or _filled_in(out)
-    known = {} if check is None else read_checks(check, asked.catalogue)
+    known = {} if asked.check is None else read_checks(asked.check, asked.catalogue)
     store = _open(out, asked.catalogue, leave=not dry_run)
+    known = known or _filled_in(out / "check.csv", asked.catalogue)
     execution = execution.model_copy(update={"root": asked.catalogue, "keep_predictions": True, "keep_model": True})
     notes = out / "budget.json"
     study, left_out = within_budget(
@@ -77,10 +77,10 @@ def adapt(
     return found
 
 
-def _filled_in(out: Path) -> Path | None:
-    """The list that an earlier call left to be labelled, if it has a label by now."""
-    drawn = out / "check.csv"
-    return drawn if drawn.is_file() and (read_list(str(drawn))["label"] != "").any() else None
+def _filled_in(drawn: Path, catalogue: Catalogue) -> dict[str, dict[str, str]]:
+    """As `read_checks`, of the list that an earlier call has left; empty where nobody has labelled anything."""
+    labelled = drawn.is_file() and (read_list(str(drawn))["label"] != "").any()
+    return read_checks(drawn, catalogue) if labelled else {}
 
 
 def _open(out: Path, catalogue: Catalogue, *, leave: bool) -> Store:

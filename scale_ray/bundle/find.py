@@ -87,9 +87,11 @@ def find_record(text: str) -> tuple[Store, Record]:
 
 
 def _remedy(text: str) -> str:
-    inside = Path(text).expanduser() / "model"
-    if not is_url(text) and inside.is_dir():  # what `scale-ray adapt` leaves
-        return f": its model is {shown(inside)}"
+    inside = Path(text).expanduser() / "model"  # as `scale-ray adapt` leaves one, or with several targets one for each
+    if not is_url(text) and inside.is_dir():
+        bundles = [folder for folder in (inside, *sorted(inside.iterdir())) if is_bundle(folder)]
+        if bundles:
+            return f": name {' or '.join(map(shown, bundles))}"
     return ": give a bundle's folder, STORE/ID or STORE/records/ID.json"
 
 

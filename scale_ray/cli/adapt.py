@@ -52,7 +52,8 @@ def adapt(
         Path | None,
         typer.Option(
             metavar="FILE|FOLDER",
-            help="Labels of some target images, for checking only: a list with path and label, or class folders.",
+            help="Labels of some target images, for checking only: a list with path and label, or class folders. "
+            "Default: the check.csv that --out has, once it is filled in.",
             rich_help_panel=IMAGES,
         ),
     ] = None,

@@ -39,6 +39,7 @@ HelpAll = Annotated[
 ]
 
 
+# Mixed into TyperCommand and TyperGroup. What it calls they share, and the first shows it to the type checker.
 class _Help(TyperCommand if TYPE_CHECKING else object):  # type: ignore[misc]
     """Options under the headings that they name, then examples, as plain text that breaks no word."""
 

@@ -167,7 +167,10 @@ def _warn_of_counts(benchmark: str, domain: str, listing: Listing) -> None:
 
 
 def _warn_of_unused(benchmark: str, files: DomainFiles, root: Root | None) -> None:
-    if unused := files.unused():
+    unused = {
+        str(folder / file): why for folder, of_folder in files.unused().items() for file, why in of_folder.items()
+    }
+    if unused:
         place = "CATALOGUE" if isinstance(root, Catalogue) else shlex.quote(shown(str(root)))
         told = f"`scale-ray data check {benchmark} --root {place} --all` names them"
         warn_once(f"{shown(files.name)}: {count_unused(unused)}; {told}")
@@ -275,5 +278,5 @@ def _write_header(file: BinaryIO, count: int, size: int) -> None:
 def _unreadable(image: str, reason: str) -> DataError:
     return DataError(
         f"{image}: unreadable image ({reason}): replace it, or leave such images out: --set data.corrupt=skip; "
-        "`scale-ray data check BENCHMARK --root IMAGES` names them all"
+        "`scale-ray data check BENCHMARK --root IMAGES --all` names them all"
     )

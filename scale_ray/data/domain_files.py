@@ -26,7 +26,7 @@ from scale_ray.data.image_folder import (
 )
 from scale_ray.data.names import is_text, quoted
 from scale_ray.data.pixels import HEIF_SUFFIXES, NO_HEIF, reads_heif
-from scale_ray.data.unused import unused_below, unused_files
+from scale_ray.data.unused import Unused, unused_below, unused_files
 from scale_ray.errors import shown
 from scale_ray.urls import is_url
 
@@ -45,7 +45,7 @@ class DomainFiles:
         digests: gives sha256 (hex) of the content of all images, in order. Raises DataError likewise.
         forget: makes `digests` compute them anew.
         listing: class -> file names, where the images lie in class folders.
-        unused: gives file -> why it is no image of the domain, of those in its folders; see `unused_files`.
+        unused: gives folder -> file in it -> why that is no image of the domain; see `unused_files`.
     """
 
     name: str
@@ -57,7 +57,7 @@ class DomainFiles:
     digests: Callable[[], list[str]]
     forget: Callable[[], None] = lambda: None
     listing: Listing | None = None
-    unused: Callable[[], dict[str, tuple[str, str]]] = dict
+    unused: Callable[[], dict[Path, Unused]] = dict
 
     def shown(self, name: str) -> str:
         """An image as messages name it."""
@@ -160,7 +160,7 @@ def class_folders(name: str, folder: Path, root: Catalogue | None = None) -> Dom
         digests=lambda: file_digests(folder, names),
         forget=lambda: forget_digests(folder),
         listing=listing,
-        unused=lambda: unused_files(folder),
+        unused=lambda: {folder: unused_files(folder)},
     )
 
 
@@ -190,7 +190,7 @@ def unlabelled_folders(name: str, folders: Sequence[Path]) -> DomainFiles:
         read=lambda image: read_bytes(found[image]),
         digests=lambda: file_digests(where, [str(found[each].absolute()) for each in names], of=name),
         forget=lambda: forget_digests(where, of=name),
-        unused=lambda: {str(folder / file): why for folder in folders for file, why in unused_below(folder).items()},
+        unused=lambda: {folder: unused_below(folder) for folder in folders},
     )
 
 

@@ -16,6 +16,9 @@ NO_CLASS = ("not in a class folder", "not in a class folder")
 DANGLING = ("dangling link", "dangling links")
 SPECIAL = ("not a regular file", "not regular files")
 
+# File -> its reason.
+Unused = dict[str, tuple[str, str]]
+
 _REASONS = (FORMAT, SUBFOLDER, NO_CLASS, SPECIAL, DANGLING)
 
 # Suffixes of images of other formats.
@@ -33,7 +36,7 @@ _REMEDIES = {
 }
 
 
-def unused_files(folder: Path) -> dict[str, tuple[str, str]]:
+def unused_files(folder: Path) -> Unused:
     """Relative path, sorted, -> reason of every file of a domain's folder that is no image of a class.
 
     Hidden files and folders are left out.
@@ -48,7 +51,7 @@ def unused_files(folder: Path) -> dict[str, tuple[str, str]]:
     return dict(sorted(found.items()))
 
 
-def unused_below(folder: Path) -> dict[str, tuple[str, str]]:
+def unused_below(folder: Path) -> Unused:
     """Relative path, sorted, -> reason of every file at any depth of a folder of images that is none."""
     others = (entry for entry in entries_below(folder) if not is_image(entry))
     return dict(sorted((os.path.relpath(entry.path, folder), _reason(entry, FORMAT)) for entry in others))

@@ -285,11 +285,16 @@ SCORES = pd.DataFrame({"candidate": ["best", "source_only", "mcc"], "coherence":
 
 
 def test_a_score_less_than_a_standard_error_lower_is_a_tie() -> None:
-    """Of 400 images: 100 sqrt(0.8 0.2 / 400) = 2. Of a million a validator sees 2,000: 0.89."""
-    assert tie(SCORES, "coherence", 400) == (["source_only"], pytest.approx(2.0))
-    assert tie(SCORES, "coherence", 10**6) == ([], pytest.approx(0.894, abs=1e-3))
-    assert tie(SCORES.head(1), "coherence", 400).candidates == []
-    assert tie(SCORES.rename(columns={"coherence": "im"}), "im", 400).candidates == []
+    """Of 400 images: 100 sqrt(0.8 0.2 / 400) = 2. Of a million `coherence` sees 2,000, 0.89, and `ensv` all, 0.04."""
+    assert tie(SCORES, "coherence", 400, 10**6) == (["source_only"], pytest.approx(2.0))
+    assert tie(SCORES, "coherence", 10**6, 400) == (["source_only"], pytest.approx(2.0))
+    assert tie(SCORES, "coherence", 10**6, 10**6) == ([], pytest.approx(0.894, abs=1e-3))
+    assert tie(SCORES.head(1), "coherence", 400, 400).candidates == []
+    of_ensv = SCORES.rename(columns={"coherence": "ensv"})
+    assert tie(of_ensv, "ensv", 1, 10**6) == ([], pytest.approx(0.04))
+    assert tie(of_ensv, "ensv", 1, 400).candidates == ["source_only"]
+    for other in ("im", "circular", "reverse"):
+        assert tie(SCORES.rename(columns={"coherence": other}), other, 400, 400).candidates == []
 
 
 @pytest.mark.parametrize(
@@ -302,11 +307,16 @@ def test_a_score_less_than_a_standard_error_lower_is_a_tie() -> None:
 )
 def test_the_page_says_that_a_tie_is_a_toss_up(found: Predicted, images: int, says: str) -> None:
     record = record_of(config_of("mnist", "mnistm", "ce", "lenet", 0), 50.0)
-    many = replace(found, names=("a.jpg",) * images)
-    sentence = _chosen(OnTarget("phone", record, many, SCORES, {}), "coherence")
+    assert record.result is not None
+    result = record.result.model_copy(update={"images": {"mnist": images, "mnistm": images}})
+    on_target = OnTarget("phone", record.model_copy(update={"result": result}), found, SCORES, {})
+    sentence = _chosen(on_target, "coherence")
     assert sentence.startswith("best predicts phone from mnist: the validator coherence")
     assert says in sentence
     assert ("toss-up" in sentence) == (images < 10**6)
+    told = str(Adaptation(Path("out"), [on_target]))
+    assert ("best (coherence chose)" in told) == (images == 10**6)
+    assert ("best (coherence chose, a toss-up with source_only" in told) == (images < 10**6)
 
 
 # The page

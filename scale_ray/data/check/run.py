@@ -1,9 +1,10 @@
 """From a benchmark and where its images are to the list of what was found."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_ray.config import Catalogue, ConfigError, Root, is_hub, is_list
+from scale_ray.config import Catalogue, ConfigError, Root
 from scale_ray.data.benchmarks import DataError, check_benchmark
 from scale_ray.data.check.classes import class_sizes
 from scale_ray.data.check.duplicates import duplicates
@@ -20,7 +21,7 @@ from scale_ray.data.image_folder import (
     system_folders,
     too_deep,
 )
-from scale_ray.data.unused import NO_CLASS, SUBFOLDER, stray_folders, unused_below, unused_files, why_unused
+from scale_ray.data.unused import NO_CLASS, SUBFOLDER, stray_folders, why_unused
 from scale_ray.errors import shown
 
 Found = tuple[dict[str, DomainFiles], list[Finding]]
@@ -110,7 +111,7 @@ def _in_folder(benchmark: str, root: Path | None) -> Found:
 def _in_catalogue(benchmark: str, catalogue: Catalogue) -> Found:
     """The domains of a catalogue, and what their names show."""
     domains, found = {}, []
-    for domain, place in catalogue.domains:
+    for domain in catalogue.names:
         try:
             files = domains[domain] = domain_files(benchmark, domain, catalogue)
         except (ConfigError, DataError) as error:
@@ -119,11 +120,7 @@ def _in_catalogue(benchmark: str, catalogue: Catalogue) -> Found:
         if files.listing is not None:
             found += _of_class_folders(benchmark, files)
             continue
-        found += [Finding("names", line) for line in wrong_names(files)]
-        if not is_list(place.images[0]) and not is_hub(place.images[0]):
-            for folder in map(Path, place.images):
-                unused = ((name, why_unused(name, why)) for name, why in unused_below(folder).items())
-                found += by_reason("ignored", folder, unused)
+        found += [Finding("names", line) for line in wrong_names(files)] + _ignored(files)
     return domains, found
 
 
@@ -137,5 +134,13 @@ def _of_class_folders(benchmark: str, files: DomainFiles) -> list[Finding]:
         "count": differing_counts(benchmark, files.name, listing),
     }
     said = (SUBFOLDER,) * bool(deep) + (NO_CLASS,) * (not listing)
-    unused = ((name, why_unused(name, why)) for name, why in unused_files(folder).items() if why not in said)
-    return [Finding(kind, line) for kind in lines for line in lines[kind]] + by_reason("ignored", folder, unused)
+    return [Finding(kind, line) for kind in lines for line in lines[kind]] + _ignored(files, said)
+
+
+def _ignored(files: DomainFiles, said: Collection[tuple[str, str]] = ()) -> list[Finding]:
+    """What in the domain's folders is not used, without reasons for which there is a line already."""
+    found = []
+    for folder, unused in files.unused().items():
+        reasons = ((name, why_unused(name, why)) for name, why in unused.items() if why not in said)
+        found += by_reason("ignored", folder, reasons)
+    return found

@@ -1,6 +1,6 @@
 """A leaderboard of several sets: methods by sets, what a step costs, and how the validators do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from scale_ray.report.figures.board import board_plot
 from scale_ray.report.figures.style import render
 from scale_ray.report.leaderboard.sets import SetResult, read_sets, write_set
 from scale_ray.report.read.errors import ReportError
-from scale_ray.report.selection.regret import least_worst, over_all
+from scale_ray.report.selection.regret import CHOICE_COLUMNS, least_worst, over_all
 from scale_ray.report.selection.text import as_text
 from scale_ray.report.tables.board import side_by_side
 from scale_ray.report.tables.grid import Grid, Stack, common_notes
@@ -38,20 +38,22 @@ class Leaderboard(NamedTuple):
 
 def leaderboard(sets: Sequence[SetResult]) -> Leaderboard:
     """One leaderboard of at least one set; its columns are in their order."""
-    table = over_all(_rows([row for each in sets for row in each.regrets]))
+    table = over_all([row for each in sets for row in each.regrets])
     return Leaderboard(
         grid=side_by_side([each.grid for each in sets]),
-        costs=_rows([{"set": each.name} | row for each in sets for row in each.costs]),
+        costs=_costs(sets),
         regrets=table,
-        choices=_rows([row for each in sets for row in each.choices]),
+        choices=pd.DataFrame([row for each in sets for row in each.choices], columns=CHOICE_COLUMNS),
         validator=least_worst(table),
         notes=common_notes((each.name, each.validator_notes) for each in sets),
-        facts=_rows([{"set": each.name} | each.facts for each in sets]),
+        facts=pd.DataFrame([{"set": each.name} | each.facts for each in sets]),
     )
 
 
-def _rows(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows))
+def _costs(sets: Sequence[SetResult]) -> pd.DataFrame:
+    """As `tables.board.costs`, with a column `set`."""
+    table = pd.DataFrame([{"set": each.name} | row for each in sets for row in each.costs])
+    return table.astype(dict.fromkeys(table.columns.drop(["set", "method"]), "float64"))  # None is NaN
 
 
 def write_leaderboard(measured: Sequence[SetResult], names: Sequence[str], results: Path, figure: Path) -> list[Path]:

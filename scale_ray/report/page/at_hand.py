@@ -5,11 +5,10 @@ import shlex
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scale_ray.config import DataConfig
 from scale_ray.errors import UserError
 from scale_ray.records import Record
 from scale_ray.report.page.gallery import Images, Reach
@@ -23,26 +22,22 @@ def images_in(root: Path | None) -> Reach:
     """What opens the target images of records: drawn digits, or those in the folder `root`. Each domain once."""
 
     @cache
-    def opened(data: DataConfig) -> "Domain | None":
+    def opened(benchmark: str, domain: str, **decoded: Any) -> "Domain | None":
         from scale_ray.data.decoded import open_domains
 
         try:
-            (domain,) = open_domains(
-                data.benchmark, [data.target], root=root, resize=data.resize, corrupt=data.corrupt, fit=data.fit
-            )
+            return open_domains(benchmark, [domain], root=root, **decoded)[0]
         except UserError:  # moved away or changed: the page does without
             return None
-        return domain
 
     def reach(record: Record, predictions: StoredPredictions) -> Images | None:
         data = record.config.data
         if root is None and data.benchmark != "digits":
             return None
-        domain = opened(data.model_copy(update={"source": ""}))
-        labels = getattr(domain, "labels", None)
-        if domain is None or labels is None or domain.digest != predictions.target:
+        domain = opened(data.benchmark, data.target, resize=data.resize, corrupt=data.corrupt, fit=data.fit)
+        if domain is None or domain.labels is None or domain.digest != predictions.target:
             return None
-        return (domain.images, np.asarray(labels)) if len(labels) == len(predictions.labels) else None
+        return (domain.images, np.asarray(domain.labels)) if len(domain.labels) == len(predictions.labels) else None
 
     return reach
 

@@ -4,7 +4,7 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from scale_ray.config import NAMED_WEIGHTS, LossesConfig, ModelConfig, TrialConfig, TuningBudget
+from scale_ray.config import NAMED_WEIGHTS, LossesConfig, ModelConfig, TuningBudget
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,14 +39,13 @@ def combination_labels(cells: "pd.DataFrame") -> "pd.Series":
 
 def method_labels(cells: "pd.DataFrame") -> "pd.Series":
     """Labels by method: `scale (ce+ssl)`, `scale bank (ce+dist)`; a method with ce alone is its variant: `cdan+E`."""
-    plain = (cells["method"] != "scale") & (cells["losses"] == "ce")
-    return cells["variant"].where(plain, cells["variant"] + " (" + cells["losses"] + ")")
+    columns = (cells[name] for name in ("method", "variant", "losses"))
+    return cells.assign(label=list(map(method_label, *columns)))["label"]
 
 
-def method_label(config: TrialConfig) -> str:
-    """One config's label of those by `method_labels`."""
-    plain = config.method != "scale" and config.combination == "ce"
-    return config.variant if plain else f"{config.variant} ({config.combination})"
+def method_label(method: str, variant: str, losses: str) -> str:
+    """The label of one cell of `method_labels`."""
+    return variant if method != "scale" and losses == "ce" else f"{variant} ({losses})"
 
 
 def tuned_note(tuning: TuningBudget | None) -> str:

@@ -1,5 +1,6 @@
 """The regret of every validator, which reads target labels: a table for benchmarks."""
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -20,6 +21,7 @@ REGRET_NOTES = [
 ]
 
 _COLUMNS = ["benchmark", "backbone", "validator", MEAN, WORST, OVERALL, "spearman", "pairs", "candidates"]
+CHOICE_COLUMNS = ["benchmark", "backbone", "validator", "choice", ACCURACY, OVERALL]
 _FEWEST_RANKS = 3  # with fewer candidates a rank correlation means nothing
 
 
@@ -44,15 +46,18 @@ def regrets(found: Candidates) -> pd.DataFrame:
     labelled = {set_: of_pairs for set_, of_pairs in sets.items() if _is_scored(of_pairs, ORACLE)}
     for name in SCORES if labelled else ():
         rows += [_of_set(set_, of_pairs, name) for set_, of_pairs in labelled.items() if _is_scored(of_pairs, name)]
-    return over_all(pd.DataFrame(rows, columns=_COLUMNS))
+    return over_all(rows)
 
 
-def over_all(by_set: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `regrets` that are of single sets, in the order of that table, then those over all sets."""
+def over_all(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The table of `regrets` from its rows of single sets: they in its order, then those over all sets."""
+    by_set = pd.DataFrame(list(rows), columns=_COLUMNS)
     sets = len(by_set[["benchmark", "backbone"]].drop_duplicates())
     of_validators = [part for _, part in by_set.groupby("validator", sort=False) if len(part) == sets > 1]
-    rows = by_set.to_dict("records") + [_of_all(part) for part in of_validators]
-    frame = pd.DataFrame(rows, columns=_COLUMNS).assign(last=lambda frame: frame["benchmark"] == ALL_SETS)
+    everywhere = [_of_all(part) for part in of_validators]
+    frame = pd.DataFrame([*rows, *everywhere], columns=_COLUMNS).assign(
+        last=lambda frame: frame["benchmark"] == ALL_SETS
+    )
     order = ["last", "benchmark", "backbone", WORST, MEAN]
     return frame.sort_values(order, kind="stable", ignore_index=True).drop(columns="last")
 
@@ -89,7 +94,7 @@ def choices(found: Candidates) -> pd.DataFrame:
                         OVERALL: float(means[ORACLE].max()) - accuracy,
                     }
                 )
-    frame = pd.DataFrame(rows, columns=["benchmark", "backbone", "validator", "choice", ACCURACY, OVERALL])
+    frame = pd.DataFrame(rows, columns=CHOICE_COLUMNS)
     return frame.sort_values(["benchmark", "backbone", OVERALL], kind="stable", ignore_index=True)
 
 

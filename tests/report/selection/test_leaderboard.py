@@ -166,6 +166,19 @@ def test_the_figure_has_a_dot_for_each_number(found: Leaderboard) -> None:
     assert dots == {"digits": [55.5, 55.5, 54.0], "photos": [64.5, 50.5]}
 
 
+def test_without_a_candidate_on_all_pairs_nothing_is_chosen_for_a_set(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", create=True)
+    configs = [
+        config_of(*of, "ce", "lenet", 0, method)
+        for of, method in ((("mnist", "mnistm"), "dann"), (("fonts", "mnist"), "mcc"))
+    ]
+    for config in configs:
+        store.write_record(scored(config, 50.0, {"im": 1.0}))
+    store.write_plan(StudyPlan(name="digits", created=CREATED, cells=[cell_of(config) for config in configs]))
+    write_leaderboard(set_results(store.location, NAMES), NAMES, tmp_path, tmp_path / "board.png")
+    assert "| benchmark | validator | choice |" in (tmp_path / "leaderboard.md").read_text()
+
+
 def test_what_is_missing_is_counted(tmp_path: Path) -> None:
     store = written(tmp_path)
     Path(store.record_location(cell_of(config_of("mnist", "mnistm", "ce", "resnet18", 1, "mcc")).id, "done")).unlink()
