@@ -100,20 +100,24 @@ def unrecordable_names(folder: Path, listing: Listing) -> list[str]:
 
 
 def empty_classes(folder: Path, listing: Listing) -> list[str]:
-    """One line for each class folder without images, or one line for a domain without class folders."""
+    """One line for each class folder without images, or one line for a domain without class folders.
+
+    Folders that hold class folders come first: their line says that the folder above the right one was named.
+    """
     if not listing:
         return [f"{shown(folder)}: no class folders in it: images must be in {shown(folder.name)}/CLASS/"]
-    return [_empty_class(folder / name) for name, images in listing.items() if not images]
-
-
-def _empty_class(folder: Path) -> str:
-    for below in folders_in(folder):
-        if any(is_image(entry) for entry in _scan(below)):
-            return (
-                f"{shown(folder)}: its images lie in folders within it, such as {shown(below.name)}: if these are the "
-                f"classes, name {shown(folder)}; if not, move the images up"
+    above, empty = [], []
+    for path in (folder / name for name, images in listing.items() if not images):
+        below = next((each for each in folders_in(path) if any(is_image(entry) for entry in _scan(each))), None)
+        if below is None:
+            told = f"{shown(path)}: no image of class '{shown(path.name)}'"
+            empty.append(f"{told}: add some, or remove the class from every domain")
+        else:
+            above.append(
+                f"{shown(path)}: its images lie in folders within it, such as {shown(below.name)}: if these are the "
+                f"classes, name {shown(path)}; if not, move the images up"
             )
-    return f"{shown(folder)}: no image of class '{shown(folder.name)}': add some, or remove the class from every domain"
+    return [*above, *empty]
 
 
 def too_deep(folder: Path, listing: Listing) -> list[str]:

@@ -187,6 +187,7 @@ def test_class_without_images(tmp_path: Path) -> None:
 def test_a_folder_above_the_one_that_has_the_class_folders(tmp_path: Path) -> None:
     """`studio/cat/0.png` beside `phone/0.png`: the class folders are those of studio."""
     write_tree(tmp_path / "root" / "all", {"studio": {"cat": 1, "dog": 1}})
+    (tmp_path / "root" / "all" / "a cache").mkdir()  # neither has images of a class
     (tmp_path / "root" / "all" / "phone").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "root" / "all" / "phone" / "a.png")
     with pytest.raises(
