@@ -25,16 +25,18 @@ faults: .venv
 docs: .venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# The stamp makes the set-up run once, and again whenever the dependencies change. Compiled on all CPUs instead of by pip
-# on one; files that are templates do not compile.
+# The stamp makes the set-up run once, and again whenever the dependencies change. uv installs and compiles on all CPUs.
+# pip takes over where uv finds no index: only pip reads the mirrors that a pip.conf names.
 .venv: .venv/stamp
+
+INSTALL := install --quiet -c constraints.txt -e '.[dev]'
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "scale_ray needs Python 3.11 or newer: make PYTHON=python3.11")'
 	@echo "making .venv (torch, torchvision and ray: a few minutes, about 6 GB)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --no-compile --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -m compileall -q -j 0 .venv/lib > .venv/compileall.log 2>&1 || true
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	@$(BIN)/uv pip $(INSTALL) --python $(BIN)/python --compile-bytecode --link-mode copy || $(BIN)/pip $(INSTALL)
 	@touch $@
 
 clean:
