@@ -36,7 +36,7 @@ INSTALL := install --quiet -c constraints.txt -e '.[dev]'
 	@echo "making .venv (torch, torchvision and ray: a few minutes, about 6 GB)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check 'uv>=0.9,<1'
-	@$(BIN)/uv pip $(INSTALL) --python $(BIN)/python --compile-bytecode --link-mode copy || $(BIN)/pip $(INSTALL)
+	@$(BIN)/uv pip $(INSTALL) --python $(BIN)/python --compile-bytecode || $(BIN)/pip $(INSTALL)
 	@touch $@
 
 clean:
