@@ -67,6 +67,7 @@ def test_a_temporary_folder_with_a_long_path_is_refused(tmp_path: Path) -> None:
     assert list(long.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ray_tmpdir_is_the_way_out_of_a_long_path(tmp_path: Path) -> None:
     done = start(TMPDIR=str(tmp_path / ("x" * 60) / ("y" * 40)), RAY_TMPDIR="/tmp")
     assert done.stdout == "started True\n", done.stderr
@@ -92,6 +93,7 @@ def test_read_only_shared_memory_is_refused() -> None:
     refused(start(*on("mount -t tmpfs -o ro tmpfs /dev/shm")), "/dev/shm", "Read-only file system", "mount it")
 
 
+@pytest.mark.slow
 def test_little_shared_memory_is_enough() -> None:
     done = start(*on("mount -t tmpfs -o size=64m tmpfs /dev/shm"))
     assert done.stdout == "started True\n", done.stderr
@@ -109,6 +111,7 @@ def test_a_read_only_home_is_no_obstacle(tmp_path: Path, kept: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ([".ray"] if kept else [])
 
 
+@pytest.mark.slow
 def test_a_home_that_is_no_folder_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     done = start(HOME=str(tmp_path / "home"))

@@ -57,6 +57,7 @@ def test_a_study_trains_with_the_drivers_package(elsewhere: Path, tiny_root: Pat
     assert all_done(tmp_path / "store") == 1
 
 
+@pytest.mark.slow
 def test_an_experiment_trains_with_its_own_helpers(elsewhere: Path, tiny_root: Path, tmp_path: Path) -> None:
     """The script's folder, where its helpers lie, stays before the installed packages, as in the driver."""
     line = [sys.executable, str(HERE / "own_study.py"), str(tiny_root), str(tmp_path / "store")]

@@ -23,6 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from scale_ray.store.files import replace_file
 
@@ -35,6 +36,7 @@ SMALL = 8.5  # points; 11 pixels on a screen, the smallest text of a figure
 _NARROW_WIDTH = 3.55  # inches; 340 pixels, which a phone shows without scaling
 _CHARACTERS = 13  # of a title, an inch
 _LEGEND_CHARACTERS = 12  # of a legend, an inch
+_DPI, _MARGIN = 160, 0.1  # dots an inch, inches around a figure
 
 _narrow: ContextVar[bool] = ContextVar("narrow", default=False)
 
@@ -168,22 +170,32 @@ def legend(figure: Figure, looks: Looks, present: set[str], more: Sequence[Line2
     figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=ncols)
 
 
-def render(figure: Figure, kind: str) -> bytes:
-    """The figure as `png`, `svg` or `pdf`, without a date or version in its metadata."""
+def render(figure: Figure, kind: str, box: Bbox | None = None) -> bytes:
+    """The figure as `png`, `svg` or `pdf`, without a date or version in its metadata.
+
+    Args:
+        box: from `fitted`; by default it is measured.
+    """
     out = io.BytesIO()
     with style():
-        if isinstance(
-            figure.get_layout_engine(), ConstrainedLayoutEngine
-        ):  # once for all kinds: a layout takes a drawing
+        figure.savefig(out, format=kind, dpi=_DPI, metadata=_METADATA[kind], bbox_inches=box or fitted(figure))
+    return out.getvalue()
+
+
+def fitted(figure: Figure) -> Bbox:
+    """Lay the figure out; return the box that holds all of it, in inches. Both take a drawing, so once for all kinds."""
+    with style():
+        figure.set_dpi(_DPI)
+        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
-        figure.savefig(out, format=kind, dpi=160, metadata=_METADATA[kind], bbox_inches="tight")
-    return out.getvalue()
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        return figure.get_tightbbox(renderer).padded(_MARGIN)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `stem.png`, `stem.svg` and `stem.pdf`, each atomically. The folder must exist."""
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in KINDS]
+    paths, box = [stem.with_name(f"{stem.name}.{kind}") for kind in KINDS], fitted(figure)
     for path, kind in zip(paths, KINDS, strict=True):
-        replace_file(path, render(figure, kind))
+        replace_file(path, render(figure, kind, box))
     return paths
