@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scale_ray.config import ConfigError, field_paths, suggest
+from scale_ray.config import ConfigError, field_paths, flat_fields, suggest
 from scale_ray.study import MOST_CELLS
 from scale_ray.urls import redacted
 
@@ -84,10 +84,10 @@ def read_config(path: Path | None, *, alone: bool = False) -> dict[str, Any]:
     """
     values = _read_object(path)
     if path is not None and values.keys() >= _RECORD_KEYS:
-        return _flatten(_config_of_record(path, values))
+        return flat_fields(_config_of_record(path, values))
     values.pop("root", None)
     of_training = values.pop("train", {})
-    return _flatten({**values, **of_training} if alone else values)
+    return flat_fields({**values, **of_training} if alone else values)
 
 
 def root_in_config(path: Path | None) -> Path | None:
@@ -121,18 +121,6 @@ def _config_of_record(path: Path, values: dict[str, Any]) -> dict[str, Any]:
             f"--config {path}: a record without a config: give one as a store has it, or a file of fields"
         )
     return config
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects as dotted paths. The values of losses.terms and tuning are objects themselves."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        path = prefix + key
-        if isinstance(value, dict) and path not in ("losses.terms", "tuning"):
-            flat |= _flatten(value, path + ".")
-        else:
-            flat[path] = value
-    return flat
 
 
 def command_line() -> str:

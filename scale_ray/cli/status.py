@@ -19,6 +19,7 @@ from scale_ray.costs import duration, estimate_seconds, seconds_per_step
 from scale_ray.records import Record
 from scale_ray.report.read.labels import count
 from scale_ray.store import Store, StudyPlan
+from scale_ray.store.doing import Training
 from scale_ray.store.leases import Announcement, live_holders
 from scale_ray.store.record_files import status_of
 from scale_ray.study import describe
@@ -115,15 +116,26 @@ def _print_running(holders: Mapping[str, Announcement], plans: Sequence[StudyPla
         driver = drivers[driver_id]
         searches = [key.removeprefix("tuning-") for key in keys if key.startswith("tuning-")]
         cells = [titles.get(key, f"what several cells share ({key[:12]})") for key in sorted(keys) if "-" not in key]
+        handed_out = len(cells)
+        if driver.doing is not None and driver.doing.trainings:
+            cells = list(map(_training_line, driver.doing.trainings))
         search = f"search {', '.join(searches)}; " if searches else ""
         console.print(
             f"running: driver on {driver.host}, pid {driver.pid}, {_since(driver.since)}: {search}"
-            f"{count(len(cells), 'stage')} handed out"
+            f"{count(handed_out, 'stage')} handed out"
         )
         for cell in cells[:_SHOWN]:
             console.print(f"  {cell}")
         if len(cells) > _SHOWN:
             console.print(f"  and {len(cells) - _SHOWN} more")
+
+
+def _training_line(training: Training) -> str:
+    if not training.started:
+        return f"{training.title}: waits for a slot, or has just begun"
+    accuracy = "" if training.source_val_accuracy is None else f", source_val {training.source_val_accuracy:.1f} %"
+    left = "" if training.seconds_left is None else f", about {duration(training.seconds_left)} left"
+    return f"{training.title}: step {training.step:,} of {training.last:,}{accuracy}{left}"
 
 
 def _print_time_left(

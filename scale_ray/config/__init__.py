@@ -26,11 +26,12 @@ from scale_ray.config.trial import (
     absolute_weights,
     field_info,
     field_paths,
+    flat_fields,
 )
 
 __all__ = [
     "NAMED_WEIGHTS", "RECIPE_VERSION", "VARIANTS", "BaselineConfig", "Beside", "Catalogue", "ConfigError", "DataConfig",
     "Execution", "Introduced", "LossesConfig", "ModelConfig", "OptimConfig", "ParallelConfig", "Place", "Precision",
     "Resources", "Root", "TrialConfig", "TuningBudget", "ViewsConfig", "absolute_weights", "check_name",
-    "describe_problems", "field_info", "field_paths", "is_hub", "is_list", "read_catalogue", "suggest",
+    "describe_problems", "field_info", "field_paths", "flat_fields", "is_hub", "is_list", "read_catalogue", "suggest",
 ]  # fmt: skip

@@ -210,6 +210,18 @@ def _field_paths(config: type[TrialConfig]) -> tuple[str, ...]:
     return tuple(walk(config, ""))
 
 
+def flat_fields(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as dotted paths. The values of losses.terms and tuning are objects themselves."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = prefix + key
+        if isinstance(value, dict) and path not in ("losses.terms", "tuning"):
+            flat |= flat_fields(value, path + ".")
+        else:
+            flat[path] = value
+    return flat
+
+
 def absolute_weights(weights: str) -> str:
     """A weights file by its absolute path; names such as `imagenet` as they are."""
     return weights if weights in NAMED_WEIGHTS else str(Path(weights).expanduser().absolute())

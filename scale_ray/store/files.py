@@ -151,6 +151,17 @@ class Files:
             return []
         return sorted(name for name in found if name and not name.startswith("."))
 
+    def stamps(self, folder: str) -> dict[str, str]:
+        """Name of each file in the folder, without hidden ones -> what changes whenever the file is written.
+
+        It takes one listing; empty if the folder is missing.
+        """
+        try:
+            found = self._call("listed", folder, partial(self._filesystem.stamps, folder))
+        except FileNotFoundError:
+            return {}
+        return {name: found[name] for name in sorted(found) if name and not name.startswith(".")}
+
     def folders(self, folder: str) -> list[str]:
         """Sorted names of the folders directly in the folder; empty if it is missing."""
         try:

@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
@@ -67,6 +68,9 @@ class FileSystem(Protocol):
 
     def exists(self, name: str) -> bool: ...
     def names(self, folder: str) -> list[str]: ...
+    def stamps(self, folder: str) -> dict[str, str]:
+        """Name of each file in the folder -> what changes whenever the file is written. One listing."""
+
     def folders(self, folder: str) -> list[str]: ...
     def delete_folder(self, name: str) -> None: ...
     def arrow(self, name: str) -> "tuple[str, pyarrow.fs.FileSystem | None]": ...
@@ -158,6 +162,16 @@ class Folder:
 
     def names(self, folder: str) -> list[str]:
         return os.listdir(self._path(folder))
+
+    def stamps(self, folder: str) -> dict[str, str]:
+        found = {}
+        with os.scandir(self._path(folder)) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # removed since
+                    status = entry.stat()
+                    if not stat.S_ISDIR(status.st_mode):
+                        found[entry.name] = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+        return found
 
     def folders(self, folder: str) -> list[str]:
         with os.scandir(self._path(folder)) as found:
@@ -280,6 +294,11 @@ class Bucket:
     def names(self, folder: str) -> list[str]:
         found = self._system.ls(self._full_path(folder), detail=True)
         return [entry["name"].rpartition("/")[2] for entry in found if entry["type"] == "file"]
+
+    def stamps(self, folder: str) -> dict[str, str]:
+        found = self._system.ls(self._full_path(folder), detail=True)
+        tag = "ETag" if self.scheme == "s3" else "etag"
+        return {entry["name"].rpartition("/")[2]: str(entry[tag]) for entry in found if entry["type"] == "file"}
 
     def folders(self, folder: str) -> list[str]:
         found = self._system.ls(self._full_path(folder), detail=True)

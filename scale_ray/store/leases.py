@@ -27,12 +27,13 @@ A file whose name is no lease is left alone, with a warning. A lease of version 
 import logging
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 from types import TracebackType
 from typing import NamedTuple, Self
 from uuid import uuid4
 
+from scale_ray.store.doing import Doing
 from scale_ray.store.files import Files, StoreError
 from scale_ray.store.lifeline import Lifeline, remove_lifeline
 from scale_ray.store.liveness import DRIVER_ID, Announcement, Clock, Others, announcement, driver_file, uptime
@@ -75,6 +76,7 @@ class Driver:
 
     Attributes:
         id: names this driver in the store, from its first heartbeat on; another one after a long silence.
+        doing: says what it trains, at every heartbeat.
 
     Raises:
         StoreError: from every method, if the store refuses a call or stays unavailable. A failed heartbeat is only
@@ -96,6 +98,7 @@ class Driver:
         self._ended = False
         self._last_beat = float("-inf")
         self.id = ""
+        self.doing: Callable[[], Doing | None] = lambda: None
         self._lifeline: Lifeline | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, name="driver heartbeat", daemon=True)
@@ -275,7 +278,8 @@ class Driver:
         self._announcement = announcement(self.id, self._lifeline.identity)
 
     def _announce(self) -> None:
-        self._announcement = self._announcement.model_copy(update={"counter": self._announcement.counter + 1})
+        update = {"counter": self._announcement.counter + 1, "doing": self.doing()}
+        self._announcement = self._announcement.model_copy(update=update)
         self._files.write(driver_file(self.id), self._announcement.model_dump_json(indent=1).encode())
 
     def _write_leases(self, keys: Iterable[str]) -> dict[str, str]:

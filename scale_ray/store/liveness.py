@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scale_ray.records import now
+from scale_ray.store.doing import Doing
 from scale_ray.store.files import Files
 from scale_ray.store.lifeline import is_cut
 
@@ -49,6 +50,7 @@ class Announcement(BaseModel):
     pid: int
     since: str  # ISO 8601, UTC, by the clock of its host
     lifeline: str | None = None  # see `Lifeline.identity`
+    doing: Doing | None = None  # as of the heartbeat; None before the first training
 
 
 def announcement(driver_id: str, lifeline: str | None) -> Announcement:

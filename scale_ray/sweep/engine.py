@@ -6,7 +6,7 @@ are a `WorkSource`; starting Ray, counting slots, retries, records of lost trial
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from scale_ray.records import Ran
 from scale_ray.stage import Stage
 from scale_ray.store import Store, StoreError
 from scale_ray.store.leases import Driver
+from scale_ray.store.orders import Orders
 from scale_ray.sweep.cluster import Footprint, Slots, away_from_the_head, footprint, start_ray
 from scale_ray.sweep.ending import ending_at_once, kill_ray
 from scale_ray.sweep.leftovers import SCRATCH
@@ -29,7 +30,8 @@ from scale_ray.sweep.pickling import pickle_entries
 from scale_ray.sweep.plan import prepare_data, prepare_features
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
-from scale_ray.sweep.trainable import train_stage
+from scale_ray.sweep.stopping import Stopping
+from scale_ray.sweep.trainable import SAVED, train_stage
 from scale_ray.training.failures import TrainingHung, explained, failed
 from scale_ray.training.setup import find_device
 
@@ -82,14 +84,16 @@ def work_off(
     progress: StudyProgress,
     console: Console,
     scheduler: TrialScheduler | None = None,
+    orders: Callable[[], Orders] | None = None,
 ) -> None:
-    """Run the stages of a source on Ray until it is over, or until Ctrl-C.
+    """Run the stages of a source on Ray until it is over, or until Ctrl-C or an order to stop.
 
     Args:
         name: of the study or search, for Ray Tune.
         driver: this process's leases on the store.
         progress: shows what happens.
         scheduler: may stop trials early; by default none is stopped.
+        orders: the latest ones to this study; None where nobody gives any.
 
     Raises:
         UserError: the data or the weights cannot be used, or no node can ever hold a trial. Nothing has run then.
@@ -98,6 +102,7 @@ def work_off(
     if resources.address == "local":
         find_device(execution.device)  # on a cluster, this machine need not have the device of the trials
     prepare_data(source.reads, execution.root)
+    stopping = None if orders is None else Stopping(f"scale_ray:stop:{driver.id}")
     try:
         joined = start_ray(resources, console)
         needs = footprint(resources, execution.device, console, cluster=joined)
@@ -105,28 +110,34 @@ def work_off(
             # All CPUs of this machine are still free. On a cluster or a GPU, the first trials compute features.
             prepare_features(source.reads, execution, store)
         execution = execution.model_copy(update={"threads": resources.cpus})
-        trainable = _trainable(source.known, execution, store, needs)
+        trainable = _trainable(source.known, execution, store, needs, None if stopping is None else stopping.flag)
         slots = Slots(needs, cluster=joined, alone=lambda: driver.alone)
-        events = _Events(source, slots, progress, store, execution, needs.ran)
+        events = _Events(source, slots, progress, store, execution, needs.ran, orders or Orders, stopping)
         # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.
         reuse_actors = scheduler is None or not needs.through_train
+        driver.doing = lambda: progress.doing(name)
         with ending_at_once(driver):  # from here on: Ray installs signal handlers of its own when it starts
-            search = _Search(source, slots)
+            search = _Search(source, slots, orders or Orders)
             _fit(name, trainable, search, events, store, driver, scheduler, reuse_actors=reuse_actors)
     except KeyboardInterrupt:
         # Tune would wait for what trains. A kill loses no more: steps since the last checkpoint.
         kill_ray(but_its_store=True)
     finally:
+        if stopping is not None and ray.is_initialized():
+            stopping.end()
         ray.shutdown()  # a Ray that was started here ends
 
 
-def _trainable(known: Mapping[str, Stage], execution: Execution, store: Store, needs: Footprint) -> Any:
+def _trainable(
+    known: Mapping[str, Stage], execution: Execution, store: Store, needs: Footprint, stop_flag: str | None
+) -> Any:
     """What Ray Tune calls with each assignment."""
     common: dict[str, Any] = {
         "known": dict(known),
         "execution": execution,
         "store": store.location,
         "entries": pickle_entries(),
+        "stop_flag": stop_flag,
     }
     if not needs.through_train:
         return tune.with_resources(tune.with_parameters(train_stage, **common), dict(needs.bundle))
@@ -188,9 +199,9 @@ def _fit(
 class _Search(Searcher):
     """Hands the stages of a source to Ray Tune. Nothing is saved for a restore: the store says what is left to do."""
 
-    def __init__(self, source: WorkSource, slots: Slots):
+    def __init__(self, source: WorkSource, slots: Slots, orders: Callable[[], Orders]):
         super().__init__()
-        self._source, self._slots = source, slots
+        self._source, self._slots, self._orders = source, slots, orders
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -199,12 +210,16 @@ class _Search(Searcher):
         source = self._source
         if source.over:
             return Searcher.FINISHED
-        if source.queue.running >= source.room(self._slots):
+        if source.queue.running >= self._room():
             return None
         stage = source.next()
         if stage is not None:
             return source.assignment(stage)
         return Searcher.FINISHED if source.over else None
+
+    def _room(self) -> int:
+        orders, room = self._orders(), self._source.room(self._slots)
+        return 0 if orders.stop else room if orders.places is None else min(room, orders.places)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: a grid wants all of its cells, and a search stops trials by its scheduler."""
@@ -230,8 +245,11 @@ class _Events(tune.Callback):
         store: Store,
         execution: Execution,
         ran: Ran,
+        orders: Callable[[], Orders],
+        stopping: Stopping | None,
     ):
         self.progress = progress
+        self._orders, self._stopping = orders, stopping
         self._source, self._queue, self._slots = source, source.queue, slots
         self._store, self._execution, self._ran = store, execution, ran
         self._next_message = time.monotonic() + _FIRST_MESSAGE
@@ -245,6 +263,11 @@ class _Events(tune.Callback):
             if lack := self._slots.lack():
                 self.progress.say(f"waiting: {lack}")
         self.progress.tick()
+        if self._stopping is not None and self._orders().stop:
+            if not self._stopping.begun:
+                self.progress.say("ordered to stop: every training saves its state first")
+            self._stopping.begin()
+            self._stopping.check(self._queue.training)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.progress.begun(self._queue.stage(trial.config["stage"]))
@@ -254,6 +277,8 @@ class _Events(tune.Callback):
     ) -> None:
         key = trial.config["stage"]
         self._queue.has_reported(key, int(result.get("step", 0)))
+        if self._stopping is not None and SAVED in result:
+            self._stopping.saved(key)
         self.progress.reported(self._queue.stage(key), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -1,6 +1,7 @@
-"""Notices that a machine is about to be taken away (spot instances), heard inside a trial on that machine.
+"""Notices to save the state, heard inside a trial: its machine is about to be taken away, or its study is to stop.
 
-Ray calls it a drain: `ray drain-node`, which `scale_ray.sweep.spot` calls where a cloud gives a notice.
+Ray calls the first a drain: `ray drain-node`, which `scale_ray.sweep.spot` calls where a cloud gives a notice (spot
+instances). For the second see `scale_ray.sweep.stopping`.
 """
 
 import logging
@@ -10,6 +11,7 @@ from collections.abc import Callable
 import ray
 import torch
 
+from scale_ray.sweep.stopping import is_set
 from scale_ray.training.checkpoint import Checkpoints, State
 
 logger = logging.getLogger(__name__)
@@ -18,13 +20,17 @@ _POLL_SECONDS = 1.0
 
 
 class Notice:
-    """Whether the node of this process is being drained; a thread asks Ray once a second."""
+    """Whether the node of this process is being drained, or its study stopped; a thread asks Ray once a second.
 
-    def __init__(self) -> None:
-        self._node = ray.get_runtime_context().get_node_id()
+    Args:
+        stop_flag: of the study, see `Stopping`; None where nobody can order it to stop.
+    """
+
+    def __init__(self, stop_flag: str | None = None) -> None:
+        self._node, self._stop_flag = ray.get_runtime_context().get_node_id(), stop_flag
         self._given = threading.Event()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="spot notice", daemon=True)
+        self._thread = threading.Thread(target=self._listen, name="notice", daemon=True)
 
     def __enter__(self) -> "Notice":
         self._thread.start()
@@ -42,16 +48,17 @@ class Notice:
             try:
                 # What Ray Train's own watcher reads; Ray has no public name for it.
                 draining = ray._private.state.state.get_draining_nodes()
+                stopped = self._stop_flag is not None and is_set(self._stop_flag)
             except Exception as error:  # noqa: BLE001 - no answer is no notice, whatever the reason
                 logger.info("no answer about draining nodes: %s", error)
                 continue
-            if self._node in draining:
+            if stopped or self._node in draining:
                 self._given.set()
                 return
 
 
 class NoticedCheckpoints:
-    """Checkpoints that are also due, once, when the node is about to be taken away.
+    """Checkpoints that are also due, once, after a notice.
 
     Args:
         checkpoints: where the state goes.

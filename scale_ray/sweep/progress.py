@@ -13,6 +13,7 @@ from rich.table import Table
 
 from scale_ray.costs import CostKey, cost_key, cost_of, duration
 from scale_ray.stage import Stage
+from scale_ray.store.doing import Doing, Training
 from scale_ray.sweep.notebook import NotebookLive
 
 _MESSAGES = 5  # below the bar of a notebook
@@ -173,6 +174,25 @@ class StudyProgress:
         if not self._console.is_jupyter:
             self.say(text)
 
+    def doing(self, study: str) -> Doing:
+        """What the study of that name trains now. It may be called from any thread."""
+        trainings = [self._training(each) for each in list(self._running.values())]
+        return Doing(study=study, seconds_left=self._seconds_left(), trainings=tuple(trainings))
+
+    def _training(self, running: _Running) -> Training:
+        stage, metrics = running.stage, running.metrics
+        return Training(
+            title=self._title(stage),
+            cells=tuple(cell.id for cell in stage.ends),
+            first=stage.first,
+            step=running.step,
+            last=stage.last,
+            started=running.at > 0,
+            seconds_left=running.left,
+            target_accuracy=metrics.get("target_accuracy"),
+            source_val_accuracy=metrics.get("source_val_accuracy"),
+        )
+
     # Display
 
     def _title(self, stage: Stage) -> str:
@@ -223,7 +243,7 @@ class StudyProgress:
             return None
         total = sum(lefts.values()) + sum(
             (steps - self._steps_handed_out(key, lefts)) * (cost_of(key, self._costs) or 0.0)
-            for key, steps in self._steps_to_do.items()
+            for key, steps in list(self._steps_to_do.items())
         )
         return max(total / lanes, *lefts.values(), 0.0)
 

@@ -132,6 +132,11 @@ class StageQueue:
         return len(self._started)
 
     @property
+    def training(self) -> frozenset[str]:
+        """The keys of these stages."""
+        return frozenset(self._started)
+
+    @property
     def ready(self) -> int:
         """How many stages could run if there were a free slot."""
         return self._waiting.ready

@@ -1,5 +1,6 @@
 """Run what a study still lacks; the store keeps what comes back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -7,6 +8,7 @@ from rich.console import Console
 from scale_ray.config import ConfigError, Execution, Resources
 from scale_ray.store import Store
 from scale_ray.store.leases import Driver
+from scale_ray.store.orders import Orders
 from scale_ray.study import describe
 from scale_ray.sweep.engine import work_off
 from scale_ray.sweep.fixed import FixedStages
@@ -25,11 +27,21 @@ class Outcome:
     interrupted: int  # planned for this run, and neither done nor failed
 
 
-def run_study(plan: Plan, store: Store, execution: Execution, resources: Resources, console: Console) -> Outcome:
+def run_study(
+    plan: Plan,
+    store: Store,
+    execution: Execution,
+    resources: Resources,
+    console: Console,
+    orders: Callable[[], Orders] | None = None,
+) -> Outcome:
     """Train every cell that is to do; each leaves its record when it ends.
 
     A cell that fails leaves a record with its error, and the others go on. After Ctrl-C or a kill, the same call goes
     on: finished cells are not trained again, unfinished ones continue from their checkpoints.
+
+    Args:
+        orders: the latest ones to this study; None where nobody gives any.
 
     Raises:
         UserError: the data cannot be used, or no node can hold a trial. No cell has run then.
@@ -50,7 +62,7 @@ def run_study(plan: Plan, store: Store, execution: Execution, resources: Resourc
             console.print(f"warning: {told}")
         store.write_plan(plan.study)
         if plan.stages:
-            queue = _work_off(plan, store, execution, resources, driver, console)
+            queue = _work_off(plan, store, execution, resources, driver, console, orders)
             done, lost = done | queue.done, queue.failed_cells
         todo = {cell.id for cell in plan.todo}
         if left := todo - done - lost:  # after Ctrl-C; some may have left their records just before it
@@ -72,7 +84,13 @@ def _check_workers(plan: Plan, resources: Resources) -> None:
 
 
 def _work_off(
-    plan: Plan, store: Store, execution: Execution, resources: Resources, driver: Driver, console: Console
+    plan: Plan,
+    store: Store,
+    execution: Execution,
+    resources: Resources,
+    driver: Driver,
+    console: Console,
+    orders: Callable[[], Orders] | None,
 ) -> StageQueue:
     """Run the plan's stages; the queue says how they ended."""
     progress = StudyProgress(plan.stages, len(plan.answered), console, plan.differing, plan.costs)
@@ -88,5 +106,5 @@ def _work_off(
     )
     progress.elsewhere = lambda: queue.elsewhere
     source = FixedStages(plan.stages, queue)
-    work_off(plan.study.name, source, store, driver, execution, resources, progress, console)
+    work_off(plan.study.name, source, store, driver, execution, resources, progress, console, orders=orders)
     return queue

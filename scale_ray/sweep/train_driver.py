@@ -50,6 +50,7 @@ class Task:
     store: str
     ran: Ran
     entries: bytes
+    stop_flag: str | None
 
 
 def drive_stage(
@@ -59,13 +60,14 @@ def drive_stage(
     execution: Execution,
     store: str,
     entries: bytes,
+    stop_flag: str | None,
     needs: Footprint,
     groups: ActorHandle,
 ) -> None:
     """Train the stage that was assigned on workers of Ray Train; runs in a Tune actor that holds no CPU or GPU.
 
     Args:
-        assignment, known, execution, store, entries: as in `trainable.train_stage`.
+        assignment, known, execution, store, entries, stop_flag: as in `trainable.train_stage`.
         needs: the resources of the workers.
         groups: the study's `group_cleaner.GroupCleaner`.
 
@@ -80,7 +82,7 @@ def drive_stage(
     opened.files.delete_folder(run)
     # A process or node that Ray lost is no failure of the training: the driver of the study tries it again.
     with leaving_failures(stage, execution, opened, ran, lambda error: not isinstance(error, _LOST)):
-        _fit(Task(stage, execution, store, ran, entries), needs, opened, groups)
+        _fit(Task(stage, execution, store, ran, entries, stop_flag), needs, opened, groups)
     if not _is_left(stage, execution, opened):
         raise StageFailed(f"{stage.title()}: failed, its records name the reason")
     opened.files.delete_folder(run)

@@ -10,7 +10,7 @@ from scale_ray.store import Store
 from scale_ray.sweep.notice import Notice, NoticedCheckpoints
 from scale_ray.sweep.pickling import unpickle_entries
 from scale_ray.sweep.train_driver import Task
-from scale_ray.sweep.trainable import reporting
+from scale_ray.sweep.trainable import reporting, saved
 from scale_ray.training.checkpoint import Checkpoints, State, StoreCheckpoints
 from scale_ray.training.failures import TrainingDiverged, leaving_failures
 from scale_ray.training.trial import run_stage
@@ -46,7 +46,7 @@ def _train(task: Task) -> None:
     ray.train.report({"step": task.stage.first})
     of_first = StoreCheckpoints(store, task.stage.key, execution.checkpoint_every, by_clock=workers.size == 1)
     kept = SharedCheckpoints(of_first, workers)
-    with Notice() as notice, watching(task.stage, execution, store, task.ran) as watchdog:
+    with Notice(task.stop_flag) as notice, watching(task.stage, execution, store, task.ran) as watchdog:
         report = watchdog.waiting(ray.train.report)
         progress = reporting(report, task.stage, watchdog, every=None)  # workers report together
         checkpoints = NoticedCheckpoints(
@@ -100,4 +100,4 @@ class SharedCheckpoints:
     def save(self, state: State) -> None:
         if self._workers.is_first:
             self._checkpoints.save(state)
-        ray.train.report({"step": state["step"]})
+        ray.train.report(saved(state["step"]))

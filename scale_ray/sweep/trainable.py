@@ -20,12 +20,21 @@ from scale_ray.training.trial import run_stage
 from scale_ray.training.validators import VALIDATORS
 from scale_ray.training.watchdog import Watchdog, watching
 
+# The metric of a checkpoint.
+SAVED = "saved_step"
+
 # Seconds between two reports of a training's pace; each lets the training wait for the driver for a moment.
 PACE_SECONDS = 30.0
 
 
 def train_stage(
-    assignment: dict[str, Any], *, known: dict[str, Stage], execution: Execution, store: str, entries: bytes
+    assignment: dict[str, Any],
+    *,
+    known: dict[str, Stage],
+    execution: Execution,
+    store: str,
+    entries: bytes,
+    stop_flag: str | None,
 ) -> None:
     """Train the stage that was assigned; its records go to the store, its curve to Tune.
 
@@ -35,6 +44,7 @@ def train_stage(
         execution: how to train.
         store: location of the store.
         entries: from `pickle_entries`.
+        stop_flag: see `Notice`.
 
     Raises:
         Exception: whatever ended the training; the records already name it.
@@ -47,14 +57,19 @@ def train_stage(
     with (
         leaving_failures(stage, execution, opened, ran),
         watching(stage, execution, opened, ran) as watchdog,
-        Notice() as notice,
+        Notice(stop_flag) as notice,
     ):
         tune.report({"step": stage.first})
         report = watchdog.waiting(tune.report)
         progress = reporting(report, stage, watchdog, every=PACE_SECONDS)
         # A stage that lost its process has made progress if it had come to a later checkpoint.
-        checkpoints = NoticedCheckpoints(kept, lambda: notice.given, on_saved=lambda step: report({"step": step}))
+        checkpoints = NoticedCheckpoints(kept, lambda: notice.given, on_saved=lambda step: report(saved(step)))
         run_stage(stage, execution, opened, progress, checkpoints, runner="ray tune")
+
+
+def saved(step: int) -> dict[str, Any]:
+    """The metrics that say that the state of this step was saved."""
+    return {"step": step, SAVED: step}
 
 
 def reporting(

@@ -1,0 +1,331 @@
+"""The service over HTTP: the API, its errors, and what every request has to pass."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from scale_ray import __version__
+from scale_ray.errors import UserError
+from scale_ray.service.access import Access, NotAllowed, TooMany, Unauthorised, Who, check_host, check_origin
+from scale_ray.service.database import StudyRow
+from scale_ray.service.metrics import metrics
+from scale_ray.service.planner import PlanAnswer
+from scale_ray.service.service import Service
+from scale_ray.service.settings import ServiceSettings
+from scale_ray.service.studies import Conflict, Forbidden, NoSuchStudy
+from scale_ray.service.submission import Submission
+
+# Error -> HTTP status. Any other UserError is a request that cannot be met as it is.
+_STATUS: dict[type[UserError], int] = {
+    Unauthorised: 401,
+    NotAllowed: 403,
+    Forbidden: 403,
+    NoSuchStudy: 404,
+    Conflict: 409,
+    TooMany: 429,
+}
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+_BODY_SECONDS = 30.0  # for a client to send its whole request
+_HEARTBEAT_SECONDS = 15.0  # between two events, at most: a proxy ends a connection that says nothing
+
+
+class StudyAnswer(BaseModel):
+    """A study, as the API tells it."""
+
+    name: str
+    owner: str
+    state: str = Field(description="waiting, starting, running, ending, paused, cancelled, done, failed")
+    problem: str = Field(description="why it is in that state; empty where there is nothing to say")
+    cells: int
+    done: int
+    failed: int
+    places: int = Field(description="trainings that it may run at once")
+    priority: int
+    share: float
+    store: str
+    job: str = Field(description="Ray's id of its job; empty where none runs")
+    attempt: int = Field(description="jobs so far")
+    gpu_hours: float = Field(description="within the last week")
+    created: float = Field(description="seconds since 1970")
+    changed: float
+    document: dict[str, Any] = Field(description="the submission")
+
+    @classmethod
+    def of(cls, row: StudyRow) -> "StudyAnswer":
+        own = ("name", "owner", "state", "problem", "cells", "done", "failed", "places", "priority", "share", "store")
+        values = {name: getattr(row, name) for name in (*own, "job", "attempt", "created", "changed")}
+        used = sum(row.gpu_seconds_by_day.values()) / 3600
+        return cls(**values, gpu_hours=used, document=json.loads(row.document))
+
+
+class Submitted(BaseModel):
+    """The answer to a submission."""
+
+    plan: PlanAnswer
+    study: StudyAnswer | None = Field(None, description="none for a dry run")
+
+
+class Weights(BaseModel):
+    """What `PATCH` changes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: int | None = Field(None, ge=-100, le=100)
+    share: float | None = Field(None, gt=0, le=1000)
+
+
+class Extension(BaseModel):
+    """Values to add to axes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    axes: dict[str, list[Any]]
+
+
+def who_asks(request: Request) -> Who:
+    """Whom the request comes from, counted against the limit of requests."""
+    access: Access = request.app.state.access
+    client = request.client.host if request.client else ""
+    try:
+        who = access.who(client, request.headers, request.cookies)
+    except Unauthorised:
+        access.count(client)
+        raise
+    access.count(who.name)
+    return who
+
+
+def _needs(scope: str) -> Callable[..., Who]:
+    def check(who: Annotated[Who, Depends(who_asks)]) -> Who:
+        if not who.may(scope):  # type: ignore[arg-type]
+            raise NotAllowed(f"this needs a token of scope {scope}; yours has {who.scope}")
+        return who
+
+    return check
+
+
+def service_of(request: Request) -> Service:
+    found: Service = request.app.state.service
+    return found
+
+
+Reader = Annotated[Who, Depends(_needs("read"))]
+Submitter = Annotated[Who, Depends(_needs("submit"))]
+Running = Annotated[Service, Depends(service_of)]
+
+api = APIRouter(prefix="/api")
+
+
+@api.post("/studies", summary="Submit a study, or with dry_run=1 ask for its plan")
+def submit(submission: Submission, who: Submitter, service: Running, dry_run: bool = False) -> Submitted:
+    if dry_run:
+        return Submitted(plan=service.studies.plan(submission))
+    row, plan = service.studies.submit(submission, who)
+    return Submitted(plan=plan, study=StudyAnswer.of(row))
+
+
+@api.get("/studies", summary="All studies, the newest first")
+def list_studies(who: Reader, service: Running, owner: str | None = None) -> list[StudyAnswer]:
+    return [StudyAnswer.of(row) for row in service.database.studies(owner=owner)]
+
+
+@api.get("/studies/{name}", summary="One study")
+def show(name: str, who: Reader, service: Running) -> StudyAnswer:
+    return StudyAnswer.of(service.studies.find(name))
+
+
+@api.patch("/studies/{name}", summary="Change its priority or share of places")
+def reweigh(name: str, weights: Weights, who: Submitter, service: Running) -> StudyAnswer:
+    row = service.studies.reweigh(name, who, priority=weights.priority, share=weights.share)
+    return StudyAnswer.of(row)
+
+
+@api.post("/studies/{name}/pause", summary="End its job once every training has saved its state")
+def pause(name: str, who: Submitter, service: Running) -> StudyAnswer:
+    return StudyAnswer.of(service.studies.pause(name, who))
+
+
+@api.post("/studies/{name}/cancel", summary="End it; what is done stays in the store")
+def cancel(name: str, who: Submitter, service: Running) -> StudyAnswer:
+    return StudyAnswer.of(service.studies.cancel(name, who))
+
+
+@api.post("/studies/{name}/resume", summary="Go on with a study that was paused, cancelled or has failed")
+def resume(name: str, who: Submitter, service: Running) -> StudyAnswer:
+    return StudyAnswer.of(service.studies.resume(name, who))
+
+
+@api.post("/studies/{name}/retry", summary="Train its failed cells again")
+def retry(name: str, who: Submitter, service: Running) -> StudyAnswer:
+    return StudyAnswer.of(service.studies.retry(name, who))
+
+
+@api.post("/studies/{name}/extend", summary="Add values to its axes, such as seeds")
+def extend(name: str, extension: Extension, who: Submitter, service: Running) -> Submitted:
+    row, plan = service.studies.extend(name, who, extension.axes)
+    return Submitted(plan=plan, study=StudyAnswer.of(row))
+
+
+@api.get("/studies/{name}/cells", summary="The state of each of its cells, by id")
+def cells(name: str, who: Reader, service: Running) -> dict[str, dict[str, Any]]:
+    row = service.studies.find(name)
+    found = service.watches[row.store].cells(row.name)
+    return {cell: _told(vars(state)) for cell, state in found.items()}
+
+
+@api.get("/studies/{name}/log", summary="What its job has printed", response_class=PlainTextResponse)
+def log(name: str, who: Reader, service: Running, lines: int = 200) -> str:
+    row = service.studies.find(name)
+    job = row.job or (f"{row.name}-{row.attempt}" if row.attempt else "")
+    text = service.jobs.log(job) if job else ""
+    return "\n".join(text.splitlines()[-max(1, min(lines, 10_000)) :])
+
+
+@api.get("/studies/{name}/events", response_class=EventSourceResponse, summary="Changes, as server-sent events")
+async def events(name: str, who: Reader, service: Running) -> AsyncIterator[ServerSentEvent]:
+    row = await asyncio.to_thread(service.studies.find, name)
+    if service.listeners >= service.settings.limits.events:
+        raise TooMany("too many pages listen to events: close some, or look again later")
+    told: dict[str, dict[str, Any]] = {}
+    study: StudyAnswer | None = None
+    with service.listen(row.store) as wait:
+        while True:
+            row = await asyncio.to_thread(service.studies.find, name)
+            now = {cell: _told(vars(state)) for cell, state in service.watches[row.store].cells(name).items()}
+            changed = {cell: state for cell, state in now.items() if told.get(cell) != state}
+            answer = StudyAnswer.of(row)
+            if changed or answer != study:
+                told, study = now, answer
+                yield ServerSentEvent(data={"study": answer.model_dump(), "cells": changed}, event="change")
+            while not await wait(_HEARTBEAT_SECONDS):
+                yield ServerSentEvent(comment="still here")
+
+
+def _told(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what says nothing."""
+    return {name: value for name, value in values.items() if value not in (None, "")}
+
+
+open_routes = APIRouter()
+
+
+@open_routes.get("/healthz", summary="Whether the service, its database and the cluster answer")
+def healthz(service: Running, response: Response) -> dict[str, Any]:
+    database, cluster = service.database.answers(), not service.reconciler.problem
+    if not database:
+        response.status_code = 503
+    return {"database": database, "cluster": cluster, "rounds": service.rounds, "version": __version__}
+
+
+@open_routes.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)
+def prometheus(who: Reader, service: Running) -> str:
+    return metrics(service)
+
+
+def app_of(service: Service) -> FastAPI:
+    """The application. The service starts and stops with it."""
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await asyncio.to_thread(service.stop)
+
+    app = FastAPI(title="scale-ray", version=__version__, lifespan=running, docs_url=None, redoc_url=None)
+    app.state.service = service
+    app.state.access = Access(service.settings, service.database)
+    app.include_router(api)
+    app.include_router(open_routes)
+    app.add_exception_handler(UserError, _answer_error)
+    app.add_middleware(Guard, settings=service.settings)
+    return app
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 422)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "10"}}.get(status, {})
+    return JSONResponse({"error": str(error)}, status, headers=headers)
+
+
+class Guard:
+    """What every request passes first: host, origin, size and speed of its body; and headers of every answer."""
+
+    def __init__(self, app: ASGIApp, settings: ServiceSettings):
+        self._app, self._settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *own]}
+            await send(message)
+
+        try:
+            check_host(self._settings, headers.get("host", ""))
+            check_origin(scope["method"], headers)
+            body = await asyncio.wait_for(_body(receive, self._settings.limits.body_bytes), _BODY_SECONDS)
+        except UserError as error:
+            status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 422)
+            await JSONResponse({"error": str(error)}, status)(scope, receive, answer)
+            return
+        except TooLarge as error:
+            await JSONResponse({"error": str(error)}, 413)(scope, receive, answer)
+            return
+        except TimeoutError:
+            await JSONResponse({"error": f"no whole request within {_BODY_SECONDS:.0f} s"}, 408)(scope, receive, answer)
+            return
+        await self._app(scope, _replayed(body, receive), answer)
+
+
+class TooLarge(Exception):
+    """The body of a request is larger than the service takes."""
+
+
+async def _body(receive: Receive, most: int) -> bytes:
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most:
+            raise TooLarge(f"the request has more than {most:,} bytes: send a smaller study")
+        parts.append(part)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _replayed(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    """A `receive` that gives the body that was read already, and then whatever comes."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

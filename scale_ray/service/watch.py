@@ -1,0 +1,219 @@
+"""What one store says about its studies, kept up to date by one poller, however many people look at it.
+
+A look lists three folders, and reads those files alone that were written since the last one.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from scale_ray.records import Record
+from scale_ray.store import Store, StoreError, StudyPlan
+from scale_ray.store.doing import Doing, Training
+from scale_ray.store.leases import EXPIRY_SECONDS
+from scale_ray.store.liveness import Announcement, uptime
+from scale_ray.store.record_files import status_of
+
+CellStatus = Literal["waiting", "running", "done", "failed", "stale"]
+
+
+class _Light(Record):
+    """A record whose config is not validated."""
+
+    config: dict[str, Any]  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class CellState:
+    """What is known of a cell, for a page.
+
+    Attributes:
+        accuracy: percent, of the student on the target: last iterate where done, so far where running.
+        source_val: percent, likewise on held-out source images.
+        share: of its steps that are made, where it runs.
+        seconds_left: where it runs and its pace is known.
+        cause: of its failure, in one line.
+    """
+
+    status: CellStatus
+    accuracy: float | None = None
+    source_val: float | None = None
+    share: float | None = None
+    seconds_left: float | None = None
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many cells of a study are done, how many have failed last, and how many it has."""
+
+    done: int
+    failed: int
+    cells: int
+
+
+@dataclass
+class _Heard:
+    """A driver's announcement, and since when it has said the same."""
+
+    content: bytes
+    doing: Doing | None
+    since: float
+
+
+@dataclass
+class StoreWatch:
+    """The studies of one store. `look` is called by one thread; everything else by any.
+
+    Attributes:
+        version: rises with every look that found a change.
+        requests: listings and readings so far.
+        looks: looks so far.
+        problem: why the last look failed; empty where it did not.
+        broken: cell -> what is wrong with its record, which counts as none.
+    """
+
+    store: Store
+    version: int = 0
+    requests: int = 0
+    looks: int = 0
+    problem: str = ""
+    broken: dict[str, str] = field(default_factory=dict)
+    _plans: dict[str, tuple[str, ...]] = field(default_factory=dict)  # study -> ids of its cells
+    _states: dict[str, CellState] = field(default_factory=dict)  # of done and failed cells, by id
+    _stamps: dict[str, dict[str, str]] = field(default_factory=dict)  # folder -> file -> stamp
+    _heard: dict[str, _Heard] = field(default_factory=dict)  # by the driver's file
+
+    def look(self) -> bool:
+        """Read what was written since the last look; return whether anything has changed."""
+        self.looks += 1
+        try:
+            changed = [self._look_at_plans(), self._look_at_records(), self._look_at_drivers()]
+        except StoreError as error:
+            self.problem = str(error)
+            return False
+        self.problem = ""
+        if any(changed):
+            self.version += 1
+        return any(changed)
+
+    def counts(self, study: str, cells: int) -> Counts:
+        """How far a study is; `cells` is what it has where no plan of it was found yet."""
+        ids = self._plans.get(study)
+        if ids is None:
+            return Counts(0, 0, cells)
+        states = [self._states.get(cell) for cell in ids]
+        done = sum(state is not None and state.status == "done" for state in states)
+        failed = sum(state is not None and state.status == "failed" for state in states)
+        return Counts(done, failed, len(ids))
+
+    def cells(self, study: str) -> dict[str, CellState]:
+        """The state of each of a study's cells, by id."""
+        waiting, training = CellState("waiting"), self._training()
+        return {cell: training.get(cell) or self._states.get(cell, waiting) for cell in self._plans.get(study, ())}
+
+    def doing(self, study: str) -> list[Doing]:
+        """What the living drivers of a study do."""
+        return [found for found in self._living() if found.study == study]
+
+    def _living(self) -> list[Doing]:
+        moment = uptime()
+        heard = list(self._heard.values())
+        return [each.doing for each in heard if each.doing and moment - each.since < EXPIRY_SECONDS]
+
+    def _training(self) -> dict[str, CellState]:
+        """The state of cells that a driver trains now, by id; of a cell that failed before, too."""
+        return {
+            cell: _state_of(training)
+            for doing in self._living()
+            for training in doing.trainings
+            for cell in training.cells
+            if training.started
+        }
+
+    def _look_at_plans(self) -> bool:
+        changed, gone = self._changes("studies")
+        for plan in self.store.plans_as(_IdsAlone, [name.removesuffix(".json") for name in changed]):
+            self._plans[plan.name] = tuple(cell["id"] for cell in plan.cells)
+        for name in gone:
+            self._plans.pop(name.removesuffix(".json"), None)
+        self.requests += len(changed)
+        return bool(changed or gone)
+
+    def _look_at_records(self) -> bool:
+        changed, gone = self._changes("records")
+        ids = {name.partition(".")[0] for name in (*changed, *gone) if name.endswith(".json")}
+        self.requests += len(changed)
+        for cell in ids:
+            self._states.pop(cell, None)
+            self.broken.pop(cell, None)
+        try:
+            self._read(ids)
+        except StoreError:
+            for cell in ids:
+                try:
+                    self._read({cell})
+                except StoreError as error:
+                    self.broken[cell] = str(error)
+        return bool(ids)
+
+    def _read(self, ids: Collection[str]) -> None:
+        for record in self.store.records_as(_Light, sorted(ids)) if ids else ():
+            self._states[record.id] = _state_of_record(record)
+
+    def _look_at_drivers(self) -> bool:
+        changed, gone = self._changes("drivers")
+        for name in gone:
+            self._heard.pop(name, None)
+        moment, anew = uptime(), bool(gone)
+        for path, content in self.store.files.read_many(f"drivers/{name}" for name in changed):
+            name, before = path.partition("/")[2], self._heard.get(path.partition("/")[2])
+            if before is not None and before.content == content:
+                continue
+            doing = _doing(content)
+            anew = anew or before is None or before.doing != doing
+            self._heard[name] = _Heard(content, doing, moment)
+        self.requests += len(changed)
+        return anew
+
+    def _changes(self, folder: str) -> tuple[list[str], list[str]]:
+        """(files that were written since the last look, files that are gone)."""
+        before, now = self._stamps.get(folder, {}), self.store.files.stamps(folder)
+        self.requests += 1
+        self._stamps[folder] = now
+        return [name for name in now if before.get(name) != now[name]], [name for name in before if name not in now]
+
+
+class _IdsAlone(StudyPlan):
+    """A plan of whose cells nothing is validated."""
+
+    cells: list[dict[str, Any]]  # type: ignore[assignment]
+
+
+def _doing(content: bytes) -> Doing | None:
+    try:
+        return Announcement.model_validate_json(content).doing
+    except ValueError:
+        return None
+
+
+def _state_of(training: Training) -> CellState:
+    steps = training.last - training.first
+    return CellState(
+        "running",
+        training.target_accuracy,
+        training.source_val_accuracy,
+        (training.step - training.first) / steps if steps else 0.0,
+        training.seconds_left,
+    )
+
+
+def _state_of_record(record: Record) -> CellState:
+    status = status_of(record)
+    if status == "failed" and record.failure is not None:
+        first = record.failure.message.strip().partition("\n")[0]
+        return CellState("failed", cause=f"{record.failure.kind}: {first}")
+    if record.result is None:
+        return CellState("stale")
+    found = record.result
+    return CellState("done" if status == "done" else "stale", found.target_accuracy, found.source_val_accuracy)
