@@ -14,7 +14,21 @@ from typing import Annotated, Any
 import typer
 
 from scale_ray import __version__
-from scale_ray.cli import adapt, auto, data, export, fields, forget, predict, presets, report, status, train, tune
+from scale_ray.cli import (
+    adapt,
+    auto,
+    data,
+    export,
+    fields,
+    forget,
+    predict,
+    presets,
+    report,
+    serve,
+    status,
+    train,
+    tune,
+)
 from scale_ray.cli.console import stderr
 from scale_ray.cli.examples import EXAMPLES, of_search, of_study
 from scale_ray.cli.groups import command
@@ -57,6 +71,9 @@ _add("report", command(report.report))
 _add("status", command(status.status))
 _add("forget", command(forget.forget))
 _add("fields", fields.fields)
+_add("serve", serve.serve)
+_add("submit", serve.submit)
+app.add_typer(serve.token_app, name="token")
 app.add_typer(data.app, name="data")
 
 

@@ -95,6 +95,28 @@ EXAMPLES = {
             scale-ray data clear
             scale-ray data clear --yes
         """,
+        "serve": """
+            scale-ray serve --local
+            scale-ray serve service.toml
+        """,
+        "submit": """
+            scale-ray submit study.json --dry-run
+            scale-ray submit study.json --server https://studies.example.org --wait
+        """,
+        "token": """
+            scale-ray token create ann --scope submit
+            scale-ray token list
+        """,
+        "token create": """
+            scale-ray token create ann --note "Ann's laptop"
+            scale-ray token create grafana --scope read --settings service.toml
+        """,
+        "token list": """
+            scale-ray token list
+        """,
+        "token revoke": """
+            scale-ray token revoke 3f2a91
+        """,
     }.items()
 }
 

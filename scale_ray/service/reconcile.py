@@ -144,7 +144,8 @@ class Reconciler:
     def _due(self, row: StudyRow, job: Job, counts: Counts, places: int) -> None:
         ended = {"pause": "paused", "cancel": "cancelled"}
         if not job.alive and row.wanted in ended:
-            self._set(row, ended[row.wanted])
+            self._set(row, ended[row.wanted], "")
+            row.job, row.places, row.ending_since, row.restart = "", 0, 0.0, False
         elif job.alive and (row.wanted in ended or row.restart or (not places and counts.done < counts.cells)):
             self._end(row)
         elif job.alive:

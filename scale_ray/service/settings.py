@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -99,20 +99,19 @@ class ServiceSettings(BaseModel):
         return self.quotas.get(owner, self.quota)
 
 
-def read_settings(path: Path) -> ServiceSettings:
-    """The settings in a TOML file.
+def read_values(path: Path) -> dict[str, Any]:
+    """The values in a TOML file.
 
     Raises:
-        ConfigError: it cannot be read, or one line for each setting that cannot be used.
+        ConfigError: it cannot be read.
     """
     try:
-        values = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML ({error}): see docs/service.md for an example") from None
-    return settings_of(values, str(path))
 
 
-def settings_of(values: dict[str, object], origin: str) -> ServiceSettings:
+def settings_of(values: dict[str, Any], origin: str) -> ServiceSettings:
     """The settings with these values.
 
     Raises:

@@ -5,22 +5,15 @@ A look lists three folders, and reads those files alone that were written since 
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from scale_ray.records import Record
-from scale_ray.store import Store, StoreError, StudyPlan
+from scale_ray.report.read.rows import Rows, Unread, UnreadPlan
+from scale_ray.store import Store, StoreError
 from scale_ray.store.doing import Doing, Training
 from scale_ray.store.leases import EXPIRY_SECONDS
 from scale_ray.store.liveness import Announcement, uptime
-from scale_ray.store.record_files import status_of
 
 CellStatus = Literal["waiting", "running", "done", "failed", "stale"]
-
-
-class _Light(Record):
-    """A record whose config is not validated."""
-
-    config: dict[str, Any]  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -71,6 +64,7 @@ class StoreWatch:
         looks: looks so far.
         problem: why the last look failed; empty where it did not.
         broken: cell -> what is wrong with its record, which counts as none.
+        rows: the store's plans and records.
     """
 
     store: Store
@@ -79,8 +73,8 @@ class StoreWatch:
     looks: int = 0
     problem: str = ""
     broken: dict[str, str] = field(default_factory=dict)
-    _plans: dict[str, tuple[str, ...]] = field(default_factory=dict)  # study -> ids of its cells
-    _states: dict[str, CellState] = field(default_factory=dict)  # of done and failed cells, by id
+    rows: Rows = field(default_factory=lambda: Rows(curves=True))
+    _states: dict[str, CellState] = field(default_factory=dict)  # of cells with a record, by id
     _stamps: dict[str, dict[str, str]] = field(default_factory=dict)  # folder -> file -> stamp
     _heard: dict[str, _Heard] = field(default_factory=dict)  # by the driver's file
 
@@ -99,7 +93,7 @@ class StoreWatch:
 
     def counts(self, study: str, cells: int) -> Counts:
         """How far a study is; `cells` is what it has where no plan of it was found yet."""
-        ids = self._plans.get(study)
+        ids = self.rows.plans.get(study)
         if ids is None:
             return Counts(0, 0, cells)
         states = [self._states.get(cell) for cell in ids]
@@ -110,7 +104,7 @@ class StoreWatch:
     def cells(self, study: str) -> dict[str, CellState]:
         """The state of each of a study's cells, by id."""
         waiting, training = CellState("waiting"), self._training()
-        return {cell: training.get(cell) or self._states.get(cell, waiting) for cell in self._plans.get(study, ())}
+        return {cell: training.get(cell) or self._states.get(cell, waiting) for cell in self.rows.plans.get(study, ())}
 
     def doing(self, study: str) -> list[Doing]:
         """What the living drivers of a study do."""
@@ -133,10 +127,10 @@ class StoreWatch:
 
     def _look_at_plans(self) -> bool:
         changed, gone = self._changes("studies")
-        for plan in self.store.plans_as(_IdsAlone, [name.removesuffix(".json") for name in changed]):
-            self._plans[plan.name] = tuple(cell["id"] for cell in plan.cells)
+        for plan in self.store.plans_as(UnreadPlan, [name.removesuffix(".json") for name in changed]):
+            self.rows.add_plan(plan)
         for name in gone:
-            self._plans.pop(name.removesuffix(".json"), None)
+            self.rows.forget_plan(name.removesuffix(".json"))
         self.requests += len(changed)
         return bool(changed or gone)
 
@@ -145,6 +139,7 @@ class StoreWatch:
         ids = {name.partition(".")[0] for name in (*changed, *gone) if name.endswith(".json")}
         self.requests += len(changed)
         for cell in ids:
+            self.rows.forget(cell)
             self._states.pop(cell, None)
             self.broken.pop(cell, None)
         try:
@@ -158,8 +153,15 @@ class StoreWatch:
         return bool(ids)
 
     def _read(self, ids: Collection[str]) -> None:
-        for record in self.store.records_as(_Light, sorted(ids)) if ids else ():
-            self._states[record.id] = _state_of_record(record)
+        for record in self.store.records_as(Unread, sorted(ids)) if ids else ():
+            self.rows.add(record, self.store)
+            self._states[record.id] = self._state_of_record(record.id)
+
+    def _state_of_record(self, cell: str) -> CellState:
+        found = self.rows.outcome(cell, "status", "target_accuracy", "source_val_accuracy", "error")
+        assert found is not None
+        status, accuracy, source_val, error = found
+        return CellState(status, accuracy, source_val, cause=error or "")
 
     def _look_at_drivers(self) -> bool:
         changed, gone = self._changes("drivers")
@@ -184,12 +186,6 @@ class StoreWatch:
         return [name for name in now if before.get(name) != now[name]], [name for name in before if name not in now]
 
 
-class _IdsAlone(StudyPlan):
-    """A plan of whose cells nothing is validated."""
-
-    cells: list[dict[str, Any]]  # type: ignore[assignment]
-
-
 def _doing(content: bytes) -> Doing | None:
     try:
         return Announcement.model_validate_json(content).doing
@@ -206,14 +202,3 @@ def _state_of(training: Training) -> CellState:
         (training.step - training.first) / steps if steps else 0.0,
         training.seconds_left,
     )
-
-
-def _state_of_record(record: Record) -> CellState:
-    status = status_of(record)
-    if status == "failed" and record.failure is not None:
-        first = record.failure.message.strip().partition("\n")[0]
-        return CellState("failed", cause=f"{record.failure.kind}: {first}")
-    if record.result is None:
-        return CellState("stale")
-    found = record.result
-    return CellState("done" if status == "done" else "stale", found.target_accuracy, found.source_val_accuracy)

@@ -183,7 +183,7 @@ def render(figure: Figure, kind: str, box: Bbox | None = None) -> bytes:
 
 
 def fitted(figure: Figure) -> Bbox:
-    """Lay the figure out; return the box that holds all of it, in inches. Both take a drawing, so once for all kinds."""
+    """Lay the figure out; return the box that holds all of it, in inches. It takes a drawing: once for all kinds."""
     with style():
         figure.set_dpi(_DPI)
         if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):

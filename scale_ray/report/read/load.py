@@ -13,8 +13,9 @@ import pandas as pd
 from scale_ray.config import suggest
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.labels import tuned_note
-from scale_ray.report.read.rows import COLUMNS, OTHER_FIELDS, VALIDATORS, Reader
+from scale_ray.report.read.rows import COLUMNS, OTHER_FIELDS, VALIDATORS, Rows
 from scale_ray.report.read.unlearned import unlearned
+from scale_ray.store import Store
 
 _IMAGES = ["classes", "source_images", "target_images", "skipped_images"]
 _TYPES = {
@@ -86,7 +87,7 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
         StoreError: the store does not exist, or a plan or record in it cannot be read; none is skipped.
         ReportError: the study does not exist.
     """
-    cells = _cells(Reader(store), study)
+    cells = cells_of(Rows().read(Store(store)), study)
     return cells if oracle else cells.drop(columns="oracle_accuracy")
 
 
@@ -109,9 +110,12 @@ def load_curves(store: str | Path, *, study: str | None = None) -> pd.DataFrame:
 
 def load_contents(store: str | Path, *, study: str | None = None) -> Contents:
     """Load cells (with oracle_accuracy) and curves in one pass over the store. Raises as `load` does."""
-    reader = Reader(store, curves=True)
-    cells = _cells(reader, study)
-    curves = reader.curves.frame()
+    return contents_of(Rows(curves=True).read(Store(store)), study)
+
+
+def contents_of(rows: Rows, study: str | None = None) -> Contents:
+    """Cells (with oracle_accuracy) and curves of rows that are there. Raises a ReportError as `load` does."""
+    cells, curves = cells_of(rows, study), rows.curves()
     if study is not None:
         curves = curves[curves["cell"].isin(set(cells["cell"]))].reset_index(drop=True)
     return Contents(cells, curves)
@@ -122,23 +126,24 @@ def varying_fields(cells: pd.DataFrame) -> list[str]:
     return [path for path in OTHER_FIELDS if path in cells.columns]
 
 
-def _cells(reader: Reader, study: str | None) -> pd.DataFrame:
+def cells_of(rows: Rows, study: str | None = None) -> pd.DataFrame:
+    """Cells (with oracle_accuracy) of rows that are there. Raises a ReportError as `load` does."""
     with _without_garbage_collection():
-        cells = pd.DataFrame.from_records(list(reader.rows()), columns=COLUMNS).astype(_TYPES)
-    for role, digests in sorted(reader.code.items()):
+        cells = pd.DataFrame.from_records(list(rows.rows()), columns=COLUMNS).astype(_TYPES)
+    for role, digests in sorted(rows.code().items()):
         cells[f"{role}_digest"] = cells["cell"].map(digests)
     fields = ["benchmark", "source", "target", "method", "losses", "backbone", "seed", "other_fields"]
     cells["config"] = cells.groupby(fields, sort=False).ngroup()
     cells["superseded"] = _superseded(cells)
     cells["unlearned"] = unlearned(cells)
     if study is not None:
-        if study not in reader.studies:
-            hint = suggest(study, reader.studies)
-            raise ReportError(f"no study {study!r} here: {hint}studies: {', '.join(sorted(reader.studies)) or 'none'}")
+        if study not in rows.plans:
+            hint = suggest(study, rows.plans)
+            raise ReportError(f"no study {study!r} here: {hint}studies: {', '.join(sorted(rows.plans)) or 'none'}")
         planned_by = cells["study"].fillna("").str.split(", ")
         cells = cells[[study in names for names in planned_by]]
     cells = cells.sort_values(_ORDER, ignore_index=True)
-    _add_varying(cells, reader.other_values)
+    _add_varying(cells, rows.other_values)
     cells["config"] = pd.factorize(cells["config"])[0]
     return cells.drop(columns="other_fields")
 

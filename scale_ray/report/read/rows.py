@@ -2,12 +2,11 @@
 
 import json
 import math
-from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from operator import attrgetter
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -51,7 +50,7 @@ _ROLES = {"source", "target", "weights"}  # inputs whose digests have a column i
 _POINT = ["target_accuracy", "teacher_accuracy", "source_val_accuracy", "kept_fraction", "kept_accuracy"]
 
 
-class _Unread(Record):
+class Unread(Record):
     """A record whose config is not validated yet."""
 
     config: dict[str, Any]  # type: ignore[assignment]
@@ -63,57 +62,114 @@ class _UnreadCell(Cell):
     config: dict[str, Any]  # type: ignore[assignment]
 
 
-class _UnreadPlan(StudyPlan):
+class UnreadPlan(StudyPlan):
     """A plan whose cells' configs are not validated yet."""
 
     cells: list[_UnreadCell]  # type: ignore[assignment]
 
 
-class Reader:
-    """Reads a store's plans and records in one pass.
+class _Points(NamedTuple):
+    """A curve as one array: 100,000 curves as Python objects would not fit into memory."""
+
+    values: "np.ndarray[Any, np.dtype[np.float64]]"  # point x (step, _POINT, losses)
+    losses: tuple[str, ...]
+
+
+class _Row(NamedTuple):
+    """What is kept of a record."""
+
+    identity: tuple[Any, ...]
+    outcome: tuple[Any, ...]  # in the order of _OUTCOME
+    code: dict[str, str]  # input -> digest, of a user's own code
+    points: _Points | None  # of a done record, where curves are wanted
+
+
+class Rows:
+    """A store's plans and records as flat rows. Records and plans may be added, replaced and forgotten at any time.
+
+    Args:
+        curves: keep the curves of done records too.
 
     Attributes:
-        studies: names of all studies; complete after `rows` is exhausted.
+        plans: study -> ids of its cells.
         other_values: values of `OTHER_FIELDS`, indexed by the number in a row's column `other_fields`.
-        curves: curves of done records; empty unless requested.
-        code: input, such as `method mine` -> cell -> digest of the user's own code.
     """
 
-    def __init__(self, store: str | Path, *, curves: bool = False):
-        self._store = Store(store)
+    def __init__(self, *, curves: bool = False):
         self._wants_curves = curves
         self._known: dict[bytes, tuple[tuple[Any, ...], int]] = {}  # by a config's JSON without its seed
         self._numbers: dict[tuple[Any, ...], int] = {}
-        self.studies: set[str] = set()
+        self._rows: dict[str, _Row] = {}  # by cell
+        self._planned: dict[str, tuple[Any, ...]] = {}  # cell -> its identity columns
+        self.plans: dict[str, tuple[str, ...]] = {}
         self.other_values: list[tuple[Any, ...]] = []
-        self.curves = Curves()
-        self.code: dict[str, dict[str, str]] = defaultdict(dict)
+
+    def read(self, store: Store) -> Self:
+        """Add all that a store holds. Raises a StoreError at the first file that cannot be read."""
+        for plan in store.plans_as(UnreadPlan):
+            self.add_plan(plan)
+        for record in store.records_as(Unread):
+            self.add(record, store)
+        return self
+
+    def add_plan(self, plan: UnreadPlan) -> None:
+        """Add a study, or replace it."""
+        for cell in plan.cells:
+            if cell.id not in self._planned:
+                self._planned[cell.id] = self._identity(cell.config, f"cell {cell.id} of study {plan.name}")
+        self.plans[plan.name] = tuple(cell.id for cell in plan.cells)
+
+    def add(self, record: Unread, store: Store) -> None:
+        """Add a cell's record, or replace it."""
+        identity = self._identity(record.config, store.record_location(record.id, record.status))
+        wanted = self._wants_curves and record.status == "done" and record.recipe_version == RECIPE_VERSION
+        outcome, roles = _outcome(record), record.inputs.keys() - _ROLES
+        self._rows[record.id] = _Row(
+            identity,
+            tuple(map(outcome.get, _OUTCOME)),
+            {role: record.inputs[role] for role in roles},
+            _points_of(record) if wanted else None,
+        )
+
+    def forget(self, cell: str) -> None:
+        """Remove a cell's record."""
+        self._rows.pop(cell, None)
+
+    def forget_plan(self, study: str) -> None:
+        """Remove a study."""
+        self.plans.pop(study, None)
+
+    def outcome(self, cell: str, *columns: str) -> tuple[Any, ...] | None:
+        """These columns of a cell's record; None without a record."""
+        row = self._rows.get(cell)
+        return None if row is None else tuple(row.outcome[_OUTCOME.index(column)] for column in columns)
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """Yield one tuple of `COLUMNS` per cell. Raises a StoreError at the first file that cannot be read."""
-        planned, studies = self._plans()
-        for record in self._store.records_as(_Unread):
-            read = self._identity(record.config, self._store.record_location(record.id, record.status))
-            identity = planned.pop(record.id, read)
-            yield (record.id, _names(studies, record.id), *identity, *map(_outcome(record).get, _OUTCOME))
-            for role in record.inputs.keys() - _ROLES:
-                self.code[role][record.id] = record.inputs[role]
-            if self._wants_curves and record.status == "done" and record.recipe_version == RECIPE_VERSION:
-                self.curves.add(record)
-        nothing = tuple(map({"status": "missing"}.get, _OUTCOME))
-        for trial_id, identity in planned.items():
-            yield (trial_id, _names(studies, trial_id), *identity, *nothing)
-
-    def _plans(self) -> tuple[dict[str, tuple[Any, ...]], dict[str, list[str]]]:
-        """The identity columns of every planned cell and the studies that planned it. Configs are not kept."""
-        planned: dict[str, tuple[Any, ...]] = {}
+        """One tuple of `COLUMNS` per cell."""
         studies: dict[str, list[str]] = defaultdict(list)
-        for plan in self._store.plans_as(_UnreadPlan):
-            self.studies.add(plan.name)
-            for cell in plan.cells:
-                planned.setdefault(cell.id, self._identity(cell.config, f"cell {cell.id} of study {plan.name}"))
-                studies[cell.id].append(plan.name)
-        return planned, studies
+        for study in sorted(self.plans):
+            for cell in self.plans[study]:
+                studies[cell].append(study)
+        for cell, row in self._rows.items():
+            names = ", ".join(studies[cell]) if cell in studies else None
+            yield (cell, names, *(self._planned[cell] if cell in studies else row.identity), *row.outcome)
+        nothing = tuple(map({"status": "missing"}.get, _OUTCOME))
+        for cell, planned_by in studies.items():
+            if cell not in self._rows:
+                yield (cell, ", ".join(planned_by), *self._planned[cell], *nothing)
+
+    def code(self) -> dict[str, dict[str, str]]:
+        """Input, such as `method mine` -> cell -> digest of the user's own code."""
+        found: dict[str, dict[str, str]] = defaultdict(dict)
+        for cell, row in self._rows.items():
+            for role, digest in row.code.items():
+                found[role][cell] = digest
+        return found
+
+    def curves(self) -> pd.DataFrame:
+        """Every point of the curves that are kept."""
+        found = {cell: row.points for cell, row in self._rows.items() if row.points is not None}
+        return _frame_of(dict(sorted(found.items())))
 
     def _identity(self, values: dict[str, Any], source: str) -> tuple[Any, ...]:
         """A cell's named fields, its seed and the number of its other fields.
@@ -147,39 +203,48 @@ class Reader:
         return (*named, config.combination, config.model.label, pre_training(config.model)), number
 
 
-class Curves:
-    """Points of many curves in flat arrays: 100,000 curves as Python objects would not fit into memory."""
-
-    def __init__(self) -> None:
-        self._cells: list[str] = []
-        self._of = array("q")  # index into _cells
-        self._steps = array("q")
-        self._values = {name: array("d") for name in _POINT}
-        self._losses: dict[str, array[float]] = {}
-
-    def add(self, record: Record) -> None:
-        for point in record.result.curve if record.result else ():
-            for term in point.losses.keys() - self._losses.keys():
-                self._losses[term] = array("d", [math.nan]) * len(self._of)
-            self._of.append(len(self._cells))
-            self._steps.append(point.step)
-            for name, values in self._values.items():
-                values.append(_number(getattr(point, name)))
-            for term, losses in self._losses.items():
-                losses.append(point.losses.get(term, math.nan))
-        self._cells.append(record.id)
-
-    def frame(self) -> pd.DataFrame:
-        columns = {"step": self._steps} | self._values | {f"loss.{term}": self._losses[term] for term in self._losses}
-        cells = pd.Categorical.from_codes(np.asarray(self._of), categories=pd.Index(self._cells, dtype="str"))
-        return pd.DataFrame({"cell": cells} | {name: np.asarray(values) for name, values in columns.items()})
+def _points_of(record: Unread) -> _Points | None:
+    curve = record.result.curve if record.result else []
+    if not curve:
+        return None
+    terms = _interned(tuple(sorted({term for point in curve for term in point.losses})))
+    values = [
+        [
+            point.step,
+            *(_number(getattr(point, name)) for name in _POINT),
+            *(point.losses.get(term, math.nan) for term in terms),
+        ]
+        for point in curve
+    ]
+    return _Points(np.array(values, dtype=np.float64), terms)
 
 
-def _names(studies: dict[str, list[str]], trial_id: str) -> str | None:
-    return ", ".join(studies[trial_id]) if trial_id in studies else None
+@cache
+def _interned(terms: tuple[str, ...]) -> tuple[str, ...]:
+    """The same object for equal names."""
+    return terms
 
 
-def _outcome(record: _Unread) -> dict[str, Any]:
+def _frame_of(curves: Mapping[str, _Points]) -> pd.DataFrame:
+    """One row a point, in the order of the cells."""
+    terms = sorted({term for points in curves.values() for term in points.losses})
+    lengths = [len(points.values) for points in curves.values()]
+    whole = np.full((sum(lengths), 1 + len(_POINT) + len(terms)), np.nan)
+    places: dict[tuple[str, ...], list[int]] = {}
+    for losses in {points.losses for points in curves.values()}:
+        places[losses] = [*range(1 + len(_POINT)), *(1 + len(_POINT) + terms.index(term) for term in losses)]
+    at = 0
+    for points in curves.values():
+        whole[at : at + len(points.values), places[points.losses]] = points.values
+        at += len(points.values)
+    of = np.repeat(np.arange(len(lengths)), lengths)
+    cells = pd.Categorical.from_codes(of, categories=pd.Index(list(curves), dtype="str"))
+    names = ["step", *_POINT, *(f"loss.{term}" for term in terms)]
+    frame = pd.DataFrame({"cell": cells} | {name: whole[:, index] for index, name in enumerate(names)})
+    return frame.astype({"step": "int64"})
+
+
+def _outcome(record: Unread) -> dict[str, Any]:
     origin = record.provenance
     charged = origin.wall_seconds if origin.charged_seconds is None else origin.charged_seconds
     row = {
