@@ -153,9 +153,8 @@ def check_origin(method: str, headers: Mapping[str, str]) -> None:
     if method in ("GET", "HEAD", "OPTIONS"):
         return
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site is not None and site not in ("same-origin", "none"):
-        raise NotAllowed("a change that another site asks for is refused")
-    if origin is not None and origin.partition("://")[2] != headers.get("host"):
+    own = origin is None or origin.partition("://")[2] == headers.get("host")
+    if not (own if site is None else site in ("same-origin", "none")):
         raise NotAllowed("a change that another site asks for is refused")
 
 

@@ -4,9 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scale_ray import __version__
 from scale_ray.errors import UserError
-from scale_ray.service.access import Access, NotAllowed, TooMany, Unauthorised, Who, check_host, check_origin
+from scale_ray.service.access import Access, NotAllowed, TooMany, Unauthorised, check_host, check_origin
+from scale_ray.service.asking import Reader, Running, Submitter
 from scale_ray.service.database import StudyRow
 from scale_ray.service.metrics import metrics
 from scale_ray.service.planner import PlanAnswer
@@ -22,6 +23,7 @@ from scale_ray.service.service import Service
 from scale_ray.service.settings import ServiceSettings
 from scale_ray.service.studies import Conflict, Forbidden, NoSuchStudy
 from scale_ray.service.submission import Submission
+from scale_ray.service.web import Pages, web
 
 # Error -> HTTP status. Any other UserError is a request that cannot be met as it is.
 _STATUS: dict[type[UserError], int] = {
@@ -37,7 +39,7 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
@@ -97,37 +99,6 @@ class Extension(BaseModel):
 
     axes: dict[str, list[Any]]
 
-
-def who_asks(request: Request) -> Who:
-    """Whom the request comes from, counted against the limit of requests."""
-    access: Access = request.app.state.access
-    client = request.client.host if request.client else ""
-    try:
-        who = access.who(client, request.headers, request.cookies)
-    except Unauthorised:
-        access.count(client)
-        raise
-    access.count(who.name)
-    return who
-
-
-def _needs(scope: str) -> Callable[..., Who]:
-    def check(who: Annotated[Who, Depends(who_asks)]) -> Who:
-        if not who.may(scope):  # type: ignore[arg-type]
-            raise NotAllowed(f"this needs a token of scope {scope}; yours has {who.scope}")
-        return who
-
-    return check
-
-
-def service_of(request: Request) -> Service:
-    found: Service = request.app.state.service
-    return found
-
-
-Reader = Annotated[Who, Depends(_needs("read"))]
-Submitter = Annotated[Who, Depends(_needs("submit"))]
-Running = Annotated[Service, Depends(service_of)]
 
 api = APIRouter(prefix="/api")
 
@@ -212,7 +183,8 @@ async def events(name: str, who: Reader, service: Running) -> AsyncIterator[Serv
             answer = StudyAnswer.of(row)
             if changed or answer != study:
                 told, study = now, answer
-                yield ServerSentEvent(data={"study": answer.model_dump(), "cells": changed}, event="change")
+                told_now = {"study": answer.model_dump(), "cells": changed, **service.progress(row)}
+                yield ServerSentEvent(data=told_now, event="change")
             while not await wait(_HEARTBEAT_SECONDS):
                 yield ServerSentEvent(comment="still here")
 
@@ -250,7 +222,9 @@ def app_of(service: Service) -> FastAPI:
     app = FastAPI(title="scale-ray", version=__version__, lifespan=running, docs_url=None, redoc_url=None)
     app.state.service = service
     app.state.access = Access(service.settings, service.database)
+    app.state.pages = Pages()
     app.include_router(api)
+    app.include_router(web)
     app.include_router(open_routes)
     app.add_exception_handler(UserError, _answer_error)
     app.add_middleware(Guard, settings=service.settings)
@@ -277,8 +251,10 @@ class Guard:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
+                there = {name for name, _ in message.get("headers", ())}
                 own = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", ()), *own]}
+                missing = [(name, value) for name, value in own if name not in there]
+                message = {**message, "headers": [*message.get("headers", ()), *missing]}
             await send(message)
 
         try:

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from scale_ray.service.database import OVER, Database, StudyRow
 from scale_ray.service.jobs import Jobs
@@ -62,6 +63,23 @@ class Service:
     def counts(self, row: StudyRow) -> Counts:
         """How far a study is, by the last look at its store."""
         return self.watches[row.store].counts(row.name, row.cells)
+
+    def progress(self, row: StudyRow) -> dict[str, Any]:
+        """How long a study may take, and how much of the cluster is in use."""
+        lefts = [found.seconds_left for found in self.watches[row.store].doing(row.name)]
+        known = [left for left in lefts if left is not None]
+        return {"seconds_left": max(known, default=None), "cluster": self.cluster_text()}
+
+    def cluster_text(self) -> str:
+        """`2 nodes, 12 of 16 CPUs and 3 of 4 GPUs in use`, or why nobody knows."""
+        cluster = self.reconciler.cluster
+        if self.reconciler.problem or cluster is None:
+            return self.reconciler.problem or "not asked yet"
+        parts = [
+            f"{cluster.used.get(name, 0):g} of {total:g} {name}s" for name, total in cluster.total.items() if total
+        ]
+        nodes = f"{cluster.nodes} node{'s' if cluster.nodes != 1 else ''}"
+        return f"{nodes}, {' and '.join(parts) or 'none of its CPUs'} in use"
 
     def listen(self, store: str) -> "Listener":
         """For the block, be told of every round, and keep the store's watch up to date."""

@@ -3,6 +3,7 @@
 A look lists three folders, and reads those files alone that were written since the last one.
 """
 
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,6 +24,7 @@ class CellState:
     Attributes:
         accuracy: percent, of the student on the target: last iterate where done, so far where running.
         source_val: percent, likewise on held-out source images.
+        step: that it has come to, where it runs.
         share: of its steps that are made, where it runs.
         seconds_left: where it runs and its pace is known.
         cause: of its failure, in one line.
@@ -31,6 +33,7 @@ class CellState:
     status: CellStatus
     accuracy: float | None = None
     source_val: float | None = None
+    step: int | None = None
     share: float | None = None
     seconds_left: float | None = None
     cause: str = ""
@@ -56,7 +59,7 @@ class _Heard:
 
 @dataclass
 class StoreWatch:
-    """The studies of one store. `look` is called by one thread; everything else by any.
+    """The studies of one store. Any thread may call anything.
 
     Attributes:
         version: rises with every look that found a change.
@@ -64,7 +67,7 @@ class StoreWatch:
         looks: looks so far.
         problem: why the last look failed; empty where it did not.
         broken: cell -> what is wrong with its record, which counts as none.
-        rows: the store's plans and records.
+        rows: the store's plans and records; read them while holding `lock`.
     """
 
     store: Store
@@ -74,22 +77,24 @@ class StoreWatch:
     problem: str = ""
     broken: dict[str, str] = field(default_factory=dict)
     rows: Rows = field(default_factory=lambda: Rows(curves=True))
+    lock: threading.Lock = field(default_factory=threading.Lock)
     _states: dict[str, CellState] = field(default_factory=dict)  # of cells with a record, by id
     _stamps: dict[str, dict[str, str]] = field(default_factory=dict)  # folder -> file -> stamp
     _heard: dict[str, _Heard] = field(default_factory=dict)  # by the driver's file
 
     def look(self) -> bool:
         """Read what was written since the last look; return whether anything has changed."""
-        self.looks += 1
-        try:
-            changed = [self._look_at_plans(), self._look_at_records(), self._look_at_drivers()]
-        except StoreError as error:
-            self.problem = str(error)
-            return False
-        self.problem = ""
-        if any(changed):
-            self.version += 1
-        return any(changed)
+        with self.lock:
+            self.looks += 1
+            try:
+                changed = [self._look_at_plans(), self._look_at_records(), self._look_at_drivers()]
+            except StoreError as error:
+                self.problem = str(error)
+                return False
+            self.problem = ""
+            if any(changed):
+                self.version += 1
+            return any(changed)
 
     def counts(self, study: str, cells: int) -> Counts:
         """How far a study is; `cells` is what it has where no plan of it was found yet."""
@@ -199,6 +204,7 @@ def _state_of(training: Training) -> CellState:
         "running",
         training.target_accuracy,
         training.source_val_accuracy,
+        training.step,
         (training.step - training.first) / steps if steps else 0.0,
         training.seconds_left,
     )

@@ -1,7 +1,7 @@
 "use strict";
 // Sorts tables and shows the trials of a grid's entry. All data is in the page; nothing is fetched.
 
-const data = JSON.parse(document.getElementById("trials").textContent);
+let data = readData();
 const SVG = "http://www.w3.org/2000/svg";
 const SERIES = {
   target_accuracy: "student, target",
@@ -10,6 +10,10 @@ const SERIES = {
   kept: "pseudo-labels kept",
   kept_accuracy: "correct among the kept",
 };
+
+function readData() {
+  return JSON.parse(document.getElementById("trials")?.textContent ?? "null");
+}
 
 const valueOf = (column, trial) => data.columns[column].levels[data.columns[column].codes[trial]] ?? null;
 const percent = (value) => (value === null ? "" : value.toFixed(2));
@@ -187,6 +191,34 @@ function chart(trial) {
     el("p", { class: "keys" }, ...keys)];
 }
 
+// The table of records, by words and status; the address has both, so that it can be sent to somebody.
+
+function filter(address) {
+  const [find, status] = [document.getElementById("find"), document.getElementById("status")];
+  if (!find) return;
+  if (address) [find.value, status.value] = [address.get("find") ?? "", address.get("status") ?? ""];
+  const wanted = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+  closeDetails(document.getElementById("cells"));
+  let shown = 0;
+  for (const row of document.getElementById("cells").tBodies[0].rows) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = (status.value && !row.classList.contains(status.value)) || !wanted.every((word) => text.includes(word));
+    shown += !row.hidden;
+  }
+  const any = find.value || status.value;
+  document.getElementById("found").textContent = any ? `${shown} shown` : "";
+  if (address) {
+    if (any) find.closest("details").open = true;
+    return;
+  }
+  const query = new URLSearchParams(Object.entries({ find: find.value, status: status.value }).filter(([, value]) => value));
+  history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}${location.hash}`);
+}
+document.addEventListener("input", (event) => {
+  if (event.target.matches("#find, #status")) filter();
+});
+filter(new URLSearchParams(location.search));
+
 // What is wider than its box says so.
 
 function hint(box) {
@@ -207,5 +239,5 @@ const ACTIONS = {
 };
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
-  if (button) ACTIONS[button.classList[0]](button);
+  ACTIONS[button?.classList[0]]?.(button);
 });

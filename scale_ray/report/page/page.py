@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import pandas as pd
 from markupsafe import Markup
@@ -25,6 +26,14 @@ from scale_ray.report.tables.text import beside_text, entry_text, interval_text,
 STATUSES = ("done", "failed", "missing", "stale")
 
 Figures = Mapping[str, Mapping[str, list[Picture]]]
+
+
+class Live(NamedTuple):
+    """A study that a service runs."""
+
+    name: str
+    owner: str
+
 
 # Columns that name a row of effects.
 _NAMES = ("backbone", "effect", "term", "label", "claim")
@@ -60,6 +69,7 @@ def page(
     galleries: list[Gallery] | None = None,
     first: Answer | None = None,
     searches: Mapping[str, str] | None = None,
+    live: Live | None = None,
 ) -> str:
     """The report as HTML. It lists up to 2,000 trials, those that failed or are missing first.
 
@@ -75,6 +85,7 @@ def page(
         galleries: images of the most certain errors.
         first: what the page opens with; by default made from the above.
         searches: name -> file of its page.
+        live: of a study that runs, whose page a server shows and keeps up to date; None for a page that is one file.
     """
     shown = listed(cells)
     numbers = {trial: number for number, trial in enumerate(shown["cell"])}
@@ -90,17 +101,20 @@ def page(
     formats = _RECORD_COLUMNS | dict.fromkeys(varying_fields(cells), "{}")
     counts = Counter(cells["status"])
     counts["planned"] = int((~cells["superseded"]).sum())
+    starts = dict(zip(STATUSES, accumulate((counts[status] for status in STATUSES), initial=0), strict=False))
     images = Images()
     first = first or answer(cells, choice=choice, commands=commands)
     return render_page(
         "page.html",
         filters,
-        title=", ".join(studies_of(cells)) or "records of no study",
+        title=live.name if live else ", ".join(studies_of(cells)) or "records of no study",
         answer=first,
         searches=searches or {},
         counts=counts,
         superseded=int(cells["superseded"].sum()),
         statuses=STATUSES,
+        starts=starts,
+        live=live,
         metrics=METRIC_NAMES,
         none_planned=Entry(),
         benchmarks=[

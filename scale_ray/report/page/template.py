@@ -36,20 +36,33 @@ class Picture(NamedTuple):
     narrow: bytes | None = None
 
 
-def render_page(name: str, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any) -> str:
-    """A page from a template of this package. It fetches nothing, and only its own script may run."""
+def render_page(
+    name: str,
+    filters: Mapping[str, Callable[..., Any]] | None = None,
+    *,
+    more: jinja2.BaseLoader | None = None,
+    **values: Any,
+) -> str:
+    """A page from a template of this package. It fetches nothing, and only its own script may run.
+
+    Args:
+        name: of the template.
+        filters: further ones.
+        more: has further templates.
+        values: what the template shows.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_part),
+        loader=jinja2.ChoiceLoader([*([more] if more else []), jinja2.FunctionLoader(part)]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"breakable": breakable} | dict(filters or {})
-    script = _part("page.js")
+    script = part("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(name).render(
-        style=_part("page.css"), script=script, script_hash=f"sha256-{digest}", **values
+        style=part("page.css"), script=script, script_hash=f"sha256-{digest}", **values
     )
 
 
@@ -58,7 +71,7 @@ def breakable(text: str) -> Markup:
     return Markup(re.sub(r"([+_]|&gt;)", r"\1<wbr>", str(escape(text))))
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
     """The text of a file of this package."""
     return resources.files("scale_ray.report.page").joinpath(name).read_text("utf-8")
 

@@ -1,0 +1,212 @@
+"""The pages of the service: the studies, one while it runs, its report, signing in, the description of the API."""
+
+import base64
+import hashlib
+import json
+import tempfile
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import jinja2
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from scale_ray.report.build import Asked, write_report
+from scale_ray.report.page.page import Live, page
+from scale_ray.report.page.template import part, render_page
+from scale_ray.report.read.completeness import check
+from scale_ray.report.read.load import contents_of
+from scale_ray.report.tables.forms import grids
+from scale_ray.service.access import COOKIE, Unauthorised
+from scale_ray.service.asking import Reader, Running, who_asks
+from scale_ray.service.database import StudyRow
+from scale_ray.service.service import Service
+
+_MORE = jinja2.PackageLoader("scale_ray.service", "pages")
+_STATIC = {"page.css": "text/css", "page.js": "text/javascript", "live.js": "text/javascript"}
+_OWN = {"index.js": "text/javascript"}
+
+EXAMPLE = {
+    "study": {
+        "name": "first",
+        "base": {"data.benchmark": "digits"},
+        "steps": 200,
+        "axes": {"seed": [0, 1, 2], "pair": ["mnist:mnistm"], "losses": ["ce", "ce+ssl", "ce+ssl+dist+reg"]},
+    },
+    "store": "default",
+    "priority": 0,
+}
+
+web = APIRouter(include_in_schema=False)
+
+
+class Pages:
+    """Pages of studies, each made once for all who look at it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: dict[str, tuple[Any, str]] = {}  # study -> (what it was made of, page)
+        self._reports: dict[str, tuple[int, str]] = {}
+
+    def live(self, service: Service, row: StudyRow) -> str:
+        """The page of a study: its tables as they are now."""
+        watch = service.watches[row.store]
+        with self._lock:
+            key = (watch.version, row.owner)
+            if self._live.get(row.name, (None, ""))[0] != key:
+                self._live[row.name] = (key, _live_page(service, row))
+            return self._live[row.name][1]
+
+    def report(self, service: Service, row: StudyRow) -> str:
+        """The report of a study, with effects and figures.
+
+        Raises:
+            ReportError: there is nothing to report yet.
+        """
+        watch = service.watches[row.store]
+        with self._lock:
+            if self._reports.get(row.name, (-1, ""))[0] != watch.version:
+                with tempfile.TemporaryDirectory() as folder:
+                    written = write_report(watch.store.location, Path(folder), Asked(study=row.name))
+                    self._reports[row.name] = (watch.version, written.page.read_text())
+            return self._reports[row.name][1]
+
+
+def _live_page(service: Service, row: StudyRow) -> str:
+    watch = service.watches[row.store]
+    with watch.lock:
+        contents = contents_of(watch.rows, row.name)
+    cells, remarks = check(contents.cells, ("code",))
+    return page(cells, grids(cells, remarks=remarks), {}, curves=contents.curves, live=Live(row.name, row.owner))
+
+
+def _page(name: str, **values: Any) -> str:
+    return render_page(name, more=_MORE, **values)
+
+
+@web.get("/", response_class=HTMLResponse)
+def index(request: Request, service: Running) -> Response:
+    try:
+        who = who_asks(request)
+    except Unauthorised:
+        return RedirectResponse("/login", 303)
+    studies = [
+        {**vars(row), "created": datetime.fromtimestamp(row.created, UTC).strftime("%Y-%m-%d %H:%M")}
+        for row in service.database.studies()
+    ]
+    text = _page(
+        "index.html",
+        who=who.name,
+        can_sign_out=COOKIE in request.cookies,
+        may_submit=who.may("submit"),
+        studies=studies,
+        stores=list(service.settings.stores),
+        roots=list(service.settings.roots),
+        example=json.dumps(EXAMPLE, indent=2),
+        cluster=service.cluster_text(),
+    )
+    return HTMLResponse(text)
+
+
+@web.get("/studies/{name}", response_class=HTMLResponse)
+def study(name: str, request: Request, service: Running) -> Response:
+    try:
+        who_asks(request)
+    except Unauthorised:
+        return RedirectResponse("/login", 303)
+    row = service.studies.find(name)
+    watch = service.watches[row.store]
+    if row.name not in watch.rows.plans:  # it was submitted a moment ago
+        watch.look()
+    if row.name not in watch.rows.plans:
+        return HTMLResponse(_page("wait.html", study=row.name, problem=watch.problem))
+    return HTMLResponse(_pages(request).live(service, row))
+
+
+@web.get("/studies/{name}/report.html", response_class=HTMLResponse)
+def report(name: str, request: Request, who: Reader, service: Running) -> Response:
+    row = service.studies.find(name)
+    text = _pages(request).report(service, row)
+    digest = base64.b64encode(hashlib.sha256(part("page.js").encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    )
+    return HTMLResponse(text, headers={"Content-Security-Policy": policy})
+
+
+@web.get("/login", response_class=HTMLResponse)
+def login_page() -> str:
+    return _page("login.html", problem="")
+
+
+@web.post("/login")
+async def login(request: Request) -> Response:
+    token = parse_qs((await request.body()).decode(errors="replace")).get("token", [""])[0].strip()
+    client = request.client.host if request.client else ""
+    access = request.app.state.access
+    access.count(client)
+    try:
+        access.who(client, {"authorization": f"Bearer {token}"}, {})
+    except Unauthorised:
+        return HTMLResponse(_page("login.html", problem="This token is not valid."), 401)
+    answer = RedirectResponse("/", 303)
+    secure = request.url.scheme == "https"
+    answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure, max_age=30 * 86400)
+    return answer
+
+
+@web.post("/logout")
+def logout() -> Response:
+    answer = Response(status_code=204)
+    answer.delete_cookie(COOKIE)
+    return answer
+
+
+@web.get("/static/{name}")
+def static(name: str) -> Response:
+    if name in _STATIC:
+        return Response(part(name), media_type=_STATIC[name])
+    if name in _OWN:
+        return Response((Path(__file__).parent / "pages" / name).read_text(), media_type=_OWN[name])
+    return Response(status_code=404)
+
+
+@web.get("/docs", response_class=HTMLResponse)
+def docs(request: Request) -> str:
+    description = request.app.openapi()
+    schemas = description.get("components", {}).get("schemas", {})
+    operations = [
+        {
+            "method": method.upper(),
+            "path": path,
+            "summary": operation.get("summary", ""),
+            "body": _schema(operation.get("requestBody"), schemas),
+            "answer": _schema(operation.get("responses", {}).get("200"), schemas),
+        }
+        for path, methods in description["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return _page("docs.html", operations=operations, version=description["openapi"])
+
+
+def _schema(of: dict[str, Any] | None, schemas: dict[str, Any]) -> str:
+    """The JSON schema of a body, its parts included; empty where there is none."""
+    found = ((of or {}).get("content") or {}).get("application/json", {}).get("schema")
+    if not found:
+        return ""
+    shown: dict[str, Any] = {}
+    text = json.dumps(found)
+    while missing := [name for name in schemas if f'"#/components/schemas/{name}"' in text and name not in shown]:
+        shown |= {name: schemas[name] for name in missing}
+        text = json.dumps([found, shown])
+    parts = [json.dumps(found, indent=1), *(f"{name} = {json.dumps(each, indent=1)}" for name, each in shown.items())]
+    return "\n\n".join(parts)
+
+
+def _pages(request: Request) -> Pages:
+    found: Pages = request.app.state.pages
+    return found
