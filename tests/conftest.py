@@ -1,7 +1,8 @@
 """What every test shares."""
 
+import tempfile
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -22,20 +23,18 @@ settings.load_profile("any speed")
 
 REGISTRIES: list[dict] = [BACKBONES, LOSSES, METHODS, STRONG_VIEWS]
 
-# Folders whose tests start Ray, or ask whether the machine belongs to a cluster.
-USES_RAY = {"sweep", "tuning", "cluster"}
+# Folders whose tests start Ray.
+USES_RAY = {"sweep", "tuning", "cluster", "service"}
 
 
 class ByFile(LoadScopeScheduling):
-    """With several processes (`-n`): the tests of a file in one, for their fixtures, and all that use Ray in one.
+    """With several processes (`-n`): the tests of a file in one, for their fixtures.
 
-    A study joins the Ray cluster that it finds on its machine, so two studies at once would meet.
-    Not `--dist loadgroup`, whose marks pytest 9.2 silently ignores: pytest-xdist#1386.
+    Not `--dist loadfile`, which has no order of its own: here the files that take longest come first.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        path = PurePath(nodeid.partition("::")[0]).relative_to("tests")
-        return "ray" if path.parts[0] in USES_RAY else str(path)
+        return nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)  # nobody calls it under `-p no:xdist`
@@ -65,6 +64,17 @@ def _cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Tests never touch the user's cache; `digits` is drawn once a session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCALE_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _rays_of_this_session() -> Iterator[None]:
+    """A cluster that one process of the tests starts is found by none of another's studies."""
+    with (
+        tempfile.TemporaryDirectory(prefix="sr", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)  # short, because Ray makes sockets below it
         yield
 
 
