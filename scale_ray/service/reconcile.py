@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from scale_ray.costs import duration
 from scale_ray.service.database import OVER, Database, StudyRow
-from scale_ray.service.exits import USER_ERROR
+from scale_ray.service.exits import STOPPED, USER_ERROR
 from scale_ray.service.jobs import Cluster, Job, JobRefused, Jobs, RayUnreachable
 from scale_ray.service.places import Claim, Most, allot
 from scale_ray.service.settings import ServiceSettings
@@ -174,7 +174,7 @@ class Reconciler:
 
     def _note_end(self, row: StudyRow, job: Job, counts: Counts) -> None:
         """A job has ended, or is gone: the study is over, or another job goes on."""
-        by_order = bool(row.ending_since) or row.restart
+        by_order = bool(row.ending_since) or row.restart or job.exit_code == STOPPED
         log = "" if by_order or job.state == "gone" else self._jobs.log(row.job)
         row.job, row.ending_since, row.restart = "", 0.0, False
         if counts.done == counts.cells:

@@ -1,0 +1,265 @@
+"""The API over HTTP: what it answers, and what it refuses and how. Its server is the real one; no cluster answers."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from serving import Served, served
+from simulated import SimulatedJobs
+
+from scale_ray.client import Client, ServiceError
+from scale_ray.store import Store
+
+STUDY = {"study": {"name": "try", "steps": 10, "axes": {"seed": [0, 1], "pair": ["mnist:mnistm"], "losses": ["ce"]}}}
+
+
+def study(name: str, **more: object) -> dict[str, object]:
+    return {**STUDY, "study": {**STUDY["study"], "name": name}, **more}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("service"), limits={"body_bytes": 20_000, "cells": 50}) as found:
+        yield found
+
+
+def test_a_dry_run_answers_with_the_plan_and_keeps_nothing(service: Served) -> None:
+    plan = service.client().plan(study("dry"))
+    assert (plan["cells"], plan["done"], plan["to_do"], plan["steps"]) == (2, 0, 2, 20)
+    assert service.client().studies() == [] or all(each["name"] != "dry" for each in service.client().studies())
+    assert not any(plan.name == "dry" for plan in Store(service.service.settings.stores["default"]).plans())
+
+
+def test_a_submission_is_planned_and_kept_and_the_same_again_changes_nothing(service: Served) -> None:
+    client = service.client("ann")
+    first = client.submit(study("once"))["study"]
+    again = client.submit(study("once", priority=3))["study"]
+    assert first == again
+    assert (first["owner"], first["state"], first["cells"]) == ("ann", "waiting", 2)
+    assert client.study("once")["document"]["study"]["axes"]["seed"] == [0, 1]
+    plans = {plan.name: plan for plan in Store(service.service.settings.stores["default"]).plans()}
+    assert len(plans["once"].cells) == 2
+    cells = client.cells("once")
+    assert cells == {} or set(cells) == {cell.id for cell in plans["once"].cells}
+
+
+def test_another_study_of_that_name_is_refused(service: Served) -> None:
+    service.client("ann").submit(study("taken"))
+    with pytest.raises(ServiceError, match="another one of that name, by ann") as refused:
+        service.client("ben").submit(study("taken"))
+    assert refused.value.status == 409
+
+
+def test_only_the_owner_and_an_admin_may_change_a_study(service: Served) -> None:
+    service.client("ann").submit(study("anns"))
+    with pytest.raises(ServiceError, match="belongs to ann") as refused:
+        service.client("ben").pause("anns")
+    assert refused.value.status == 403
+    assert service.client("root", "admin").reweigh("anns", priority=7)["priority"] == 7
+    assert service.client("ben", "read").study("anns")["priority"] == 7
+
+
+def test_a_study_grows_by_values_of_its_axes(service: Served) -> None:
+    client = service.client("ann")
+    client.submit(study("grows"))
+    grown = client.extend("grows", {"seed": [1, 2, 3]})
+    assert grown["plan"]["cells"] == 4
+    assert grown["study"]["document"]["study"]["axes"]["seed"] == [0, 1, 2, 3]
+    with pytest.raises(ServiceError, match="all of these values already") as refused:
+        client.extend("grows", {"seed": [2]})
+    assert refused.value.status == 409
+    with pytest.raises(ServiceError, match="seed"):
+        client.extend("grows", {"seed": ["many"]})
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"study": {"name": "x", "axes": {"seed": [0]}}, "store": "file:///etc"}, "knows none of that name"),
+        ({"study": {"name": "x", "axes": {"seed": [0]}}, "root": "/etc"}, "knows none of that name"),
+        ({"study": {"name": "x", "axes": {"model.weights": ["/etc/passwd"]}}}, "no file of a submitter's choosing"),
+        ({"study": {"name": "x", "base": {"nothing": 1}, "axes": {"seed": [0]}}}, "unknown field 'nothing'"),
+        ({"study": {"name": "x", "axes": {"seed": list(range(51))}}}, "51 cells, this service takes 50"),
+        ({"study": {"name": "../../x", "axes": {"seed": [0]}}}, "name"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_a_reason(service: Served, body: object, words: str) -> None:
+    answer = service.ask("POST", "/api/studies", service.token(), json=body)
+    assert answer.status_code == 422
+    assert words in answer.text
+
+
+# The attack list: what is tried, and the answer.
+
+
+@pytest.mark.parametrize("path", ["/api/studies", "/api/studies/try", "/metrics", "/studies/try/report.html"])
+def test_without_a_token_nothing_is_told(service: Served, path: str) -> None:
+    for token in (None, "sr_guess", ""):
+        answer = service.get(path, token)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_pages_send_who_is_not_known_to_sign_in(service: Served) -> None:
+    for path in ("/", "/studies/try"):
+        answer = service.get(path, allow_redirects=False)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+
+
+def test_a_scope_that_is_too_small_is_refused(service: Served) -> None:
+    reader = service.token("eve", "read")
+    for method, path, body in (
+        ("POST", "/api/studies", study("eves")),
+        ("POST", "/api/studies/try/cancel", None),
+        ("PATCH", "/api/studies/try", {"priority": 1}),
+    ):
+        answer = service.ask(method, path, reader, json=body)
+        assert answer.status_code == 403
+        assert "scope submit" in answer.json()["error"]
+
+
+def test_a_change_that_another_site_asks_for_is_refused_even_with_the_cookie(service: Served) -> None:
+    cookies = {"scale_ray_token": service.token("ann", "admin")}
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+        answer = service.ask("POST", "/api/studies/try/cancel", cookies=cookies, headers=headers)
+        assert (answer.status_code, answer.json()) == (403, {"error": "a change that another site asks for is refused"})
+    answer = service.ask(
+        "POST", "/api/studies/nobody/cancel", cookies=cookies, headers={"Sec-Fetch-Site": "same-origin"}
+    )
+    assert answer.status_code == 404
+
+
+def test_another_name_of_this_machine_is_refused(service: Served) -> None:
+    answer = service.get("/healthz", headers={"Host": "evil.example"})
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("name", ["..%2f..%2fetc%2fpasswd", "%2e%2e", "..", "a%00b", "<script>", "%ff"])
+def test_a_path_for_a_name_leads_nowhere(service: Served, name: str) -> None:
+    token = service.token()
+    for path in (f"/api/studies/{name}", f"/studies/{name}", f"/api/studies/{name}/log", f"/static/{name}"):
+        answer = service.get(path, token)
+        assert answer.status_code in (404, 405)
+        assert "root:" not in answer.text
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(service: Served) -> None:
+    answer = service.ask("POST", "/api/studies", service.token(), data=b"x" * 20_001)
+    assert answer.status_code == 413
+    chunks = (b"x" * 5000 for _ in range(10))
+    assert service.ask("POST", "/api/studies", service.token(), data=chunks).status_code == 413
+
+
+def test_a_client_that_sends_its_body_slowly_is_let_go(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scale_ray.service.app._BODY_SECONDS", 0.5)
+    port = int(service.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=600) as slow:
+        slow.sendall(b"POST /api/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
+        assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+    assert service.get("/healthz").status_code == 200
+
+
+def test_every_answer_forbids_foreign_content(service: Served) -> None:
+    for path in ("/login", "/healthz", "/static/page.js", "/nowhere"):
+        headers = service.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_script_in_a_name_is_text_on_every_page(tmp_path: Path) -> None:
+    """No study can have such a name; an owner can, by a proxy."""
+    proxy = {"address": "127.0.0.1", "header": "X-User"}
+    with served(tmp_path, proxy=proxy) as service:
+        evil = {"X-User": "<script>alert(1)</script>"}
+        assert service.ask("POST", "/api/studies", json=study("evil"), headers=evil).status_code == 200
+        for path in ("/", "/studies/evil"):
+            page = service.get(path, headers=evil)
+            assert page.status_code == 200
+            assert "<script>alert" not in page.text
+            assert "&lt;script&gt;alert(1)" in page.text
+
+
+def test_one_client_cannot_ask_without_end(tmp_path: Path) -> None:
+    with served(tmp_path, limits={"requests_a_minute": 5}) as service:
+        token, other = service.token("ann"), service.token("ben")
+        codes = [service.get("/api/studies", token).status_code for _ in range(7)]
+        assert codes == [200] * 5 + [429] * 2
+        assert service.get("/api/studies", other).status_code == 200
+
+
+def test_sign_in_gives_a_cookie_that_scripts_and_other_sites_do_not_see(service: Served) -> None:
+    wrong = service.ask("POST", "/login", data={"token": "sr_no"})
+    assert (wrong.status_code, "not valid" in wrong.text) == (401, True)
+    right = service.ask("POST", "/login", data={"token": service.token("ann")}, allow_redirects=False)
+    cookie = right.headers["set-cookie"].lower()
+    assert right.status_code == 303
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+
+
+# What people and machines look at
+
+
+def test_health_and_metrics_say_that_the_cluster_does_not_answer(service: Served) -> None:
+    while not service.service.reconciler.problem:
+        time.sleep(0.05)
+    assert service.get("/healthz").json() | {"rounds": 0} == {
+        "database": True,
+        "cluster": False,
+        "rounds": 0,
+        "version": "0.1.0",
+    }
+    text = service.get("/metrics", service.token("prometheus", "read")).text
+    assert "scale_ray_cluster_up 0.0" in text
+    assert 'scale_ray_studies{state="waiting"}' in text
+
+
+def test_the_api_is_described(service: Served) -> None:
+    paths = requests.get(f"{service.url}/openapi.json", timeout=600).json()["paths"]
+    assert {"/api/studies", "/api/studies/{name}", "/api/studies/{name}/extend"} <= set(paths)
+    page = service.get("/docs").text
+    assert "POST /api/studies" in page
+    assert "StudyDocument" in page
+
+
+def test_events_tell_a_change_once_and_say_that_they_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scale_ray.service.app._HEARTBEAT_SECONDS", 0.2)
+    with served(tmp_path, jobs=SimulatedJobs(), seconds=5.0) as service:
+        client = service.client()
+        client.submit(study("seen"))
+        events = service.get("/api/studies/seen/events", service.token("eve", "read"), stream=True)
+        lines = events.iter_lines(decode_unicode=True)
+        first = next(line for line in lines if line.startswith("data:"))
+        assert json.loads(first[5:])["study"]["name"] == "seen"
+        assert next(line for line in lines if line.startswith(":")) == ": still here"
+        client.reweigh("seen", priority=4)
+        told = next(json.loads(line[5:]) for line in lines if line.startswith("data:"))
+        assert told["study"]["priority"] == 4 or told["study"]["state"] == "starting"
+        events.close()
+
+
+def test_requests_to_the_store_do_not_grow_with_those_who_look(tmp_path: Path) -> None:
+    with served(tmp_path, jobs=SimulatedJobs(), seconds=3600.0) as service:
+        client, reader = service.client(), service.token("eve", "read")
+        client.submit(study("watched"))
+        watch = service.service.watches["default"]
+        service.get("/studies/watched", reader)  # its plan was new
+        before = watch.requests
+        for _ in range(20):
+            assert service.get("/studies/watched", reader).status_code == 200
+            assert len(client.cells("watched")) == 2
+        assert watch.requests == before
+
+
+def test_a_client_says_what_is_wrong_in_one_line(service: Served) -> None:
+    with pytest.raises(ServiceError, match=r"no answer .*check --server"):
+        Client("http://127.0.0.1:9", "sr_x").studies()
+    with pytest.raises(ServiceError, match="not valid, or was revoked"):
+        Client(service.url, "sr_x").studies()
+    with pytest.raises(ServiceError, match="no study 'nobody'"):
+        service.client().study("nobody")
