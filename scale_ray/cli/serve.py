@@ -40,8 +40,8 @@ def serve(
 
     Stop and start it as you like: the studies go on, and what is done lies in their stores.
     """
-    chosen = _settings(settings, host=host, port=port)
     _use_rays_token()
+    chosen = _settings(settings, host=host, port=port)
     with ExitStack() as stack:
         if local:
             from scale_ray.service.local_ray import own_ray
@@ -70,7 +70,7 @@ def _need_the_extra() -> None:
 
 
 def _use_rays_token() -> None:
-    """Show Ray's token to a cluster that asks for one, where there is a token."""
+    """Show Ray's token to a cluster that asks for one, where there is a token. Ray reads this when it is imported."""
     there = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if there or (Path.home() / ".ray" / "auth_token").is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -150,7 +150,7 @@ class Reconciler:
             self._end(row)
         elif job.alive:
             self._set(row, "running" if job.state == "running" else "starting", "")
-            self._order(row, Orders(places=places))
+            self._order(row, Orders(places=max(1, places)))  # without a place, it would not see that all is done
             row.places, row.ending_since = places, 0.0
         elif row.job:
             self._note_end(row, job, counts)

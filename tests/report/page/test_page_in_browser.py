@@ -2,11 +2,11 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 
 import pandas as pd
 import pytest
+from browsers import chromium_at, needs_chromium
 from page_stores import wide_store
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -18,13 +18,7 @@ from scale_ray.report.page.page import page
 from scale_ray.report.read.load import Contents, load_contents
 from scale_ray.report.tables.forms import grids
 
-CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--disable-dev-shm-usage", "--window-size=1200,900",
-]  # fmt: skip
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +36,9 @@ def address(contents: Contents, tmp_path_factory: pytest.TempPathFactory) -> str
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM or ""
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.get("about:blank")
-    driver.get_log("performance")  # what Chromium itself loaded for its first tab
-    yield driver
-    driver.quit()
+    with chromium_at(tmp_path_factory.mktemp("profile")) as driver:
+        driver.get_log("performance")  # what Chromium itself loaded for its first tab
+        yield driver
 
 
 @pytest.fixture
