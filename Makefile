@@ -2,10 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check faults docs clean
+.PHONY: demo serve test check faults docs clean
 
 demo: .venv
 	$(BIN)/python experiments/demo.py
+
+# The service on embedded data, with a Ray of its own: http://127.0.0.1:8700
+serve: .venv
+	$(BIN)/scale-ray serve --own-ray
 
 check: .venv
 	$(BIN)/ruff check --quiet .

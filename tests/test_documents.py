@@ -200,7 +200,8 @@ def test_the_examples_of_help_run_one_after_another(workplace: Path, monkeypatch
     for name, text in EXAMPLES.items():
         for command in filter(None, text.replace("\\\n", "").splitlines()):
             options = RUN_WITH.get(name or command.split()[1], "")
-            reason = "on a cluster" if "s3://" in command else None
+            of_a_service = command.split()[1] in ("serve", "submit", "token")  # tests/service has a service
+            reason = "on a cluster" if "s3://" in command else "a service" if of_a_service else None
             try_block(Block(f"scale-ray {name} --help", "bash", f"{command} {options}", reason=reason), {})
 
 

@@ -96,7 +96,7 @@ EXAMPLES = {
             scale-ray data clear --yes
         """,
         "serve": """
-            scale-ray serve --local
+            scale-ray serve --own-ray
             scale-ray serve service.toml
         """,
         "submit": """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Settings = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[SETTINGS.toml]",
+        metavar="SETTINGS.toml",
         help="The service's settings. Default: one store, runs/service, on this machine.",
         show_default=False,
     ),
@@ -32,8 +32,8 @@ def serve(
     settings: Settings = None,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Listen here. Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Default: 8700.")] = None,
-    local: Annotated[
-        bool, typer.Option("--local", help="Start a Ray of its own on this machine, which ends with the service.")
+    own_ray: Annotated[
+        bool, typer.Option("--own-ray", help="Start a Ray of its own on this machine, which ends with the service.")
     ] = False,
 ) -> None:
     """Take studies over HTTP, run them on a Ray cluster, and show them while they run.
@@ -43,11 +43,11 @@ def serve(
     _use_rays_token()
     chosen = _settings(settings, host=host, port=port)
     with ExitStack() as stack:
-        if local:
-            from scale_ray.service.local_ray import own_ray
+        if own_ray:
+            from scale_ray.service.local_ray import start_ray
 
             console.print("starting Ray on this machine")
-            chosen = chosen.model_copy(update={"ray": stack.enter_context(own_ray()), "python": sys.executable})
+            chosen = chosen.model_copy(update={"ray": stack.enter_context(start_ray()), "python": sys.executable})
         _run(chosen)
 
 

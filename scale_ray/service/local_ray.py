@@ -22,7 +22,7 @@ _ENDING = 20.0
 
 
 @contextmanager
-def own_ray() -> Iterator[str]:
+def start_ray() -> Iterator[str]:
     """Start Ray here for the block; it gives the URL of its dashboard, which takes jobs.
 
     Raises:

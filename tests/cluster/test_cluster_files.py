@@ -363,7 +363,7 @@ def test_the_image_has_our_python_pinned_versions_and_no_root() -> None:
     assert re.fullmatch(r"python:3\.11-slim-\w+", steps[0][1][0])
     install, again = (words for name, words in steps if name == "RUN" and "pip" in words)
     assert install[install.index("--constraint") + 1] == "constraints.txt"
-    assert install[-1] == '".[s3,gcs]"'
+    assert install[-1] == '".[s3,gcs,serve]"'
     assert "--no-deps" in again
     user = [name for name, _ in steps].index("USER")
     assert steps[user][1] == ["1000"]

@@ -27,20 +27,21 @@ from scale_ray.service.submission import Submission
 from scale_ray.store import Store
 from scale_ray.training.trial import run_trial
 
-STEPS = 800  # some seconds a cell: long enough to be stopped in the middle
-BASE = {**TINY, "optim.steps": STEPS, "evaluate_every": 100}
+STEPS = 300  # some seconds a cell: long enough to be stopped in the middle
+FOREVER = 1_000_000
 
 
-def submission(name: str, **axes: list[object]) -> dict[str, object]:
+def submission(name: str, steps: int = STEPS, **axes: list[object]) -> dict[str, object]:
+    base = {**TINY, "optim.steps": steps, "evaluate_every": 50}
     return {
-        "study": {"name": name, "base": BASE, "axes": {"seed": [0], "losses": ["ce", "ce+ssl"], **axes}},
+        "study": {"name": name, "base": base, "axes": {"seed": [0], "losses": ["ce", "ce+ssl"], **axes}},
         "root": "tiny",
         "run": {"checkpoint_every": 100_000},  # nothing is saved but by order
     }
 
 
 class Command:
-    """`scale-ray serve --local` in a process of its own, which may be killed and started again."""
+    """`scale-ray serve --own-ray` in a process of its own, which may be killed and started again."""
 
     def __init__(self, folder: Path, root: Path):
         self.store, self._settings, self._log = folder / "store", folder / "service.toml", folder / "log"
@@ -57,7 +58,7 @@ class Command:
         self.client = Client(self.url, self.token)
 
     def start(self) -> None:
-        line = [sys.executable, "-m", "scale_ray.cli", "serve", str(self._settings), "--local"]
+        line = [sys.executable, "-m", "scale_ray.cli", "serve", str(self._settings), "--own-ray"]
         with self._log.open("ab") as out:
             self.process = subprocess.Popen(line, stdout=out, stderr=out)
         until(self._answers, "the service does not start")
@@ -102,8 +103,8 @@ def drivers(store: Path) -> list[psutil.Process]:
 
 
 def trains(client: Client, name: str) -> bool:
-    """Whether a cell of the study has made a step and is not done."""
-    return any(cell["status"] == "running" and cell.get("step", 0) for cell in client.cells(name).values())
+    """Whether a cell of the study has come to a point of its curve, and none has ended."""
+    return ": step " in client.log(name)
 
 
 def ends_as_undisturbed(service: Command, asked: dict[str, object], root: Path, folder: Path) -> None:
@@ -153,7 +154,7 @@ def test_in_a_browser_a_study_is_submitted_fills_is_changed_and_ends(service: Co
         browser.find_element(By.NAME, "token").send_keys(service.token)
         browser.find_element(By.CSS_SELECTOR, "form button").click()
         accessible(browser)
-        text = json.dumps(submission("seen", losses=["ce+ssl+reg"]))
+        text = json.dumps(submission("seen", FOREVER, losses=["ce+ssl+reg"]))
         browser.execute_script("document.getElementById('document').value = arguments[0]", text)
         browser.find_element(By.ID, "plan").click()
         until(lambda: said(browser).startswith("seen: 1 cells, 0 done, 1 to do"), "no plan")
@@ -164,16 +165,23 @@ def test_in_a_browser_a_study_is_submitted_fills_is_changed_and_ends(service: Co
         accessible(browser)
         press(browser, "pause")
         until(lambda: state(browser) == "paused", "it is not paused")
+        assert Store(service.store).checkpoint_keys()  # by order: no other was due
         press(browser, "resume")
         until(lambda: state(browser) == "running", "it does not go on")
         browser.find_element(By.NAME, "seeds").send_keys("1")
         browser.find_element(By.CSS_SELECTOR, "#seeds button").click()
         until(lambda: "of 2 cells" in text_of(browser, "counts"), "no seed was added")
-        until(lambda: state(browser) == "done" and "seeds" in entries(browser)[0], "it does not end")
+        until(lambda: "2 running" in entries(browser)[0], "the new seed does not run")
         browser.set_window_size(400, 900)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
         accessible(browser)
-        browser.get(f"{service.url}/studies/seen/report.html")
+        press(browser, "cancel")
+        browser.switch_to.alert.accept()
+        until(lambda: state(browser) == "cancelled", "it is not cancelled")
+
+        browser.get(f"{service.url}/studies/killed")
+        until(lambda: state(browser) == "done", "it is not done")
+        browser.get(f"{service.url}/studies/killed/report.html")
         assert "All 2 cells are done." in browser.find_element(By.ID, "answer").text
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
