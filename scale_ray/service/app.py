@@ -1,12 +1,11 @@
 """The service over HTTP: the API, its errors, and what every request has to pass."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,8 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from scale_ray import __version__
 from scale_ray.errors import UserError
 from scale_ray.service.access import Access, NotAllowed, TooMany, Unauthorised, check_host, check_origin
+from scale_ray.service.answers import StudyAnswer
 from scale_ray.service.asking import Reader, Running, Submitter
 from scale_ray.service.database import StudyRow
+from scale_ray.service.feed import told
 from scale_ray.service.metrics import metrics
 from scale_ray.service.planner import PlanAnswer
 from scale_ray.service.service import Service
@@ -45,35 +46,6 @@ _HEADERS = {
 
 _BODY_SECONDS = 30.0  # for a client to send its whole request
 _HEARTBEAT_SECONDS = 15.0  # between two events, at most: a proxy ends a connection that says nothing
-
-
-class StudyAnswer(BaseModel):
-    """A study, as the API tells it."""
-
-    name: str
-    owner: str
-    state: str = Field(description="waiting, starting, running, ending, paused, cancelled, done, failed")
-    problem: str = Field(description="why it is in that state; empty where there is nothing to say")
-    cells: int
-    done: int
-    failed: int
-    places: int = Field(description="trainings that it may run at once")
-    priority: int
-    share: float
-    store: str
-    job: str = Field(description="Ray's id of its job; empty where none runs")
-    attempt: int = Field(description="jobs so far")
-    gpu_hours: float = Field(description="within the last week")
-    created: float = Field(description="seconds since 1970")
-    changed: float
-    document: dict[str, Any] = Field(description="the submission")
-
-    @classmethod
-    def of(cls, row: StudyRow) -> "StudyAnswer":
-        own = ("name", "owner", "state", "problem", "cells", "done", "failed", "places", "priority", "share", "store")
-        values = {name: getattr(row, name) for name in (*own, "job", "attempt", "created", "changed")}
-        used = sum(row.gpu_seconds_by_day.values()) / 3600
-        return cls(**values, gpu_hours=used, document=json.loads(row.document))
 
 
 class Submitted(BaseModel):
@@ -157,7 +129,7 @@ def extend(name: str, extension: Extension, who: Submitter, service: Running) ->
 def cells(name: str, who: Reader, service: Running) -> dict[str, dict[str, Any]]:
     row = service.studies.find(name)
     found = service.watches[row.store].cells(row.name)
-    return {cell: _told(vars(state)) for cell, state in found.items()}
+    return {cell: told(state) for cell, state in found.items()}
 
 
 @api.get("/studies/{name}/log", summary="What its job has printed", response_class=PlainTextResponse)
@@ -168,30 +140,26 @@ def log(name: str, who: Reader, service: Running, lines: int = 200) -> str:
     return "\n".join(text.splitlines()[-max(1, min(lines, 10_000)) :])
 
 
-@api.get("/studies/{name}/events", response_class=EventSourceResponse, summary="Changes, as server-sent events")
-async def events(name: str, who: Reader, service: Running) -> AsyncIterator[ServerSentEvent]:
-    row = await asyncio.to_thread(service.studies.find, name)
+def place_to_listen(name: str, who: Reader, service: Running) -> StudyRow:
+    """The study whose changes a page may be told."""
     if service.listeners >= service.settings.limits.events:
         raise TooMany("too many pages listen to events: close some, or look again later")
-    told: dict[str, dict[str, Any]] = {}
-    study: StudyAnswer | None = None
+    return service.studies.find(name)
+
+
+@api.get("/studies/{name}/events", response_class=EventSourceResponse, summary="Changes, as server-sent events")
+async def events(
+    row: Annotated[StudyRow, Depends(place_to_listen)], service: Running
+) -> AsyncIterator[ServerSentEvent]:
+    feed, version = service.feed(row), 0
     with service.listen(row.store) as wait:
         while True:
-            row = await asyncio.to_thread(service.studies.find, name)
-            now = {cell: _told(vars(state)) for cell, state in service.watches[row.store].cells(name).items()}
-            changed = {cell: state for cell, state in now.items() if told.get(cell) != state}
-            answer = StudyAnswer.of(row)
-            if changed or answer != study:
-                told, study = now, answer
-                told_now = {"study": answer.model_dump(), "cells": changed, **service.progress(row)}
-                yield ServerSentEvent(data=told_now, event="change")
+            await asyncio.to_thread(feed.refresh)
+            version, changes = feed.since(version)
+            for change in changes:
+                yield ServerSentEvent(raw_data=change, event="change")
             while not await wait(_HEARTBEAT_SECONDS):
                 yield ServerSentEvent(comment="still here")
-
-
-def _told(values: dict[str, Any]) -> dict[str, Any]:
-    """Without what says nothing."""
-    return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 open_routes = APIRouter()

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from scale_ray.service.answers import StudyAnswer
 from scale_ray.service.database import OVER, Database, StudyRow
+from scale_ray.service.feed import Feed
 from scale_ray.service.jobs import Jobs
 from scale_ray.service.planner import Planner
 from scale_ray.service.reconcile import Reconciler
@@ -50,6 +52,7 @@ class Service:
         self._viewers: dict[str, int] = dict.fromkeys(self.watches, 0)  # store -> pages that show it
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="reconciler", daemon=True)
+        self._feeds: dict[str, Feed] = {}
         self._listeners: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
     def start(self) -> None:
@@ -64,11 +67,17 @@ class Service:
         """How far a study is, by the last look at its store."""
         return self.watches[row.store].counts(row.name, row.cells)
 
-    def progress(self, row: StudyRow) -> dict[str, Any]:
-        """How long a study may take, and how much of the cluster is in use."""
-        lefts = [found.seconds_left for found in self.watches[row.store].doing(row.name)]
-        known = [left for left in lefts if left is not None]
-        return {"seconds_left": max(known, default=None), "cluster": self.cluster_text()}
+    def feed(self, row: StudyRow) -> Feed:
+        """What the pages of a study are told."""
+        name, watch = row.name, self.watches[row.store]
+
+        def of_study() -> dict[str, Any]:
+            lefts = [found.seconds_left for found in watch.doing(name)]
+            known = [round(left) for left in lefts if left is not None]
+            study = StudyAnswer.of(self.studies.find(name)).model_dump()
+            return {"study": study, "seconds_left": max(known, default=None), "cluster": self.cluster_text()}
+
+        return self._feeds.setdefault(name, Feed(of_study, lambda: watch.cells(name)))
 
     def cluster_text(self) -> str:
         """`2 nodes, 12 of 16 CPUs and 3 of 4 GPUs in use`, or why nobody knows."""

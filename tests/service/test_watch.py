@@ -1,0 +1,101 @@
+"""One poller of a store reads what was written since its last look, and nothing else; what is broken is told."""
+
+import pytest
+from report_stores import CREATED, OFFICE_HOME, cell_of, config_of, record_of
+
+from scale_ray.records import Failure
+from scale_ray.report.read.load import contents_of, load_contents
+from scale_ray.service.watch import CellState, Counts, StoreWatch
+from scale_ray.store import Store, StudyPlan
+from scale_ray.store.doing import Doing, Training
+from scale_ray.store.leases import Driver
+
+CONFIGS = [config_of("Art", "Clipart", "ce", "resnet50", seed, **OFFICE_HOME) for seed in range(4)]
+CELLS = [cell_of(config) for config in CONFIGS]
+
+
+@pytest.fixture
+def store(location: str) -> Store:
+    made = Store(location, create=True)
+    made.write_plan(StudyPlan(name="s", created=CREATED, cells=CELLS))
+    return made
+
+
+def test_a_look_reads_only_what_was_written_since_the_last_one(store: Store) -> None:
+    watch = StoreWatch(store)
+    assert watch.counts("s", 9) == Counts(0, 0, 9)  # its plan is not known yet
+    assert watch.look()
+    assert watch.counts("s", 9) == Counts(0, 0, 4)
+    before = watch.requests
+    assert not watch.look()
+    assert watch.requests == before + 3  # listings
+    store.write_record(record_of(CONFIGS[0], 61.0))
+    assert watch.look()
+    assert watch.requests == before + 3 + 3 + 1
+    assert watch.cells("s")[CELLS[0].id] == CellState(
+        "done", 61.0, record_of(CONFIGS[0], 61.0).result.source_val_accuracy
+    )  # type: ignore[union-attr]
+    assert watch.counts("s", 9) == Counts(1, 0, 4)
+
+
+def test_a_record_that_is_replaced_or_forgotten_is_seen(store: Store) -> None:
+    watch = StoreWatch(store)
+    done = record_of(CONFIGS[0], 61.0)
+    failure = Failure(kind="ValueError", message="no\nmore", traceback="…")
+    store.write_record(done.model_copy(update={"status": "failed", "result": None, "failure": failure}))
+    watch.look()
+    assert watch.cells("s")[CELLS[0].id] == CellState("failed", cause="ValueError: no")
+    store.write_record(done)
+    watch.look()
+    assert watch.cells("s")[CELLS[0].id].status == "done"
+    store.files.delete(f"records/{CELLS[0].id}.json")
+    store.files.delete(f"records/{CELLS[0].id}.failed.json")
+    watch.look()
+    assert watch.cells("s")[CELLS[0].id] == CellState("waiting")
+
+
+def test_a_broken_record_is_told_again_and_again_and_hides_no_other(store: Store) -> None:
+    watch = StoreWatch(store)
+    store.write_record(record_of(CONFIGS[0], 61.0))
+    store.files.write(f"records/{CELLS[1].id}.json", b"{")
+    for _ in range(3):
+        watch.look()
+        assert list(watch.broken) == [CELLS[1].id]
+        assert "not a readable record" in watch.broken[CELLS[1].id]
+        assert watch.counts("s", 4) == Counts(1, 0, 4)
+    store.write_record(record_of(CONFIGS[1], 62.0))
+    watch.look()
+    assert watch.broken == {}
+    assert watch.counts("s", 4) == Counts(2, 0, 4)
+
+
+def test_what_a_driver_trains_is_seen_while_it_lives(store: Store) -> None:
+    watch = StoreWatch(store)
+    training = Training(
+        title="a cell", cells=(CELLS[2].id,), first=0, step=30, last=120, started=True, seconds_left=9.0,
+        target_accuracy=40.0, source_val_accuracy=80.0,
+    )  # fmt: skip
+    waiting = training.model_copy(update={"cells": (CELLS[3].id,), "started": False})
+    with Driver(store.files) as driver:
+        driver.doing = lambda: Doing(study="s", seconds_left=20.0, trainings=(training, waiting))
+        driver.beat()
+        watch.look()
+        states = watch.cells("s")
+        assert states[CELLS[2].id] == CellState("running", 40.0, 80.0, 30, 0.25, 9.0)
+        assert states[CELLS[3].id] == CellState("waiting")
+        assert [doing.seconds_left for doing in watch.doing("s")] == [20.0]
+        assert watch.doing("another") == []
+    watch.look()
+    assert watch.cells("s")[CELLS[2].id] == CellState("waiting")
+
+
+def test_its_rows_are_those_that_a_reader_of_the_whole_store_has(store: Store) -> None:
+    watch = StoreWatch(store)
+    for number, config in enumerate(CONFIGS[:3]):
+        store.write_record(record_of(config, 60.0 + number))
+        watch.look()
+    store.write_record(record_of(CONFIGS[0], 70.0))
+    watch.look()
+    kept, read = contents_of(watch.rows, "s"), load_contents(store.location, study="s")
+    assert kept.cells.equals(read.cells)
+    assert kept.curves.equals(read.curves)
