@@ -75,7 +75,9 @@ class Service:
             lefts = [found.seconds_left for found in watch.doing(name)]
             known = [round(left) for left in lefts if left is not None]
             study = StudyAnswer.of(self.studies.find(name)).model_dump()
-            return {"study": study, "seconds_left": max(known, default=None), "cluster": self.cluster_text()}
+            broken = watch.problems(name)
+            left = max(known, default=None)
+            return {"study": study, "seconds_left": left, "cluster": self.cluster_text(), "broken": broken}
 
         return self._feeds.setdefault(name, Feed(of_study, lambda: watch.cells(name)))
 

@@ -111,6 +111,11 @@ class StoreWatch:
         waiting, training = CellState("waiting"), self._training()
         return {cell: training.get(cell) or self._states.get(cell, waiting) for cell in self.rows.plans.get(study, ())}
 
+    def problems(self, study: str) -> list[str]:
+        """What in the store cannot be read: the store itself, or records of the study."""
+        found = [self.broken[cell] for cell in self.rows.plans.get(study, ()) if cell in self.broken]
+        return [*([self.problem] if self.problem else []), *found]
+
     def doing(self, study: str) -> list[Doing]:
         """What the living drivers of a study do."""
         return [found for found in self._living() if found.study == study]

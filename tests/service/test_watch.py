@@ -32,9 +32,9 @@ def test_a_look_reads_only_what_was_written_since_the_last_one(store: Store) -> 
     store.write_record(record_of(CONFIGS[0], 61.0))
     assert watch.look()
     assert watch.requests == before + 3 + 3 + 1
-    assert watch.cells("s")[CELLS[0].id] == CellState(
-        "done", 61.0, record_of(CONFIGS[0], 61.0).result.source_val_accuracy
-    )  # type: ignore[union-attr]
+    result = record_of(CONFIGS[0], 61.0).result
+    assert result is not None
+    assert watch.cells("s")[CELLS[0].id] == CellState("done", 61.0, result.source_val_accuracy)
     assert watch.counts("s", 9) == Counts(1, 0, 4)
 
 

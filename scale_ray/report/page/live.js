@@ -35,7 +35,7 @@ function remember(cell, state) {
 const within = (seconds) =>
   seconds < 90 ? `${Math.round(seconds)} s` : seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 
-function showStudy({ study: told, seconds_left: left, cluster }) {
+function showStudy({ study: told, seconds_left: left, cluster, broken }) {
   const state = document.getElementById("state");
   state.textContent = told.state;
   state.className = `state ${{ running: "running", starting: "running", ending: "running", done: "done", failed: "failed" }[told.state] ?? "waiting"}`;
@@ -44,8 +44,9 @@ function showStudy({ study: told, seconds_left: left, cluster }) {
   if (left && told.state === "running") parts.push(`about ${within(left)} left`);
   document.getElementById("counts").textContent = parts.join(", ");
   const problem = document.getElementById("problem");
-  problem.textContent = told.problem;
-  problem.hidden = !told.problem;
+  const problems = [told.problem, ...broken.slice(0, 3), broken.length > 3 ? `and ${broken.length - 3} more` : ""].filter(Boolean);
+  problem.textContent = problems.join(" · ");
+  problem.hidden = !problems.length;
   document.getElementById("use").textContent = [
     `${told.places} ${told.places === 1 ? "place" : "places"} of this study`,
     ...(cluster ? [`cluster: ${cluster}`] : []),
