@@ -128,7 +128,7 @@ def extend(name: str, extension: Extension, who: Submitter, service: Running) ->
 @api.get("/studies/{name}/cells", summary="The state of each of its cells, by id")
 def cells(name: str, who: Reader, service: Running) -> dict[str, dict[str, Any]]:
     row = service.studies.find(name)
-    found = service.watches[row.store].cells(row.name)
+    found = service.watch_of(row).cells(row.name)
     return {cell: told(state) for cell, state in found.items()}
 
 
@@ -144,7 +144,9 @@ def place_to_listen(name: str, who: Reader, service: Running) -> StudyRow:
     """The study whose changes a page may be told."""
     if service.listeners >= service.settings.limits.events:
         raise TooMany("too many pages listen to events: close some, or look again later")
-    return service.studies.find(name)
+    row = service.studies.find(name)
+    service.watch_of(row)
+    return row
 
 
 @api.get("/studies/{name}/events", response_class=EventSourceResponse, summary="Changes, as server-sent events")

@@ -18,7 +18,7 @@ def metrics(service: Service) -> str:
     cells = Gauge("scale_ray_cells", "Cells of studies that are not over, by state", ["state"], registry=registry)
     counts: Counter[str] = Counter({"waiting": 0, "running": 0, "done": 0, "failed": 0, "stale": 0})
     for row in rows:
-        if row.state not in ("done", "cancelled"):
+        if row.state not in ("done", "cancelled") and row.store in service.watches:
             counts.update(state.status for state in service.watches[row.store].cells(row.name).values())
     for status, number in counts.items():
         cells.labels(status).set(number)

@@ -39,7 +39,7 @@ class Reconciler:
         settings: of the service.
         database: its table.
         jobs: of the cluster.
-        counts: how far the study in a row is, by its store.
+        counts: how far the study in a row is, by its store; with True, by a look at it now.
         clock: seconds since 1970.
 
     Attributes:
@@ -52,7 +52,7 @@ class Reconciler:
         settings: ServiceSettings,
         database: Database,
         jobs: Jobs,
-        counts: Callable[[StudyRow], Counts],
+        counts: Callable[[StudyRow, bool], Counts],
         clock: Callable[[], float],
     ):
         self._settings, self._database, self._jobs = settings, database, jobs
@@ -67,7 +67,7 @@ class Reconciler:
 
         It raises nothing that the next round may overcome: a cluster or store that does not answer is noted.
         """
-        rows = [row for row in self._database.studies() if row.state not in OVER]
+        rows = [row for row in self._database.studies() if row.state not in OVER and self._has_a_store(row)]
         try:
             self.cluster = self._jobs.cluster()
             found = {row.name: self._jobs.find(row.job) if row.job else Job("gone") for row in rows}
@@ -79,17 +79,19 @@ class Reconciler:
         self.problem = ""
         moment = self._clock()
         passed, self._last = min(60.0, moment - self._last), moment
-        counts = {}
-        for row in rows:
-            try:
-                counts[row.name] = self._counts(row)
-            except StoreError as error:
-                logger.warning("%s: %s", row.name, error)
-                self._note(row.name, problem=str(error))
-        rows = [row for row in rows if row.name in counts]
+        # What an ended job has left is counted after its end, or records that came at the last moment would be missed.
+        counts = {row.name: self._counts(row, bool(row.job) and not found[row.name].alive) for row in rows}
         places = self._places(rows, found, counts)
         for row in rows:
             self._step(row.name, found[row.name], counts[row.name], places[row.name], passed)
+
+    def _has_a_store(self, row: StudyRow) -> bool:
+        there = row.store in self._settings.stores
+        if not there:
+            problem = f"its store {row.store!r} is no longer in the service's settings"
+            with self._database.session() as session:
+                session.get_one(StudyRow, row.name).problem = problem
+        return there
 
     def _places(
         self, rows: Sequence[StudyRow], found: Mapping[str, Job], counts: Mapping[str, Counts]
@@ -222,12 +224,6 @@ class Reconciler:
         row.state = state
         if problem is not None:
             row.problem = problem
-
-    def _note(self, name: str, *, problem: str) -> None:
-        with self._database.session() as session:
-            row = session.get(StudyRow, name)
-            if row is not None:
-                row.problem = problem
 
 
 def gpu_hours(rows: Sequence[StudyRow], moment: float) -> float:

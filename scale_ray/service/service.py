@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from scale_ray.config import ConfigError
 from scale_ray.service.answers import StudyAnswer
 from scale_ray.service.database import OVER, Database, StudyRow
 from scale_ray.service.feed import Feed
@@ -63,13 +64,25 @@ class Service:
         self._thread.join(timeout=30)
         self.planner.close()
 
-    def counts(self, row: StudyRow) -> Counts:
-        """How far a study is, by the last look at its store."""
-        return self.watches[row.store].counts(row.name, row.cells)
+    def watch_of(self, row: StudyRow) -> StoreWatch:
+        """The watch of a study's store.
+
+        Raises:
+            ConfigError: the settings do not name the store any more.
+        """
+        if row.store not in self.watches:
+            raise ConfigError(f"study {row.name!r}: its store {row.store!r} is no longer in the service's settings")
+        return self.watches[row.store]
+
+    def counts(self, row: StudyRow, fresh: bool) -> Counts:
+        """How far a study is, by the last look at its store, or by one now."""
+        if fresh:
+            self.watch_of(row).look()
+        return self.watch_of(row).counts(row.name, row.cells)
 
     def feed(self, row: StudyRow) -> Feed:
         """What the pages of a study are told."""
-        name, watch = row.name, self.watches[row.store]
+        name, watch = row.name, self.watch_of(row)
 
         def of_study() -> dict[str, Any]:
             lefts = [found.seconds_left for found in watch.doing(name)]

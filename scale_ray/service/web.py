@@ -53,7 +53,7 @@ class Pages:
 
     def live(self, service: Service, row: StudyRow) -> str:
         """The page of a study: its tables as they are now."""
-        watch = service.watches[row.store]
+        watch = service.watch_of(row)
         with self._lock:
             key = (watch.version, row.owner)
             if self._live.get(row.name, (None, ""))[0] != key:
@@ -66,7 +66,7 @@ class Pages:
         Raises:
             ReportError: there is nothing to report yet.
         """
-        watch = service.watches[row.store]
+        watch = service.watch_of(row)
         with self._lock:
             if self._reports.get(row.name, (-1, ""))[0] != watch.version:
                 with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +76,7 @@ class Pages:
 
 
 def _live_page(service: Service, row: StudyRow) -> str:
-    watch = service.watches[row.store]
+    watch = service.watch_of(row)
     with watch.lock:
         contents = contents_of(watch.rows, row.name)
     cells, remarks = check(contents.cells, ("code",))
@@ -118,7 +118,7 @@ def study(name: str, request: Request, service: Running) -> Response:
     except Unauthorised:
         return RedirectResponse("/login", 303)
     row = service.studies.find(name)
-    watch = service.watches[row.store]
+    watch = service.watch_of(row)
     if row.name not in watch.rows.plans:  # it was submitted a moment ago
         watch.look()
     if row.name not in watch.rows.plans:

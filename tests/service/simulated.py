@@ -71,6 +71,7 @@ class Desk:
         self.database = Database(f"sqlite:///{folder}/service.db")
         self.jobs = SimulatedJobs()
         self.told: dict[str, Counts] = {}
+        self.late: dict[str, Counts] = {}
         self.reconciler = self.restarted()
 
     def restarted(self) -> Reconciler:
@@ -79,10 +80,15 @@ class Desk:
             self.settings,
             self.database,
             self.jobs,  # type: ignore[arg-type]
-            lambda row: self.told.get(row.name, Counts(0, 0, row.cells)),
+            self._counts,
             lambda: self.moment,
         )
         return self.reconciler
+
+    def _counts(self, row: StudyRow, fresh: bool) -> Counts:
+        """With `late`, what a look before a job's end has not seen."""
+        seen = self.late if fresh and row.name in self.late else self.told
+        return seen.get(row.name, Counts(0, 0, row.cells))
 
     def add(self, name: str, owner: str = "ann", *, cells: int = 4, **more: object) -> None:
         submission = Submission.parse({"study": {"name": name, "axes": {"seed": list(range(cells))}}, **more})

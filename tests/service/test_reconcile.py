@@ -247,3 +247,21 @@ def test_with_a_number_of_places_the_nodes_that_are_there_now_do_not_count(tmp_p
     desk.add("s", run={"gpus": 1})
     desk.rounds(2)
     assert (desk.row("s").state, desk.row("s").places) == ("running", 3)
+
+
+def test_records_that_come_right_before_a_job_ends_are_counted(desk: Desk) -> None:
+    desk.add("s")
+    desk.rounds(2)
+    desk.told["s"], desk.late["s"] = Counts(3, 0, 4), Counts(4, 0, 4)
+    desk.jobs.end("s-1", "succeeded", 0)
+    desk.rounds()
+    assert (desk.row("s").state, desk.row("s").done, desk.jobs.submitted) == ("done", 4, ["s-1"])
+
+
+def test_a_store_that_left_the_settings_stops_no_other_study(desk: Desk) -> None:
+    desk.add("lost")
+    desk.change("lost", store="former")
+    desk.add("s")
+    desk.rounds(3)
+    assert desk.row("s").state == "running"
+    assert "no longer in the service's settings" in desk.row("lost").problem
