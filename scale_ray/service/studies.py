@@ -60,7 +60,8 @@ class Studies:
         name = submission.study.name
         there = self._database.study(name)
         if there is not None and not (there.owner == who.name and _same(there, submission)):
-            raise Conflict(f"study {name!r}: there is another one of that name, by {there.owner}: choose another name")
+            remedy = "choose another name, or extend it" if there.owner == who.name else "choose another name"
+            raise Conflict(f"study {name!r}: there is another one of that name, by {there.owner}: {remedy}")
         plan = self._planner.plan(submission, self._settings, keep=there is None)
         if there is not None:
             return there, plan
