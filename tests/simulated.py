@@ -67,8 +67,9 @@ class Desk:
 
     def __init__(self, folder: Path, **values: object):
         self.moment = 1_000_000.0
-        self.settings: ServiceSettings = settings_of({"stores": {"default": str(folder / "store")}, **values}, "test")
-        self.database = Database(f"sqlite:///{folder}/service.db")
+        given = {"stores": {"default": str(folder / "store")}, "database": f"sqlite:///{folder}/service.db", **values}
+        self.settings: ServiceSettings = settings_of(given, "test")
+        self.database = Database(self.settings.database)
         self.jobs = SimulatedJobs()
         self.told: dict[str, Counts] = {}
         self.late: dict[str, Counts] = {}

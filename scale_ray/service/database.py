@@ -108,6 +108,10 @@ class Database:
                 "postgresql+psycopg://USER@HOST/NAME"
             ) from None
 
+    def close(self) -> None:
+        """Close the connections that are kept for the next session."""
+        self._engine.dispose()
+
     @contextmanager
     def session(self) -> Iterator[Session]:
         """A transaction: committed at the end of the block, rolled back where it raises."""

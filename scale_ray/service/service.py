@@ -63,6 +63,7 @@ class Service:
         self._over.set()
         self._thread.join(timeout=30)
         self.planner.close()
+        self.database.close()
 
     def watch_of(self, row: StudyRow) -> StoreWatch:
         """The watch of a study's store.
