@@ -68,7 +68,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         links = [value or "" for name, value in attrs if name in ("src", "href")]
         self.fetched += [link for link in links if not link.startswith("#")]
-        if tag not in ("meta", "img", "source", "wbr"):
+        if tag not in ("meta", "img", "source", "wbr", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

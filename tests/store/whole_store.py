@@ -26,6 +26,7 @@ from scale_ray.config import Execution, TrialConfig
 from scale_ray.records import Ran
 from scale_ray.stage import Stage
 from scale_ray.store import Store
+from scale_ray.store.orders import Orders
 from scale_ray.sweep.engine import _Events
 from scale_ray.training.failures import leaving_failures
 from scale_ray.training.features import open_inputs
@@ -84,10 +85,18 @@ def run(arguments: list[str]) -> Outcome:
 
 
 def _work_off(
-    name: str, source: Any, store: Store, driver: Any, execution: Execution, resources: Any, progress: Any, *_: Any
+    name: str,
+    source: Any,
+    store: Store,
+    driver: Any,
+    execution: Execution,
+    resources: Any,
+    progress: Any,
+    *_: Any,
+    orders: Any = None,
 ) -> None:
     """What Ray does for a study or a search: takes stages, trains each, tells the engine how it ended."""
-    events = _Events(source, None, progress, store, execution, Ran())  # type: ignore[arg-type]
+    events = _Events(source, None, progress, store, execution, Ran(), Orders, None)  # type: ignore[arg-type]
     while not source.over:
         stage: Stage | None = source.next()
         if stage is None:  # another driver holds what is left

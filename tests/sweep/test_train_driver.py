@@ -84,4 +84,4 @@ def test_the_first_worker_writes_and_all_report(rank: int, saved: list[int], mon
     kept = Kept()
     SharedCheckpoints(kept, Workers(rank, 2)).save({"step": 20})
     assert kept.saved == saved
-    assert reported == [{"step": 20}]
+    assert reported == [{"step": 20, "saved_step": 20}]
