@@ -101,7 +101,6 @@ class Desk:
             store="default",
             priority=submission.priority,
             share=submission.share,
-            gpus=submission.run.gpus or 0.0,
             cells=cells,
             created=self.moment,
             changed=self.moment,

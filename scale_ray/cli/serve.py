@@ -13,6 +13,7 @@ import typer
 from scale_ray.cli.console import console, plain_table
 from scale_ray.cli.examples import EXAMPLES
 from scale_ray.cli.help import Command, Group
+from scale_ray.cli.interrupt import on_ctrl_c
 from scale_ray.config import ConfigError
 
 if TYPE_CHECKING:
@@ -85,13 +86,14 @@ def _run(settings: "ServiceSettings") -> None:
     from scale_ray.service.service import Service
 
     log_to_stderr()
+    on_ctrl_c("what is done is kept; the studies go on when the service is started again")
     service = Service(settings)
     address = f"http://{settings.host}:{settings.port}"
     if settings.tokens and settings.proxy is None and not tokens(service.database):
         token = create_token(service.database, os.environ.get("USER") or "admin", "admin", "made by the first start")
         console.print("the first token, of scope admin; it is shown this once:")
         console.print_command(token)
-    console.print(f"serving {len(settings.stores)} stores at {address}; Ctrl-C ends it, and the studies go on")
+    console.print(f"serving {len(settings.stores)} stores at {address}; Ctrl-C ends it")
     uvicorn.run(app_of(service), host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=5)
 
 

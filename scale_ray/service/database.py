@@ -42,7 +42,6 @@ class StudyRow(_Base):
     store: Mapped[str] = mapped_column(String(200))  # its name in the settings
     priority: Mapped[int]
     share: Mapped[float]
-    gpus: Mapped[float] = mapped_column(default=0.0)  # of one training
     cells: Mapped[int]
     done: Mapped[int] = mapped_column(default=0)
     failed: Mapped[int] = mapped_column(default=0)

@@ -37,7 +37,6 @@ class PlanAnswer(BaseModel):
     steps: int
     steps_alone: int
     seconds: float | None
-    gpus: float | None
     differing: list[str]
 
 
@@ -96,7 +95,6 @@ def plan_submission(submission: Submission, settings: ServiceSettings, keep: boo
         steps=plan.steps_to_do,
         steps_alone=plan.steps_alone,
         seconds=plan.estimated_seconds if plan.todo else 0.0,
-        gpus=resources.gpus,
         differing=plan.differing,
     )
 

@@ -135,8 +135,9 @@ class Reconciler:
             row.done, row.failed = counts.done, counts.failed
             if progressed:
                 row.fruitless = 0
-            if job.alive and row.gpus:
-                row.add_gpu_seconds(row.gpus * min(places, counts.cells - counts.done) * passed, self._clock())
+            gpus = self._bundle(row).get("GPU", 0.0)
+            if job.alive and gpus:
+                row.add_gpu_seconds(gpus * min(row.places, counts.cells - counts.done) * passed, self._clock())
             try:
                 self._due(row, job, counts, places)
             except (RayUnreachable, JobRefused, StoreError) as error:

@@ -72,7 +72,6 @@ class Studies:
             store=submission.store,
             priority=submission.priority,
             share=submission.share,
-            gpus=plan.gpus or 0.0,
             cells=plan.cells,
             done=plan.done,
             created=now(),
