@@ -15,6 +15,7 @@ from scale_ray.cell import Cell
 from scale_ray.identity import identity
 from scale_ray.records import Failure, Provenance, Record
 from scale_ray.store import Store, StudyPlan
+from scale_ray.store.doing import Doing, Training
 from scale_ray.store.leases import Driver
 
 FIRST_STORE = Path(__file__).parents[1] / "fixtures" / "store_0_1_0"
@@ -136,6 +137,14 @@ def test_status_says_what_runs_how_long_it_takes_and_what_failed(trained: tuple[
     with Driver(store.files) as driver:
         driver.acquire(failed[0].id)
         lines = command("status", store.location).out.splitlines()
+        known = {"cells": (failed[0].id,), "first": 0, "last": 120}
+        trains = Training(title="it", step=30, started=True, seconds_left=9.0, source_val_accuracy=80.0, **known)
+        waits = Training(title="another", step=0, started=False, **known)
+        driver.doing = lambda: Doing(study="s", trainings=(trains, waits))
+        driver.beat()
+        told = command("status", store.location).out.splitlines()
+    assert "  it: step 30 of 120, source_val 80.0 %, about 9 s left" in told
+    assert "  another: waits for a slot, or has just begun" in told
     assert any(line.startswith("running: driver on ") and line.endswith(": 1 stage handed out") for line in lines)
     assert any(line.startswith("  Art>Real World ce+ssl lenet seed 1") for line in lines)
     assert any(line.startswith("time left: about ") and line.endswith(", 1 at a time") for line in lines)
