@@ -77,7 +77,8 @@ def test_one_command_trains_and_writes_and_goes_on(tmp_path: Path) -> None:
     left_out = "left out: PACS-mobilenet_v2, PACS-lite0, EmojiPhoto-mobilenet_v2, EmojiPhoto-lite0"
     assert left_out in done.stdout
     written = json.loads((tmp_path / "leaderboard" / "digits.json").read_text())
-    assert set(written["accuracies"]) == {"source_only", "dan", "dann"}
+    measured = {method for method, entry in written["accuracies"].items() if entry["measured"]}
+    assert measured == {"source_only", "dan", "dann"}
     assert {row["validator"] for row in written["choices"]} > {"ensv", "reverse"}
     assert (tmp_path / "board.png").is_file()
     first = (tmp_path / "leaderboard.md").read_bytes()
