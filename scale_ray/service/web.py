@@ -5,9 +5,10 @@ import hashlib
 import json
 import tempfile
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 import jinja2
@@ -40,7 +41,18 @@ EXAMPLE = {
     "priority": 0,
 }
 
+# A page is not made anew before as many times its own time have passed: viewers of a large study would keep the service
+# busy with pages alone. Its script gets every change by itself.
+_PAUSES = 3.0
+
 web = APIRouter(include_in_schema=False)
+
+
+class _Made(NamedTuple):
+    version: int  # of the watch
+    text: str
+    at: float
+    seconds: float  # that it took
 
 
 class Pages:
@@ -48,17 +60,18 @@ class Pages:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._live: dict[str, tuple[Any, str]] = {}  # study -> (what it was made of, page)
+        self._live: dict[str, _Made] = {}
         self._reports: dict[str, tuple[int, str]] = {}
 
     def live(self, service: Service, row: StudyRow) -> str:
-        """The page of a study: its tables as they are now."""
-        watch = service.watch_of(row)
+        """The page of a study: its tables as they are now, or were some seconds ago, where making them takes long."""
         with self._lock:
-            key = (watch.version, row.owner)
-            if self._live.get(row.name, (None, ""))[0] != key:
-                self._live[row.name] = (key, _live_page(service, row))
-            return self._live[row.name][1]
+            version, made = service.watch_of(row).version, self._live.get(row.name)
+            if made is None or (made.version != version and time.monotonic() - made.at > _PAUSES * made.seconds):
+                began = time.monotonic()
+                text = _live_page(service, row)
+                made = self._live[row.name] = _Made(version, text, time.monotonic(), time.monotonic() - began)
+            return made.text
 
     def report(self, service: Service, row: StudyRow) -> str:
         """The report of a study, with effects and figures.

@@ -6,6 +6,7 @@ const base = `/api/studies/${encodeURIComponent(study)}`;
 const states = new Map(); // cell -> its state
 const points = new Map(); // cell -> [step, target accuracy, accuracy on held-out source], as they were told
 const REFRESH = 4000; // milliseconds between two loadings of the tables, at least
+const LISTED = 2000; // trials on a page at most, see trials.py
 let refreshing = null;
 let found = null; // the study, as it was told last
 
@@ -170,9 +171,9 @@ function drawSoFar(cell, curve) {
 
 function isOld() {
   const seen = new Map(data.columns.cell.codes.map((code, trial) => [data.columns.cell.levels[code], valueOf("status", trial)]));
-  if (seen.size !== states.size) return true;
-  const shown = { done: "done", failed: "failed", stale: "stale" };
-  return [...states].some(([cell, state]) => shown[state.status] && seen.get(cell) !== shown[state.status]);
+  if (seen.size !== states.size && seen.size < LISTED) return true;
+  const over = ["done", "failed", "stale"];
+  return [...states].some(([cell, state]) => seen.has(cell) && over.includes(state.status) && seen.get(cell) !== state.status);
 }
 
 function refreshSoon() {
@@ -182,6 +183,7 @@ function refreshSoon() {
     } finally {
       refreshing = null;
     }
+    if (isOld()) refreshSoon(); // of a large study, the service gives tables of some seconds ago
   }, REFRESH);
 }
 
