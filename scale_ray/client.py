@@ -57,8 +57,7 @@ class Client:
 
     def plan(self, submission: Mapping[str, Any]) -> dict[str, Any]:
         """What a submission comes to: cells, steps, estimated seconds. Nothing is submitted."""
-        answer: dict[str, Any] = self._ask("POST", "/api/studies?dry_run=1", submission)["plan"]
-        return answer
+        return self._ask("POST", "/api/studies?dry_run=1", submission)["plan"]
 
     def submit(self, submission: Mapping[str, Any]) -> dict[str, Any]:
         """Submit a study; the same one again changes nothing. Returns its plan and the study."""
@@ -66,7 +65,7 @@ class Client:
 
     def studies(self) -> list[dict[str, Any]]:
         """All studies, the newest first."""
-        return self._ask("GET", "/api/studies")  # type: ignore[return-value]
+        return self._ask("GET", "/api/studies")
 
     def study(self, name: str) -> dict[str, Any]:
         """One study: its state, and how far it is."""
@@ -119,9 +118,8 @@ class Client:
         """The URL of its page."""
         return f"{self.server}/studies/{quote(name, safe='')}"
 
-    def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        found: dict[str, Any] = self._send(method, path, body).json()
-        return found
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        return self._send(method, path, body).json()
 
     def _send(self, method: str, path: str, body: Any = None) -> requests.Response:
         try:

@@ -5,6 +5,7 @@ import os
 import sys
 from contextlib import ExitStack
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +33,7 @@ Settings = Annotated[
 def serve(
     settings: Settings = None,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Listen here. Default: 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Default: 8700.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Default: 8700.")] = None,
     own_ray: Annotated[
         bool, typer.Option("--own-ray", help="Start a Ray of its own on this machine, which ends with the service.")
     ] = False,
@@ -63,11 +64,8 @@ def _settings(file: Path | None, **given: Any) -> "ServiceSettings":
 
 
 def _need_the_extra() -> None:
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise ConfigError("the service needs the extra serve: pip install 'scale-ray[serve]'") from None
+    if not all(map(find_spec, ("fastapi", "uvicorn"))):
+        raise ConfigError("the service needs the extra serve: pip install 'scale-ray[serve]'")
 
 
 def _use_rays_token() -> None:
@@ -170,10 +168,7 @@ def submit(
         raise ConfigError(f"{study}: cannot be read as JSON ({error}): see docs/service.md for an example") from None
     client = Client(server)
     plan = client.plan(document) if dry_run else client.submit(document)["plan"]
-    console.print(
-        f"{plan['name']}: {plan['cells']:,} cells, {plan['done']:,} done, {plan['to_do']:,} to do, "
-        f"{plan['steps']:,} steps"
-    )
+    console.print(plan["text"])
     if dry_run:
         return
     console.print(f"submitted: {client.page(plan['name'])}")

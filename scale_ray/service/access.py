@@ -3,21 +3,19 @@
 import hashlib
 import ipaddress
 import secrets
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import cast
 
 from sqlalchemy import select
 
 from scale_ray.config import ConfigError
 from scale_ray.errors import UserError
 from scale_ray.service.database import Database, TokenRow, now
-from scale_ray.service.settings import LOOPBACK, Proxy, ServiceSettings
-
-Scope = Literal["read", "submit", "admin"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)  # each may do what those before it may
+from scale_ray.service.settings import LOOPBACK, SCOPES, Proxy, Scope, ServiceSettings
 
 COOKIE = "scale_ray_token"
 _START = "sr_"
@@ -94,7 +92,9 @@ class Access:
 
     def __init__(self, settings: ServiceSettings, database: Database, clock: Callable[[], float] = time.monotonic):
         self._settings, self._database, self._clock = settings, database, clock
-        self._asked: dict[str, deque[float]] = defaultdict(deque)  # client -> moments of its requests
+        # Client -> moments of its requests, of clients that have asked within the last minutes.
+        self._asked: dict[str, deque[float]] = defaultdict(deque)
+        self._tidied, self._lock = clock(), threading.Lock()
 
     def who(self, client: str, headers: Mapping[str, str], cookies: Mapping[str, str]) -> Who:
         """Whom the request comes from.
@@ -123,7 +123,7 @@ class Access:
             row = session.get(TokenRow, _digest(token))
         if row is None:
             raise Unauthorised("the token is not valid, or was revoked: ask for another one")
-        return Who(row.owner, row.scope)  # type: ignore[arg-type]
+        return Who(row.owner, cast(Scope, row.scope))
 
     def count(self, client: str) -> None:
         """Count a request.
@@ -131,14 +131,18 @@ class Access:
         Raises:
             TooMany: the client has asked too often within a minute.
         """
-        moment, moments = self._clock(), self._asked[client]
-        while moments and moment - moments[0] > _WINDOW:
-            moments.popleft()
-        if len(moments) >= self._settings.limits.requests_a_minute:
-            raise TooMany(f"more than {self._settings.limits.requests_a_minute} requests in a minute: wait a little")
-        moments.append(moment)
-        if len(self._asked) > 10_000:  # clients that have been silent for long
-            self._asked = defaultdict(deque, {each: found for each, found in self._asked.items() if found})
+        moment, most = self._clock(), self._settings.limits.requests_a_minute
+        with self._lock:  # requests are handled in several threads
+            if moment - self._tidied > _WINDOW:
+                self._tidied = moment
+                recent = {each: found for each, found in self._asked.items() if moment - found[-1] <= _WINDOW}
+                self._asked = defaultdict(deque, recent)
+            moments = self._asked[client]
+            while moments and moment - moments[0] > _WINDOW:
+                moments.popleft()
+            if len(moments) >= most:
+                raise TooMany(f"more than {most} requests in a minute: wait a little")
+            moments.append(moment)
 
 
 def check_origin(method: str, headers: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,7 +15,7 @@ from scale_ray import __version__
 from scale_ray.errors import UserError
 from scale_ray.service.access import Access, NotAllowed, TooMany, Unauthorised, check_host, check_origin
 from scale_ray.service.answers import StudyAnswer
-from scale_ray.service.asking import Reader, Running, Submitter
+from scale_ray.service.asking import Reader, Running, Submitter, is_known
 from scale_ray.service.database import StudyRow
 from scale_ray.service.feed import told
 from scale_ray.service.metrics import metrics
@@ -24,17 +24,7 @@ from scale_ray.service.service import Service
 from scale_ray.service.settings import ServiceSettings
 from scale_ray.service.studies import Conflict, Forbidden, NoSuchStudy
 from scale_ray.service.submission import Submission
-from scale_ray.service.web import Pages, web
-
-# Error -> HTTP status. Any other UserError is a request that cannot be met as it is.
-_STATUS: dict[type[UserError], int] = {
-    Unauthorised: 401,
-    NotAllowed: 403,
-    Forbidden: 403,
-    NoSuchStudy: 404,
-    Conflict: 409,
-    TooMany: 429,
-}
+from scale_ray.service.web import Pages, message_page, web
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -151,16 +141,16 @@ def place_to_listen(name: str, who: Reader, service: Running) -> StudyRow:
 
 @api.get("/studies/{name}/events", response_class=EventSourceResponse, summary="Changes, as server-sent events")
 async def events(
-    row: Annotated[StudyRow, Depends(place_to_listen)], service: Running
+    row: Annotated[StudyRow, Depends(place_to_listen)], request: Request, service: Running
 ) -> AsyncIterator[ServerSentEvent]:
     feed, version = service.feed(row), 0
-    with service.listen(row.store) as wait:
-        while True:
+    with service.listen(row.store) as listener:
+        while await asyncio.to_thread(is_known, request):  # its token may be revoked meanwhile
             await asyncio.to_thread(feed.refresh)
             version, changes = feed.since(version)
             for change in changes:
                 yield ServerSentEvent(raw_data=change, event="change")
-            while not await wait(_HEARTBEAT_SECONDS):
+            while not await listener.wait(_HEARTBEAT_SECONDS):
                 yield ServerSentEvent(comment="still here")
 
 
@@ -202,9 +192,19 @@ def app_of(service: Service) -> FastAPI:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 422)
+    if "text/html" in request.headers.get("accept", ""):  # a person looks at it
+        return HTMLResponse(message_page(str(error)), _status(error))
+    return _refusal(error)
+
+
+def _refusal(error: Exception) -> Response:
+    status = _status(error)
     headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "10"}}.get(status, {})
     return JSONResponse({"error": str(error)}, status, headers=headers)
+
+
+def _status(error: Exception) -> int:
+    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 422)
 
 
 class Guard:
@@ -232,20 +232,33 @@ class Guard:
             check_origin(scope["method"], headers)
             body = await asyncio.wait_for(_body(receive, self._settings.limits.body_bytes), _BODY_SECONDS)
         except UserError as error:
-            status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 422)
-            await JSONResponse({"error": str(error)}, status)(scope, receive, answer)
-            return
-        except TooLarge as error:
-            await JSONResponse({"error": str(error)}, 413)(scope, receive, answer)
+            await _refusal(error)(scope, receive, answer)
             return
         except TimeoutError:
-            await JSONResponse({"error": f"no whole request within {_BODY_SECONDS:.0f} s"}, 408)(scope, receive, answer)
+            await _refusal(TooSlow(f"no whole request within {_BODY_SECONDS:g} s"))(scope, receive, answer)
             return
         await self._app(scope, _replayed(body, receive), answer)
 
 
-class TooLarge(Exception):
+class TooSlow(UserError):
+    """A client does not send its whole request in time."""
+
+
+class TooLarge(UserError):
     """The body of a request is larger than the service takes."""
+
+
+# Error -> HTTP status. Any other UserError is a request that cannot be met as it is.
+_STATUS: dict[type[UserError], int] = {
+    Unauthorised: 401,
+    NotAllowed: 403,
+    Forbidden: 403,
+    NoSuchStudy: 404,
+    TooSlow: 408,
+    Conflict: 409,
+    TooLarge: 413,
+    TooMany: 429,
+}
 
 
 async def _body(receive: Receive, most: int) -> bytes:

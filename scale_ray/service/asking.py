@@ -5,14 +5,15 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from scale_ray.service.access import Access, NotAllowed, Scope, Unauthorised, Who
+from scale_ray.service.access import Access, NotAllowed, Unauthorised, Who
 from scale_ray.service.service import Service
+from scale_ray.service.settings import Scope
 
 
 def who_asks(request: Request) -> Who:
     """Whom the request comes from, counted against the limit of requests."""
     access: Access = request.app.state.access
-    client = request.client.host if request.client else ""
+    client = client_of(request)
     try:
         who = access.who(client, request.headers, request.cookies)
     except Unauthorised:
@@ -20,6 +21,21 @@ def who_asks(request: Request) -> Who:
         raise
     access.count(who.name)
     return who
+
+
+def is_known(request: Request) -> bool:
+    """Whether it is still known whom the request comes from. It is not counted."""
+    access: Access = request.app.state.access
+    try:
+        access.who(client_of(request), request.headers, request.cookies)
+    except Unauthorised:
+        return False
+    return True
+
+
+def client_of(request: Request) -> str:
+    """The IP address that the request comes from; empty where the server does not know it."""
+    return request.client.host if request.client else ""
 
 
 def _needs(scope: Scope) -> Callable[..., Who]:

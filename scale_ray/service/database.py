@@ -18,9 +18,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from scale_ray.config import ConfigError
 from scale_ray.urls import redacted
 
-# What somebody wants of a study.
-Wanted = Literal["run", "pause", "cancel"]
-
 # What it is doing. `waiting`: for places; `ending`: its trainings save their state.
 State = Literal["waiting", "starting", "running", "ending", "paused", "cancelled", "done", "failed"]
 STATES: tuple[State, ...] = get_args(State)
@@ -45,7 +42,7 @@ class StudyRow(_Base):
     cells: Mapped[int]
     done: Mapped[int] = mapped_column(default=0)
     failed: Mapped[int] = mapped_column(default=0)
-    wanted: Mapped[str] = mapped_column(String(20), default="run")
+    wanted: Mapped[str] = mapped_column(String(20), default="run")  # of it: run, pause, cancel
     state: Mapped[str] = mapped_column(String(20), default="waiting")
     problem: Mapped[str] = mapped_column(Text, default="")  # why it is in that state, for a person
     places: Mapped[int] = mapped_column(default=0)  # that it was given

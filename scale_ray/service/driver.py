@@ -10,8 +10,8 @@ from rich.console import Console
 
 from scale_ray.config import ConfigError, Execution, Resources
 from scale_ray.errors import UserError
-from scale_ray.service.exits import CELLS_FAILED, DONE, STOPPED, USER_ERROR
-from scale_ray.store import Store
+from scale_ray.service.exits import CELLS_FAILED, DONE, STOPPED, STORE_LACKS, USER_ERROR
+from scale_ray.store import Store, StoreError
 from scale_ray.store.files import Files
 from scale_ray.store.orders import Standing
 from scale_ray.study import Study
@@ -53,7 +53,7 @@ def main(location: str, name: str) -> int:
             outcome = run_study(plan, store, errand.execution, errand.resources, console, orders)
     except UserError as error:
         console.print(f"error: {error}")
-        return USER_ERROR
+        return STORE_LACKS if isinstance(error, StoreError) else USER_ERROR
     console.print(f"{outcome.done} done, {outcome.failed} failed, {outcome.interrupted} to do")
     return STOPPED if outcome.interrupted else CELLS_FAILED if outcome.failed else DONE
 

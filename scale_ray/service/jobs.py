@@ -3,13 +3,17 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 # What a job is: `gone` where the cluster does not know it, as after the loss of its head.
 JobState = Literal["pending", "running", "stopped", "succeeded", "failed", "gone"]
+
+
+_SECONDS = 20  # for an answer: a head that is silent must not stop the rounds
+_NODES = 10_000  # that Ray is asked for; by default it tells 100
 
 
 class RayUnreachable(RuntimeError):
@@ -38,6 +42,13 @@ class Cluster:
     used: Mapping[str, float]
 
 
+class _Client(JobSubmissionClient):
+    """Ray's client, which waits for an answer without end."""
+
+    def _do_request(self, *args: Any, **kwargs: Any) -> Any:
+        return super()._do_request(*args, timeout=_SECONDS, **kwargs)
+
+
 class Jobs:
     """The jobs of a cluster.
 
@@ -60,7 +71,8 @@ class Jobs:
             info = self._ask("get_job_info", job)
         except _NoSuchJob:
             return Job("gone")
-        return Job(str(info.status.value).lower(), info.driver_exit_code, info.message or "")  # type: ignore[arg-type]
+        state = cast(JobState, info.status.value.lower())
+        return Job(state, info.driver_exit_code, info.message or "")
 
     def submit(self, job: str, store: str, study: str) -> None:
         """Start the driver of a study that was written into its store. A job of that id may be there already.
@@ -75,12 +87,7 @@ class Jobs:
         """
         words = [self._python, "-m", "scale_ray.service.driver", store, study]
         try:
-            self._ask(
-                "submit_job",
-                entrypoint=shlex.join(words),
-                submission_id=job,
-                metadata={"study": study},
-            )
+            self._ask("submit_job", entrypoint=shlex.join(words), submission_id=job, metadata={"study": study})
         except JobRefused as error:
             if "already exists" not in str(error):
                 raise
@@ -101,7 +108,9 @@ class Jobs:
 
     def cluster(self) -> Cluster:
         """What the living nodes have, and what of it is in use."""
-        nodes = self._ask("_do_request", "GET", "/api/v0/nodes?detail=1").json()["data"]["result"]["result"]
+        nodes = self._ask("_do_request", "GET", f"/api/v0/nodes?detail=1&limit={_NODES}").json()["data"]["result"][
+            "result"
+        ]
         usage = self._ask("_do_request", "GET", "/api/cluster_status").json()["data"].get("clusterStatus") or {}
         in_use = (usage.get("loadMetricsReport") or {}).get("usage") or {}
         total: dict[str, float] = {}
@@ -126,7 +135,7 @@ class Jobs:
 
     def _connected(self) -> Any:
         if self._client is None:
-            self._client = JobSubmissionClient(self.address)
+            self._client = _Client(self.address)
         return self._client
 
 

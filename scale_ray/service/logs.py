@@ -5,7 +5,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-_EXTRA = ("who", "action", "study", "told", "method", "path", "status", "seconds")
+_EXTRA = ("who", "action", "study", "told")
 
 
 class JsonFormatter(logging.Formatter):

@@ -9,11 +9,12 @@ from threading import Lock
 from pydantic import BaseModel, ConfigDict
 
 from scale_ray.config import ConfigError
+from scale_ray.costs import duration
 from scale_ray.service.driver import Errand, write_errand
 from scale_ray.service.settings import ServiceSettings
 from scale_ray.service.submission import Submission, refuse_places
 from scale_ray.store import Store
-from scale_ray.sweep.plan import plan_study
+from scale_ray.sweep.plan import Plan, plan_study
 
 
 class PlanAnswer(BaseModel):
@@ -22,8 +23,8 @@ class PlanAnswer(BaseModel):
     Attributes:
         steps: training steps still to do, with what cells share counted once.
         steps_alone: the same if no cell shared anything.
-        seconds: estimated, of one trial slot; None where the store has no record that tells.
-        differing: fields in which the cells differ.
+        seconds: estimated, of one place; None where the store has no record that tells.
+        text: all of it in a sentence.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,7 +38,7 @@ class PlanAnswer(BaseModel):
     steps: int
     steps_alone: int
     seconds: float | None
-    differing: list[str]
+    text: str
 
 
 class Planner:
@@ -73,15 +74,20 @@ def plan_submission(submission: Submission, settings: ServiceSettings, keep: boo
     """See `Planner.plan`; runs in its process."""
     location = _place("store", submission.store, settings.stores)
     root = None if submission.root is None else _place("root", submission.root, settings.roots)
+    planned, most = submission.study.planned, settings.limits.cells
+    if planned > most:
+        raise ConfigError(f"{planned:,} cells, this service takes {most:,}: give fewer values")
     study = submission.study.study(settings.weights)
-    configs = study.cells()
-    if len(configs) > settings.limits.cells:
-        raise ConfigError(f"{len(configs):,} cells, this service takes {settings.limits.cells:,}: give fewer values")
-    for config in configs:
+    for config in study.cells():
         refuse_places(config, settings.weights)
     execution, resources = submission.run.execution(root), submission.run.resources()
     store = Store(location, create=keep, missing_ok=not keep)
     plan = plan_study(study, store, execution.root, beside=execution.beside)
+    if plan.leaving:
+        raise ConfigError(
+            f"study {study.name!r}: the store has an earlier plan of that name, which not this service made and whose "
+            f"cells this one lacks ({len(plan.leaving):,} without a result): choose another name"
+        )
     if keep:
         write_errand(store.files, Errand(study=study, execution=execution, resources=resources))
         store.write_plan(plan.study)
@@ -95,7 +101,17 @@ def plan_submission(submission: Submission, settings: ServiceSettings, keep: boo
         steps=plan.steps_to_do,
         steps_alone=plan.steps_alone,
         seconds=plan.estimated_seconds if plan.todo else 0.0,
-        differing=plan.differing,
+        text=_text(plan),
+    )
+
+
+def _text(plan: Plan) -> str:
+    shared = f" ({plan.steps_alone:,} if none were shared)" if plan.steps_to_do < plan.steps_alone else ""
+    seconds = plan.estimated_seconds
+    cost = "its time is known once some steps are measured" if seconds is None else f"{duration(seconds)} of a place"
+    return (
+        f"{plan.study.name}: {len(plan.study.cells):,} cells, {len(plan.answered):,} done, {len(plan.todo):,} to do, "
+        f"{plan.steps_to_do:,} steps{shared}{'; ' + cost if plan.todo else ''}"
     )
 
 

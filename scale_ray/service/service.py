@@ -4,8 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from scale_ray.config import ConfigError
 from scale_ray.service.answers import StudyAnswer
@@ -155,15 +154,15 @@ class Listener:
     def __init__(self, service: Service, store: str):
         self._service, self._store, self._event = service, store, asyncio.Event()
 
-    def __enter__(self) -> Callable[[float], "asyncio.Future[bool]"]:
+    def __enter__(self) -> Self:
         self._key = (asyncio.get_running_loop(), self._event)
         self._service._enter(self._store, self._key)
-        return self._wait  # type: ignore[return-value]
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._service._leave(self._store, self._key)
 
-    async def _wait(self, seconds: float) -> bool:
+    async def wait(self, seconds: float) -> bool:
         """Wait for the next round, or so many seconds; return whether there was one."""
         try:
             async with asyncio.timeout(seconds):

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -11,6 +11,9 @@ from scale_ray.config import ConfigError, describe_problems
 from scale_ray.urls import is_url
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+Scope = Literal["read", "submit", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)  # each may do what those before it may
 
 
 class Quota(BaseModel):
@@ -30,7 +33,7 @@ class Proxy(BaseModel):
 
     address: str = Field(description="IP address of the proxy: the header of no other address counts")
     header: str = Field("X-Forwarded-User", description="the header with the user's name")
-    scope: Literal["read", "submit", "admin"] = Field("submit", description="what its users may do")
+    scope: Scope = Field("submit", description="what its users may do")
     admins: tuple[str, ...] = Field((), description="users who may do everything")
 
 
@@ -55,7 +58,7 @@ class ServiceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = "127.0.0.1"
-    port: int = Field(8700, ge=0, le=65535)
+    port: int = Field(8700, ge=1, le=65535)
     tokens: bool = Field(
         True, description="whether a request needs a token; without one, whoever reaches it may do all"
     )

@@ -4,6 +4,7 @@ The reconciler sees the change at its next round. Nothing here talks to Ray.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ class Studies:
 
     def __init__(self, database: Database, planner: Planner, settings: ServiceSettings):
         self._database, self._planner, self._settings = database, planner, settings
+        self._lock = threading.Lock()  # of two submissions with one name, one may leave its plan and errand
 
     def plan(self, submission: Submission) -> PlanAnswer:
         """What the submission comes to; nothing is kept.
@@ -57,6 +59,10 @@ class Studies:
             UserError: it cannot be run as it is.
             Conflict: there is another study of that name.
         """
+        with self._lock:
+            return self._submit(submission, who)
+
+    def _submit(self, submission: Submission, who: Who) -> tuple[StudyRow, PlanAnswer]:
         name = submission.study.name
         there = self._database.study(name)
         if there is not None and not (there.owner == who.name and _same(there, submission)):
@@ -129,6 +135,10 @@ class Studies:
             UserError: the larger study cannot be run.
             Conflict: it has all of these values already.
         """
+        with self._lock:
+            return self._extend(name, who, axes)
+
+    def _extend(self, name: str, who: Who, axes: Mapping[str, Sequence[Any]]) -> tuple[StudyRow, PlanAnswer]:
         row = self._of(name, who)
         before = Submission.model_validate_json(row.document)
         grown = {axis: [*before.study.axes.get(axis, ()), *_new(before, axis, values)] for axis, values in axes.items()}
@@ -200,4 +210,4 @@ def _new(before: Submission, axis: str, values: Sequence[Any]) -> list[Any]:
 
 def _tell(who: Who, action: str, study: str, **told: Any) -> None:
     """Write who did what."""
-    audit.info("%s", action, extra={"who": who.name, "action": action, "study": study, "told": told or None})
+    audit.info(action, extra={"who": who.name, "action": action, "study": study, "told": told or None})

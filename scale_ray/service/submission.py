@@ -1,5 +1,6 @@
 """What somebody asks the service for: a study as JSON, and what its trials may use."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Self
 
@@ -16,7 +17,7 @@ from scale_ray.config import (
 )
 from scale_ray.data.defaults import base_config, usual_settings
 from scale_ray.errors import UserError
-from scale_ray.study import MOST_CELLS, Change, Study, approaches, combinations, pairs
+from scale_ray.study import Change, Study, approaches, combinations, pairs
 
 MOST_NAME = 100  # characters of a study's name: it is part of file names and of Ray's job ids
 
@@ -28,6 +29,8 @@ Name = Annotated[
         description="letters, digits, dashes, underscores and, not at its beginning, dots",
     ),
 ]
+
+_WEIGHTS = "model.weights"
 
 # Axes whose values may be written as on the command line.
 _WRITTEN: dict[str, Callable[..., list[Change]]] = {"pair": pairs, "losses": combinations, "method": approaches}
@@ -53,12 +56,12 @@ class StudyDocument(BaseModel):
     def _check_axes(cls, axes: dict[str, list[Any]]) -> dict[str, list[Any]]:
         if not axes:
             raise ValueError('a study has an axis at least: give one, such as {"seed": [0]}')
-        cells = 1
-        for values in axes.values():
-            cells *= len(values)
-        if cells > MOST_CELLS:
-            raise ValueError(f"a study has at most {MOST_CELLS:,} cells: give fewer values")
         return axes
+
+    @property
+    def planned(self) -> int:
+        """How many cells the values of its axes make."""
+        return math.prod(map(len, self.axes.values()))
 
     def study(self, known_weights: Mapping[str, str] | None = None) -> Study:
         """The study.
@@ -70,8 +73,8 @@ class StudyDocument(BaseModel):
             UserError: a field or value does not exist, or two axes set the same field.
         """
         known = known_weights or {}
-        axes = {axis: _values(axis, values) for axis, values in named_weights(self.axes, known).items()}
-        given = flat_fields(named_weights(self.base, known))
+        given = _with_files(flat_fields(self.base), known)
+        axes = {axis: _values(axis, values, known) for axis, values in self.axes.items()}
         for values in axes.values():  # a base without a pair or method of its own has the first of its axis
             first = values[0] if values and isinstance(values[0], dict) else {}
             for path in ("data.source", "data.target"):
@@ -86,11 +89,19 @@ class StudyDocument(BaseModel):
         return Study(self.name, base, axes, told)
 
 
-def _values(axis: str, values: list[Any]) -> list[Any]:
+def _values(axis: str, values: list[Any], known_weights: Mapping[str, str]) -> list[Any]:
     """The values of an axis, those of a known name read from their texts."""
     if axis in _WRITTEN and all(isinstance(value, str) for value in values):
         return list(_WRITTEN[axis](*values))
-    return values
+    if axis == _WEIGHTS:
+        return [_with_files({axis: value}, known_weights)[axis] for value in values]
+    return [_with_files(value, known_weights) if isinstance(value, dict) else value for value in values]
+
+
+def _with_files(fields: dict[str, Any], known_weights: Mapping[str, str]) -> dict[str, Any]:
+    """Fields by dotted path, with the name of weights that the service knows replaced by their file."""
+    file = known_weights.get(str(fields.get(_WEIGHTS)))
+    return fields if file is None else {**fields, _WEIGHTS: file}
 
 
 class Asked(BaseModel):
@@ -138,26 +149,6 @@ class Submission(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError(describe_problems(error)) from None
-
-
-def named_weights(values: Any, known: Mapping[str, str]) -> Any:
-    """A document's base or axes, with the names of weights that the service knows replaced by their files."""
-    if isinstance(values, list):
-        return [named_weights(value, known) for value in values]
-    if not isinstance(values, dict):
-        return values
-    found = {}
-    for key, value in values.items():
-        if key in ("model.weights", "weights"):
-            listed = [known.get(each, each) if isinstance(each, str) else each for each in _listed(value)]
-            found[key] = listed if isinstance(value, list) else listed[0]
-        else:
-            found[key] = named_weights(value, known)
-    return found
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def refuse_places(config: TrialConfig, known: Mapping[str, str]) -> None:

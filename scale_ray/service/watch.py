@@ -4,7 +4,7 @@ A look lists three folders, and reads those files alone that were written since 
 """
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,11 +50,10 @@ class Counts:
 
 @dataclass
 class _Heard:
-    """A driver's announcement, and since when it has said the same."""
+    """What a driver has announced, and when that was seen: every heartbeat writes its file anew."""
 
-    content: bytes
     doing: Doing | None
-    since: float
+    at: float
 
 
 @dataclass
@@ -66,7 +65,7 @@ class StoreWatch:
         requests: listings and readings so far.
         looks: looks so far.
         problem: why the last look failed; empty where it did not.
-        broken: cell -> what is wrong with its record, which counts as none.
+        broken: cell or study -> why its record or plan cannot be read, which counts as none and is tried again.
         rows: the store's plans and records; read them while holding `lock`.
     """
 
@@ -79,6 +78,8 @@ class StoreWatch:
     rows: Rows = field(default_factory=lambda: Rows(curves=True))
     lock: threading.Lock = field(default_factory=threading.Lock)
     _states: dict[str, CellState] = field(default_factory=dict)  # of cells with a record, by id
+    _broken_cells: set[str] = field(default_factory=set)
+    _broken_studies: set[str] = field(default_factory=set)
     _stamps: dict[str, dict[str, str]] = field(default_factory=dict)  # folder -> file -> stamp
     _heard: dict[str, _Heard] = field(default_factory=dict)  # by the driver's file
 
@@ -98,32 +99,36 @@ class StoreWatch:
 
     def counts(self, study: str, cells: int) -> Counts:
         """How far a study is; `cells` is what it has where no plan of it was found yet."""
-        ids = self.rows.plans.get(study)
+        with self.lock:
+            ids = self.rows.plans.get(study)
+            states = [self._states.get(cell) for cell in ids or ()]
         if ids is None:
             return Counts(0, 0, cells)
-        states = [self._states.get(cell) for cell in ids]
         done = sum(state is not None and state.status == "done" for state in states)
         failed = sum(state is not None and state.status == "failed" for state in states)
         return Counts(done, failed, len(ids))
 
     def cells(self, study: str) -> dict[str, CellState]:
         """The state of each of a study's cells, by id."""
-        waiting, training = CellState("waiting"), self._training()
-        return {cell: training.get(cell) or self._states.get(cell, waiting) for cell in self.rows.plans.get(study, ())}
+        waiting = CellState("waiting")
+        with self.lock:
+            training, ids = self._training(), self.rows.plans.get(study, ())
+            return {cell: training.get(cell) or self._states.get(cell, waiting) for cell in ids}
 
     def problems(self, study: str) -> list[str]:
         """What in the store cannot be read: the store itself, or records of the study."""
-        found = [self.broken[cell] for cell in self.rows.plans.get(study, ()) if cell in self.broken]
-        return [*([self.problem] if self.problem else []), *found]
+        with self.lock:
+            found = [self.broken[each] for each in (study, *self.rows.plans.get(study, ())) if each in self.broken]
+            return [*([self.problem] if self.problem else []), *found]
 
     def doing(self, study: str) -> list[Doing]:
         """What the living drivers of a study do."""
-        return [found for found in self._living() if found.study == study]
+        with self.lock:
+            return [found for found in self._living() if found.study == study]
 
     def _living(self) -> list[Doing]:
         moment = uptime()
-        heard = list(self._heard.values())
-        return [each.doing for each in heard if each.doing and moment - each.since < EXPIRY_SECONDS]
+        return [each.doing for each in self._heard.values() if each.doing and moment - each.at < EXPIRY_SECONDS]
 
     def _training(self) -> dict[str, CellState]:
         """The state of cells that a driver trains now, by id; of a cell that failed before, too."""
@@ -136,36 +141,44 @@ class StoreWatch:
         }
 
     def _look_at_plans(self) -> bool:
-        changed, gone = self._changes("studies")
-        for plan in self.store.plans_as(UnreadPlan, [name.removesuffix(".json") for name in changed]):
+        names = {name.removesuffix(".json") for name in self._changes("studies")} | self._broken_studies
+        for name in names:
+            self.rows.forget_plan(name)
+        return self._read(names, self._read_plans, self._broken_studies)
+
+    def _read_plans(self, studies: Collection[str]) -> None:
+        for plan in self.store.plans_as(UnreadPlan, sorted(studies)):
             self.rows.add_plan(plan)
-        for name in gone:
-            self.rows.forget_plan(name.removesuffix(".json"))
-        self.requests += len(changed)
-        return bool(changed or gone)
 
     def _look_at_records(self) -> bool:
-        changed, gone = self._changes("records")
-        ids = {name.partition(".")[0] for name in (*changed, *gone) if name.endswith(".json")}
-        self.requests += len(changed)
-        for cell in ids:
+        changed = [name for name in self._changes("records") if name.endswith(".json")]
+        cells = {name.partition(".")[0] for name in changed} | self._broken_cells
+        for cell in cells:
             self.rows.forget(cell)
             self._states.pop(cell, None)
-            self.broken.pop(cell, None)
-        try:
-            self._read(ids)
-        except StoreError:
-            for cell in ids:
-                try:
-                    self._read({cell})
-                except StoreError as error:
-                    self.broken[cell] = str(error)
-        return bool(ids)
+        return self._read(cells, self._read_records, self._broken_cells)
 
-    def _read(self, ids: Collection[str]) -> None:
-        for record in self.store.records_as(Unread, sorted(ids)) if ids else ():
+    def _read_records(self, cells: Collection[str]) -> None:
+        for record in self.store.records_as(Unread, sorted(cells)):
             self.rows.add(record, self.store)
             self._states[record.id] = self._state_of_record(record.id)
+
+    def _read(self, keys: Collection[str], read: Callable[[Collection[str]], None], broken: set[str]) -> bool:
+        """Read these; where that fails, each alone, and note those that cannot be read. Return whether any is new."""
+        before = {key: self.broken.pop(key) for key in keys if key in self.broken}
+        broken.difference_update(keys)
+        self.requests += len(keys)
+        try:
+            if keys:
+                read(keys)
+        except StoreError:
+            for key in keys:
+                try:
+                    read([key])
+                except StoreError as error:
+                    self.broken[key] = str(error)
+                    broken.add(key)
+        return any(self.broken.get(key) != before.get(key) or key not in before for key in keys)
 
     def _state_of_record(self, cell: str) -> CellState:
         found = self.rows.outcome(cell, "status", "target_accuracy", "source_val_accuracy", "error")
@@ -174,26 +187,23 @@ class StoreWatch:
         return CellState(status, accuracy, source_val, cause=error or "")
 
     def _look_at_drivers(self) -> bool:
-        changed, gone = self._changes("drivers")
-        for name in gone:
-            self._heard.pop(name, None)
-        moment, anew = uptime(), bool(gone)
-        for path, content in self.store.files.read_many(f"drivers/{name}" for name in changed):
-            name, before = path.partition("/")[2], self._heard.get(path.partition("/")[2])
-            if before is not None and before.content == content:
-                continue
-            doing = _doing(content)
-            anew = anew or before is None or before.doing != doing
-            self._heard[name] = _Heard(content, doing, moment)
+        changed = self._changes("drivers")
         self.requests += len(changed)
-        return anew
+        before = {name: self._heard.pop(name, None) for name in changed}
+        for path, content in self.store.files.read_many(f"drivers/{name}" for name in changed):
+            self._heard[path.partition("/")[2]] = _Heard(_doing(content), uptime())
+        return any(_said(before[name]) != _said(self._heard.get(name)) for name in changed)
 
-    def _changes(self, folder: str) -> tuple[list[str], list[str]]:
-        """(files that were written since the last look, files that are gone)."""
+    def _changes(self, folder: str) -> list[str]:
+        """The files that were written since the last look, or are gone."""
         before, now = self._stamps.get(folder, {}), self.store.files.stamps(folder)
         self.requests += 1
         self._stamps[folder] = now
-        return [name for name in now if before.get(name) != now[name]], [name for name in before if name not in now]
+        return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def _said(heard: _Heard | None) -> Doing | None:
+    return None if heard is None else heard.doing
 
 
 def _doing(content: bytes) -> Doing | None:

@@ -22,13 +22,15 @@ from scale_ray.report.read.completeness import check
 from scale_ray.report.read.load import contents_of
 from scale_ray.report.tables.forms import grids
 from scale_ray.service.access import COOKIE, Unauthorised
-from scale_ray.service.asking import Reader, Running, who_asks
+from scale_ray.service.answers import StudyAnswer
+from scale_ray.service.asking import Reader, Running, client_of, who_asks
 from scale_ray.service.database import StudyRow
 from scale_ray.service.service import Service
 
 _MORE = jinja2.PackageLoader("scale_ray.service", "pages")
 _STATIC = {"page.css": "text/css", "page.js": "text/javascript", "live.js": "text/javascript"}
 _OWN = {"index.js": "text/javascript"}
+_MOMENT = "%Y-%m-%d %H:%M"
 
 EXAMPLE = {
     "study": {
@@ -59,7 +61,7 @@ class Pages:
     """Pages of studies, each made once for all who look at it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._report_lock = threading.Lock(), threading.Lock()  # a report takes longer than a page
         self._live: dict[str, _Made] = {}
         self._reports: dict[str, tuple[int, str]] = {}
 
@@ -80,7 +82,7 @@ class Pages:
             ReportError: there is nothing to report yet.
         """
         watch = service.watch_of(row)
-        with self._lock:
+        with self._report_lock:
             if self._reports.get(row.name, (-1, ""))[0] != watch.version:
                 with tempfile.TemporaryDirectory() as folder:
                     written = write_report(watch.store.location, Path(folder), Asked(study=row.name))
@@ -96,6 +98,11 @@ def _live_page(service: Service, row: StudyRow) -> str:
     return page(cells, grids(cells, remarks=remarks), {}, curves=contents.curves, live=Live(row.name, row.owner))
 
 
+def message_page(text: str) -> str:
+    """A page that says why there is no other."""
+    return _page("message.html", text=text)
+
+
 def _page(name: str, **values: Any) -> str:
     return render_page(name, more=_MORE, **values)
 
@@ -107,7 +114,7 @@ def index(request: Request, service: Running) -> Response:
     except Unauthorised:
         return RedirectResponse("/login", 303)
     studies = [
-        {**vars(row), "created": datetime.fromtimestamp(row.created, UTC).strftime("%Y-%m-%d %H:%M")}
+        {**StudyAnswer.of(row).model_dump(), "created": datetime.fromtimestamp(row.created, UTC).strftime(_MOMENT)}
         for row in service.database.studies()
     ]
     text = _page(
@@ -135,7 +142,7 @@ def study(name: str, request: Request, service: Running) -> Response:
     if row.name not in watch.rows.plans:  # it was submitted a moment ago
         watch.look()
     if row.name not in watch.rows.plans:
-        return HTMLResponse(_page("wait.html", study=row.name, problem=watch.problem))
+        return HTMLResponse(message_page(watch.problem or "Its plan is not in the store yet: look again in a moment."))
     return HTMLResponse(_pages(request).live(service, row))
 
 
@@ -159,8 +166,7 @@ def login_page() -> str:
 @web.post("/login")
 async def login(request: Request) -> Response:
     token = parse_qs((await request.body()).decode(errors="replace")).get("token", [""])[0].strip()
-    client = request.client.host if request.client else ""
-    access = request.app.state.access
+    client, access = client_of(request), request.app.state.access
     access.count(client)
     try:
         access.who(client, {"authorization": f"Bearer {token}"}, {})

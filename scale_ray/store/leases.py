@@ -27,7 +27,7 @@ A file whose name is no lease is left alone, with a warning. A lease of version 
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import count
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -76,7 +76,7 @@ class Driver:
 
     Attributes:
         id: names this driver in the store, from its first heartbeat on; another one after a long silence.
-        doing: says what it trains, at every heartbeat.
+        doing: what it trains, for the next heartbeat to say; replaced by the thread that knows.
 
     Raises:
         StoreError: from every method, if the store refuses a call or stays unavailable. A failed heartbeat is only
@@ -98,7 +98,7 @@ class Driver:
         self._ended = False
         self._last_beat = float("-inf")
         self.id = ""
-        self.doing: Callable[[], Doing | None] = lambda: None
+        self.doing: Doing | None = None
         self._lifeline: Lifeline | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, name="driver heartbeat", daemon=True)
@@ -278,7 +278,7 @@ class Driver:
         self._announcement = announcement(self.id, self._lifeline.identity)
 
     def _announce(self) -> None:
-        update = {"counter": self._announcement.counter + 1, "doing": self.doing()}
+        update = {"counter": self._announcement.counter + 1, "doing": self.doing}
         self._announcement = self._announcement.model_copy(update=update)
         self._files.write(driver_file(self.id), self._announcement.model_dump_json(indent=1).encode())
 

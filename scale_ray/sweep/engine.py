@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 # Seconds until the first message about work that cannot start, and between two such messages.
 _FIRST_MESSAGE, _REPEAT_MESSAGE = 10.0, 60.0
 
+# Seconds between two accounts of what trains, for the driver's heartbeats.
+_TOLD_SECONDS = 2.0
+
 # Bytes of memory that Ray counts for a driver of Ray Train and its helpers: what they take.
 _DRIVER_MEMORY = 430 * 10**6
 
@@ -112,10 +115,9 @@ def work_off(
         execution = execution.model_copy(update={"threads": resources.cpus})
         trainable = _trainable(source.known, execution, store, needs, None if stopping is None else stopping.flag)
         slots = Slots(needs, cluster=joined, alone=lambda: driver.alone)
-        events = _Events(source, slots, progress, store, execution, needs.ran, orders or Orders, stopping)
+        events = _Events(name, driver, source, slots, progress, store, execution, needs.ran, orders or Orders, stopping)
         # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.
         reuse_actors = scheduler is None or not needs.through_train
-        driver.doing = lambda: progress.doing(name)
         with ending_at_once(driver):  # from here on: Ray installs signal handlers of its own when it starts
             search = _Search(source, slots, orders or Orders)
             _fit(name, trainable, search, events, store, driver, scheduler, reuse_actors=reuse_actors)
@@ -239,6 +241,8 @@ class _Events(tune.Callback):
 
     def __init__(
         self,
+        name: str,
+        driver: Driver,
         source: WorkSource,
         slots: Slots,
         progress: StudyProgress,
@@ -249,6 +253,7 @@ class _Events(tune.Callback):
         stopping: Stopping | None,
     ):
         self.progress = progress
+        self._name, self._driver, self._next_told = name, driver, 0.0
         self._orders, self._stopping = orders, stopping
         self._source, self._queue, self._slots = source, source.queue, slots
         self._store, self._execution, self._ran = store, execution, ran
@@ -263,6 +268,9 @@ class _Events(tune.Callback):
             if lack := self._slots.lack():
                 self.progress.say(f"waiting: {lack}")
         self.progress.tick()
+        if time.monotonic() > self._next_told:
+            self._next_told = time.monotonic() + _TOLD_SECONDS
+            self._driver.doing = self.progress.doing(self._name)
         if self._stopping is not None and self._orders().stop:
             if not self._stopping.begun:
                 self.progress.say("ordered to stop: every training saves its state first")

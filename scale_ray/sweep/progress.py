@@ -175,8 +175,8 @@ class StudyProgress:
             self.say(text)
 
     def doing(self, study: str) -> Doing:
-        """What the study of that name trains now. It may be called from any thread."""
-        trainings = [self._training(each) for each in list(self._running.values())]
+        """What the study of that name trains now."""
+        trainings = [self._training(each) for each in self._running.values()]
         return Doing(study=study, seconds_left=self._seconds_left(), trainings=tuple(trainings))
 
     def _training(self, running: _Running) -> Training:
@@ -243,7 +243,7 @@ class StudyProgress:
             return None
         total = sum(lefts.values()) + sum(
             (steps - self._steps_handed_out(key, lefts)) * (cost_of(key, self._costs) or 0.0)
-            for key, steps in list(self._steps_to_do.items())
+            for key, steps in self._steps_to_do.items()
         )
         return max(total / lanes, *lefts.values(), 0.0)
 

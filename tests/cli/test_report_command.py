@@ -140,7 +140,7 @@ def test_status_says_what_runs_how_long_it_takes_and_what_failed(trained: tuple[
         known = {"cells": (failed[0].id,), "first": 0, "last": 120}
         trains = Training(title="it", step=30, started=True, seconds_left=9.0, source_val_accuracy=80.0, **known)
         waits = Training(title="another", step=0, started=False, **known)
-        driver.doing = lambda: Doing(study="s", trainings=(trains, waits))
+        driver.doing = Doing(study="s", trainings=(trains, waits))
         driver.beat()
         told = command("status", store.location).out.splitlines()
     assert "  it: step 30 of 120, source_val 80.0 %, about 9 s left" in told

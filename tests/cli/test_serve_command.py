@@ -71,7 +71,7 @@ def test_a_study_is_planned_and_submitted_from_a_file(tmp_path: Path, monkeypatc
         (tmp_path / "token").write_text(service.token() + "\n")
         monkeypatch.setenv("SCALE_RAY_TOKEN", f"@{tmp_path}/token")
         planned = command("submit", file, "--server", service.url, "--dry-run").out
-        assert planned == "try: 2 cells, 0 done, 2 to do, 20 steps\n"
+        assert planned == "try: 2 cells, 0 done, 2 to do, 20 steps; its time is known once some steps are measured\n"
         submitted = command("submit", file, "--server", service.url).out
         assert submitted == planned + f"submitted: {service.url}/studies/try\n"
         file.write_text(json.dumps({"study": {**study, "steps": 20}}))

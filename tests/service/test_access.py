@@ -86,6 +86,16 @@ def test_requests_of_a_client_are_limited_within_a_minute(database: Database) ->
     found.count("ann")
 
 
+def test_clients_that_are_silent_take_no_room(database: Database) -> None:
+    moment = [0.0]
+    found = access(database, lambda: moment[0])
+    for number in range(1000):
+        found.count(str(number))
+    moment[0] = 70.0
+    found.count("ann")
+    assert list(found._asked) == ["ann"]
+
+
 @pytest.mark.parametrize(
     ("headers", "passes"),
     [

@@ -4,6 +4,8 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from serving import Served, served
 from simulated import SimulatedJobs
 
 from scale_ray.client import Client, ServiceError
+from scale_ray.service.access import revoke_token, tokens
 from scale_ray.store import Store
 
 STUDY = {"study": {"name": "try", "steps": 10, "axes": {"seed": [0, 1], "pair": ["mnist:mnistm"], "losses": ["ce"]}}}
@@ -30,6 +33,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def test_a_dry_run_answers_with_the_plan_and_keeps_nothing(service: Served) -> None:
     plan = service.client().plan(study("dry"))
     assert (plan["cells"], plan["done"], plan["to_do"], plan["steps"]) == (2, 0, 2, 20)
+    assert plan["text"].startswith("dry: 2 cells, 0 done, 2 to do, 20 steps")
     assert service.client().studies() == [] or all(each["name"] != "dry" for each in service.client().studies())
     assert not any(plan.name == "dry" for plan in Store(service.service.settings.stores["default"]).plans())
 
@@ -76,9 +80,39 @@ def test_a_study_grows_by_values_of_its_axes(service: Served) -> None:
         client.extend("grows", {"seed": ["many"]})
 
 
+def test_of_two_submissions_of_one_name_at_a_time_one_is_taken(service: Served) -> None:
+    clients = [service.client("ann"), service.client("ben")]
+
+    def submit(client: Client, seed: int) -> str:
+        with suppress(ServiceError):
+            client.submit({"study": {"name": "race", "axes": {"seed": [seed]}}})
+            return str(client.study("race")["owner"])
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        owners = list(pool.map(submit, clients, [0, 1]))
+    (owner,) = filter(None, owners)
+    errand = json.loads(Store(service.service.settings.stores["default"]).files.read("errands/race.json") or b"")
+    assert errand["study"]["axes"]["seed"] == [["ann", "ben"].index(owner)]
+
+
+def test_a_plan_that_somebody_else_has_in_the_store_is_not_replaced(service: Served) -> None:
+    store = Store(service.service.settings.stores["default"])
+    service.client().submit(study("first"))
+    (plan,) = [each for each in store.plans() if each.name == "first"]
+    store.write_plan(plan.model_copy(update={"name": "theirs"}))
+    with pytest.raises(ServiceError, match="earlier plan of that name"):
+        service.client().submit({"study": {"name": "theirs", "axes": {"seed": [7]}}})
+    assert [each.cells for each in store.plans() if each.name == "theirs"] == [plan.cells]
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
+        (
+            {"study": {"name": "x", "axes": {"seed": list(range(900)), "losses.threshold": [0.5] * 900}}},
+            "810,000 cells",
+        ),
         ({"study": {"name": "x", "axes": {"seed": [0]}}, "store": "file:///etc"}, "knows none of that name"),
         ({"study": {"name": "x", "axes": {"seed": [0]}}, "root": "/etc"}, "knows none of that name"),
         ({"study": {"name": "x", "axes": {"model.weights": ["/etc/passwd"]}}}, "no file of a submitter's choosing"),
@@ -170,6 +204,13 @@ def test_every_answer_forbids_foreign_content(service: Served) -> None:
         assert headers["x-content-type-options"] == "nosniff"
 
 
+def test_who_looks_gets_a_page_where_there_is_none(service: Served) -> None:
+    token = service.token()
+    page = service.get("/studies/nobody", token, headers={"Accept": "text/html,*/*"})
+    assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "no study &#39;nobody&#39; here" in page.text
+
+
 def test_script_in_a_name_is_text_on_every_page(tmp_path: Path) -> None:
     """No study can have such a name; an owner can, by a proxy."""
     proxy = {"address": "127.0.0.1", "header": "X-User"}
@@ -240,6 +281,18 @@ def test_events_tell_a_change_once_and_say_that_they_live(tmp_path: Path, monkey
         told = next(json.loads(line[5:]) for line in lines if line.startswith("data:"))
         assert told["study"]["priority"] == 4 or told["study"]["state"] == "starting"
         events.close()
+
+
+def test_a_revoked_token_ends_what_its_pages_are_told(tmp_path: Path) -> None:
+    with served(tmp_path, jobs=SimulatedJobs()) as service:
+        service.client().submit(study("seen"))
+        token = service.token("eve", "read")
+        lines = service.get("/api/studies/seen/events", token, stream=True).iter_lines(decode_unicode=True)
+        assert any(line.startswith("data:") for line in lines)
+        (row,) = [each for each in tokens(service.service.database) if each.owner == "eve"]
+        revoke_token(service.service.database, row.digest)
+        for _ in lines:  # ends when the service closes the connection
+            pass
 
 
 def test_requests_to_the_store_do_not_grow_with_those_who_look(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from simulated import Desk
 
+from scale_ray.service.exits import STORE_LACKS
 from scale_ray.service.reconcile import gpu_hours
 from scale_ray.service.watch import Counts
 from scale_ray.store.orders import Orders
@@ -98,6 +99,14 @@ def test_an_error_that_a_person_has_to_mend_is_told_and_not_tried_again(desk: De
     desk.rounds(50)
     assert (desk.row("s").state, desk.row("s").problem) == ("failed", "no such folder: /photos")
     assert desk.jobs.submitted == ["s-1"]
+
+
+def test_a_store_that_was_out_of_reach_is_tried_again(desk: Desk) -> None:
+    desk.add("s")
+    desk.rounds(2)
+    desk.jobs.end("s-1", exit_code=STORE_LACKS, log="error: store s3://b/p: cannot be written")
+    desk.rounds(10)
+    assert (desk.jobs.submitted, desk.row("s").state) == (["s-1", "s-2"], "running")
 
 
 def test_failed_cells_end_a_study_and_are_told(desk: Desk) -> None:

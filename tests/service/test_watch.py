@@ -6,7 +6,7 @@ from report_stores import CREATED, OFFICE_HOME, cell_of, config_of, record_of
 from scale_ray.records import Failure
 from scale_ray.report.read.load import contents_of, load_contents
 from scale_ray.service.watch import CellState, Counts, StoreWatch
-from scale_ray.store import Store, StudyPlan
+from scale_ray.store import Store, StoreError, StudyPlan
 from scale_ray.store.doing import Doing, Training
 from scale_ray.store.leases import Driver
 
@@ -69,6 +69,32 @@ def test_a_broken_record_is_told_again_and_again_and_hides_no_other(store: Store
     assert watch.counts("s", 4) == Counts(2, 0, 4)
 
 
+def test_a_plan_that_cannot_be_read_is_told_until_it_can(store: Store) -> None:
+    watch = StoreWatch(store)
+    good = store.files.read("studies/s.json")
+    store.files.write("studies/s.json", b"{")
+    for _ in range(3):
+        watch.look()
+        assert ["not a study plan" in each for each in watch.problems("s")] == [True]
+    assert good is not None
+    store.files.write("studies/s.json", good)
+    watch.look()
+    assert (watch.problems("s"), watch.counts("s", 9)) == ([], Counts(0, 0, 4))
+
+
+def test_what_could_not_be_read_for_a_moment_is_read_at_the_next_look(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = StoreWatch(store)
+    store.write_record(record_of(CONFIGS[0], 61.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "records_as", lambda *_: (_ for _ in ()).throw(StoreError("out of reach")))
+        watch.look()
+        assert watch.problems("s") == ["out of reach"]
+    watch.look()
+    assert (watch.problems("s"), watch.counts("s", 4)) == ([], Counts(1, 0, 4))
+
+
 def test_what_a_driver_trains_is_seen_while_it_lives(store: Store) -> None:
     watch = StoreWatch(store)
     training = Training(
@@ -77,7 +103,7 @@ def test_what_a_driver_trains_is_seen_while_it_lives(store: Store) -> None:
     )  # fmt: skip
     waiting = training.model_copy(update={"cells": (CELLS[3].id,), "started": False})
     with Driver(store.files) as driver:
-        driver.doing = lambda: Doing(study="s", seconds_left=20.0, trainings=(training, waiting))
+        driver.doing = Doing(study="s", seconds_left=20.0, trainings=(training, waiting))
         driver.beat()
         watch.look()
         states = watch.cells("s")

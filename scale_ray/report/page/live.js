@@ -6,7 +6,6 @@ const base = `/api/studies/${encodeURIComponent(study)}`;
 const states = new Map(); // cell -> its state
 const points = new Map(); // cell -> [step, target accuracy, accuracy on held-out source], as they were told
 const REFRESH = 4000; // milliseconds between two loadings of the tables, at least
-const LISTED = 2000; // trials on a page at most, see trials.py
 let refreshing = null;
 let found = null; // the study, as it was told last
 
@@ -171,7 +170,7 @@ function drawSoFar(cell, curve) {
 
 function isOld() {
   const seen = new Map(data.columns.cell.codes.map((code, trial) => [data.columns.cell.levels[code], valueOf("status", trial)]));
-  if (seen.size !== states.size && seen.size < LISTED) return true;
+  if (Number(document.querySelector("main").dataset.total) !== states.size) return true; // it has grown
   const over = ["done", "failed", "stale"];
   return [...states].some(([cell, state]) => seen.has(cell) && over.includes(state.status) && seen.get(cell) !== state.status);
 }

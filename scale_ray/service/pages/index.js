@@ -23,16 +23,6 @@ async function send(path) {
   throw new Error(told.error ?? details);
 }
 
-const whole = new Intl.NumberFormat("en");
-const within = (seconds) =>
-  seconds < 90 ? `${Math.round(seconds)} s` : seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
-
-function planText(plan) {
-  const shared = plan.steps < plan.steps_alone ? ` (${whole.format(plan.steps_alone)} if none were shared)` : "";
-  const cost = plan.seconds === null ? "its time is known once some steps are measured" : `about ${within(plan.seconds)} of one place`;
-  return `${plan.name}: ${whole.format(plan.cells)} cells, ${whole.format(plan.done)} done, ${whole.format(plan.to_do)} to do, ${whole.format(plan.steps)} steps${shared}; ${cost}.`;
-}
-
 async function trying(work) {
   say("Planning …");
   try {
@@ -43,7 +33,7 @@ async function trying(work) {
 }
 
 document.getElementById("plan")?.addEventListener("click", () =>
-  trying(async () => say(planText((await send("/api/studies?dry_run=1")).plan))));
+  trying(async () => say((await send("/api/studies?dry_run=1")).plan.text)));
 form?.addEventListener("submit", (event) => {
   event.preventDefault();
   trying(async () => {
