@@ -4,7 +4,7 @@ A look lists three folders, and reads those files alone that were written since 
 """
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +15,7 @@ from scale_ray.store.leases import EXPIRY_SECONDS
 from scale_ray.store.liveness import Announcement, uptime
 
 CellStatus = Literal["waiting", "running", "done", "failed", "stale"]
+_Reading = Callable[[Sequence[str]], None]  # reads and keeps the files of these ids
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,6 @@ class StoreWatch:
         requests: listings and readings so far.
         looks: looks so far.
         problem: why the last look failed; empty where it did not.
-        broken: cell or study -> why its record or plan cannot be read, which counts as none and is tried again.
         rows: the store's plans and records; read them while holding `lock`.
     """
 
@@ -74,12 +74,11 @@ class StoreWatch:
     requests: int = 0
     looks: int = 0
     problem: str = ""
-    broken: dict[str, str] = field(default_factory=dict)
     rows: Rows = field(default_factory=lambda: Rows(curves=True))
     lock: threading.Lock = field(default_factory=threading.Lock)
     _states: dict[str, CellState] = field(default_factory=dict)  # of cells with a record, by id
-    _broken_cells: set[str] = field(default_factory=set)
-    _broken_studies: set[str] = field(default_factory=set)
+    _broken_records: dict[str, str] = field(default_factory=dict)  # cell -> why its record cannot be read
+    _broken_plans: dict[str, str] = field(default_factory=dict)  # study -> why its plan cannot be read
     _stamps: dict[str, dict[str, str]] = field(default_factory=dict)  # folder -> file -> stamp
     _heard: dict[str, _Heard] = field(default_factory=dict)  # by the driver's file
 
@@ -116,10 +115,11 @@ class StoreWatch:
             return {cell: training.get(cell) or self._states.get(cell, waiting) for cell in ids}
 
     def problems(self, study: str) -> list[str]:
-        """What in the store cannot be read: the store itself, or records of the study."""
+        """Why the store, the study's plan or records cannot be read; they count as missing until they can."""
         with self.lock:
-            found = [self.broken[each] for each in (study, *self.rows.plans.get(study, ())) if each in self.broken]
-            return [*([self.problem] if self.problem else []), *found]
+            cells = self.rows.plans.get(study, ())
+            records = [self._broken_records[cell] for cell in cells if cell in self._broken_records]
+            return [*filter(None, [self.problem, self._broken_plans.get(study)]), *records]
 
     def doing(self, study: str) -> list[Doing]:
         """What the living drivers of a study do."""
@@ -141,44 +141,64 @@ class StoreWatch:
         }
 
     def _look_at_plans(self) -> bool:
-        names = {name.removesuffix(".json") for name in self._changes("studies")} | self._broken_studies
-        for name in names:
-            self.rows.forget_plan(name)
-        return self._read(names, self._read_plans, self._broken_studies)
+        changed = {name.removesuffix(".json") for name in self._changes("studies")} | self._broken_plans.keys()
+        return self._read("studies", changed, self._read_plans, self._broken_plans)
 
-    def _read_plans(self, studies: Collection[str]) -> None:
-        for plan in self.store.plans_as(UnreadPlan, sorted(studies)):
+    def _read_plans(self, studies: Sequence[str]) -> None:
+        for study in studies:
+            self.rows.forget_plan(study)
+        for plan in self.store.plans_as(UnreadPlan, studies):
             self.rows.add_plan(plan)
 
     def _look_at_records(self) -> bool:
-        changed = [name for name in self._changes("records") if name.endswith(".json")]
-        cells = {name.partition(".")[0] for name in changed} | self._broken_cells
+        names = [name for name in self._changes("records") if name.endswith(".json")]
+        changed = {name.partition(".")[0] for name in names} | self._broken_records.keys()
+        return self._read("records", changed, self._read_records, self._broken_records)
+
+    def _read_records(self, cells: Sequence[str]) -> None:
+        left = set(cells)
+        for record in self.store.records_as(Unread, cells):
+            self.rows.add(record, self.store)
+            self._states[record.id] = self._state_of_record(record.id)
+            left.discard(record.id)
+        self._forget(left)
+
+    def _forget(self, cells: Collection[str]) -> None:
         for cell in cells:
             self.rows.forget(cell)
             self._states.pop(cell, None)
-        return self._read(cells, self._read_records, self._broken_cells)
 
-    def _read_records(self, cells: Collection[str]) -> None:
-        for record in self.store.records_as(Unread, sorted(cells)):
-            self.rows.add(record, self.store)
-            self._states[record.id] = self._state_of_record(record.id)
+    def _read(self, folder: str, keys: Collection[str], read: _Reading, broken: dict[str, str]) -> bool:
+        """Read these, and note those that cannot be read. Return whether anything is new.
 
-    def _read(self, keys: Collection[str], read: Callable[[Collection[str]], None], broken: set[str]) -> bool:
-        """Read these; where that fails, each alone, and note those that cannot be read. Return whether any is new."""
-        before = {key: self.broken.pop(key) for key in keys if key in self.broken}
-        broken.difference_update(keys)
+        Raises:
+            StoreError: the store is out of reach, or holds a file with no record's name. All are read at the next look.
+        """
+        before = dict(broken)
         self.requests += len(keys)
+        if keys:
+            self._read_halves(folder, sorted(keys), read, broken)
+        return any(key not in before or broken.get(key) != before[key] for key in keys)
+
+    def _read_halves(self, folder: str, keys: Sequence[str], read: _Reading, broken: dict[str, str]) -> None:
+        """Read these at once; where that fails, each half, down to what cannot be read."""
         try:
-            if keys:
-                read(keys)
-        except StoreError:
+            read(keys)
+        except StoreError as error:
+            try:
+                self.store.record_ids()
+            except StoreError:
+                self._stamps.pop(folder, None)
+                raise
+            if len(keys) == 1:
+                broken[keys[0]] = str(error)
+                self._forget(keys)
+                return
+            for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
+                self._read_halves(folder, half, read, broken)
+        else:
             for key in keys:
-                try:
-                    read([key])
-                except StoreError as error:
-                    self.broken[key] = str(error)
-                    broken.add(key)
-        return any(self.broken.get(key) != before.get(key) or key not in before for key in keys)
+                broken.pop(key, None)
 
     def _state_of_record(self, cell: str) -> CellState:
         found = self.rows.outcome(cell, "status", "target_accuracy", "source_val_accuracy", "error")

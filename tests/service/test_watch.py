@@ -57,16 +57,32 @@ def test_a_record_that_is_replaced_or_forgotten_is_seen(store: Store) -> None:
 def test_a_broken_record_is_told_again_and_again_and_hides_no_other(store: Store) -> None:
     watch = StoreWatch(store)
     store.write_record(record_of(CONFIGS[0], 61.0))
+    store.write_record(record_of(CONFIGS[2], 63.0))
     store.files.write(f"records/{CELLS[1].id}.json", b"{")
-    for _ in range(3):
-        watch.look()
-        assert list(watch.broken) == [CELLS[1].id]
-        assert "not a readable record" in watch.broken[CELLS[1].id]
-        assert watch.counts("s", 4) == Counts(1, 0, 4)
+    for number in range(3):
+        assert watch.look() == (number == 0)
+        (problem,) = watch.problems("s")
+        assert f"{CELLS[1].id}.json: not a readable record" in problem
+        assert watch.counts("s", 4) == Counts(2, 0, 4)
     store.write_record(record_of(CONFIGS[1], 62.0))
     watch.look()
-    assert watch.broken == {}
-    assert watch.counts("s", 4) == Counts(2, 0, 4)
+    assert watch.problems("s") == []
+    assert watch.counts("s", 4) == Counts(3, 0, 4)
+
+
+def test_a_file_with_no_records_name_is_told_and_nothing_is_forgotten(store: Store) -> None:
+    watch = StoreWatch(store)
+    store.write_record(record_of(CONFIGS[0], 61.0))
+    watch.look()
+    store.files.write("records/copy (2).json", b"{}")
+    store.write_record(record_of(CONFIGS[1], 62.0))
+    for _ in range(2):
+        watch.look()
+        assert ["no record has this name" in each for each in watch.problems("s")] == [True]
+        assert watch.counts("s", 4) == Counts(1, 0, 4)
+    store.files.delete("records/copy (2).json")
+    watch.look()
+    assert (watch.problems("s"), watch.counts("s", 4)) == ([], Counts(2, 0, 4))
 
 
 def test_a_plan_that_cannot_be_read_is_told_until_it_can(store: Store) -> None:
