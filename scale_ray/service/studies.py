@@ -191,7 +191,7 @@ class Studies:
 
 
 def _no_such(name: str) -> NoSuchStudy:
-    return NoSuchStudy(f"no study {name[:100]!r} here: GET /api/studies lists them")
+    return NoSuchStudy(f"no study {name[:100]!r} here: the first page, and GET /api/studies, list them")
 
 
 def _same(row: StudyRow, submission: Submission) -> bool:

@@ -148,9 +148,11 @@ def test_a_killed_service_that_is_started_again_goes_on(service: Command, tiny_r
 @needs_chromium
 def test_in_a_browser_a_study_is_submitted_fills_is_changed_and_ends(service: Command, tmp_path: Path) -> None:
     with chromium_at(tmp_path) as browser:
-        browser.set_window_size(1440, 1200)
+        browser.set_window_size(400, 900)
         browser.get(service.url)
         assert browser.current_url.endswith("/login")
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
+        browser.set_window_size(1440, 1200)
         browser.find_element(By.NAME, "token").send_keys(service.token)
         browser.find_element(By.CSS_SELECTOR, "form button").click()
         accessible(browser)
