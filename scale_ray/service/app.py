@@ -18,7 +18,7 @@ from scale_ray.service.answers import StudyAnswer
 from scale_ray.service.asking import Reader, Running, Submitter, is_known
 from scale_ray.service.database import StudyRow
 from scale_ray.service.feed import told
-from scale_ray.service.metrics import metrics
+from scale_ray.service.metrics import Counted, Requests, metrics
 from scale_ray.service.planner import PlanAnswer
 from scale_ray.service.service import Service
 from scale_ray.service.settings import ServiceSettings
@@ -166,8 +166,8 @@ def healthz(service: Running, response: Response) -> dict[str, Any]:
 
 
 @open_routes.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)
-def prometheus(who: Reader, service: Running) -> str:
-    return metrics(service)
+def prometheus(request: Request, who: Reader, service: Running) -> str:
+    return metrics(service) + request.app.state.requests.text()
 
 
 def app_of(service: Service) -> FastAPI:
@@ -183,11 +183,13 @@ def app_of(service: Service) -> FastAPI:
     app.state.service = service
     app.state.access = Access(service.settings, service.database)
     app.state.pages = Pages()
+    app.state.requests = Requests()
     app.include_router(api)
     app.include_router(web)
     app.include_router(open_routes)
     app.add_exception_handler(UserError, _answer_error)
     app.add_middleware(Guard, settings=service.settings)
+    app.add_middleware(Counted, requests=app.state.requests)
     return app
 
 

@@ -29,7 +29,7 @@ def start_ray() -> Iterator[str]:
         ConfigError: it does not come up; the message has its last line.
     """
     with tempfile.TemporaryDirectory(prefix="sr_", dir=os.environ.get("RAY_TMPDIR", "/tmp")) as folder:
-        port, log = _free_port(), Path(folder) / "ray.log"
+        port, log = free_port(), Path(folder) / "ray.log"
         line = [sys.executable, "-m", "scale_ray.service.local_ray", str(port), folder]
         with log.open("wb") as out:
             process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)
@@ -53,7 +53,8 @@ def _await(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     raise ConfigError(f"Ray does not start on this machine: {said[-1] if said else 'it says nothing'}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -62,11 +63,11 @@ def _free_port() -> int:
 def main(port: str, folder: str) -> int:
     """Run Ray's head until the standard input ends."""
     ray = Path(sys.executable).with_name("ray")
-    words = [str(ray), "start", "--head", "--block", "--port", str(_free_port()), "--disable-usage-stats"]
+    words = [str(ray), "start", "--head", "--block", "--port", str(free_port()), "--disable-usage-stats"]
     words += ["--dashboard-host", "127.0.0.1", "--dashboard-port", port, "--temp-dir", folder]
     # Its agents have fixed ports by default, which another Ray on this machine may hold.
     for option in ("dashboard-agent-listen-port", "metrics-export-port", "runtime-env-agent-port"):
-        words += [f"--{option}", str(_free_port())]
+        words += [f"--{option}", str(free_port())]
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
 
     def end_with_the_service() -> None:

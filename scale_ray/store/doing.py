@@ -18,6 +18,13 @@ class Training(BaseModel):
     target_accuracy: float | None = None  # percent, of the student at the last point of the curve
     source_val_accuracy: float | None = None  # percent, likewise
 
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Its pace; None before that is measured, and at its end."""
+        if self.seconds_left is None or self.step >= self.last:
+            return None
+        return self.seconds_left / (self.last - self.step)
+
 
 class Doing(BaseModel):
     """What a driver does.

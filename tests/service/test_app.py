@@ -259,6 +259,18 @@ def test_health_and_metrics_say_that_the_cluster_does_not_answer(service: Served
     assert 'scale_ray_studies{state="waiting"}' in text
 
 
+def test_requests_are_counted_by_route_and_not_by_what_somebody_asks_for(service: Served) -> None:
+    reader = service.token("prometheus", "read")
+    for name in ("a", "b"):
+        service.get(f"/api/studies/no_such_{name}", reader)
+        service.get(f"/no_such_{name}", reader)
+    text = service.get("/metrics", reader).text
+    count = "scale_ray_request_seconds_count"
+    assert f'{count}{{method="GET",route="/api/studies/{{name}}",status="404"}}' in text
+    assert f'{count}{{method="any",route="none",status="404"}}' in text
+    assert "no_such" not in text
+
+
 def test_the_api_is_described(service: Served) -> None:
     paths = requests.get(f"{service.url}/openapi.json", timeout=600).json()["paths"]
     assert {"/api/studies", "/api/studies/{name}", "/api/studies/{name}/extend"} <= set(paths)

@@ -2,77 +2,31 @@
 
 import json
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-import requests
-from axe_core_python.selenium import Axe
 from browsers import chromium_at, needs_chromium
-from selenium import webdriver
 from selenium.webdriver.common.by import By
-from studies import LIMIT
-from tiny_trial import TINY
+from services import (
+    FOREVER,
+    STEPS,
+    Command,
+    accessible,
+    drivers,
+    ends_as_undisturbed,
+    entries,
+    press,
+    said,
+    state,
+    submission,
+    text_of,
+    trains,
+    until,
+)
 
-from scale_ray.client import Client
-from scale_ray.config import Execution
-from scale_ray.service.access import create_token
-from scale_ray.service.database import Database
-from scale_ray.service.submission import Submission
 from scale_ray.store import Store
-from scale_ray.training.trial import run_trial
-
-STEPS = 300  # some seconds a cell: long enough to be stopped in the middle
-FOREVER = 1_000_000
-
-
-def submission(name: str, steps: int = STEPS, **axes: list[object]) -> dict[str, object]:
-    base = {**TINY, "optim.steps": steps, "evaluate_every": 50}
-    return {
-        "study": {"name": name, "base": base, "axes": {"seed": [0], "losses": ["ce", "ce+ssl"], **axes}},
-        "root": "tiny",
-        "run": {"checkpoint_every": 100_000},  # nothing is saved but by order
-    }
-
-
-class Command:
-    """`scale-ray serve --own-ray` in a process of its own, which may be killed and started again."""
-
-    def __init__(self, folder: Path, root: Path):
-        self.store, self._settings, self._log = folder / "store", folder / "service.toml", folder / "log"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        database = f"sqlite:///{folder}/service.db"
-        lines = [f'database = "{database}"', f"port = {self.port}", "[stores]", f'default = "{self.store}"']
-        # The test asks more often than a person.
-        lines += ["[roots]", f'tiny = "{root}"', "[limits]", "requests_a_minute = 100000"]
-        self._settings.write_text("\n".join(lines))
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.token = create_token(Database(database), "ann", "submit")
-        self.client = Client(self.url, self.token)
-
-    def start(self) -> None:
-        line = [sys.executable, "-m", "scale_ray.cli", "serve", str(self._settings), "--own-ray"]
-        with self._log.open("ab") as out:
-            self.process = subprocess.Popen(line, stdout=out, stderr=out)
-        until(self._answers, "the service does not start")
-
-    def _answers(self) -> bool:
-        assert self.process.poll() is None, self._log.read_text()
-        try:
-            return bool(requests.get(f"{self.url}/healthz", timeout=60).json()["rounds"])
-        except requests.RequestException:
-            return False
-
-    def end(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -81,42 +35,6 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> Iterat
     found.start()
     yield found
     found.end()
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    """Wait until something is true; give up only where it hangs."""
-    latest = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < latest, what
-        time.sleep(0.1)
-
-
-def drivers(store: Path) -> list[psutil.Process]:
-    """The processes that run a study of the store."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "scale_ray.service.driver" in (line := process.info["cmdline"] or [])
-        and str(store) in line
-        and line[0] != "/bin/sh"
-    ]
-
-
-def trains(client: Client, name: str) -> bool:
-    """Whether a cell of the study has come to a point of its curve, and none has ended."""
-    return ": step " in client.log(name)
-
-
-def ends_as_undisturbed(service: Command, asked: dict[str, object], root: Path, folder: Path) -> None:
-    """Wait for the end of a study, and compare its records with those of trainings that nothing disturbed."""
-    name, store = asked["study"]["name"], Store(service.store)  # type: ignore[index]
-    until(lambda: service.client.study(name)["state"] == "done", "it does not end")
-    undisturbed = Store(folder, create=True)
-    for config in Submission.parse(asked).study.study().cells():
-        record = run_trial(config, Execution(root=root, device="cpu"), undisturbed)
-        there = store.read_record(record.id)
-        assert there is not None
-        assert there.result == record.result
 
 
 def test_a_study_whose_driver_is_killed_ends_with_the_undisturbed_records(
@@ -188,34 +106,34 @@ def test_in_a_browser_a_study_is_submitted_fills_is_changed_and_ends(service: Co
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def accessible(browser: webdriver.Chrome) -> None:
-    """axe-core finds nothing serious on the page."""
-    found = Axe().run(browser)["violations"]
-    serious = [each for each in found if each["impact"] in ("serious", "critical")]
-    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in serious] == []
+@needs_chromium
+@pytest.mark.slow
+def test_in_a_browser_a_cell_whose_training_is_killed_again_and_again_fails_and_is_tried_again(
+    service: Command, tmp_path: Path
+) -> None:
+    with chromium_at(tmp_path) as browser:
+        browser.get(f"{service.url}/login")
+        browser.find_element(By.NAME, "token").send_keys(service.token)
+        browser.find_element(By.CSS_SELECTOR, "form button").click()
+        service.client.submit(submission("mortal", FOREVER, losses=["ce"]))
+        browser.get(f"{service.url}/studies/mortal")
+        until(lambda: trains(service.client, "mortal"), "nothing trains")
 
+        def fails() -> bool:
+            for process in psutil.Process(service.process.pid).children(recursive=True):
+                if process.name().startswith("ray::Implicit") or "ray::Implicit" in " ".join(process.cmdline()):
+                    process.kill()
+            return state(browser) == "failed"
 
-def text_of(browser: webdriver.Chrome, name: str) -> str:
-    return str(browser.execute_script("return document.getElementById(arguments[0])?.textContent ?? ''", name))
-
-
-def said(browser: webdriver.Chrome) -> str:
-    return text_of(browser, "said")
-
-
-def state(browser: webdriver.Chrome) -> str:
-    return text_of(browser, "state")
-
-
-def entries(browser: webdriver.Chrome) -> list[str]:
-    """The texts of the grids' places."""
-    found = browser.execute_script(
-        "return [...document.querySelectorAll('button.entry')].map((each) => each.innerText)"
-    )
-    return list(found) or [""]
-
-
-def press(browser: webdriver.Chrome, action: str) -> None:
-    button = browser.find_element(By.CSS_SELECTOR, f"[data-action={action}]")
-    until(button.is_displayed, f"no button {action}")
-    button.click()
+        until(fails, "its cell does not fail")
+        assert "1 of 1 cells failed" in text_of(browser, "problem")
+        until(lambda: "1 failed" in entries(browser)[0], "its place does not say that it has failed")
+        browser.find_element(By.CSS_SELECTOR, "button.entry").click()
+        until(lambda: "the process of the training" in browser.find_element(By.TAG_NAME, "body").text, "no cause")
+        accessible(browser)
+        press(browser, "retry")
+        until(lambda: "1 running" in entries(browser)[0], "it is not tried again")
+        until(lambda: state(browser) == "running", "its study does not run again")
+        press(browser, "cancel")
+        browser.switch_to.alert.accept()
+        until(lambda: state(browser) == "cancelled", "it is not cancelled")

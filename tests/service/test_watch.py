@@ -126,7 +126,9 @@ def test_what_a_driver_trains_is_seen_while_it_lives(store: Store) -> None:
         assert states[CELLS[2].id] == CellState("running", 40.0, 80.0, 30, 0.25, 9.0)
         assert states[CELLS[3].id] == CellState("waiting")
         assert [doing.seconds_left for doing in watch.doing("s")] == [20.0]
+        assert [each.seconds_per_step for each in watch.doing("s")[0].trainings] == [0.1, 0.1]
         assert watch.doing("another") == []
+        assert training.model_copy(update={"step": 120, "seconds_left": 0.0}).seconds_per_step is None
     watch.look()
     assert watch.cells("s")[CELLS[2].id] == CellState("waiting")
 
