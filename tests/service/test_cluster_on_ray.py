@@ -1,7 +1,9 @@
 """A service beside a cluster that is not its own: the head is lost, and owners share its places."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,14 +20,12 @@ pytestmark = pytest.mark.slow
 class Head:
     """A Ray's head on this machine that may be lost and come back at its address."""
 
-    def __init__(self, folder: Path):
-        self._folder, self._port, self._starts = folder, free_port(), 0
+    def __init__(self) -> None:
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        self._starts += 1
-        folder = self._folder / str(self._starts)
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(dir=os.environ["RAY_TMPDIR"]))
         line = [sys.executable, "-m", "scale_ray.service.local_ray", str(self._port), str(folder)]
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=log, stderr=log)
@@ -34,26 +34,27 @@ class Head:
     def _answers(self) -> bool:
         assert self._process.poll() is None
         try:
-            return requests.get(f"{self.url}/api/version", timeout=60).ok
+            return bool(requests.get(f"{self.url}/api/version", timeout=60).status_code)  # it may ask for Ray's token
         except requests.RequestException:
             return False
 
     def kill(self) -> None:
-        """SIGKILL for every process of it at once, trainings and drivers included."""
+        """SIGKILL for every process of it, trainings and drivers included."""
         head = psutil.Process(self._process.pid)
         for process in [head, *head.children(recursive=True)]:
             process.kill()
-        self._process.wait()
+        self.end()
 
     def end(self) -> None:
+        """Close its standard input, at whose end it ends, and wait for that."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(LIMIT)
 
 
 @pytest.fixture
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    found = Head(tmp_path_factory.getbasetemp())
+def head() -> Iterator[Head]:
+    found = Head()
     found.start()
     yield found
     found.end()
@@ -86,12 +87,13 @@ def test_owners_do_not_wait_for_each_other_and_a_higher_priority_comes_first(
     ann.submit(submission("anns", FOREVER, seed=[0, 1]))
     until(lambda: running("anns") == 1, "the first study does not run")
     assert ann.study("anns")["places"] == 1  # a place is free, but not for her
-    ben.submit(submission("bens", FOREVER))
+    ben.submit(submission("bens", FOREVER, seed=[2]))
     until(lambda: running("bens") == 1, "the second owner waits for the first")
     assert (running("anns"), running("bens")) == (1, 1)
 
-    ann.submit({**submission("urgent", FOREVER), "priority": 5})
+    ann.submit({**submission("urgent", FOREVER, seed=[3]), "priority": 5})
     until(lambda: running("urgent") == 1, "the higher priority does not come first")
+    until(lambda: ann.study("anns")["state"] != "ending", "the first study does not give way")
     assert (running("anns"), running("bens")) == (0, 1)
     waits = ann.study("anns")
     assert (waits["state"], waits["problem"]) == ("waiting", "other studies use the places, or a quota is used up")

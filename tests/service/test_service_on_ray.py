@@ -1,11 +1,11 @@
 """A service on a real Ray: studies submitted, paused, killed, changed and looked at in a real browser."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from browsers import chromium_at, needs_chromium
 from selenium.webdriver.common.by import By
@@ -25,6 +25,7 @@ from services import (
     trains,
     until,
 )
+from studies import descendants
 
 from scale_ray.store import Store
 
@@ -120,16 +121,16 @@ def test_in_a_browser_a_cell_whose_training_is_killed_again_and_again_fails_and_
         until(lambda: trains(service.client, "mortal"), "nothing trains")
 
         def fails() -> bool:
-            for process in psutil.Process(service.process.pid).children(recursive=True):
-                if process.name().startswith("ray::Implicit") or "ray::Implicit" in " ".join(process.cmdline()):
-                    process.kill()
+            for pid, name in descendants(service.process.pid):
+                if name.startswith("ray::ImplicitFunc"):  # the process of a training
+                    os.kill(pid, signal.SIGKILL)
             return state(browser) == "failed"
 
         until(fails, "its cell does not fail")
         assert "1 of 1 cells failed" in text_of(browser, "problem")
         until(lambda: "1 failed" in entries(browser)[0], "its place does not say that it has failed")
         browser.find_element(By.CSS_SELECTOR, "button.entry").click()
-        until(lambda: "the process of the training" in browser.find_element(By.TAG_NAME, "body").text, "no cause")
+        until(lambda: "TrialLost" in browser.find_element(By.TAG_NAME, "body").text, "no cause")
         accessible(browser)
         press(browser, "retry")
         until(lambda: "1 running" in entries(browser)[0], "it is not tried again")
