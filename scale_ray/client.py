@@ -12,6 +12,7 @@ import requests
 
 from scale_ray.errors import UserError
 
+_SERVER = "http://127.0.0.1:8700"
 _SECONDS = 600  # for an answer: planning many images takes minutes
 _OVER = ("done", "failed", "cancelled", "paused")
 
@@ -32,7 +33,7 @@ class Client:
     """A service at an URL.
 
     Args:
-        server: URL of the service.
+        server: URL of the service; by default what SCALE_RAY_SERVER holds, or http://127.0.0.1:8700.
         token: from `scale-ray token create`; by default what SCALE_RAY_TOKEN holds, or the file that it names as @FILE.
 
     Raises:
@@ -43,8 +44,10 @@ class Client:
         >>> client.submit({"study": {"name": "try", "axes": {"seed": [0, 1, 2]}}})  # doctest: +SKIP
     """
 
-    def __init__(self, server: str, token: str | None = None):
-        self.server = server.rstrip("/")
+    def __init__(self, server: str | None = None, token: str | None = None):
+        self.server = (server or os.environ.get("SCALE_RAY_SERVER") or _SERVER).rstrip("/")
+        if not self.server.startswith(("http://", "https://")):
+            raise ServiceError(f"{self.server}: no URL of a service: write http://{self.server}")
         token = token if token is not None else os.environ.get("SCALE_RAY_TOKEN", "")
         if token.startswith("@"):
             try:
@@ -60,7 +63,7 @@ class Client:
         return self._ask("POST", "/api/studies?dry_run=1", submission)["plan"]
 
     def submit(self, submission: Mapping[str, Any]) -> dict[str, Any]:
-        """Submit a study; the same one again changes nothing. Returns its plan and the study."""
+        """Submit a study; the same one again changes nothing. Returns its plan, the study, and whether it is `new`."""
         return self._ask("POST", "/api/studies", submission)
 
     def studies(self) -> list[dict[str, Any]]:
@@ -125,7 +128,8 @@ class Client:
         try:
             response = self._session.request(method, self.server + path, json=body, timeout=_SECONDS)
         except requests.RequestException as error:
-            raise ServiceError(f"{self.server}: no answer ({type(error).__name__}): check --server") from None
+            why = type(error).__name__
+            raise ServiceError(f"{self.server}: no answer ({why}): is `scale-ray serve` running there?") from None
         if not response.ok:
             raise ServiceError(f"{self.server}: {_problem(response)}", response.status_code)
         return response
@@ -143,7 +147,4 @@ def _problem(response: requests.Response) -> str:
         return f"HTTP {response.status_code}"
     if "error" in found:
         return str(found["error"])
-    details = found.get("detail", found)
-    if isinstance(details, list):  # of FastAPI's own validation
-        return "\n".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in details)
-    return str(details)
+    return str(found.get("detail", found))

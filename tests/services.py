@@ -46,6 +46,10 @@ class Command:
     def __init__(self, folder: Path, root: Path, ray: str = "", more: Sequence[str] = ()):
         self.store, self._settings, self._log = folder / "store", folder / "service.toml", folder / "log"
         self._own = [] if ray else ["--own-ray"]
+        self._misleading = folder / "here"  # where it is started: nothing there is imported, whatever its name
+        self._misleading.mkdir()
+        for name in ("click", "json", "torch"):
+            (self._misleading / f"{name}.py").write_text("raise ImportError")
         self.port = free_port()
         database = f"sqlite:///{folder}/service.db"
         lines = [f'database = "{database}"', f"port = {self.port}", f'python = "{sys.executable}"']
@@ -63,9 +67,9 @@ class Command:
         return Client(self.url, create_token(self._database, owner, "submit"))
 
     def start(self) -> None:
-        line = [sys.executable, "-m", "scale_ray.cli", "serve", str(self._settings), *self._own]
+        line = [sys.executable, "-P", "-m", "scale_ray.cli", "serve", str(self._settings), *self._own]
         with self._log.open("ab") as out:
-            self.process = subprocess.Popen(line, stdout=out, stderr=out)
+            self.process = subprocess.Popen(line, stdout=out, stderr=out, cwd=self._misleading)
         until(self._answers, "the service does not start")
 
     def _answers(self) -> bool:

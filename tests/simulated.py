@@ -32,7 +32,7 @@ class SimulatedJobs:
 
     def cluster(self) -> Cluster:
         self._answer()
-        return Cluster(1, self.total, {})
+        return Cluster(1, self.total, {}, self.total)
 
     def find(self, job: str) -> Job:
         self._answer()

@@ -20,12 +20,13 @@ _SECONDS = 4.0  # from Ctrl-C until a command is ended that has not ended by its
 # What a command that trains on Ray says.
 GO_ON = "what is done is kept, with the last checkpoints; run the same command again to go on"
 
-_kept = [""]  # what the running command says about itself
+_kept = ("", _SECONDS)  # what the running command says about itself, and how long it may take to end
 
 
-def on_ctrl_c(kept: str) -> None:
-    """Say in the message after Ctrl-C what is kept, and how to go on."""
-    _kept[0] = kept
+def on_ctrl_c(kept: str, seconds: float = _SECONDS) -> None:
+    """Say in the message after Ctrl-C what is kept, and how to go on. After so many seconds the command is ended."""
+    global _kept
+    _kept = (kept, seconds)
 
 
 @contextmanager
@@ -71,11 +72,12 @@ def _listen(reading: int, heard: threading.Event) -> None:
     if not _hears(reading):
         os.close(reading)
         return
-    kept = f": {_kept[0]}" if _kept[0] else ""
+    words, seconds = _kept
+    kept = f": {words}" if words else ""
     with suppress(OSError):  # the terminal may be gone
         os.write(2, f"\nstopping{kept} (Ctrl-C again ends it at once)\n".encode())
     heard.set()
-    limit = threading.Timer(_SECONDS, _end)
+    limit = threading.Timer(seconds, _end)
     limit.daemon = True
     limit.start()
     if _hears(reading):

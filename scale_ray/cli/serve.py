@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
+import socket
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +23,8 @@ from scale_ray.config import ConfigError
 
 if TYPE_CHECKING:
     from scale_ray.service.settings import ServiceSettings
+
+_ENDING = 60.0  # seconds from Ctrl-C: requests are answered, and a Ray of its own ends
 
 Settings = Annotated[
     Path | None,
@@ -76,23 +82,60 @@ def _use_rays_token() -> None:
 
 
 def _run(settings: "ServiceSettings") -> None:
+    from scale_ray.service.logs import log_to_stderr
+
+    log_to_stderr()
+    on_ctrl_c("what is done is kept; the studies go on when the service is started again", seconds=_ENDING)
+    with _listen(settings.host, settings.port) as listening:  # before any work: another service may run here
+        _serve(settings, listening)
+
+
+def _serve(settings: "ServiceSettings", listening: socket.socket) -> None:
     import uvicorn
 
     from scale_ray.service.access import create_token, tokens
     from scale_ray.service.app import app_of
-    from scale_ray.service.logs import log_to_stderr
     from scale_ray.service.service import Service
 
-    log_to_stderr()
-    on_ctrl_c("what is done is kept; the studies go on when the service is started again")
     service = Service(settings)
     address = f"http://{settings.host}:{settings.port}"
     if settings.tokens and settings.proxy is None and not tokens(service.database):
         token = create_token(service.database, os.environ.get("USER") or "admin", "admin", "made by the first start")
         console.print("the first token, of scope admin; it is shown this once:")
         console.print_command(token)
-    console.print(f"serving {len(settings.stores)} stores at {address}; Ctrl-C ends it")
-    uvicorn.run(app_of(service), host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=5)
+    stores = ", ".join(settings.stores)
+    console.print(f"serving {'store' if len(settings.stores) == 1 else 'stores'} {stores} at {address}; Ctrl-C ends it")
+
+    class Server(uvicorn.Server):
+        """It ends by Ctrl-C and SIGTERM, and raises neither again: that would count as a second Ctrl-C."""
+
+        ended_by = 0
+
+        def handle_exit(self, number: int, frame: FrameType | None) -> None:
+            self.ended_by = number
+            super().handle_exit(number, frame)
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+            yield
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    server = Server(uvicorn.Config(app_of(service), log_config=None, timeout_graceful_shutdown=5))
+    server.run([listening])
+    if server.ended_by == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port}: the service cannot listen there ({error.strerror}): is another one running? Choose --port"
+        ) from None
 
 
 token_app = typer.Typer(
@@ -151,8 +194,9 @@ def revoke(digest: Prefix, settings: SettingsOption = None) -> None:
 def submit(
     study: Annotated[Path, typer.Argument(metavar="STUDY.json", help="The study, as POST /api/studies takes it.")],
     server: Annotated[
-        str, typer.Option(envvar="SCALE_RAY_SERVER", metavar="URL", help="The service.")
-    ] = "http://127.0.0.1:8700",
+        str | None,
+        typer.Option(metavar="URL", help="The service. Default: SCALE_RAY_SERVER, or http://127.0.0.1:8700."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show its plan; submit nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Show how far it is until it is over.")] = False,
 ) -> None:
@@ -164,14 +208,20 @@ def submit(
 
     try:
         document = json.loads(study.read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{study}: cannot be read ({error.strerror}): check the path") from None
+    except ValueError as error:
         raise ConfigError(f"{study}: cannot be read as JSON ({error}): see docs/service.md for an example") from None
     client = Client(server)
-    plan = client.plan(document) if dry_run else client.submit(document)["plan"]
+    answer = {"plan": client.plan(document)} if dry_run else client.submit(document)
+    plan = answer["plan"]
     console.print(plan["text"])
     if dry_run:
         return
-    console.print(f"submitted: {client.page(plan['name'])}")
+    page = client.page(plan["name"])
+    console.print(f"submitted: {page}" if answer["new"] else f"there already, {answer['study']['state']}: {page}")
+    if not answer["new"] and answer["study"]["state"] in ("paused", "cancelled", "failed"):
+        console.print("nothing was started: resume it, or try its failed cells again, on its page")
     if wait:
         _follow(client, plan["name"])
 

@@ -1,13 +1,11 @@
 """What is wrong with a config, in one line each."""
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    ValidationError,
-)
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from scale_ray.errors import UserError
 
@@ -35,15 +33,44 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}… ({len(text):,} characters)"
 
 
-def describe_problems(error: ValidationError) -> str:
-    """The problems that pydantic found, one per line, each with the dotted path of its field."""
-    lines = []
-    for problem in error.errors():
-        path = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        given = "" if problem["type"] == "value_error" else f", got {_shortened(repr(problem['input']))}"
-        lines.append(f"{path}: {message}{given}" if path else message)
-    return "\n".join(lines)
+def describe_problems(error: ValidationError, kind: type[BaseModel] | None = None) -> str:
+    """The problems that pydantic found, one per line, each with the dotted path of its field.
+
+    Args:
+        error: what it raised.
+        kind: the model; with it, a field that does not exist is told with the nearest one that does.
+    """
+    return "\n".join(describe_problem(problem, kind) for problem in error.errors())
+
+
+def describe_problem(problem: Mapping[str, Any], kind: type[BaseModel] | None = None) -> str:
+    """One of pydantic's problems in a line; see `describe_problems`."""
+    path, given = ".".join(map(str, problem["loc"])), _shortened(repr(problem["input"]))
+    *above, name = problem["loc"] or [""]
+    known = {} if kind is None else _fields(kind, above)
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden" and known:
+        return f"unknown field {path!r}: {suggest(str(name), known)}known: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{path}: is missing"
+    if problem["type"] == "string_pattern_mismatch" and name in known and known[name].description:
+        return f"{path}: {given} cannot be used: write {known[name].description}"
+    if problem["type"] != "value_error":
+        message += f", got {given}"
+    return f"{path}: {message}" if path else message
+
+
+def _fields(kind: type[BaseModel], path: Sequence[Any]) -> Mapping[str, FieldInfo]:
+    """The fields of the model at a path below another one; empty where there is none."""
+    for part in path:
+        field = kind.model_fields.get(str(part))
+        annotation = None if field is None else field.annotation
+        inner = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type)]
+        models = [each for each in inner if issubclass(each, BaseModel)]
+        if not models:
+            return {}
+        kind = models[0]
+    return kind.model_fields
 
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -6,12 +6,17 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Connection
 
 from scale_ray import __version__
+from scale_ray.config import describe_problem
 from scale_ray.errors import UserError
 from scale_ray.service.access import Access, NotAllowed, TooMany, Unauthorised, check_host, check_origin
 from scale_ray.service.answers import StudyAnswer
@@ -21,7 +26,7 @@ from scale_ray.service.feed import told
 from scale_ray.service.metrics import Counted, Requests, metrics
 from scale_ray.service.planner import PlanAnswer
 from scale_ray.service.service import Service
-from scale_ray.service.settings import ServiceSettings
+from scale_ray.service.settings import Scope, ServiceSettings
 from scale_ray.service.studies import Conflict, Forbidden, NoSuchStudy
 from scale_ray.service.submission import Submission
 from scale_ray.service.web import Pages, message_page, web
@@ -42,7 +47,21 @@ class Submitted(BaseModel):
     """The answer to a submission."""
 
     plan: PlanAnswer
+    new: bool = Field(False, description="whether this request has brought the study, or its new values, here")
     study: StudyAnswer | None = Field(None, description="none for a dry run")
+
+
+class Me(BaseModel):
+    """Whom a request comes from."""
+
+    name: str
+    scope: Scope
+
+
+class Problem(BaseModel):
+    """The answer to a request that cannot be met."""
+
+    error: str = Field(description="what is wrong and what to do, one line for each problem")
 
 
 class Weights(BaseModel):
@@ -62,15 +81,34 @@ class Extension(BaseModel):
     axes: dict[str, list[Any]]
 
 
-api = APIRouter(prefix="/api")
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": description}
+    for status, description in (
+        (401, "no token, or one that is not valid"),
+        (403, "the token's scope is too small, or the study is somebody else's"),
+        (404, "no such study"),
+        (409, "the study is in a state in which that cannot be done, or its name is taken"),
+        (422, "it cannot be run as it is"),
+        (429, "too many requests"),
+    )
+}
+# It describes the token; `who_asks` reads it.
+_described = HTTPBearer(auto_error=False, description="from `scale-ray token create`")
+
+api = APIRouter(prefix="/api", responses=_REFUSALS, dependencies=[Depends(_described)])
 
 
 @api.post("/studies", summary="Submit a study, or with dry_run=1 ask for its plan")
 def submit(submission: Submission, who: Submitter, service: Running, dry_run: bool = False) -> Submitted:
     if dry_run:
         return Submitted(plan=service.studies.plan(submission))
-    row, plan = service.studies.submit(submission, who)
-    return Submitted(plan=plan, study=StudyAnswer.of(row))
+    row, plan, new = service.studies.submit(submission, who)
+    return Submitted(plan=plan, new=new, study=StudyAnswer.of(row))
+
+
+@api.get("/me", summary="Who asks, by the token")
+def me(who: Reader) -> Me:
+    return Me(name=who.name, scope=who.scope)
 
 
 @api.get("/studies", summary="All studies, the newest first")
@@ -112,7 +150,7 @@ def retry(name: str, who: Submitter, service: Running) -> StudyAnswer:
 @api.post("/studies/{name}/extend", summary="Add values to its axes, such as seeds")
 def extend(name: str, extension: Extension, who: Submitter, service: Running) -> Submitted:
     row, plan = service.studies.extend(name, who, extension.axes)
-    return Submitted(plan=plan, study=StudyAnswer.of(row))
+    return Submitted(plan=plan, new=True, study=StudyAnswer.of(row))
 
 
 @api.get("/studies/{name}/cells", summary="The state of each of its cells, by id")
@@ -188,6 +226,8 @@ def app_of(service: Service) -> FastAPI:
     app.include_router(web)
     app.include_router(open_routes)
     app.add_exception_handler(UserError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_problems)
+    app.add_exception_handler(HTTPException, _answer_http)
     app.add_middleware(Guard, settings=service.settings)
     app.add_middleware(Counted, requests=app.state.requests)
     return app
@@ -197,6 +237,27 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if "text/html" in request.headers.get("accept", ""):  # a person looks at it
         return HTMLResponse(message_page(str(error)), _status(error))
     return _refusal(error)
+
+
+async def _answer_problems(request: Request, error: Exception) -> Response:
+    """A body or parameter that is not of its form, in the words that the command line has for it."""
+    assert isinstance(error, RequestValidationError)
+    body = getattr(request.scope.get("route"), "body_field", None)
+    kind = body.field_info.annotation if body else None
+    if any(len(problem["loc"]) <= 1 or problem["type"] == "json_invalid" for problem in error.errors()):
+        text = "the body is no JSON object: send one, with the header Content-Type: application/json"
+        return await _answer_error(request, UserError(text))
+    lines = [describe_problem({**problem, "loc": problem["loc"][1:]}, kind) for problem in error.errors()]
+    return await _answer_error(request, UserError("\n".join(lines)))
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    """What the framework refuses by itself: a path or method that there is not."""
+    assert isinstance(error, HTTPException)
+    text = {404: "no such page: / has the studies, /docs the API"}.get(error.status_code, str(error.detail))
+    if "text/html" in request.headers.get("accept", ""):
+        return HTMLResponse(message_page(text), error.status_code)
+    return JSONResponse({"error": text}, error.status_code, headers=error.headers)
 
 
 def _refusal(error: Exception) -> Response:
@@ -215,7 +276,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: ServiceSettings):
         self._app, self._settings = app, settings
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -50,6 +50,7 @@ class StudyRow(_Base):
     job: Mapped[str] = mapped_column(String(200), default="")  # Ray's id of the latest; empty: none is wanted yet
     restart: Mapped[bool] = mapped_column(default=False)  # end the job, and start another one
     fruitless: Mapped[int] = mapped_column(default=0)  # jobs in a row that ended without a new record
+    last_words: Mapped[str] = mapped_column(Text, default="")  # of the latest of these jobs
     not_before: Mapped[float] = mapped_column(default=0.0)  # seconds since 1970: no job is submitted earlier
     ending_since: Mapped[float] = mapped_column(default=0.0)  # seconds since 1970; 0: it is not ending
     gpu_seconds: Mapped[str] = mapped_column(Text, default="{}")  # day, as a number since 1970 -> seconds of GPUs

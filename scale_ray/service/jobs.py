@@ -35,11 +35,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The living nodes: how many, their CPUs and GPUs, and those in use."""
+    """The living nodes: how many, their CPUs and GPUs, those in use, and the most that one node has."""
 
     nodes: int
     total: Mapping[str, float]
     used: Mapping[str, float]
+    largest: Mapping[str, float]
 
 
 class _Client(JobSubmissionClient):
@@ -85,7 +86,8 @@ class Jobs:
         Raises:
             JobRefused: the cluster does not take it now.
         """
-        words = [self._python, "-m", "scale_ray.service.driver", store, study]
+        # -P: what lies in the folder in which Ray was started is imported by no job.
+        words = [self._python, "-P", "-m", "scale_ray.service.driver", store, study]
         try:
             self._ask("submit_job", entrypoint=shlex.join(words), submission_id=job, metadata={"study": study})
         except JobRefused as error:
@@ -113,12 +115,14 @@ class Jobs:
         ]
         usage = self._ask("_do_request", "GET", "/api/cluster_status").json()["data"].get("clusterStatus") or {}
         in_use = (usage.get("loadMetricsReport") or {}).get("usage") or {}
-        total: dict[str, float] = {}
         alive = [node["resources_total"] for node in nodes if node["state"] == "ALIVE"]
-        for resources in alive:
-            for name in ("CPU", "GPU"):
-                total[name] = total.get(name, 0.0) + resources.get(name, 0.0)
-        return Cluster(len(alive), total, {name: float(in_use[name][0]) for name in total if name in in_use})
+        of_nodes = {name: [float(resources.get(name, 0)) for resources in alive] for name in ("CPU", "GPU")}
+        return Cluster(
+            len(alive),
+            total={name: sum(each) for name, each in of_nodes.items()},
+            used={name: float(in_use[name][0]) for name in of_nodes if name in in_use},
+            largest={name: max(each, default=0.0) for name, each in of_nodes.items()},
+        )
 
     def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:

@@ -4,7 +4,7 @@ It ends when its standard input does, that is with the service, however that end
 """
 
 import os
-import signal
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from scale_ray.config import ConfigError
 
@@ -28,11 +30,15 @@ def start_ray() -> Iterator[str]:
     Raises:
         ConfigError: it does not come up; the message has its last line.
     """
-    with tempfile.TemporaryDirectory(prefix="sr_", dir=os.environ.get("RAY_TMPDIR", "/tmp")) as folder:
+    place = os.environ.get("RAY_TMPDIR", "/tmp")
+    with tempfile.TemporaryDirectory(prefix="sr_", dir=place, ignore_cleanup_errors=True) as folder:
         port, log = free_port(), Path(folder) / "ray.log"
-        line = [sys.executable, "-m", "scale_ray.service.local_ray", str(port), folder]
+        line = [sys.executable, "-P", "-m", "scale_ray.service.local_ray", str(port), folder]
         with log.open("wb") as out:
-            process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)
+            # Ray's processes search their working folder for modules: not that in which the service was started.
+            process = subprocess.Popen(
+                line, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True, cwd=folder
+            )
         try:
             _await(process, port, log)
             yield f"http://127.0.0.1:{port}"
@@ -61,7 +67,7 @@ def free_port() -> int:
 
 
 def main(port: str, folder: str) -> int:
-    """Run Ray's head until the standard input ends."""
+    """Run Ray's head until the standard input ends. Then the folder is removed."""
     ray = Path(sys.executable).with_name("ray")
     words = [str(ray), "start", "--head", "--block", "--port", str(free_port()), "--disable-usage-stats"]
     words += ["--dashboard-host", "127.0.0.1", "--dashboard-port", port, "--temp-dir", folder]
@@ -70,12 +76,32 @@ def main(port: str, folder: str) -> int:
         words += [f"--{option}", str(free_port())]
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
 
+    over = threading.Event()
+
     def end_with_the_service() -> None:
         sys.stdin.read()
-        process.send_signal(signal.SIGTERM)
+        over.set()
+        # At once, as every study goes on from its checkpoints: by SIGTERM Ray takes half a minute.
+        _kill(process.pid)
 
-    threading.Thread(target=end_with_the_service, daemon=True).start()
-    return process.wait()
+    ending = threading.Thread(target=end_with_the_service, daemon=True)
+    ending.start()
+    status = process.wait()
+    if over.is_set():
+        ending.join()
+        shutil.rmtree(folder, ignore_errors=True)
+    return status
+
+
+def _kill(pid: int) -> None:
+    """Kill a process and all below it, and wait until they are gone."""
+    with suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        processes = [top, *top.children(recursive=True)]
+        for each in processes:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs(processes, timeout=_ENDING)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """What Prometheus reads."""
 
+import collections
 import time
-from collections import Counter
 from statistics import median
+from typing import get_args
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scale_ray.service.database import STATES
+from scale_ray.service.database import OVER, STATES
 from scale_ray.service.service import Service
+from scale_ray.service.watch import CellStatus
 
 
 class Requests:
@@ -49,7 +51,7 @@ class Counted:
 def metrics(service: Service) -> str:
     """The service's figures in the text format of Prometheus, from the table and the last looks: it asks no store."""
     registry, rows = CollectorRegistry(), service.database.studies()
-    of_state = Counter(row.state for row in rows)
+    of_state = collections.Counter(row.state for row in rows)
     studies = Gauge("scale_ray_studies", "Studies by state; `waiting` is the queue", ["state"], registry=registry)
     for state in STATES:
         studies.labels(state).set(of_state[state])
@@ -57,16 +59,13 @@ def metrics(service: Service) -> str:
     places = Gauge("scale_ray_places", "Trainings that studies may run at once, by owner", ["owner"], registry=registry)
     for row in rows:
         places.labels(row.owner).inc(row.places)
-    requests = Gauge("scale_ray_store_requests", "Listings and readings of a store", ["store"], registry=registry)
+    requests = Counter("scale_ray_store_requests", "Listings and readings of a store", ["store"], registry=registry)
     for name, watch in service.watches.items():
-        requests.labels(name).set(watch.requests)
+        requests.labels(name).inc(watch.requests)
     _of_cluster(service, registry)
-    for name, about, value in (
-        ("rounds", "Rounds of the reconciler", service.rounds),
-        ("faults", "Rounds that failed", service.faults),
-        ("listeners", "Pages that listen to events", service.listeners),
-    ):
-        Gauge(f"scale_ray_{name}", about, registry=registry).set(value)
+    Counter("scale_ray_rounds", "Rounds of the reconciler", registry=registry).inc(service.rounds)
+    Counter("scale_ray_faults", "Rounds that failed", registry=registry).inc(service.faults)
+    Gauge("scale_ray_listeners", "Pages that listen to events", registry=registry).set(service.listeners)
     return generate_latest(registry).decode()
 
 
@@ -75,9 +74,9 @@ def _of_cells(service: Service, registry: CollectorRegistry) -> None:
     cells = Gauge("scale_ray_cells", "Cells of studies that are not over, by state", ["state"], registry=registry)
     about = "Median over the trainings of a study that have a pace"
     pace = Gauge("scale_ray_seconds_per_step", about, ["study"], registry=registry)
-    counts: Counter[str] = Counter({"waiting": 0, "running": 0, "done": 0, "failed": 0, "stale": 0})
+    counts: collections.Counter[str] = collections.Counter(dict.fromkeys(get_args(CellStatus), 0))
     for row in service.database.studies():
-        if row.state in ("done", "cancelled") or row.store not in service.watches:
+        if row.state in OVER or row.store not in service.watches:
             continue
         watch = service.watches[row.store]
         counts.update(state.status for state in watch.cells(row.name).values())

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from scale_ray.config import ConfigError
 from scale_ray.costs import duration
+from scale_ray.report.read.labels import count
 from scale_ray.service.driver import Errand, write_errand
 from scale_ray.service.settings import ServiceSettings
 from scale_ray.service.submission import Submission, refuse_places
@@ -108,10 +109,10 @@ def plan_submission(submission: Submission, settings: ServiceSettings, keep: boo
 def _text(plan: Plan) -> str:
     shared = f" ({plan.steps_alone:,} if none were shared)" if plan.steps_to_do < plan.steps_alone else ""
     seconds = plan.estimated_seconds
-    cost = "its time is known once some steps are measured" if seconds is None else f"{duration(seconds)} of a place"
+    cost = "its time is known once some steps are measured" if seconds is None else f"{duration(seconds)} one by one"
     return (
-        f"{plan.study.name}: {len(plan.study.cells):,} cells, {len(plan.answered):,} done, {len(plan.todo):,} to do, "
-        f"{plan.steps_to_do:,} steps{shared}{'; ' + cost if plan.todo else ''}"
+        f"{plan.study.name}: {count(len(plan.study.cells), 'cell')}, {len(plan.answered):,} done, "
+        f"{len(plan.todo):,} to do, {plan.steps_to_do:,} steps{shared}{'; ' + cost if plan.todo else ''}"
     )
 
 

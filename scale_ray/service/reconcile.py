@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from scale_ray.costs import duration
+from scale_ray.report.read.labels import count
 from scale_ray.service.database import OVER, Database, StudyRow
 from scale_ray.service.exits import STOPPED, USER_ERROR
 from scale_ray.service.jobs import Cluster, Job, JobRefused, Jobs, RayUnreachable
@@ -114,11 +115,31 @@ class Reconciler:
         return allot(claims, capacity or self.cluster.total, most)
 
     def _bundle(self, row: StudyRow) -> dict[str, float]:
+        """What one training holds, on all of its workers."""
+        workers = Submission.model_validate_json(row.document).run.workers
+        return {name: amount * workers for name, amount in self._of_worker(row).items()}
+
+    def _of_worker(self, row: StudyRow) -> dict[str, float]:
         assert self.cluster is not None
         run = Submission.model_validate_json(row.document).run
         there = self.cluster.total.get("GPU", 0) >= 1 and run.device != "cpu"
         gpus = float(there) if run.gpus is None else run.gpus
-        return {"CPU": float(run.cpus * run.workers)} | ({"GPU": gpus * run.workers} if gpus else {})
+        return {"CPU": float(run.cpus)} | ({"GPU": gpus} if gpus else {})
+
+    def _lacks(self, row: StudyRow) -> str:
+        """Why no training of the study can have a place here, whatever else runs; empty where one can."""
+        assert self.cluster is not None
+        quota, bundle = self._settings.quota_of(row.owner), self._bundle(row)
+        if quota.places == 0 or (quota.gpus is not None and bundle.get("GPU", 0.0) > quota.gpus):
+            return f"the quota of {row.owner} is smaller than one training: ask the service's operator"
+        if self._settings.places:  # the cluster may grow
+            return ""
+        for name, amount in self._of_worker(row).items():
+            if amount > (most := self.cluster.largest.get(name, 0.0)):
+                return f"a worker needs {amount:g} {name}, and the largest node has {most:g}: ask for less in `run`"
+            if bundle[name] > (total := self.cluster.total.get(name, 0.0)):
+                return f"a training needs {bundle[name]:g} {name}, and the cluster has {total:g}: ask for fewer workers"
+        return ""
 
     def _is_spent(self, owner: str) -> bool:
         """Whether the owner has used the GPU hours of a week."""
@@ -179,7 +200,7 @@ class Reconciler:
         """A job has ended, or is gone: the study is over, or another job goes on."""
         by_order = bool(row.ending_since) or row.restart or job.exit_code == STOPPED
         log = "" if by_order or job.state == "gone" else self._jobs.log(row.job)
-        row.job, row.ending_since, row.restart = "", 0.0, False
+        row.job, row.places, row.ending_since, row.restart = "", 0, 0.0, False
         if counts.done == counts.cells:
             self._set(row, "done", "")
         elif by_order:
@@ -187,13 +208,16 @@ class Reconciler:
         elif job.exit_code == USER_ERROR:
             self._set(row, "failed", _errors(log) or job.message)
         elif counts.done + counts.failed == counts.cells and job.state != "gone":
-            self._set(row, "failed", f"{counts.failed} of {counts.cells} cells failed: mend the causes, then retry")
+            failed = f"{counts.failed} of {count(counts.cells, 'cell')} failed"
+            self._set(row, "failed", f"{failed}: mend the causes, then retry")
         elif row.fruitless >= self._settings.attempts:
-            said = " / ".join(log.strip().splitlines()[-_LOG_LINES:]) or job.message
+            said = _last_words(log) or job.message
             self._set(row, "failed", f"{row.fruitless + 1} jobs in a row ended without a new record: {said}")
         else:
             row.not_before = self._clock() + min(_LONGEST_BACK_OFF, _BACK_OFF * 2**row.fruitless)
             row.fruitless += 1
+            row.last_words = "" if job.state == "gone" else _last_words(log) or job.message
+            logger.warning("study %s: its job ended without its work done: %s", row.name, row.last_words or "lost")
 
     def _submit(self, row: StudyRow, places: int) -> None:
         job = f"{row.name}-{row.attempt + 1}"
@@ -208,7 +232,10 @@ class Reconciler:
         if self._is_spent(row.owner):
             why = "the GPU hours of this week are used up"
         elif seconds > 0:
-            why = f"the last job ended without a new record: the next one starts in {duration(seconds)}"
+            said = f"; it said last: {row.last_words}" if row.last_words else ""
+            why = f"the last job ended before its work was done: the next one starts in {duration(seconds)}{said}"
+        elif lack := self._lacks(row):
+            why = lack
         else:
             why = "other studies use the places, or a quota is used up"
         self._set(row, "waiting", why)
@@ -231,6 +258,10 @@ def gpu_hours(rows: Sequence[StudyRow], moment: float) -> float:
     """Hours of GPUs that these studies have used within a week."""
     first = int(moment // 86400) - _WEEK + 1
     return sum(used for row in rows for day, used in row.gpu_seconds_by_day.items() if day >= first) / 3600
+
+
+def _last_words(log: str) -> str:
+    return " / ".join(log.strip().splitlines()[-_LOG_LINES:])
 
 
 def _errors(log: str) -> str:

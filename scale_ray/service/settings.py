@@ -110,7 +110,9 @@ def read_values(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}): check the path") from None
+    except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as TOML ({error}): see docs/service.md for an example") from None
 
 
@@ -123,5 +125,5 @@ def settings_of(values: dict[str, Any], origin: str) -> ServiceSettings:
     try:
         return ServiceSettings.model_validate(values)
     except ValidationError as error:
-        lines = describe_problems(error).splitlines()
+        lines = describe_problems(error, ServiceSettings).splitlines()
         raise ConfigError("\n".join(f"{origin}: {line}" for line in lines)) from None

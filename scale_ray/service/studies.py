@@ -52,8 +52,11 @@ class Studies:
         """
         return self._planner.plan(submission, self._settings, keep=False)
 
-    def submit(self, submission: Submission, who: Who) -> tuple[StudyRow, PlanAnswer]:
+    def submit(self, submission: Submission, who: Who) -> tuple[StudyRow, PlanAnswer, bool]:
         """Take it into the table. The same submission again changes nothing.
+
+        Returns:
+            The study, its plan, and whether it is new.
 
         Raises:
             UserError: it cannot be run as it is.
@@ -62,7 +65,7 @@ class Studies:
         with self._lock:
             return self._submit(submission, who)
 
-    def _submit(self, submission: Submission, who: Who) -> tuple[StudyRow, PlanAnswer]:
+    def _submit(self, submission: Submission, who: Who) -> tuple[StudyRow, PlanAnswer, bool]:
         name = submission.study.name
         there = self._database.study(name)
         if there is not None and not (there.owner == who.name and _same(there, submission)):
@@ -70,7 +73,7 @@ class Studies:
             raise Conflict(f"study {name!r}: there is another one of that name, by {there.owner}: {remedy}")
         plan = self._planner.plan(submission, self._settings, keep=there is None)
         if there is not None:
-            return there, plan
+            return there, plan, False
         row = StudyRow(
             name=name,
             owner=who.name,
@@ -86,7 +89,7 @@ class Studies:
         with self._database.session() as session:
             session.add(row)
         _tell(who, "submit", name, cells=plan.cells, store=submission.store)
-        return row, plan
+        return row, plan, True
 
     def pause(self, name: str, who: Who) -> StudyRow:
         """End its job once every training has saved its state, until `resume`."""

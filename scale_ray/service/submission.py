@@ -148,7 +148,7 @@ class Submission(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(describe_problems(error)) from None
+            raise ConfigError(describe_problems(error, cls)) from None
 
 
 def refuse_places(config: TrialConfig, known: Mapping[str, str]) -> None:

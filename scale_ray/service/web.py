@@ -63,7 +63,7 @@ class Pages:
     def __init__(self) -> None:
         self._lock, self._report_lock = threading.Lock(), threading.Lock()  # a report takes longer than a page
         self._live: dict[str, _Made] = {}
-        self._reports: dict[str, tuple[int, str]] = {}
+        self._reports: dict[str, tuple[int, dict[str, str]]] = {}
 
     def live(self, service: Service, row: StudyRow) -> str:
         """The page of a study: its tables as they are now, or were some seconds ago, where making them takes long."""
@@ -75,18 +75,19 @@ class Pages:
                 made = self._live[row.name] = _Made(version, text, time.monotonic(), time.monotonic() - began)
             return made.text
 
-    def report(self, service: Service, row: StudyRow) -> str:
-        """The report of a study, with effects and figures.
+    def report(self, service: Service, row: StudyRow) -> dict[str, str]:
+        """The report of a study, with effects and figures: `report.html`, and `records.csv` with all columns.
 
         Raises:
             ReportError: there is nothing to report yet.
         """
         watch = service.watch_of(row)
         with self._report_lock:
-            if self._reports.get(row.name, (-1, ""))[0] != watch.version:
+            if self._reports.get(row.name, (-1, {}))[0] != watch.version:
                 with tempfile.TemporaryDirectory() as folder:
-                    written = write_report(watch.store.location, Path(folder), Asked(study=row.name))
-                    self._reports[row.name] = (watch.version, written.page.read_text())
+                    write_report(watch.store.location, Path(folder), Asked(study=row.name))
+                    texts = {name: (Path(folder) / name).read_text() for name in ("report.html", "records.csv")}
+                    self._reports[row.name] = (watch.version, texts)
             return self._reports[row.name][1]
 
 
@@ -149,13 +150,19 @@ def study(name: str, request: Request, service: Running) -> Response:
 @web.get("/studies/{name}/report.html", response_class=HTMLResponse)
 def report(name: str, request: Request, who: Reader, service: Running) -> Response:
     row = service.studies.find(name)
-    text = _pages(request).report(service, row)
+    text = _pages(request).report(service, row)["report.html"]
     digest = base64.b64encode(hashlib.sha256(part("page.js").encode()).digest()).decode()
     policy = (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; frame-ancestors 'none'"
     )
     return HTMLResponse(text, headers={"Content-Security-Policy": policy})
+
+
+@web.get("/studies/{name}/records.csv")
+def records(name: str, request: Request, who: Reader, service: Running) -> Response:
+    text = _pages(request).report(service, service.studies.find(name))["records.csv"]
+    return Response(text, media_type="text/csv", headers={"Content-Disposition": "attachment; filename=records.csv"})
 
 
 @web.get("/login", response_class=HTMLResponse)

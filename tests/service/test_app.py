@@ -127,6 +127,37 @@ def test_what_cannot_run_is_refused_with_a_reason(service: Served, body: object,
     assert words in answer.text
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            {"study": {"name": "x", "step": 1, "axes": {"seed": [0]}}},
+            "unknown field 'study.step': did you mean 'steps'?",
+        ),
+        (
+            {"study": {"name": "x", "axes": {"seed": [0]}}, "run": {"gpu": 1}},
+            "unknown field 'run.gpu': did you mean 'gpus'?",
+        ),
+        ({"name": "x", "axes": {"seed": [0]}}, "study: is missing\nunknown field 'name': known: study, store"),
+        ({"study": {"name": "my first", "axes": {"seed": [0]}}}, "'my first' cannot be used: write letters, digits"),
+        ([1], "the body is no JSON object"),
+    ],
+)
+def test_a_body_of_another_form_is_told_in_words(service: Served, body: object, words: str) -> None:
+    answer = service.ask("POST", "/api/studies", service.token(), json=body)
+    assert answer.status_code == 422
+    assert words in answer.json()["error"]
+
+
+def test_who_asks_is_told(service: Served) -> None:
+    assert service.get("/api/me", service.token("eve", "read")).json() == {"name": "eve", "scope": "read"}
+
+
+def test_a_path_that_there_is_not_is_an_error_like_any_other(service: Served) -> None:
+    assert service.get("/nothing").json() == {"error": "no such page: / has the studies, /docs the API"}
+    assert service.ask("DELETE", "/api/studies").json() == {"error": "Method Not Allowed"}
+
+
 # The attack list: what is tried, and the answer.
 
 
@@ -274,6 +305,9 @@ def test_requests_are_counted_by_route_and_not_by_what_somebody_asks_for(service
 def test_the_api_is_described(service: Served) -> None:
     paths = requests.get(f"{service.url}/openapi.json", timeout=600).json()["paths"]
     assert {"/api/studies", "/api/studies/{name}", "/api/studies/{name}/extend"} <= set(paths)
+    described = paths["/api/studies"]["post"]
+    assert described["security"] == [{"HTTPBearer": []}]
+    assert {"401", "403", "409", "422"} <= set(described["responses"])
     page = service.get("/docs").text
     assert "POST /api/studies" in page
     assert "StudyDocument" in page
@@ -321,7 +355,7 @@ def test_requests_to_the_store_do_not_grow_with_those_who_look(tmp_path: Path) -
 
 
 def test_a_client_says_what_is_wrong_in_one_line(service: Served) -> None:
-    with pytest.raises(ServiceError, match=r"no answer .*check --server"):
+    with pytest.raises(ServiceError, match=r"no answer .*is `scale-ray serve` running"):
         Client("http://127.0.0.1:9", "sr_x").studies()
     with pytest.raises(ServiceError, match="not valid, or was revoked"):
         Client(service.url, "sr_x").studies()

@@ -101,6 +101,45 @@ def test_an_error_that_a_person_has_to_mend_is_told_and_not_tried_again(desk: De
     assert desk.jobs.submitted == ["s-1"]
 
 
+def test_what_a_job_said_last_is_told_while_the_next_one_waits(desk: Desk) -> None:
+    desk.add("s")
+    desk.rounds(2)
+    desk.jobs.end("s-1", exit_code=1, log="Traceback\nImportError: no torch\n")
+    desk.rounds(2)
+    waits = desk.row("s")
+    assert waits.problem.endswith("it said last: Traceback / ImportError: no torch")
+    assert (waits.state, waits.places) == ("waiting", 0)
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        ({"gpus": 1}, "a worker needs 1 GPU, and the largest node has 0: ask for less in `run`"),
+        ({"cpus": 64}, "a worker needs 64 CPU, and the largest node has 2: ask for less in `run`"),
+        ({"workers": 3}, "a training needs 3 CPU, and the cluster has 2: ask for fewer workers"),
+    ],
+)
+def test_a_study_that_no_node_can_hold_says_so(desk: Desk, run: dict[str, int], words: str) -> None:
+    desk.add("s", run=run)
+    desk.rounds(2)
+    assert (desk.row("s").state, desk.row("s").problem, desk.jobs.submitted) == ("waiting", words, [])
+
+
+def test_a_quota_that_holds_no_training_is_named(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, quotas={"ann": {"places": 0}})
+    desk.add("s")
+    desk.rounds(2)
+    assert desk.row("s").problem == "the quota of ann is smaller than one training: ask the service's operator"
+
+
+def test_a_study_that_has_failed_holds_no_place(desk: Desk) -> None:
+    desk.add("s")
+    desk.rounds(3)
+    desk.jobs.end("s-1", exit_code=2, log="error: no such folder\n")
+    desk.rounds(3)
+    assert (desk.row("s").state, desk.row("s").places) == ("failed", 0)
+
+
 def test_a_store_that_was_out_of_reach_is_tried_again(desk: Desk) -> None:
     desk.add("s")
     desk.rounds(2)

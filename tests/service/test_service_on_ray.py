@@ -35,7 +35,9 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> Iterat
     found = Command(tmp_path_factory.mktemp("service"), tiny_root)
     found.start()
     yield found
+    (folder,) = Path(os.environ["RAY_TMPDIR"]).glob("sr_*")
     found.end()
+    assert not folder.exists()  # Ray's files are gone with it
 
 
 def test_a_study_whose_driver_is_killed_ends_with_the_undisturbed_records(
@@ -78,11 +80,12 @@ def test_in_a_browser_a_study_is_submitted_fills_is_changed_and_ends(service: Co
         text = json.dumps(submission("seen", FOREVER, losses=["ce+ssl+reg"]))
         browser.execute_script("document.getElementById('document').value = arguments[0]", text)
         browser.find_element(By.ID, "plan").click()
-        until(lambda: said(browser).startswith("seen: 1 cells, 0 done, 1 to do"), "no plan")
+        until(lambda: said(browser).startswith("seen: 1 cell, 0 done, 1 to do"), "no plan")
         browser.find_element(By.CSS_SELECTOR, "#submit form button:not([type])").click()
         until(lambda: browser.current_url.endswith("/studies/seen"), "it is not shown")
 
         until(lambda: "1 running" in entries(browser)[0], "its place does not fill")
+        assert "missing" not in entries(browser)[0]
         accessible(browser)
         press(browser, "pause")
         until(lambda: state(browser) == "paused", "it is not paused")
@@ -127,7 +130,7 @@ def test_in_a_browser_a_cell_whose_training_is_killed_again_and_again_fails_and_
             return state(browser) == "failed"
 
         until(fails, "its cell does not fail")
-        assert "1 of 1 cells failed" in text_of(browser, "problem")
+        assert "1 of 1 cell failed" in text_of(browser, "problem")
         until(lambda: "1 failed" in entries(browser)[0], "its place does not say that it has failed")
         browser.find_element(By.CSS_SELECTOR, "button.entry").click()
         until(lambda: "TrialLost" in browser.find_element(By.TAG_NAME, "body").text, "no cause")

@@ -8,11 +8,20 @@ const points = new Map(); // cell -> [step, target accuracy, accuracy on held-ou
 const REFRESH = 4000; // milliseconds between two loadings of the tables, at least
 let refreshing = null;
 let found = null; // the study, as it was told last
+let me = { name: "", scope: "read" }; // who looks at it
+
+fetch("/api/me").then(async (answer) => {
+  if (!answer.ok) return;
+  me = await answer.json();
+  document.getElementById("who").textContent = ` · signed in as ${me.name}`;
+  if (found) showActions(found);
+});
 
 const source = new EventSource(`${base}/events`);
 source.addEventListener("change", (event) => {
   const told = JSON.parse(event.data);
   found = told.study;
+  showActions(found);
   for (const [cell, state] of Object.entries(told.cells)) remember(cell, state);
   showStudy(told);
   markEntries();
@@ -39,7 +48,7 @@ function showStudy({ study: told, seconds_left: left, cluster, broken }) {
   const state = document.getElementById("state");
   state.textContent = told.state;
   state.className = `state ${{ running: "running", starting: "running", ending: "running", done: "done", failed: "failed" }[told.state] ?? "waiting"}`;
-  const parts = [`${told.done} of ${told.cells} cells done`];
+  const parts = [`${told.done} of ${told.cells} ${told.cells === 1 ? "cell" : "cells"} done`];
   if (told.failed) parts.push(`${told.failed} failed`);
   if (left && told.state === "running") parts.push(`about ${within(left)} left`);
   document.getElementById("counts").textContent = parts.join(", ");
@@ -52,18 +61,24 @@ function showStudy({ study: told, seconds_left: left, cluster, broken }) {
     ...(cluster ? [`cluster: ${cluster}`] : []),
     ...(told.gpu_hours ? [`${told.gpu_hours.toFixed(1)} GPU hours this week`] : []),
   ].join(" · ");
-  const over = ["done", "failed", "cancelled"].includes(told.state);
-  const possible = {
-    pause: !over && told.state !== "paused",
-    cancel: !over,
-    resume: ["paused", "failed", "cancelled"].includes(told.state),
-    retry: told.failed > 0,
-  };
-  for (const button of document.querySelectorAll("[data-action]")) button.hidden = !possible[button.dataset.action];
   const weigh = document.getElementById("weigh");
   for (const name of ["priority", "share"]) {
     if (document.activeElement !== weigh.elements[name]) weigh.elements[name].value = told[name];
   }
+}
+
+function showActions(told) {
+  const mine = me.scope === "admin" || (me.scope === "submit" && me.name === told.owner);
+  const over = ["done", "failed", "cancelled"].includes(told.state);
+  const possible = {
+    pause: mine && !over && told.state !== "paused",
+    cancel: mine && !over,
+    resume: mine && ["paused", "failed", "cancelled"].includes(told.state),
+    retry: mine && told.failed > 0,
+  };
+  for (const button of document.querySelectorAll("[data-action]")) button.hidden = !possible[button.dataset.action];
+  document.getElementById("seeds").hidden = !mine;
+  document.getElementById("weigh").hidden = !mine || over;
 }
 
 function say(text, isError = false) {
@@ -124,6 +139,8 @@ function markEntries() {
     const of = (status) => known.filter((state) => state.status === status);
     const [running, failed, waiting] = [of("running"), of("failed"), of("waiting")];
     button.dataset.state = running.length ? "running" : failed.length ? "failed" : waiting.length ? "waiting" : "done";
+    const number = button.firstChild; // of a place without a record yet, the report's word `missing`
+    if (["missing", "running", "waiting"].includes(number.data?.trim())) number.data = running.length ? "running" : waiting.length ? "waiting" : "missing";
     const words = [];
     if (running.length) {
       const shares = running.map((state) => state.share ?? 0);
@@ -141,6 +158,11 @@ function markEntries() {
     }
     if (!line) button.append((line = el("small", { class: "so-far" })));
     line.textContent = words.join(", ");
+  }
+  for (const button of document.querySelectorAll("#records button.trial")) {
+    const row = button.closest("tr");
+    const state = states.get(cellOf(Number(button.dataset.trial)));
+    if (row.classList.contains("missing") && state) row.querySelector("td.status").textContent = state.status;
   }
   for (const [cell, curve] of points) drawSoFar(cell, curve);
 }

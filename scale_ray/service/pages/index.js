@@ -19,8 +19,7 @@ async function send(path) {
   const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(submission) });
   const told = await answer.json();
   if (answer.ok) return told;
-  const details = (told.detail ?? []).map(({ loc, msg }) => `${loc.slice(1).join(".")}: ${msg}`).join("\n");
-  throw new Error(told.error ?? details);
+  throw new Error(told.error);
 }
 
 async function trying(work) {
