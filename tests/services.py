@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import requests
@@ -28,7 +29,7 @@ STEPS = 300  # some seconds a cell: long enough to be stopped in the middle
 FOREVER = 1_000_000
 
 
-def submission(name: str, steps: int = STEPS, **axes: list[object]) -> dict[str, object]:
+def submission(name: str, steps: int = STEPS, **axes: list[object]) -> dict[str, Any]:
     base = {**TINY, "optim.steps": steps, "evaluate_every": 50}
     return {
         "study": {"name": name, "base": base, "axes": {"seed": [0], "losses": ["ce", "ce+ssl"], **axes}},
@@ -108,9 +109,9 @@ def trains(client: Client, name: str) -> bool:
     return ": step " in client.log(name)
 
 
-def ends_as_undisturbed(service: Command, asked: dict[str, object], root: Path, folder: Path) -> None:
+def ends_as_undisturbed(service: Command, asked: dict[str, Any], root: Path, folder: Path) -> None:
     """Wait for the end of a study, and compare its records with those of trainings that nothing disturbed."""
-    name, store = asked["study"]["name"], Store(service.store)  # type: ignore[index]
+    name, store = asked["study"]["name"], Store(service.store)
     until(lambda: service.client.study(name)["state"] == "done", "it does not end")
     undisturbed = Store(folder, create=True)
     for config in Submission.parse(asked).study.study().cells():

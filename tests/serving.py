@@ -15,6 +15,12 @@ from scale_ray.service.app import app_of
 from scale_ray.service.service import Service
 from scale_ray.service.settings import settings_of
 
+STUDY = {"study": {"name": "try", "steps": 10, "axes": {"seed": [0, 1], "pair": ["mnist:mnistm"], "losses": ["ce"]}}}
+
+
+def study(name: str, **more: object) -> dict[str, object]:
+    return {**STUDY, "study": {**STUDY["study"], "name": name}, **more}
+
 
 class Served:
     """A service, and clients of it."""

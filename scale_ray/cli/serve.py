@@ -2,15 +2,11 @@
 
 import json
 import os
-import signal
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +18,8 @@ from scale_ray.cli.interrupt import on_ctrl_c
 from scale_ray.config import ConfigError
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from scale_ray.service.settings import ServiceSettings
 
 _ENDING = 60.0  # seconds from Ctrl-C: requests are answered, and a Ray of its own ends
@@ -83,18 +81,18 @@ def _use_rays_token() -> None:
 
 def _run(settings: "ServiceSettings") -> None:
     from scale_ray.service.logs import log_to_stderr
+    from scale_ray.service.server import listen
 
     log_to_stderr()
     on_ctrl_c("what is done is kept; the studies go on when the service is started again", seconds=_ENDING)
-    with _listen(settings.host, settings.port) as listening:  # before any work: another service may run here
+    with listen(settings.host, settings.port) as listening:  # before any work: another service may run here
         _serve(settings, listening)
 
 
-def _serve(settings: "ServiceSettings", listening: socket.socket) -> None:
-    import uvicorn
-
+def _serve(settings: "ServiceSettings", listening: "socket") -> None:
     from scale_ray.service.access import create_token, tokens
     from scale_ray.service.app import app_of
+    from scale_ray.service.server import serve_until_told
     from scale_ray.service.service import Service
 
     service = Service(settings)
@@ -105,37 +103,7 @@ def _serve(settings: "ServiceSettings", listening: socket.socket) -> None:
         console.print_command(token)
     stores = ", ".join(settings.stores)
     console.print(f"serving {'store' if len(settings.stores) == 1 else 'stores'} {stores} at {address}; Ctrl-C ends it")
-
-    class Server(uvicorn.Server):
-        """It ends by Ctrl-C and SIGTERM, and raises neither again: that would count as a second Ctrl-C."""
-
-        ended_by = 0
-
-        def handle_exit(self, number: int, frame: FrameType | None) -> None:
-            self.ended_by = number
-            super().handle_exit(number, frame)
-
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-            yield
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    server = Server(uvicorn.Config(app_of(service), log_config=None, timeout_graceful_shutdown=5))
-    server.run([listening])
-    if server.ended_by == signal.SIGINT:
-        raise KeyboardInterrupt
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ConfigError(
-            f"{host}:{port}: the service cannot listen there ({error.strerror}): is another one running? Choose --port"
-        ) from None
+    serve_until_told(app_of(service), listening)
 
 
 token_app = typer.Typer(

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -62,7 +62,8 @@ def describe_problem(problem: Mapping[str, Any], kind: type[BaseModel] | None = 
 
 def _fields(kind: type[BaseModel], path: Sequence[Any]) -> Mapping[str, FieldInfo]:
     """The fields of the model at a path below another one; empty where there is none."""
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         field = kind.model_fields.get(str(part))
         annotation = None if field is None else field.annotation
         inner = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type)]
@@ -70,6 +71,8 @@ def _fields(kind: type[BaseModel], path: Sequence[Any]) -> Mapping[str, FieldInf
         if not models:
             return {}
         kind = models[0]
+        if get_origin(annotation) in (dict, list, tuple):
+            next(parts, None)  # the key or place of a model in it
     return kind.model_fields
 
 

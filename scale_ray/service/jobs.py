@@ -110,9 +110,8 @@ class Jobs:
 
     def cluster(self) -> Cluster:
         """What the living nodes have, and what of it is in use."""
-        nodes = self._ask("_do_request", "GET", f"/api/v0/nodes?detail=1&limit={_NODES}").json()["data"]["result"][
-            "result"
-        ]
+        answer = self._ask("_do_request", "GET", f"/api/v0/nodes?detail=1&limit={_NODES}")
+        nodes = answer.json()["data"]["result"]["result"]
         usage = self._ask("_do_request", "GET", "/api/cluster_status").json()["data"].get("clusterStatus") or {}
         in_use = (usage.get("loadMetricsReport") or {}).get("usage") or {}
         alive = [node["resources_total"] for node in nodes if node["state"] == "ALIVE"]

@@ -2,13 +2,14 @@
 
 import collections
 import time
+from collections.abc import Sequence
 from statistics import median
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scale_ray.service.database import OVER, STATES
+from scale_ray.service.database import OVER, STATES, StudyRow
 from scale_ray.service.service import Service
 from scale_ray.service.watch import CellStatus
 
@@ -55,7 +56,7 @@ def metrics(service: Service) -> str:
     studies = Gauge("scale_ray_studies", "Studies by state; `waiting` is the queue", ["state"], registry=registry)
     for state in STATES:
         studies.labels(state).set(of_state[state])
-    _of_cells(service, registry)
+    _of_cells(service, rows, registry)
     places = Gauge("scale_ray_places", "Trainings that studies may run at once, by owner", ["owner"], registry=registry)
     for row in rows:
         places.labels(row.owner).inc(row.places)
@@ -69,13 +70,13 @@ def metrics(service: Service) -> str:
     return generate_latest(registry).decode()
 
 
-def _of_cells(service: Service, registry: CollectorRegistry) -> None:
+def _of_cells(service: Service, rows: Sequence[StudyRow], registry: CollectorRegistry) -> None:
     """The cells of studies that are not over, and how fast those train that do."""
     cells = Gauge("scale_ray_cells", "Cells of studies that are not over, by state", ["state"], registry=registry)
     about = "Median over the trainings of a study that have a pace"
     pace = Gauge("scale_ray_seconds_per_step", about, ["study"], registry=registry)
     counts: collections.Counter[str] = collections.Counter(dict.fromkeys(get_args(CellStatus), 0))
-    for row in service.database.studies():
+    for row in rows:
         if row.state in OVER or row.store not in service.watches:
             continue
         watch = service.watches[row.store]

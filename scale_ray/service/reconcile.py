@@ -115,30 +115,32 @@ class Reconciler:
         return allot(claims, capacity or self.cluster.total, most)
 
     def _bundle(self, row: StudyRow) -> dict[str, float]:
-        """What one training holds, on all of its workers."""
-        workers = Submission.model_validate_json(row.document).run.workers
-        return {name: amount * workers for name, amount in self._of_worker(row).items()}
+        """What one training holds."""
+        of_worker, workers = self._needs(row)
+        return {name: amount * workers for name, amount in of_worker.items()}
 
-    def _of_worker(self, row: StudyRow) -> dict[str, float]:
+    def _needs(self, row: StudyRow) -> tuple[dict[str, float], int]:
+        """What each worker of a training holds, and how many workers there are."""
         assert self.cluster is not None
         run = Submission.model_validate_json(row.document).run
         there = self.cluster.total.get("GPU", 0) >= 1 and run.device != "cpu"
         gpus = float(there) if run.gpus is None else run.gpus
-        return {"CPU": float(run.cpus)} | ({"GPU": gpus} if gpus else {})
+        return {"CPU": float(run.cpus)} | ({"GPU": gpus} if gpus else {}), run.workers
 
     def _lacks(self, row: StudyRow) -> str:
         """Why no training of the study can have a place here, whatever else runs; empty where one can."""
         assert self.cluster is not None
-        quota, bundle = self._settings.quota_of(row.owner), self._bundle(row)
-        if quota.places == 0 or (quota.gpus is not None and bundle.get("GPU", 0.0) > quota.gpus):
+        quota, (of_worker, workers) = self._settings.quota_of(row.owner), self._needs(row)
+        if quota.places == 0 or (quota.gpus is not None and of_worker.get("GPU", 0.0) * workers > quota.gpus):
             return f"the quota of {row.owner} is smaller than one training: ask the service's operator"
         if self._settings.places:  # the cluster may grow
             return ""
-        for name, amount in self._of_worker(row).items():
+        for name, amount in of_worker.items():
             if amount > (most := self.cluster.largest.get(name, 0.0)):
                 return f"a worker needs {amount:g} {name}, and the largest node has {most:g}: ask for less in `run`"
-            if bundle[name] > (total := self.cluster.total.get(name, 0.0)):
-                return f"a training needs {bundle[name]:g} {name}, and the cluster has {total:g}: ask for fewer workers"
+            if amount * workers > (total := self.cluster.total.get(name, 0.0)):
+                needed = f"{amount * workers:g} {name}"
+                return f"a training needs {needed}, and the cluster has {total:g}: ask for fewer workers"
         return ""
 
     def _is_spent(self, owner: str) -> bool:

@@ -52,6 +52,7 @@ def test_what_makes_no_sense_is_one_line(settings: Path, arguments: tuple[str, .
     [
         ("", ("stores", "under [stores]")),
         ('[stores]\na = "x"\n[limit]\ncells = 1', ("unknown field 'limit'", "did you mean 'limits'")),
+        ('[stores]\na = "x"\n[quotas.ann]\nplace = 1', ("unknown field 'quotas.ann.place'", "did you mean 'places'")),
         ('host = "0.0.0.0"\ntokens = false\n[stores]\na = "x"', ("reached from other machines", "leave out")),
         ('database = "nothing://"\n[stores]\na = "x"', ("database", "sqlite:///FILE")),
         ("not toml", ("cannot be read as TOML",)),

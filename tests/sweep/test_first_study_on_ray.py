@@ -11,8 +11,6 @@ from studies import LIMIT
 REPOSITORY = Path(__file__).parents[2]
 NOTEBOOK = REPOSITORY / "docs" / "first_study.ipynb"
 
-QUICKER = ('budget="2m"', 'budget="40s"')  # fewer candidates than in the file
-
 Outputs = dict[str, list[nbformat.NotebookNode]]
 
 
@@ -39,15 +37,11 @@ def stored() -> nbformat.NotebookNode:
 @pytest.fixture(scope="module")
 def executed(stored: nbformat.NotebookNode, tmp_path_factory: pytest.TempPathFactory) -> Outputs:
     notebook = nbformat.from_dict(stored)
-    for cell in notebook.cells:
-        cell.source = cell.source.replace(*QUICKER)
     folder = tmp_path_factory.mktemp("notebook")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(REPOSITORY))
         patch.setenv("RAY_ADDRESS", "local")  # no other test's Ray
         nbclient.NotebookClient(notebook, timeout=LIMIT, resources={"metadata": {"path": str(folder)}}).execute()
-    for cell in notebook.cells:
-        cell.source = cell.source.replace(*reversed(QUICKER))
     return outputs_of(notebook)
 
 

@@ -40,6 +40,7 @@ def test_they_reach_rays_workers_and_name_their_cells(folder: Path, tiny_root: P
         "nearest": ("done", "source", "target", "method nearest"),
         "ce+0.1*pull": ("done", "source", "target", "loss term pull"),
     }
+    assert "own: 3 cells, 3 done, 0 to do" in run(folder, tiny_root, store, "--dry-run")
     helpers = folder / "own_helpers.py"
     helpers.write_text(helpers.read_text().replace("2.0", "3.0"))
     assert "own: 3 cells, 2 done, 1 to do" in run(folder, tiny_root, store, "--dry-run")  # `mine` alone reads it
