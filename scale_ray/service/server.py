@@ -24,8 +24,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # Python adds the address, in words of its own
         raise ConfigError(
-            f"{host}:{port}: the service cannot listen there ({error.strerror}): is another one running? Choose --port"
+            f"{host}:{port}: the service cannot listen there ({reason}): is another one running? Choose --port"
         ) from None
 
 

@@ -103,7 +103,9 @@ def test_a_second_service_at_a_port_is_refused_before_it_does_anything(tmp_path:
         port = first.getsockname()[1]
         file = tmp_path / "service.toml"
         file.write_text(f'port = {port}\ndatabase = "sqlite:///{tmp_path}/service.db"\n[stores]\na = "{tmp_path}/a"')
-        refused(command("serve", file), f"127.0.0.1:{port}", "is another one running?", "--port")
+        refused(
+            command("serve", file), f"127.0.0.1:{port}", "(Address already in use): is another one running?", "--port"
+        )
     assert not (tmp_path / "a").exists()
 
 
