@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo serve test check faults docs clean
+.PHONY: demo serve test check faults docs dist clean
 
 demo: .venv
 	$(BIN)/python experiments/demo.py
@@ -29,6 +29,12 @@ faults: .venv
 docs: .venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# Wheel and source archive in dist/, checked as an index checks them.
+dist: .venv
+	rm -rf dist
+	$(BIN)/hatchling build
+	$(BIN)/twine check --strict dist/*
+
 # The stamp makes the set-up run once, and again whenever the dependencies change. uv installs and compiles on all CPUs.
 # pip takes over where uv finds no index: only pip reads the mirrors that a pip.conf names.
 .venv: .venv/stamp
@@ -44,4 +50,4 @@ INSTALL := install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf .venv runs site
+	rm -rf .venv runs site dist

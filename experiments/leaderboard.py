@@ -93,8 +93,8 @@ def leaderboard(
     allow: Annotated[str, typer.Option(metavar="KINDS", help="As of scale-ray report: records to accept.")] = "",
     results: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where leaderboard.md and leaderboard/SET.json go.")
-    ] = Path("benchmarks/results"),
-    figure: Annotated[Path, typer.Option(metavar="FILE", help="Where the figure goes.")] = Path("docs/leaderboard.png"),
+    ] = Path("leaderboard"),
+    figure: Annotated[Path, typer.Option(metavar="FILE", help="Where the figure goes.")] = Path("leaderboard.png"),
 ) -> None:
     numbers = read_seeds(seeds)
     roots = {"PACS": pacs, "EmojiPhoto": emoji}

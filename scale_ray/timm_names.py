@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from scale_ray.config import ConfigError
+from scale_ray.extras import how_to_install
 
 _PREFIX = "timm:"
 
@@ -28,7 +29,7 @@ def canonical_name(backbone: str) -> str:
         ConfigError: timm is not installed, or has no such architecture or tag.
     """
     if importlib.util.find_spec("timm") is None:
-        raise ConfigError(f"model.backbone {backbone!r} needs timm: pip install 'scale-ray[timm]'")
+        raise ConfigError(f"model.backbone {backbone!r} needs timm: {how_to_install('timm')}")
     import timm
 
     architecture, _, tag = timm_name(backbone).partition(".")

@@ -180,7 +180,9 @@ def _check_options(words: Sequence[str], block: Block) -> None:
     program, *arguments = words
     if program == "pip":
         extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        named = [extra for word in arguments for extra in re.findall(r"scale-ray\[(\w+)\]", word)]
+        named = [
+            extra for word in arguments for each in re.findall(r"\[([\w,]+)\]$", word) for extra in each.split(",")
+        ]
         assert set(named) <= set(extras), (
             f"{block.place}: {shlex.join(words)}: pyproject.toml has extras {list(extras)}"
         )

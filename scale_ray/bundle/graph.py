@@ -17,6 +17,7 @@ from scale_ray.bundle.contents import ONNX, TORCHSCRIPT, Bundle
 from scale_ray.bundle.predictor import Predictor, build_predictor
 from scale_ray.config import ConfigError
 from scale_ray.data.views import IMAGENET_MEAN, IMAGENET_STD
+from scale_ray.extras import how_to_install
 from scale_ray.store.files import replace_file
 
 Input = Literal["uint8", "float"]
@@ -71,7 +72,7 @@ def check_onnx() -> None:
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"--format onnx needs {', '.join(missing)}: pip install 'scale-ray[onnx]'")
+        raise ConfigError(f"--format onnx needs {', '.join(missing)}: {how_to_install('onnx')}")
 
 
 def write_onnx(bundle: Bundle, given: Input, folder: Path) -> float:

@@ -21,9 +21,11 @@ from scale_ray.cli import (
     export,
     fields,
     forget,
+    init,
     predict,
     presets,
     report,
+    run,
     serve,
     status,
     train,
@@ -65,6 +67,7 @@ _add(
 )
 _add("auto", command(auto.auto), store="runs/auto")
 _add("tune", tune.tune_command(presets.search), store="runs/tuning")
+_add("init", init.init)
 _add("export", export.export)
 _add("predict", predict.predict)
 _add("report", command(report.report))
@@ -73,6 +76,12 @@ _add("forget", command(forget.forget))
 _add("fields", fields.fields)
 _add("serve", command(serve.serve))
 _add("submit", command(serve.submit))
+app.command(
+    "run",
+    cls=Command,
+    epilog=EXAMPLES["run"],
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+)(run.run)
 app.add_typer(serve.token_app, name="token")
 app.add_typer(data.app, name="data")
 
@@ -109,7 +118,8 @@ def study_main(study: Study, defaults: Mapping[str, Any]) -> None:
 def search_main(study: Study, defaults: Mapping[str, Any]) -> None:
     """See `scale_ray.tune`."""
     given = {"store": f"runs/{study.name}", **defaults}
-    run_as_script(tune.tune_command(lambda: study), given, of_search(_script()))
+    about = sys.modules["__main__"].__doc__ or ""
+    run_as_script(tune.tune_command(lambda: study, about), given, of_search(_script()))
 
 
 def _script() -> Path:

@@ -46,6 +46,15 @@ EXAMPLES = {
             scale-ray tune --benchmark digits --validator coherence --trials 10 \\
                 --space losses.threshold=float:0.5:0.95:0.05
         """,
+        "init": """
+            scale-ray init mine.py
+            scale-ray init phones.py --root photos --frozen
+        """,
+        "run": """
+            scale-ray run demo --dry-run
+            scale-ray run ablation --benchmark digits --seeds 1 --dry-run
+            scale-ray run leaderboard --help
+        """,
         "export": """
             scale-ray export runs/phone --out model
             scale-ray export runs/phone --out model --format onnx --input uint8

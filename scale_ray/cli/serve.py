@@ -16,6 +16,7 @@ from scale_ray.cli.examples import EXAMPLES
 from scale_ray.cli.help import Command, Group
 from scale_ray.cli.interrupt import on_ctrl_c
 from scale_ray.config import ConfigError
+from scale_ray.extras import how_to_install
 
 if TYPE_CHECKING:
     from socket import socket
@@ -69,7 +70,7 @@ def _settings(file: Path | None, **given: Any) -> "ServiceSettings":
 
 def _need_the_extra() -> None:
     if not all(map(find_spec, ("fastapi", "uvicorn"))):
-        raise ConfigError("the service needs the extra serve: pip install 'scale-ray[serve]'")
+        raise ConfigError(f"the service needs the extra serve: {how_to_install('serve')}")
 
 
 def _use_rays_token() -> None:

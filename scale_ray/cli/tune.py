@@ -122,11 +122,12 @@ class RepeatOptions:
         return {path: value for path, value in given.items() if value is not None}
 
 
-def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
+def tune_command(start: Callable[[], Study], about: str = "") -> Callable[..., None]:
     """A command that searches, on top of the base config of a study and on its domain pairs.
 
     Args:
         start: the study without any option; of its axes, `pair` is used.
+        about: its help; by default that of `scale-ray tune`.
     """
 
     def tune(
@@ -176,6 +177,7 @@ def tune_command(start: Callable[[], Study]) -> Callable[..., None]:
             console.print("no setting is done, so none is chosen: the table has the reasons")
             raise typer.Exit(1)
 
+    tune.__doc__ = about or tune.__doc__
     return command(tune)
 
 

@@ -11,6 +11,7 @@ from scale_ray.data.cache import digests_path, forget_noted, noted_digests
 from scale_ray.data.domain_files import DomainFiles
 from scale_ray.data.names import quoted
 from scale_ray.errors import shown
+from scale_ray.extras import how_to_install
 
 
 def hub_files(name: str, place: Place, catalogue: Catalogue) -> DomainFiles:
@@ -63,7 +64,7 @@ def _opened(where: str) -> Any:
     try:
         import datasets
     except ImportError:
-        raise DataError(f"{shown(where)}: needs the package datasets: pip install 'scale-ray[hub]'") from None
+        raise DataError(f"{shown(where)}: needs the package datasets: {how_to_install('hub')}") from None
     name, _, split = where.removeprefix(HUB).partition(":")
     folder = Path(name)
     try:

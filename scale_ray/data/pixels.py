@@ -54,7 +54,7 @@ _STARTS = {
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
-NO_HEIF = "a HEIC image, which the extra heic reads: pip install 'scale-ray[heic]'"
+NO_HEIF = "a HEIC image, which the extra heic of scale-ray reads"
 
 _NO_WHITE = {
     "I": "its values are integers of 32 bits or with a sign, of which none is agreed to be white: store 8 or 16 bits",

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scale_ray.config import ConfigError, Precision
+from scale_ray.extras import how_to_install
 from scale_ray.models.student import Student, widen
 from scale_ray.models.weights import WeightsError, load_weights, read_weights, reason, refuse_torchscript
 
@@ -64,7 +65,7 @@ def check_clip(backbone: str, weights: str) -> None:
         WeightsError: `openai` for a CLIP without such weights, a file that does not exist, or a TorchScript archive.
     """
     if importlib.util.find_spec("open_clip") is None:
-        raise ConfigError(f"model.backbone {backbone!r} needs open_clip: pip install 'scale-ray[clip]'")
+        raise ConfigError(f"model.backbone {backbone!r} needs open_clip: {how_to_install('clip')}")
     if weights == "openai":
         if CLIP_BACKBONES[backbone].openai is None:
             raise WeightsError(f"model.weights: {backbone!r} has no weights by OpenAI: write 'none' or a file's path")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scale_ray.errors import UserError, shown
+from scale_ray.extras import how_to_install
 from scale_ray.store.whole_files import prove_writable, remove_temporaries, write_whole
 
 if TYPE_CHECKING:
@@ -214,10 +215,8 @@ class Bucket:
         try:
             return fsspec.get_filesystem_class(self.scheme)
         except ImportError as error:
-            extra = _EXTRAS[self.scheme]
-            raise StoreError(
-                f"store {self.location}: {str(error).rstrip('.')}: pip install 'scale-ray[{extra}]'"
-            ) from error
+            remedy = how_to_install(_EXTRAS[self.scheme])
+            raise StoreError(f"store {self.location}: {str(error).rstrip('.')}: {remedy}") from error
 
     def _open(self, **s3_options: Any) -> Any:
         options = s3_options if self.scheme == "s3" else {}

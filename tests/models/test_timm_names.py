@@ -57,7 +57,7 @@ def test_a_wrong_name_gets_one_line_with_the_nearest(name: str, message: str) ->
 
 def test_a_missing_timm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ConfigError, match=r"'timm:resnet50' needs timm: pip install 'scale-ray\[timm\]'"):
+    with pytest.raises(ConfigError, match=r"'timm:resnet50' needs timm: pip install .*\[timm\]"):
         check_backbone(ModelConfig(backbone="timm:resnet50", weights="none"), 224)
 
 

@@ -1,0 +1,75 @@
+"""The wheel holds all that a user needs, and works outside a checkout."""
+
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+import yaml
+from studies import LIMIT
+
+from scale_ray import __version__
+from scale_ray.cli.run import EXPERIMENTS
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def run(*words: str | Path, cwd: Path) -> str:
+    done = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=REPOSITORY)
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with the wheel; what it depends on comes from this one, without a network."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=True)
+    programs = folder / "bin"
+    run(programs / "pip", "install", "--no-deps", "--no-index", wheel, cwd=folder)
+    own = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    (own / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # after its own packages
+    return programs
+
+
+def test_it_holds_the_package_the_experiments_and_nothing_else(wheel: Path) -> None:
+    names = ZipFile(wheel).namelist()
+    assert {name.partition("/")[0] for name in names} == {"scale_ray", f"scale_ray-{__version__}.dist-info"}
+    assert {f"scale_ray/experiments/{name}.py" for name in EXPERIMENTS} <= set(names)
+    ours = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "scale_ray").rglob("*.*") if path.is_file()}
+    assert {name for name in ours if "__pycache__" not in name} <= set(names)  # pages, styles, published tables
+
+
+def test_outside_a_checkout_its_experiments_plan(installed: Path, tmp_path: Path) -> None:
+    assert run(installed / "scale-ray", "--version", cwd=tmp_path) == f"scale-ray {__version__}\n"
+    where = run(installed / "python", "-c", "import scale_ray; print(scale_ray.__file__)", cwd=tmp_path)
+    assert where.startswith(str(installed.parent))
+    assert "demo: 8 cells, 0 done, 8 to do" in run(installed / "scale-ray", "run", "demo", "--dry-run", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_outside_a_checkout_a_cell_is_trained_and_reported(installed: Path, tmp_path: Path) -> None:
+    words = ["run", "demo", "--limit", "1", "--steps", "20", "--local", "--store", "store"]
+    printed = run(installed / "scale-ray", *words, cwd=tmp_path)
+    assert "1 of 1 done" in printed
+    assert (tmp_path / "store" / "report" / "report.html").exists()
+
+
+def test_versions_agree() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert {project["version"], cited["version"]} == {__version__}
+    assert cited["license"] == project["license"]
+    assert f"## {__version__}" in (REPOSITORY / "CHANGELOG.md").read_text()
