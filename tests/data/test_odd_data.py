@@ -175,12 +175,12 @@ def test_heic_without_the_extra_stops_in_one_line_before_anything_is_read_and_is
     (photos / "phone" / "mug" / "IMG_1.HEIC").write_bytes(content)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pillow_heif", None)
-        with pytest.raises(DataError, match=r"^photos/phone/mug/IMG_1\.HEIC: a HEIC image, which the extra heic of scale-ray reads"):
+        with pytest.raises(DataError, match=r"^photos/phone/mug/IMG_1\.HEIC: a HEIC image, which the extra heic "):
             open_phone(photos)
         assert capsys.readouterr().err == ""
         # Named as another format, it is known by its bytes alone.
         (photos / "phone" / "mug" / "IMG_1.HEIC").rename(photos / "phone" / "mug" / "IMG_1.jpg")
-        with pytest.raises(DataError, match=r"^photos/phone/mug/IMG_1\.jpg: a HEIC image, which the extra heic of scale-ray reads"):
+        with pytest.raises(DataError, match=r"^photos/phone/mug/IMG_1\.jpg: a HEIC image, which the extra heic "):
             open_phone(photos)
     assert len(open_phone(photos)) == 7
 
