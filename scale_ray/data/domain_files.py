@@ -46,6 +46,7 @@ class DomainFiles:
         forget: makes `digests` compute them anew.
         listing: class -> file names, where the images lie in class folders.
         unused: gives folder -> file in it -> why that is no image of the domain; see `unused_files`.
+        anywhere: whether every machine can read the images, which lie at URLs and not in this machine's folders.
     """
 
     name: str
@@ -58,6 +59,7 @@ class DomainFiles:
     forget: Callable[[], None] = lambda: None
     listing: Listing | None = None
     unused: Callable[[], dict[Path, Unused]] = dict
+    anywhere: bool = False
 
     def shown(self, name: str) -> str:
         """An image as messages name it."""
@@ -68,20 +70,34 @@ class DomainFiles:
         return image_path(self.where, name)
 
     def content_digest(self, digests: Sequence[str]) -> str:
-        """sha256 (hex) over class, name and content of every image in order, without paths above it or times."""
-        total = hashlib.sha256()
-        if self.listing is None:
-            total.update(b"not class folders\n")
-        for place, (name, digest) in enumerate(zip(self.names, digests, strict=True)):
-            total.update(json.dumps([*self._of_class(place, name), digest]).encode())
-        return total.hexdigest()
+        """See `content_digest`, of these images with these digests."""
+        return content_digest(self.names, self.labels, self.classes, digests, in_folders=self.listing is not None)
 
-    def _of_class(self, place: int, name: str) -> tuple[str | None, str]:
-        if self.labels is None:
-            return None, name
-        of_class = self.classes[self.labels[place]]
-        # In class folders the name begins with the class, under which a label map may have renamed it.
-        return of_class, name.partition("/")[2] if self.listing is not None else name
+
+def content_digest(
+    names: Sequence[str],
+    labels: Sequence[int] | None,
+    classes: Sequence[str],
+    digests: Sequence[str],
+    *,
+    in_folders: bool,
+) -> str:
+    """sha256 (hex) over class, name and content of every image in order, without paths above it or times.
+
+    Args:
+        names, labels, classes: as in `DomainFiles`.
+        digests: sha256 (hex) of each image's content.
+        in_folders: whether the images lie in class folders. Then a name begins with its class, which is left out of
+            it: a label map may have renamed the class.
+    """
+    total = hashlib.sha256()
+    if not in_folders:
+        total.update(b"not class folders\n")
+    of_classes = [None] * len(names) if labels is None else [classes[label] for label in labels]
+    for of_class, name, digest in zip(of_classes, names, digests, strict=True):
+        named = name.partition("/")[2] if in_folders else name
+        total.update(json.dumps([of_class, named, digest]).encode())
+    return total.hexdigest()
 
 
 def image_path(where: str, name: str) -> str:

@@ -1,0 +1,70 @@
+"""Domains put into the store before a study on a cluster, so that its nodes need the images nowhere else."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import ray
+from ray.exceptions import RayTaskError
+
+from scale_ray.config import Root
+from scale_ray.data.decoding import Decoding
+from scale_ray.data.domain_files import DomainFiles, checked_files
+from scale_ray.data.shards import Part, Runner, Shard, in_this_process, is_stored, push, write_part
+from scale_ray.data.work import progress
+from scale_ray.errors import UserError, shown
+from scale_ray.stage import Stage
+from scale_ray.store import Store
+from scale_ray.sweep.plan import reading_differently
+
+# Parts that wait for a CPU of the cluster: enough for an autoscaler to see that nodes are of use.
+_WAITING = 64
+
+
+def share_data(stages: Sequence[Stage], root: Root | None, store: Store) -> None:
+    """Put every domain that the stages read into the store, unless it is there. Drawn digits need none.
+
+    Raises:
+        ConfigError, DataError: the images are not as they must be. Nothing has run then.
+        StoreError: the store cannot be written to.
+    """
+    for stage in reading_differently(stages):
+        data = stage.config.data
+        if data.benchmark == "digits":
+            continue
+        decoding = Decoding(data.resize, data.corrupt, data.fit)
+        for name, digest in stage.digests.items():
+            if not is_stored(store, digest, decoding):
+                files = checked_files(data.benchmark, [name], root)[name]
+                push(files, data.benchmark, decoding, store, run=runner_of(files))
+
+
+def runner_of(files: DomainFiles) -> Runner:
+    """What makes the shards of a domain: all nodes where each can read its images, else this process."""
+    return on_ray if files.anywhere else in_this_process
+
+
+def on_ray(files: DomainFiles, parts: Sequence[Part], store: Store, folder: str) -> Iterator[tuple[Shard, int]]:
+    """A `Runner`: tasks on the Ray that this process is connected to, one CPU each."""
+    write = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(write_part)
+    common = ray.put(files)  # once for all tasks
+
+    def results() -> Iterator[tuple[Shard, int]]:
+        left = iter(parts)
+        running = deque(write.remote(common, part, store, folder) for part in islice(left, _WAITING))
+        while running:
+            yield _result(running.popleft())
+            running.extend(write.remote(common, part, store, folder) for part in islice(left, 1))
+
+    each = parts[0].last - parts[0].first
+    return progress(results(), len(parts), f"storing {shown(files.name)}, images", each, len(files.names))
+
+
+def _result(task: "ray.ObjectRef[tuple[Shard, int]]") -> tuple[Shard, int]:
+    try:
+        found: tuple[Shard, int] = ray.get(task)
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
+    return found
