@@ -1,5 +1,6 @@
 """The functions of the front door: what `from scale_ray import …` gives beside the classes of a study."""
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,9 +221,9 @@ def load_model(model: str | Path, *, weights: str | Path | None = None, device: 
 
 
 def _images(root: str | Root | None) -> Root | None:
-    from scale_ray.cli.images import read_root
+    from scale_ray.data.roots import read_root
 
-    return root if root is None or isinstance(root, Catalogue) else read_root(Path(root).expanduser().absolute(), ())
+    return root if root is None or isinstance(root, Catalogue) else read_root(os.path.expanduser(root), ())
 
 
 def main(study: Study, **defaults: Any) -> None:

@@ -97,6 +97,11 @@ EXAMPLES = {
             scale-ray data prepare digits
             scale-ray data prepare image_folder --root photos --resize 256
         """,
+        "data push": """
+            scale-ray data push runs/phone --root photos
+            scale-ray data push s3://BUCKET/phone --root s3://BUCKET/photos --resize 256
+            scale-ray data push s3://BUCKET/phone --root photos --as files
+        """,
         "data cache": """
             scale-ray data cache
         """,

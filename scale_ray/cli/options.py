@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from scale_ray.cli import complete
-from scale_ray.cli.images import read_root
 from scale_ray.cli.read import root_in_config
 from scale_ray.config import Execution, Resources, Root
+from scale_ray.data.roots import read_root
 
 # Headings under which --help lists the options.
 TRAINED = "What is trained"
@@ -54,19 +54,18 @@ class TrialOptions:
     root: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER|FILE",
-            help="Images: FOLDER/domain/class/image; or a catalogue (.toml) or a list (.csv, .parquet) of images.",
+            metavar="PLACE",
+            help="Images: FOLDER/domain/class/image, s3://BUCKET/FOLDER, a catalogue (.toml), a list (.csv, .parquet), "
+            "or hf:NAME.",
             rich_help_panel=TRAINED,
-            resolve_path=True,
         ),
     ] = None
     target_images: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FOLDER",
-            help="A target: images without labels. Repeat it.",
+            help="A target: images without labels, in a folder or at a URL. Repeat it.",
             rich_help_panel=TRAINED,
-            resolve_path=True,
         ),
     ] = None
     weights: Annotated[

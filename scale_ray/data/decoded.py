@@ -160,8 +160,13 @@ def prepare(
     benchmark: str, *, root: Root | None = None, resize: int | None = None, corrupt: Literal["error", "skip"] = "error"
 ) -> list[Domain]:
     """Decode all domains of a benchmark into the cache. With `resize=None` the size is the benchmark's default."""
-    size = resize or TrialConfig().replace(check_benchmark(benchmark).defaults).data.resize
+    size = resize or usual_size(benchmark)
     return open_domains(benchmark, domain_names(benchmark, root=root), root=root, resize=size, corrupt=corrupt)
+
+
+def usual_size(benchmark: str) -> int:
+    """Side in pixels to which a benchmark's images are decoded by default."""
+    return TrialConfig().replace(check_benchmark(benchmark).defaults).data.resize
 
 
 def domain_digest(benchmark: str, domain: str, *, root: Root | None) -> str:
@@ -208,7 +213,9 @@ def warn_of_files(benchmark: str, found: Mapping[str, DomainFiles], root: Root |
                 f"`scale-ray data check {benchmark}` lists all differences"
             )
         unused = {
-            str(folder / file): why for folder, of_folder in files.unused().items() for file, why in of_folder.items()
+            image_path(folder, file): why
+            for folder, of_folder in files.unused().items()
+            for file, why in of_folder.items()
         }
         if unused:
             place = "CATALOGUE" if isinstance(root, Catalogue) else shlex.quote(shown(str(root)))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_ray.config import Catalogue, ConfigError, Root, is_hub, is_list, suggest
-from scale_ray.data.benchmarks import DataError, canonical_domain
+from scale_ray.config import Catalogue, ConfigError, Place, Root, is_hub, is_list, suggest
+from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain
 from scale_ray.data.cache import file_digests, forget_digests, read_bytes
 from scale_ray.data.image_folder import (
     Listing,
@@ -58,7 +58,7 @@ class DomainFiles:
     digests: Callable[[], list[str]]
     forget: Callable[[], None] = lambda: None
     listing: Listing | None = None
-    unused: Callable[[], dict[Path, Unused]] = dict
+    unused: Callable[[], dict[str, Unused]] = dict
     anywhere: bool = False
 
     def shown(self, name: str) -> str:
@@ -117,12 +117,12 @@ def domain_files(benchmark: str, domain: str, root: Root | None) -> DomainFiles:
     """
     if not isinstance(root, Catalogue):
         return class_folders(canonical_domain(benchmark, domain), domain_folder(benchmark, domain, root))
-    place = root.place(domain)
+    name = canonical_domain(benchmark, domain)
+    place = root.place(domain) or _place_of(benchmark, name, root)
     if place is None:
         raise ConfigError(
             f"no domain {shown(domain)!r}: {shown(suggest(domain, root.names))}the catalogue has: {quoted(root.names)}"
         )
-    name = canonical_domain(benchmark, domain)
     if is_hub(place.images[0]):
         from scale_ray.data.hub import hub_files
 
@@ -131,9 +131,20 @@ def domain_files(benchmark: str, domain: str, root: Root | None) -> DomainFiles:
         from scale_ray.data.lists import list_files
 
         return list_files(name, place, root)
+    if is_url(place.images[0]):
+        from scale_ray.data.remote_folders import remote_class_folders, remote_unlabelled
+
+        url = place.images[0]
+        return remote_class_folders(name, url, root) if place.labelled else remote_unlabelled(name, url)
     if place.labelled:
         return class_folders(name, existing_folder(name, place.images[0]), root)
     return unlabelled_folders(name, [existing_folder(name, each) for each in place.images])
+
+
+def _place_of(benchmark: str, name: str, root: Catalogue) -> Place | None:
+    """Where a domain is that the catalogue names in another spelling of the benchmark's."""
+    aliases = BENCHMARKS[benchmark].aliases
+    return next((root.place(each) for each in root.names if aliases.get(each) == name), None)
 
 
 def checked_files(benchmark: str, domains: Sequence[str], root: Root | None) -> dict[str, DomainFiles]:
@@ -158,25 +169,61 @@ def checked_files(benchmark: str, domains: Sequence[str], root: Root | None) -> 
 
 
 def class_folders(name: str, folder: Path, root: Catalogue | None = None) -> DomainFiles:
-    """A folder of class folders. A catalogue's label map renames classes; the order is that of the new names."""
-    listing = list_images(folder)
-    named = {root.class_name(each) if root else each: each for each in listing}
-    if len(named) < len(listing):
-        raise ConfigError(f"label_map: two class folders of {shown(folder)} get the same name: map each to its own")
-    classes = tuple(sorted(named)) if root else tuple(named)
-    names = image_names({named[each]: listing[named[each]] for each in classes})
-    labels = [label for label, each in enumerate(classes) for _ in listing[named[each]]]
-    return DomainFiles(
+    """A folder of class folders. A catalogue's label map renames classes."""
+    return in_class_folders(
         name,
         str(folder),
-        tuple(names),
-        tuple(labels),
-        classes,
+        list_images(folder),
+        root,
         read=lambda image: read_bytes(folder / image),
-        digests=lambda: file_digests(folder, names),
+        digests=lambda names: file_digests(folder, names),
         forget=lambda: forget_digests(folder),
+        unused=lambda: {str(folder): unused_files(folder)},
+    )
+
+
+def in_class_folders(
+    name: str,
+    where: str,
+    listing: Listing,
+    catalogue: Catalogue | None,
+    *,
+    read: Callable[[str], bytes],
+    digests: Callable[[Sequence[str]], list[str]],
+    forget: Callable[[], None],
+    unused: Callable[[], dict[str, Unused]],
+    anywhere: bool = False,
+) -> DomainFiles:
+    """A domain whose images lie in class folders, in the order of the classes' names.
+
+    Args:
+        name: of the domain.
+        where: the folder or URL of the class folders.
+        listing: its class folders and the images in them.
+        catalogue: its label map renames classes.
+        digests: gives those of the images of these names.
+        read, forget, unused, anywhere: as in `DomainFiles`.
+
+    Raises:
+        ConfigError: two class folders get the same name.
+    """
+    named = {catalogue.class_name(each) if catalogue else each: each for each in listing}
+    if len(named) < len(listing):
+        raise ConfigError(f"label_map: two class folders of {shown(where)} get the same name: map each to its own")
+    classes = tuple(sorted(named)) if catalogue else tuple(named)
+    names = image_names({named[each]: listing[named[each]] for each in classes})
+    return DomainFiles(
+        name,
+        where,
+        tuple(names),
+        tuple(label for label, each in enumerate(classes) for _ in listing[named[each]]),
+        classes,
+        read=read,
+        digests=lambda: digests(names),
+        forget=forget,
         listing=listing,
-        unused=lambda: {folder: unused_files(folder)},
+        unused=unused,
+        anywhere=anywhere,
     )
 
 
@@ -206,7 +253,7 @@ def unlabelled_folders(name: str, folders: Sequence[Path]) -> DomainFiles:
         read=lambda image: read_bytes(found[image]),
         digests=lambda: file_digests(where, [str(found[each].absolute()) for each in names], of=name),
         forget=lambda: forget_digests(where, of=name),
-        unused=lambda: {folder: unused_below(folder) for folder in folders},
+        unused=lambda: {str(folder): unused_below(folder) for folder in folders},
     )
 
 
@@ -231,14 +278,14 @@ def existing_folder(name: str, path: str) -> Path:
 
 def wrong_names(files: DomainFiles) -> list[str]:
     """One line for each name that is not UTF-8; records, which are, cannot hold it."""
-    if files.listing is not None:
+    if files.listing is not None and not is_url(files.where):
         return unrecordable_names(Path(files.where), files.listing)
     return [f"{files.shown(name)}: its name is not UTF-8: rename it" for name in files.names if not is_text(name)]
 
 
 def wrong_classes(files: DomainFiles) -> list[str]:
     """What is wrong with a domain's classes, one line each; empty without labels."""
-    if files.listing is not None:
+    if files.listing is not None and not is_url(files.where):
         problems = (too_deep, empty_classes, single_class)
         return [line for find in problems for line in find(Path(files.where), files.listing)]
     if files.labels is None:

@@ -191,7 +191,9 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         location=str(store),
         options=[*asked.options(), *(() if out == default_folder(Store(store)) else ("--out", str(out)))],
     )
-    reach = images_in(asked.root or root_in(commands.values()))
+    from scale_ray.data.roots import read_root
+
+    reach = images_in(read_root(asked.root, ()) or root_in(commands.values()))
     text = page(
         cells,
         found,

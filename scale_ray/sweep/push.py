@@ -6,15 +6,17 @@ from itertools import islice
 
 import ray
 from ray.exceptions import RayTaskError
+from rich.console import Console
 
-from scale_ray.config import Root
+from scale_ray.config import Resources, Root
 from scale_ray.data.decoding import Decoding
 from scale_ray.data.domain_files import DomainFiles, checked_files
-from scale_ray.data.shards import Part, Runner, Shard, in_this_process, is_stored, push, write_part
+from scale_ray.data.shards import Kind, Part, Pushed, Runner, Shard, in_this_process, is_stored, push, write_part
 from scale_ray.data.work import progress
 from scale_ray.errors import UserError, shown
 from scale_ray.stage import Stage
 from scale_ray.store import Store
+from scale_ray.sweep.cluster import start_ray
 from scale_ray.sweep.plan import reading_differently
 
 # Parts that wait for a CPU of the cluster: enough for an autoscaler to see that nodes are of use.
@@ -37,6 +39,35 @@ def share_data(stages: Sequence[Stage], root: Root | None, store: Store) -> None
             if not is_stored(store, digest, decoding):
                 files = checked_files(data.benchmark, [name], root)[name]
                 push(files, data.benchmark, decoding, store, run=runner_of(files))
+
+
+def push_domains(
+    benchmark: str,
+    names: Sequence[str],
+    root: Root | None,
+    decoding: Decoding,
+    store: Store,
+    console: Console,
+    *,
+    kind: Kind | None = None,
+) -> Iterator[tuple[str, Pushed]]:
+    """Put domains into a store whether or not a study needs them yet; yield each name and what was done.
+
+    Where every machine can read the images, tasks on Ray do it, on a cluster if this machine belongs to one.
+
+    Raises:
+        ConfigError, DataError: the images are not as they must be.
+        StoreError: the store cannot be written to.
+    """
+    found = checked_files(benchmark, names, root)
+    try:
+        if any(files.anywhere for files in found.values()):
+            start_ray(Resources(), console)
+        for name, files in found.items():
+            yield name, push(files, benchmark, decoding, store, kind=kind, run=runner_of(files))
+    finally:
+        if ray.is_initialized():
+            ray.shutdown()
 
 
 def runner_of(files: DomainFiles) -> Runner:

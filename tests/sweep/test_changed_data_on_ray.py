@@ -15,6 +15,7 @@ from scale_ray.store import Store
 
 pytestmark = pytest.mark.slow
 
+
 @pytest.mark.parametrize(
     "options",
     [(), ("--ray-train", "always"), ("--workers-per-trial", "2")],
