@@ -30,8 +30,7 @@ Root = Annotated[
     Path | None,
     typer.Option(
         metavar="PLACE",
-        help="Images: FOLDER/domain/class/image, s3://BUCKET/FOLDER, a catalogue (.toml), a list (.csv, .parquet), or "
-        "hf:NAME.",
+        help="Images: folder or URL of domain/class/image, catalogue (.toml), list (.csv, .parquet) or hf:NAME.",
     ),
 ]
 TargetImages = Annotated[

@@ -55,8 +55,7 @@ class TrialOptions:
         Path | None,
         typer.Option(
             metavar="PLACE",
-            help="Images: FOLDER/domain/class/image, s3://BUCKET/FOLDER, a catalogue (.toml), a list (.csv, .parquet), "
-            "or hf:NAME.",
+            help="Images: folder or URL of domain/class/image, catalogue (.toml), list (.csv, .parquet) or hf:NAME.",
             rich_help_panel=TRAINED,
         ),
     ] = None
@@ -64,7 +63,7 @@ class TrialOptions:
         list[Path] | None,
         typer.Option(
             metavar="FOLDER",
-            help="A target: images without labels, in a folder or at a URL. Repeat it.",
+            help="A target: images without labels. Repeat it.",
             rich_help_panel=TRAINED,
         ),
     ] = None

@@ -9,6 +9,7 @@
     STORE/predictions/<id>.npz     a trial's predictions on its target, if they were asked for (see `predictions`)
     STORE/features/<key>.npy       features of a domain by a frozen encoder, and <key>.sha256, written last
     STORE/tuning/<name>/           a search: Optuna's journal and the results
+    STORE/data/<key>/              a domain's images in shards, for nodes that do not see them (see `data.shards`)
     STORE/drivers/<id>.json        the drivers that run a study here now (see `liveness`)
     STORE/leases/<key>.<n>.<id>    which driver works on what (see `leases`)
     STORE/.tune_*                  Ray Tune's own state while a study runs
