@@ -43,8 +43,8 @@ KINDS: tuple[Kind, ...] = ("pixels", "files")
 # Bytes of a shard: large enough that requests do not count, small enough that a process holds some in memory.
 SHARD_BYTES = 256 * 2**20
 
-# A domain whose pixels take more than this travels as files, where these are smaller. Below it, a node has copied the
-# pixels sooner than it would have decoded the files: benchmarks/results/data_travels.md.
+# On a network of more than 2 Gbit/s, a node of 8 cores has copied pixels sooner than it has decoded files
+# (benchmarks/results/data_travels.md). Files travel where pixels would fill stores and disks: beyond this size.
 PIXELS_AT_MOST = 50 * 10**9
 
 _SAMPLE = 64  # images whose files are read to estimate the size of all
@@ -204,7 +204,10 @@ def write_part(files: DomainFiles, part: Part, store: Store, folder: str) -> tup
         shard = _parsed(Shard, there)
         if shard is not None and (shard.first, shard.last) == (part.first, part.last):
             return shard, 0
-    content, lengths, skipped, dark = bytearray(), [], {}, []
+    pieces: list[bytes] = []
+    lengths: list[int] = []
+    skipped: dict[str, str] = {}
+    dark: list[str] = []
     for place, digest in zip(range(part.first, part.last), part.digests, strict=True):
         image = files.names[place]
         data = files.read(image)
@@ -212,9 +215,11 @@ def write_part(files: DomainFiles, part: Part, store: Store, folder: str) -> tup
         if isinstance(found, UnreadableImage):
             skipped[image] = str(found)
             continue
-        content += data if part.kind == "files" else found.array.tobytes()
+        pieces.append(data if part.kind == "files" else found.array.tobytes())
         lengths.append(len(data))
         dark += [image] if found.dark else []
+    content = b"".join(pieces)
+    pieces.clear()  # the memory of a shard while it is written
     shard = Shard(
         first=part.first,
         last=part.last,
@@ -223,7 +228,7 @@ def write_part(files: DomainFiles, part: Part, store: Store, folder: str) -> tup
         skipped=skipped,
         dark=dark,
     )
-    store.files.write(name, bytes(content))
+    store.files.write(name, content)
     store.files.write(f"{name}.json", shard.model_dump_json().encode())
     return shard, len(content)
 
