@@ -352,6 +352,20 @@ class GridOptions:
             rich_help_panel=GRID,
         ),
     ] = None
+    until: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="More seeds where ±POINTS or a difference from the baseline is not shown yet.",
+            rich_help_panel=GRID,
+        ),
+    ] = None
+    most_seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, metavar="N", help="Seeds that --until may give an approach. Default: 20.", rich_help_panel=GRID
+        ),
+    ] = None
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Run only the first N cells.", rich_help_panel=GRID)
     ] = None

@@ -36,6 +36,7 @@ from scale_ray.store.filesystems import StoreError
 from scale_ray.store.predictions import StoredPredictions, from_bytes, to_bytes
 from scale_ray.store.record_files import RecordFiles, Status, first_problem, is_start, record_file, status_of
 from scale_ray.store.sealed import PLAN, seal, unseal
+from scale_ray.study import Until
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -51,6 +52,7 @@ class StudyPlan(BaseModel):
     name: str
     created: str
     cells: list[Cell]
+    until: Until | None = None  # what its seeds are to decide
     command: str | None = None  # the command line to run again, joined by shlex; None if the plan has none
 
 

@@ -90,7 +90,7 @@ def plan_study(
     of_axes = {path for axis, values in study.axes.items() for value in values for path in change_of(axis, value)}
     told = {path for fields in study.usual.values() for path in fields} - of_axes  # by the method's name
     return Plan(
-        study=StudyPlan(name=study.name, created=now(), cells=cells, command=command),
+        study=StudyPlan(name=study.name, created=now(), cells=cells, until=study.until, command=command),
         todo=todo,
         answered=answered,
         failed_before=failed_before,
