@@ -13,6 +13,7 @@ from scipy import stats
 
 from scale_ray.cell import Cell
 from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.report import write_report
 from scale_ray.report.effects.sequential import Decision, interval, looks
 from scale_ray.store import Store, StudyPlan
 from scale_ray.study import Study, Until, combinations, pairs
@@ -60,6 +61,7 @@ class Here:
         )
 
     def run(self, plan: Planned) -> Outcome:
+        self.store.write_plan(plan.study)
         for number, cell in enumerate(plan.todo):
             if self.left == 0:
                 return Outcome(0, 0, len(plan.todo) - number)
@@ -167,6 +169,21 @@ def test_further_seeds_follow_the_largest_planned_one() -> None:
     assert rounds.most_cells() == 2 * 2 * 20
     rounds._given = dict.fromkeys(rounds._given, 4)
     assert sorted({config.seed for config in rounds.study.cells()}) == [5, 7, 8, 9]
+
+
+def test_a_report_has_what_seeds_have_decided(tmp_path: Path) -> None:
+    here = Here(tmp_path / "store")
+    expected = here.decide(study("ce", "ce+ssl", "ce+dist"))
+    paths = write_report(here.store.location, tmp_path / "report")
+    found = pd.read_csv(tmp_path / "report" / "decisions.csv")
+    assert found["label"].tolist() == [each.label for each in expected]
+    assert found["verdict"].tolist() == [each.verdict for each in expected]
+    assert found["low"].tolist() == pytest.approx([each.low for each in expected])
+    page = paths.page.read_text()
+    assert "Decided by seeds" in page
+    note = "seeds were added, 3 to 20 on a pair, until a difference from ce was shown or known to within ±1 points"
+    assert f"study s: {note}" in page
+    assert note in (tmp_path / "report" / "decisions.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -356,7 +356,7 @@ class GridOptions:
         float | None,
         typer.Option(
             metavar="POINTS",
-            help="More seeds where ±POINTS or a difference from the baseline is not shown yet.",
+            help="Add seeds until ±POINTS or a difference is shown.",
             rich_help_panel=GRID,
         ),
     ] = None

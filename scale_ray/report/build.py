@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import pandas as pd
 
 from scale_ray.records import Record
 from scale_ray.report.effects import text as effects_text
+from scale_ray.report.effects.sequential import Decision, decision_note, decisions
 from scale_ray.report.effects.tables import BASELINE, Effects, effects_tables
 from scale_ray.report.figures.drawings import Material, drawings, of_trial
 from scale_ray.report.figures.style import render, save
@@ -150,7 +151,10 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         found += tabulate(cells, asked.rows, asked.columns, asked.facet, remarks=remarks, oracle=asked.oracle)
     effects = effects_tables(cells, asked.baseline, most=asked.most_drawn)
     of_choice = _choice_tables(cells, Store(store), asked, remarks)
-    commands = {plan.name: plan.command for plan in Store(store).plans_as(_PlanHead)}
+    plans = list(Store(store).plans_as(_PlanHead))
+    commands = {plan.name: plan.command for plan in plans}
+    if decided := _decided(cells, [plan for plan in plans if asked.study in (None, plan.name)]):
+        of_choice["decisions"] = decided
     out = Path(out)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -291,6 +295,21 @@ def _choice_tables(cells: pd.DataFrame, store: Store, asked: Asked, remarks: lis
     if len(agreed):
         tables["validators"] = Chosen(agreed, [*agreement_notes(agreed), *found.notes])
     return tables
+
+
+def _decided(cells: pd.DataFrame, plans: Sequence[_PlanHead]) -> Chosen | None:
+    """What the seeds of studies with `until` have decided."""
+    frames, notes = [], []
+    for plan in plans:
+        if plan.until is None or plan.until.first is None:
+            continue
+        of_plan = cells[cells["cell"].isin({cell["id"] for cell in plan.cells})]
+        for benchmark, part in of_plan.groupby("benchmark", sort=False):
+            found = pd.DataFrame(decisions(part, plan.until), columns=Decision._fields).drop(columns="open")
+            frames.append(found.assign(benchmark=benchmark, study=plan.name))
+        notes.append(f"study {plan.name}: {decision_note(plan.until)}")
+    found = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return Chosen(found[["benchmark", "study", *found.columns[:-2]]], notes) if len(found) else None
 
 
 def _of_interest(cells: pd.DataFrame, of_choice: dict[str, Chosen]) -> list[str]:

@@ -97,6 +97,15 @@ def decisions(cells: pd.DataFrame, until: Until) -> list[Decision]:
     return found
 
 
+def decision_note(until: Until) -> str:
+    """What the decisions of a study mean, and what its other tables do not say."""
+    return (
+        f"seeds were added, {until.first} to {until.most_seeds} on a pair, until a difference from {until.baseline} "
+        f"was shown or known to within ±{until.half_width:g} points. These intervals count every look and comparison: "
+        "all are right in 95 % of such studies. Intervals of other tables do not count that seeds were added."
+    )
+
+
 def interval(values: "pd.Series[float]", error: float) -> tuple[float, float, int]:
     """The mean over pairs of the mean over seeds, the half-width of its t interval, and the fewest seeds of a pair.
 
