@@ -1,4 +1,4 @@
-"""scale-ray data: list, check and prepare benchmarks; see and empty the cache."""
+"""scale-ray data: list, download, check and prepare benchmarks; see and empty the cache."""
 
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from scale_ray.data.roots import read_root
 
 app = typer.Typer(
     cls=Group,
-    help="List, check and prepare benchmarks; see and empty the cache.",
+    help="List, download, check and prepare benchmarks; see and empty the cache.",
     epilog=EXAMPLES["data"],
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -55,6 +55,28 @@ def list_benchmarks() -> None:
         classes = str(len(benchmark.classes)) if benchmark.classes else "by folder"
         table.add_row(name, ", ".join(benchmark.domains) or "by folder", classes, benchmark.source)
     console.print(table)
+
+
+@app.command(cls=Command, epilog=EXAMPLES["data get"])
+@command
+def get(
+    benchmark: BenchmarkName,
+    root: Annotated[
+        Path,
+        typer.Argument(metavar="ROOT", help="Folder for the images, which --root then names.", resolve_path=True),
+    ],
+    domain: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this domain. Repeat it. Default: all.")
+    ] = None,
+) -> None:
+    """Download digits_standard, and store it as ROOT/domain/class/image. The other benchmarks are made or brought.
+
+    Published files go to ROOT/downloads, are checked by their digests, and are used where they lie there already.
+    """
+    from scale_ray.data.digits_standard import get as get_domains
+
+    for stored in get_domains(benchmark, root, domain or ()):
+        console.print(f"{stored.domain}: {stored.images:,} images{'' if stored.new else ', there already'}")
 
 
 @app.command(cls=Command, epilog=EXAMPLES["data check"])

@@ -90,6 +90,10 @@ EXAMPLES = {
         "data list": """
             scale-ray data list
         """,
+        "data get": """
+            scale-ray data get digits_standard Digits
+            scale-ray data get digits_standard Digits --domain mnist --domain usps
+        """,
         "data check": """
             scale-ray data check image_folder --root photos --all
             scale-ray data check image_folder --root photos --sheet photos.html
