@@ -40,11 +40,12 @@ def name_of(page: Path) -> str:
 def write_trees(folder: Path) -> None:
     """Folders of images by the names that the pages use."""
     numbers = np.random.default_rng(0)
-    home, pacs = BENCHMARKS["office_home"], BENCHMARKS["pacs"]
+    home, pacs, digits = (BENCHMARKS[name] for name in ("office_home", "pacs", "digits_standard"))
     trees = {
         "photos": (("studio", "phone"), ("bag", "chair", "mug"), 16),
         "OfficeHome": (home.domains, home.classes or (), 1),
         "PACS": (pacs.domains, pacs.classes or (), 1),
+        "Digits": (digits.domains, digits.classes or (), 1),
         "EmojiPhoto": (("drawing", "photo"), ("ant", "brain"), 2),
     }
     for root, (domains, classes, count) in trees.items():

@@ -67,7 +67,7 @@ class Asked:
         study: report only this study's cells.
         allow: kinds of mixed records to accept, see `completeness.check`.
         rows, columns, facet: axes of an additional table, see `axes.tabulate`.
-        published: show other authors' accuracies on Office-Home beside the measured ones.
+        published: show other authors' accuracies beside the measured ones, where the package has some of the benchmark.
         oracle: show best epochs, chosen by target labels, beside the last iterates, and the regret of the validators.
         choose: the validator that chooses a method and setting, see `choose.choice`.
         parquet: also write cells and curves as Parquet.
