@@ -155,8 +155,8 @@ def test_only_this_benchmark_is_downloaded(root: Path) -> None:
     assert not root.exists()
 
 
-def test_a_check_finds_nothing_but_the_number_of_images(server: Server, root: Path) -> None:
-    """These are tiny. Their squares look alike across domains, as the real digits do not."""
+def test_a_check_compares_the_number_of_images_with_what_is_published(server: Server, root: Path) -> None:
+    """These files are small, and their boxes look alike in all domains."""
     got(root)
     report = check_data(NAME, root=root)
     assert report.images == dict.fromkeys(DOMAINS, COUNT)
