@@ -109,9 +109,9 @@ def run(
     if study.until is None:
         train(planned(study))
     else:
-        from scale_ray.until import run_rounds
+        from scale_ray.until import Rounds, run_rounds
 
-        run_rounds(study, opened, planned, train, lambda rounds: rounds.tell(console))
+        run_rounds(Rounds(study), opened, planned, train, lambda rounds: rounds.tell(console))
     return results(store, study.name)
 
 

@@ -1,28 +1,26 @@
 """Seeds where they are needed: after the planned seeds of a study, more go to what is not decided yet."""
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console
 
 from scale_ray.cell import Cell
-from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.config import VARIANTS, ConfigError, TrialConfig
 from scale_ray.report import load
-from scale_ray.report.effects.measured import tidy
 from scale_ray.report.effects.sequential import Decision, decisions, looks
 from scale_ray.store import Store
-from scale_ray.study import Study, Until, change_of
+from scale_ray.study import Study, Until, change_of, describe
 
 if TYPE_CHECKING:
     from scale_ray.sweep.plan import Plan
     from scale_ray.sweep.run import Outcome
 
 # What the axes of a study may set: comparisons are between approaches, on all pairs and within each backbone.
-_AXES = {"seed", "data.source", "data.target", "method", "losses.terms", "model.backbone", "model.weights"}
+_AXES = {"seed", "data.source", "data.target", "method", "losses.terms", "model.backbone", "model.weights", *VARIANTS}
 
-Kind = tuple[str, str]  # network and approach of a config
+Row = tuple[str, str]  # backbone and approach of a config
 
 
 class Rounds:
@@ -49,7 +47,7 @@ class Rounds:
         following = max(planned) + 1
         self._asked = asked.model_copy(update={"until": self.until})
         self._seeds = [*planned, *range(following, following + self.until.most_seeds - len(planned))]
-        self._given: dict[Kind, int] = dict.fromkeys(map(_kind, configs), len(planned))
+        self._given: dict[Row, int] = dict.fromkeys(map(_row, configs), len(planned))
         self.decisions: list[Decision] = []
 
     @property
@@ -61,26 +59,36 @@ class Rounds:
             return self._asked
         place = {seed: number for number, seed in enumerate(self._seeds[:most])}
         longer = self._asked.with_axes({"seed": self._seeds[:most]})
-        return longer.where(lambda config: place[config.seed] < given[_kind(config)])
+        return longer.where(lambda config: place[config.seed] < given[_row(config)])
 
     def advance(self, store: Store, cells: Collection[Cell]) -> bool:
         """Decide by what the store has of this round's cells; return whether there is another round.
 
+        Args:
+            cells: those of `study`, in its order.
+
         Raises:
-            ReportError: the records do not belong in one table.
+            ConfigError: the targets have no labels, without which there is no accuracy.
         """
+        # As the study has them: what resolving a cell changes, such as the spelling of a backbone, is no matter here.
+        configs = {cell.id: config for cell, config in zip(cells, self.study.cells(), strict=True)}
         loaded = load(store.location)
-        loaded = loaded[loaded["cell"].isin({cell.id for cell in cells})]
-        self.decisions = decisions(loaded, self.until)
-        kinds = _kinds(loaded, cells)
+        done = loaded[loaded["cell"].isin(configs) & (loaded["status"] == "done")]
+        if len(done) and done["target_accuracy"].isna().all():
+            raise ConfigError(
+                "until compares accuracies, and no target has labels: leave it out; validators choose without labels"
+            )
+        measured = done[done["target_accuracy"].notna()]
+        accuracies = dict(zip(measured["cell"], measured["target_accuracy"], strict=True))
+        self.decisions = decisions(configs, accuracies, self.until)
         before = dict(self._given)
         for each in self.decisions:
             if not each.open:
                 continue
             seeds = next(number for number in self._looks() if number > each.seeds)
-            for label in (each.label, each.baseline):
-                for kind in kinds[each.backbone, label]:
-                    self._given[kind] = max(self._given[kind], seeds)
+            for approach in (each.approach, each.baseline):
+                row = each.backbone, approach
+                self._given[row] = max(self._given[row], seeds)
         return self._given != before
 
     def tell(self, console: Console) -> None:
@@ -98,7 +106,7 @@ class Rounds:
 
 
 def run_rounds(
-    study: Study,
+    rounds: Rounds,
     store: Store,
     plan: Callable[[Study], "Plan"],
     run: Callable[["Plan"], "Outcome"],
@@ -109,20 +117,22 @@ def run_rounds(
     Args:
         plan: makes the plan of a round's study.
         run: trains what a plan lacks.
-        tell: is called after each round that was run, and after the last one.
+        tell: is called after each round that was run.
 
     Returns:
         How the cells of the last round ended.
     """
-    rounds = Rounds(study)
     while True:
         planned = plan(rounds.study)
-        if not planned.todo and rounds.advance(store, planned.study.cells):
-            continue  # of an earlier run
+        cells = planned.study.cells
+        # Where an earlier run has been: what it left to do, because it failed or lacks a file, is in later rounds too.
+        been = planned.failed_before | planned.lacking.keys()
+        if all(cell.id in been for cell in planned.todo) and rounds.advance(store, cells):
+            continue
         outcome = run(planned)
         if outcome.interrupted:
             return outcome
-        again = rounds.advance(store, planned.study.cells)
+        again = rounds.advance(store, cells)
         tell(rounds)
         if not again:
             return outcome
@@ -132,8 +142,15 @@ def _completed(asked: Study, configs: list[TrialConfig], planned: int) -> Until:
     """What a study was asked to decide, with what it leaves open filled in."""
     assert asked.until is not None
     set_by_axes = {path for axis, values in asked.axes.items() for value in values for path in change_of(axis, value)}
-    if others := sorted(set_by_axes - _AXES):
-        raise ConfigError(f"until compares approaches, and an axis also sets {', '.join(others)}: leave that axis out")
+    if beside := sorted(set_by_axes - _AXES):
+        raise ConfigError(f"until compares approaches, and an axis also sets {', '.join(beside)}: leave that axis out")
+    if any(
+        "seed" in change_of(axis, value) for axis, values in asked.axes.items() if axis != "seed" for value in values
+    ):
+        raise ConfigError("until adds seeds, and an axis moves the seed with other fields: make `seed` an axis")
+    keys = Counter((*_row(config), config.pair, config.seed) for config in configs)
+    if twice := next((config for config in configs if keys[(*_row(config), config.pair, config.seed)] > 1), None):
+        raise ConfigError(f"until compares approaches, and several cells are {describe(twice)}: keep one of them")
     approaches = list(dict.fromkeys(config.approach for config in configs))
     baseline = asked.until.baseline or ("ce" if "ce" in approaches else approaches[0])
     if baseline not in approaches or len(approaches) < 2:
@@ -148,17 +165,5 @@ def _completed(asked: Study, configs: list[TrialConfig], planned: int) -> Until:
     return asked.until.model_copy(update={"first": planned, "baseline": baseline})
 
 
-def _kind(config: TrialConfig) -> Kind:
+def _row(config: TrialConfig) -> Row:
     return config.model.label, config.approach
-
-
-def _kinds(loaded: pd.DataFrame, cells: Collection[Cell]) -> Mapping[tuple[str, str], set[Kind]]:
-    """Backbone and label, as tables name them, -> the kinds of configs that they are."""
-    configs = {cell.id: cell.config for cell in cells}
-    found: dict[tuple[str, str], set[Kind]] = defaultdict(set)
-    tidied = tidy(loaded)
-    for cell, backbone, label in zip(
-        loaded.loc[tidied.index, "cell"], tidied["backbone"], tidied["label"], strict=True
-    ):
-        found[str(backbone), str(label)].add(_kind(configs[cell]))
-    return found

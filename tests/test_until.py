@@ -14,6 +14,7 @@ from scipy import stats
 from scale_ray.cell import Cell
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.report import write_report
+from scale_ray.report.build import Asked
 from scale_ray.report.effects.sequential import Decision, interval, looks
 from scale_ray.store import Store, StudyPlan
 from scale_ray.study import Study, Until, combinations, pairs
@@ -43,6 +44,8 @@ class Planned:
 
     study: StudyPlan
     todo: list[Cell]
+    failed_before: frozenset[str]
+    lacking: dict[str, tuple[str, ...]]
 
 
 class Here:
@@ -58,6 +61,8 @@ class Here:
         return Planned(
             StudyPlan(name=study.name, created="", cells=cells, until=study.until),
             [cell for cell in cells if self.store.read_done(cell.id) is None],
+            frozenset(cell.id for cell in cells if self.store.status(cell.id) == "failed"),
+            {},
         )
 
     def run(self, plan: Planned) -> Outcome:
@@ -72,7 +77,7 @@ class Here:
 
     def decide(self, study: Study) -> list[Decision]:
         told: list[Rounds] = []
-        run_rounds(study, self.store, self.plan, self.run, told.append)  # type: ignore[arg-type]
+        run_rounds(Rounds(study), self.store, self.plan, self.run, told.append)  # type: ignore[arg-type]
         return told[-1].decisions if told else []
 
 
@@ -99,13 +104,13 @@ def test_an_interval_by_hand() -> None:
 
 def test_only_what_is_open_gets_more_seeds(tmp_path: Path) -> None:
     here = Here(tmp_path)
-    of = {each.label: each for each in here.decide(study("ce", "ce+ssl", "ce+dist", "ce+reg"))}
+    of = {each.approach: each for each in here.decide(study("ce", "ce+ssl", "ce+dist", "ce+reg"))}
     ssl, dist, reg = (of[label] for label in ("ce+ssl", "ce+dist", "ce+reg"))
     assert ssl.verdict == "higher"
     count = reg.seeds
     assert seeds_of(here) == {"ce": 20, "ce+dist": 20, "ce+reg": count, "ce+ssl": 3}
     assert count in (6, 12)
-    assert {each.label: each.verdict for each in (dist, reg)} == {"ce+dist": "undecided", "ce+reg": "close"}
+    assert {each.approach: each.verdict for each in (dist, reg)} == {"ce+dist": "undecided", "ce+reg": "known"}
     assert not dist.open
     assert not reg.open
     # 4 looks at 3 comparisons.
@@ -139,15 +144,47 @@ def test_an_interrupted_study_goes_on_to_the_same_decisions(tmp_path: Path, afte
 
 def test_cells_that_fail_leave_a_comparison_undecided_and_end(tmp_path: Path) -> None:
     here = Here(tmp_path, lambda config: None if config.combination == "ce+dist" else accuracy(config))
-    (reg,) = here.decide(study("ce", "ce+dist", "ce+reg"))
-    assert (reg.label, reg.verdict) == ("ce+reg", "close")
-    some = Here(
-        tmp_path / "some",
-        lambda config: None if config.seed == 4 and config.losses.terms.get("dist") else accuracy(config),
-    )
-    (decision,) = some.decide(study("ce", "ce+dist"))
-    assert (decision.verdict, decision.seeds) == ("undecided", 5)
-    assert decision.open
+    dist, reg = here.decide(study("ce", "ce+dist", "ce+reg"))
+    assert (dist.approach, dist.verdict, dist.seeds) == ("ce+dist", "undecided", 0)
+    assert (reg.approach, reg.verdict) == ("ce+reg", "known")
+
+
+def test_a_seed_that_fails_again_and_again_ends_the_rounds(tmp_path: Path) -> None:
+    def of(config: TrialConfig) -> float | None:
+        return None if (config.seed, config.combination) == (4, "ce+dist") else accuracy(config)
+
+    (decision,) = Here(tmp_path, of).decide(study("ce", "ce+dist"))
+    assert (decision.verdict, decision.seeds, decision.open) == ("undecided", 5, True)
+
+
+def test_a_pair_without_a_result_leaves_a_comparison_undecided(tmp_path: Path) -> None:
+    def of(config: TrialConfig) -> float | None:
+        return None if (config.data.source, config.combination) == ("fonts", "ce+ssl") else accuracy(config)
+
+    (ssl,) = Here(tmp_path, of).decide(study("ce", "ce+ssl"))
+    assert (ssl.verdict, ssl.seeds) == ("undecided", 0)
+
+
+def test_targets_without_labels_decide_nothing_and_say_so(tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    asked = study("ce", "ce+ssl")
+    cells = here.plan(asked).study.cells
+    for cell in cells:
+        record = record_of(cell.config, 50.0)
+        assert record.result is not None
+        unlabelled = record.result.model_copy(update={"target_accuracy": None})
+        here.store.write_record(record.model_copy(update={"result": unlabelled}))
+    with pytest.raises(ConfigError, match="no target has labels: leave it out"):
+        Rounds(asked).advance(here.store, cells)
+
+
+def test_what_was_decided_early_can_still_be_chosen(tmp_path: Path) -> None:
+    here = Here(tmp_path / "store")
+    here.decide(study("ce", "ce+ssl", "ce+dist"))
+    write_report(here.store.location, tmp_path / "report", Asked(choose="source_val"))
+    scores = pd.read_csv(tmp_path / "report" / "scores.csv")
+    assert any("ce+ssl" in " ".join(map(str, row)) for row in scores.itertuples())
+    assert "Left out" not in (tmp_path / "report" / "choice.md").read_text()
 
 
 def test_without_an_interval_a_comparison_is_open(tmp_path: Path) -> None:
@@ -176,7 +213,7 @@ def test_a_report_has_what_seeds_have_decided(tmp_path: Path) -> None:
     expected = here.decide(study("ce", "ce+ssl", "ce+dist"))
     paths = write_report(here.store.location, tmp_path / "report")
     found = pd.read_csv(tmp_path / "report" / "decisions.csv")
-    assert found["label"].tolist() == [each.label for each in expected]
+    assert found["approach"].tolist() == [each.approach for each in expected]
     assert found["verdict"].tolist() == [each.verdict for each in expected]
     assert found["low"].tolist() == pytest.approx([each.low for each in expected])
     page = paths.page.read_text()
@@ -192,6 +229,7 @@ def test_a_report_has_what_seeds_have_decided(tmp_path: Path) -> None:
         (lambda study: study.with_axes({"losses.threshold": [0.5, 0.8]}), "an axis also sets losses.threshold: leave"),
         (lambda study: study.with_axes({"losses": combinations("ce")}), "with 'ce', and the study has ce: name two"),
         (lambda study: study.with_axes({"seed": range(30)}), "30 seeds are planned, and a comparison may get 20"),
+        (lambda study: study.with_axes({"losses.contrast": ["dist", "bank"]}), "several cells are .*: keep one"),
         (
             lambda study: study.model_copy(update={"until": Until(half_width=1, baseline="dann")}),
             "compares approaches with 'dann', and the study has ce, ce\\+dist: name two or more",

@@ -207,7 +207,7 @@ def _run_until(
     store = Store(ray.store, create=True)
 
     return run_rounds(
-        study,
+        rounds,
         store,
         lambda each: _plan(each, execution, grid, ray, choose),
         lambda plan: _run(plan, store, execution, resources),

@@ -1,5 +1,6 @@
 """Domains as arrays: each image is decoded and resized once; later runs map the result from the cache into memory."""
 
+import logging
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from scale_ray.data.shards import fetch
 from scale_ray.data.unused import count_unused, stray_folders
 from scale_ray.data.warn import warn_once
 from scale_ray.errors import shown
-from scale_ray.store import Store
+from scale_ray.store import Store, StoreError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def open_known(
         return found
 
     def build(unfinished: Path) -> None:
-        if store is not None and fetch(store, domain, digest, decoding, unfinished):
+        if store is not None and _fetched(store, domain, digest, decoding, unfinished, root):
             return
         files = checked_files(benchmark, [domain], root)[domain]
         digests = files.digests()
@@ -140,6 +143,17 @@ def open_known(
         _decode(files, digests, decoding, unfinished)
 
     return _open(benchmark, domain, domain, digest, decoding, build)
+
+
+def _fetched(store: Store, domain: str, digest: str, decoding: Decoding, unfinished: Path, root: Root | None) -> bool:
+    """`fetch`; where the store cannot be read and there is a root, that is read."""
+    try:
+        return fetch(store, domain, digest, decoding, unfinished)
+    except StoreError as error:
+        if root is None:
+            raise
+        logger.warning("%s: reading the images at the root", error)
+        return False
 
 
 def domain_names(benchmark: str, *, root: Root | None) -> list[str]:

@@ -165,11 +165,17 @@ class DecodedFolder:
         self._skipped[name] = reason
 
     def finish(self, names: Sequence[str], labels: Sequence[int] | None, classes: Sequence[str]) -> None:
-        """Write what there is beside the pixels: of all images, the left-out ones among them, in order."""
+        """Write what there is beside the pixels: of all images, the left-out ones among them, in order.
+
+        Raises:
+            ValueError: they are not as many as the pixels and the left-out ones together.
+        """
         self._file.seek(0)
         _write_header(self._file, self._count, self._size)
         known = [-1] * len(names) if labels is None else labels
         kept = [label for name, label in zip(names, known, strict=True) if name not in self._skipped]
+        if len(kept) != self._count:
+            raise ValueError(f"{self._count:,} images are there, and labels of {len(kept):,}")
         np.save(self._folder / "labels.npy", np.array(kept, np.int64))
         for name, content in {
             "skipped": self._skipped,
@@ -189,6 +195,8 @@ def load(folder: Path) -> Decoded:
     labels = np.load(folder / "labels.npy")
     if not (folder / "names.json").exists():
         raise ValueError("an older version has written it")
+    if len(labels) != len(images):
+        raise ValueError(f"{len(images):,} images are there, and labels of {len(labels):,}")
     skipped, dark, names = (json.loads((folder / f"{name}.json").read_bytes()) for name in ("skipped", "dark", "names"))
     return Decoded(
         images,

@@ -218,11 +218,15 @@ def _mnistm(downloads: Path) -> Files:
     with tarfile.open(downloads / MNISTM.path) as archive:
         listed = archive.extractfile(f"{folder}_labels.txt")
         assert listed is not None
-        for line in listed.read().decode().splitlines():
-            name, label = line.split()
-            image = archive.extractfile(f"{folder}/{name}")
-            assert image is not None
-            yield int(label), name, image.read()
+        labels = dict(line.split() for line in listed.read().decode().splitlines())
+    # Once from begin to end: what is compressed cannot be read backwards without reading it all again.
+    with tarfile.open(downloads / MNISTM.path) as archive:
+        for member in archive:
+            name = member.name.removeprefix(f"{folder}/")
+            if name in labels:
+                image = archive.extractfile(member)
+                assert image is not None
+                yield int(labels[name]), name, image.read()
 
 
 _READ: dict[str, Callable[[Path], Files]] = {"mnist": _mnist, "mnistm": _mnistm, "usps": _usps, "svhn": _svhn}

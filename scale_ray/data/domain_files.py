@@ -28,7 +28,7 @@ from scale_ray.data.names import is_text, quoted
 from scale_ray.data.pixels import HEIF_SUFFIXES, NO_HEIF, reads_heif
 from scale_ray.data.unused import Unused, unused_below, unused_files
 from scale_ray.errors import shown
-from scale_ray.urls import is_url
+from scale_ray.urls import is_url, redacted
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class DomainFiles:
 
     def shown(self, name: str) -> str:
         """An image as messages name it."""
-        return shown(self.path(name))
+        return shown(redacted(self.path(name)))
 
     def path(self, name: str) -> str:
         """An image as tables name it."""

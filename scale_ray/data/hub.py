@@ -55,7 +55,6 @@ def hub_files(name: str, place: Place, catalogue: Catalogue) -> DomainFiles:
         read=read,
         digests=digests,
         forget=lambda: forget_noted(digests_path(where.encode())),
-        anywhere=not Path(where.removeprefix(HUB).partition(":")[0]).is_dir(),
     )
 
 

@@ -1,16 +1,13 @@
 """Where the images are, as options say it: --root and --target-images."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from scale_ray.config import Catalogue, ConfigError, Place, Root, is_hub, is_list, read_catalogue
 from scale_ray.config.catalogue import absolute
 from scale_ray.errors import shown
-from scale_ray.urls import is_url, redacted
-
-_URL = re.compile(r"([A-Za-z][\w+.-]+):/+(.*)", re.DOTALL)  # one slash is enough: pathlib.Path drops the second
+from scale_ray.urls import as_url, is_url, redacted
 
 
 def read_root(root: str | Path | None, target_images: Sequence[str | Path]) -> Root | None:
@@ -55,9 +52,9 @@ def read_root(root: str | Path | None, target_images: Sequence[str | Path]) -> R
 def written(place: str | Path) -> str:
     """A place as it is the same from every folder: a URL or a data set as it is, else an absolute path."""
     text = str(place)
-    if url := _URL.fullmatch(text):
-        return f"{url[1].lower()}://{url[2]}".rstrip("/")
-    here = absolute(text, Path.cwd())
+    if (url := as_url(text)) is not None and url[0] != "file":
+        return f"{url[0]}://{url[1]}".rstrip("/")
+    here = absolute(text if url is None else f"/{url[1]}", Path.cwd())
     return here if is_hub(here) else os.path.realpath(here)
 
 

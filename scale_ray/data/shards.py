@@ -7,7 +7,8 @@
 
 There are two kinds. `pixels` are decoded and resized, and a node copies them into its cache. `files` are the files as
 they were, which each node decodes: where these are much smaller. Both give the same arrays bit for bit, and a node
-checks all that it fetches against the digest in the plan of the study.
+checks what it fetches: names, labels and digests of images against the digest in the plan of the study, files against
+these digests, and pixels against the sha256 of their shard.
 """
 
 import hashlib
@@ -25,9 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from scale_ray.data.decoding import DecodedFolder, Decoding, decode
+from scale_ray.data.benchmarks import DataError
+from scale_ray.data.decoding import DecodedFolder, Decoding, decode, unreadable
 from scale_ray.data.domain_files import DomainFiles, content_digest
-from scale_ray.data.pixels import UnreadableImage, decode_image
+from scale_ray.data.pixels import DECODER_VERSION, MissingReader, UnreadableImage, decode_image
 from scale_ray.data.room import make_room
 from scale_ray.data.work import cpus, in_threads
 from scale_ray.errors import shown
@@ -48,7 +50,7 @@ SHARD_BYTES = 256 * 2**20
 PIXELS_AT_MOST = 50 * 10**9
 
 _SAMPLE = 64  # images whose files are read to estimate the size of all
-_MOST_THREADS = 8  # of which each holds a shard
+_MOST_THREADS = 4  # of which each holds a shard, and on its way to a bucket several copies of it
 _FETCHED_AT_ONCE = 2
 
 
@@ -123,9 +125,25 @@ class Pushed:
     written: int
 
 
-def is_stored(store: Store, digest: str, decoding: Decoding) -> bool:
-    """Whether a store has a domain of this content, whole and of one of the kinds."""
-    return any(store.files.exists(f"{_folder(digest, decoding, kind)}/domain.json") for kind in KINDS)
+def is_stored(store: Store, domain: str, digest: str, decoding: Decoding) -> bool:
+    """Whether a store has a domain of this content, whole and of one of the kinds.
+
+    Raises:
+        DataError: it has, with unreadable images left out, and `decoding.corrupt` is `error`.
+    """
+    for kind in KINDS:
+        content = store.files.read(f"{_folder(digest, decoding, kind)}/domain.json")
+        if content is not None and (stored := _parsed(StoredDomain, content)) is not None:
+            if decoding.corrupt == "error":
+                _refuse_unreadable(domain, stored.shards)
+            return True
+    return False
+
+
+def _refuse_unreadable(domain: str, shards: Iterable[Shard]) -> None:
+    for shard in shards:
+        for image, reason in shard.skipped.items():
+            raise unreadable(shown(f"{domain}/{image}"), reason)
 
 
 # Runs `write_part` on each part and gives the results in order.
@@ -203,6 +221,8 @@ def write_part(files: DomainFiles, part: Part, store: Store, folder: str) -> tup
     if (there := store.files.read(f"{name}.json")) is not None:
         shard = _parsed(Shard, there)
         if shard is not None and (shard.first, shard.last) == (part.first, part.last):
+            if part.decoding.corrupt == "error":
+                _refuse_unreadable(files.name, [shard])
             return shard, 0
     pieces: list[bytes] = []
     lengths: list[int] = []
@@ -236,7 +256,7 @@ def write_part(files: DomainFiles, part: Part, store: Store, folder: str) -> tup
 def fetch(store: Store, domain: str, digest: str, decoding: Decoding, into: Path) -> bool:
     """Fill an empty folder of the cache with a domain from a store; return whether the store had it whole.
 
-    What is damaged there is deleted, so that the next study or push puts it there again.
+    What is damaged there, by two reads, is deleted, so that the next study or push puts it there again.
 
     Args:
         store: may have the domain.
@@ -246,23 +266,19 @@ def fetch(store: Store, domain: str, digest: str, decoding: Decoding, into: Path
         into: the folder.
 
     Raises:
-        DataError: the cache has no room, or an image is unreadable and `decoding.corrupt` is `error`.
+        DataError: the cache has no room.
         StoreError: the store cannot be read.
     """
     for kind in KINDS:
         folder = _folder(digest, decoding, kind)
-        content = store.files.read(f"{folder}/domain.json")
-        if content is None:
-            continue
         try:
-            _fill(store, folder, domain, digest, content, decoding, into)
+            if not _fill_whole(store, folder, domain, digest, decoding, into):
+                continue
         except Damaged as damage:
             logger.warning(
                 "%s is damaged (%s): it is deleted there", store.files.locate(f"{folder}/{damage.name}"), damage
             )
             store.files.delete_many(f"{folder}/{each}" for each in (damage.name, f"{damage.name}.json", "domain.json"))
-            for left in into.iterdir():
-                left.unlink()
             continue
         return True
     return False
@@ -274,6 +290,24 @@ class Damaged(Exception):
     def __init__(self, name: str, reason: str):
         super().__init__(reason)
         self.name = name
+
+
+def _fill_whole(store: Store, folder: str, domain: str, digest: str, decoding: Decoding, into: Path) -> bool:
+    """Fill the folder if the domain is stored; read everything once more where something seems damaged."""
+    for again in (True, False):
+        content = store.files.read(f"{folder}/domain.json")
+        if content is None:
+            return False
+        try:
+            _fill(store, folder, domain, digest, content, decoding, into)
+        except Damaged:  # or another driver was just writing it
+            for left in into.iterdir():
+                left.unlink()
+            if not again:
+                raise
+        else:
+            return True
+    return False
 
 
 def _fill(store: Store, folder: str, domain: str, digest: str, content: bytes, decoding: Decoding, into: Path) -> None:
@@ -299,21 +333,41 @@ def _fill(store: Store, folder: str, domain: str, digest: str, content: bytes, d
             if stored.kind == "pixels":
                 written.add(taken, shard.dark)
             else:
-                for pixels in _decoded(shard, taken, decoding):
+                for pixels in _decoded(shard, taken, digests, names, decoding):
                     written.add(pixels, ())
                 written.add(b"", shard.dark)
-        written.finish(names, labels, stored.classes)
+        try:
+            written.finish(names, labels, stored.classes)
+        except ValueError as error:
+            raise Damaged("domain.json", str(error)) from None
 
 
-def _decoded(shard: Shard, content: bytes, decoding: Decoding) -> Iterator[bytes]:
-    """The pixels of each file of a shard."""
+def _decoded(
+    shard: Shard, content: bytes, digests: Sequence[str], names: Sequence[str], decoding: Decoding
+) -> Iterator[bytes]:
+    """The pixels of each file of a shard.
+
+    Args:
+        digests, names: of all images of the domain.
+    """
     assert shard.lengths is not None
-    ends = list(accumulate(shard.lengths, initial=0))
-    spans = list(pairwise(ends))
+    places = [place for place in range(shard.first, shard.last) if names[place] not in shard.skipped]
+    spans = list(pairwise(accumulate(shard.lengths, initial=0)))
+    if len(places) != len(spans):
+        raise Damaged(f"{shard.first:08}", f"it has {len(spans):,} files of {len(places):,} images")
+
+    def decoded(each: tuple[int, tuple[int, int]]) -> bytes:
+        place, (start, end) = each
+        data = content[start:end]
+        if hashlib.sha256(data).hexdigest() != digests[place]:
+            raise Damaged(f"{shard.first:08}", f"{names[place]} has other bytes")
+        try:
+            return decode_image(data, decoding.resize, decoding.fit).tobytes()
+        except (UnreadableImage, MissingReader) as error:
+            raise DataError(f"{shown(names[place])}: {error}") from error
+
     with ThreadPoolExecutor(cpus()) as pool:
-        yield from pool.map(
-            lambda span: decode_image(content[span[0] : span[1]], decoding.resize, decoding.fit).tobytes(), spans
-        )
+        yield from pool.map(decoded, zip(places, spans, strict=True))
 
 
 def _read_shard(store: Store, folder: str, shard: Shard) -> bytes:
@@ -372,4 +426,4 @@ def _file_bytes(files: DomainFiles) -> int:
 
 
 def _folder(digest: str, decoding: Decoding, kind: Kind) -> str:
-    return f"data/{decoding.key(digest) if kind == 'pixels' else f'{digest[:32]}-files'}"
+    return f"data/{decoding.key(digest) if kind == 'pixels' else f'{digest[:32]}-files-v{DECODER_VERSION}'}"

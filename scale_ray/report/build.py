@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import pandas as pd
 
 from scale_ray.records import Record
 from scale_ray.report.effects import text as effects_text
-from scale_ray.report.effects.sequential import Decision, decision_note, decisions
+from scale_ray.report.effects.decided import decided, with_equal_seeds
 from scale_ray.report.effects.tables import BASELINE, Effects, effects_tables
 from scale_ray.report.figures.drawings import Material, drawings, of_trial
 from scale_ray.report.figures.style import render, save
@@ -150,11 +150,16 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     if asked.rows and asked.columns:
         found += tabulate(cells, asked.rows, asked.columns, asked.facet, remarks=remarks, oracle=asked.oracle)
     effects = effects_tables(cells, asked.baseline, most=asked.most_drawn)
-    of_choice = _choice_tables(cells, Store(store), asked, remarks)
     plans = list(Store(store).plans_as(_PlanHead))
+    shown_plans = [plan for plan in plans if asked.study in (None, plan.name)]
+    of_choice = _choice_tables(with_equal_seeds(cells, shown_plans), Store(store), asked, remarks)
+    of_decisions, notes = decided(cells, shown_plans)
     commands = {plan.name: plan.command for plan in plans}
-    if decided := _decided(cells, [plan for plan in plans if asked.study in (None, plan.name)]):
-        of_choice["decisions"] = decided
+    if len(of_decisions):
+        of_choice["decisions"] = Chosen(of_decisions, notes)
+    from scale_ray.data.roots import read_root
+
+    root = read_root(asked.root, ())
     out = Path(out)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -195,9 +200,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         location=str(store),
         options=[*asked.options(), *(() if out == default_folder(Store(store)) else ("--out", str(out)))],
     )
-    from scale_ray.data.roots import read_root
-
-    reach = images_in(read_root(asked.root, ()) or root_in(commands.values()))
+    reach = images_in(root or root_in(commands.values()))
     text = page(
         cells,
         found,
@@ -295,21 +298,6 @@ def _choice_tables(cells: pd.DataFrame, store: Store, asked: Asked, remarks: lis
     if len(agreed):
         tables["validators"] = Chosen(agreed, [*agreement_notes(agreed), *found.notes])
     return tables
-
-
-def _decided(cells: pd.DataFrame, plans: Sequence[_PlanHead]) -> Chosen | None:
-    """What the seeds of studies with `until` have decided."""
-    frames, notes = [], []
-    for plan in plans:
-        if plan.until is None or plan.until.first is None:
-            continue
-        of_plan = cells[cells["cell"].isin({cell["id"] for cell in plan.cells})]
-        for benchmark, part in of_plan.groupby("benchmark", sort=False):
-            found = pd.DataFrame(decisions(part, plan.until), columns=Decision._fields).drop(columns="open")
-            frames.append(found.assign(benchmark=benchmark, study=plan.name))
-        notes.append(f"study {plan.name}: {decision_note(plan.until)}")
-    found = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    return Chosen(found[["benchmark", "study", *found.columns[:-2]]], notes) if len(found) else None
 
 
 def _of_interest(cells: pd.DataFrame, of_choice: dict[str, Chosen]) -> list[str]:

@@ -108,10 +108,11 @@ def work_off(
     stopping = None if orders is None else Stopping(f"scale_ray:stop:{driver.id}")
     try:
         joined = start_ray(resources, console)
-        if joined:
-            share_data(source.reads, execution.root, store)
-        else:
-            prepare_data(source.reads, execution.root, store)
+        with ending_at_once(driver):
+            if joined:
+                share_data(source.reads, execution.root, store, driver)
+            else:
+                prepare_data(source.reads, execution.root)
         needs = footprint(resources, execution.device, console, cluster=joined)
         if not joined and "GPU" not in needs.bundle:
             # All CPUs of this machine are still free. On a cluster or a GPU, the first trials compute features.

@@ -53,9 +53,9 @@ def measure(
     try:
         joined = start_ray(resources, console)
         if joined and store is not None:
-            share_data(reads, execution.root, store)
+            share_data(reads, execution.root, store, None)
         else:
-            prepare_data(reads, execution.root, store)
+            prepare_data(reads, execution.root)
         needs = footprint(resources, execution.device, console, cluster=joined)
         if not joined and "GPU" not in needs.bundle:  # as before a study
             prepare_features(reads, execution, store)

@@ -178,14 +178,14 @@ def keys_of(plan: Plan) -> frozenset[str]:
     return keys_still_needed(plan, ())
 
 
-def prepare_data(stages: Sequence[Stage], root: Root | None, store: Store | None = None) -> None:
-    """Decode or fetch everything that the stages read, once, so that trials only map it into memory.
+def prepare_data(stages: Sequence[Stage], root: Root | None) -> None:
+    """Decode everything that the stages read, once, so that trials only map it into memory.
 
     Raises:
         DataError: folders, classes or images are not as they must be. Nothing has run then.
     """
     for stage in reading_differently(stages):
-        open_data(stage, root, store)
+        open_data(stage, root, None)
 
 
 def reading_differently(stages: Sequence[Stage]) -> list[Stage]:

@@ -1,5 +1,6 @@
 """Domains put into the store before a study on a cluster, so that its nodes need the images nowhere else."""
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -16,15 +17,22 @@ from scale_ray.data.work import progress
 from scale_ray.errors import UserError, shown
 from scale_ray.stage import Stage
 from scale_ray.store import Store
+from scale_ray.store.leases import Driver
 from scale_ray.sweep.cluster import start_ray
 from scale_ray.sweep.plan import reading_differently
 
 # Parts that wait for a CPU of the cluster: enough for an autoscaler to see that nodes are of use.
 _WAITING = 64
 
+# Between two looks at a domain that another driver stores.
+_ASK_SECONDS = 5.0
 
-def share_data(stages: Sequence[Stage], root: Root | None, store: Store) -> None:
+
+def share_data(stages: Sequence[Stage], root: Root | None, store: Store, driver: Driver | None) -> None:
     """Put every domain that the stages read into the store, unless it is there. Drawn digits need none.
+
+    Args:
+        driver: leases each domain, so that of several drivers one stores it; None: nobody asks.
 
     Raises:
         ConfigError, DataError: the images are not as they must be. Nothing has run then.
@@ -36,9 +44,26 @@ def share_data(stages: Sequence[Stage], root: Root | None, store: Store) -> None
             continue
         decoding = Decoding(data.resize, data.corrupt, data.fit)
         for name, digest in stage.digests.items():
-            if not is_stored(store, digest, decoding):
-                files = checked_files(data.benchmark, [name], root)[name]
-                push(files, data.benchmark, decoding, store, run=runner_of(files))
+            if not is_stored(store, name, digest, decoding):
+                _store_or_wait(data.benchmark, name, digest, decoding, root, store, driver)
+
+
+def _store_or_wait(
+    benchmark: str, name: str, digest: str, decoding: Decoding, root: Root | None, store: Store, driver: Driver | None
+) -> None:
+    """Store a domain, or wait until the driver that stores it has done so or has died."""
+    key = f"data-{decoding.key(digest)}"
+    while driver is not None and not driver.acquire(key):
+        time.sleep(_ASK_SECONDS)
+        if is_stored(store, name, digest, decoding):
+            return
+    try:
+        if not is_stored(store, name, digest, decoding):
+            files = checked_files(benchmark, [name], root)[name]
+            push(files, benchmark, decoding, store, run=runner_of(files))
+    finally:
+        if driver is not None:
+            driver.release(key)
 
 
 def push_domains(

@@ -79,14 +79,20 @@ def test_what_cannot_fit_is_refused_and_nothing_deleted(root: Path, monkeypatch:
     with pytest.raises(DataError, match=r"2\.1 GB of decoded images do not fit, 0\.1 GB too many \(SCALE_RAY_CACHE_GB"):
         make_room(2_100_000_000)
     assert left() == ["first", "second", "third"]
-    monkeypatch.setenv("SCALE_RAY_CACHE_GB", "much")
-    with pytest.raises(UserError, match="SCALE_RAY_CACHE_GB='much' is no number: write how many GB"):
-        make_room(1)
 
 
-def test_without_a_limit_a_twentieth_of_the_disk_stays_free(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["much", "nan", "-1", "0", "inf"])
+def test_a_limit_is_a_number_of_gigabytes(root: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     decode(root)
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: Usage(1000, 850, 150))
+    monkeypatch.setenv("SCALE_RAY_CACHE_GB", limit)
+    with pytest.raises(UserError, match=f"SCALE_RAY_CACHE_GB='{limit}': write how many GB the cache may take"):
+        make_room(1)
+    assert left() == ["first", "second", "third"]
+
+
+def test_without_a_limit_the_disk_may_fill_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode(root)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: Usage(1000, 900, 100))
     make_room(100)
     assert left() == ["first", "second", "third"]
     make_room(101)
@@ -103,3 +109,11 @@ def test_decoding_makes_room_for_itself(root: Path, monkeypatch: pytest.MonkeyPa
     limit(monkeypatch, 10)
     with pytest.raises(DataError, match="do not fit"):
         open_all(root, "first")
+
+
+def test_what_was_opened_just_now_stays(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_all(root, "first", "second")
+    limit(monkeypatch, sum(entry.size for entry in cache_entries()))
+    with pytest.raises(DataError, match="do not fit"):
+        open_all(root, "third")
+    assert left() == ["first", "second"]

@@ -114,8 +114,15 @@ def test_unreadable_images_stop_a_push_or_are_left_out_as_by_the_root(root: Path
     with pytest.raises(DataError, match=r"photo/cat/1.jpg: unreadable image .*: replace it, or leave such images out"):
         push(photo(root), "image_folder", HOW, store, kind=kind)
     digest, skip = digest_of(root), Decoding(SIZE, "skip")
-    assert not is_stored(store, digest, HOW)
+    assert not is_stored(store, "photo", digest, HOW)
     push(photo(root), "image_folder", skip, store, kind=kind)
+    assert is_stored(store, "photo", digest, skip)
+    for refused in (
+        lambda: is_stored(store, "photo", digest, HOW),
+        lambda: push(photo(root), "image_folder", HOW, store, kind=kind),
+    ):
+        with pytest.raises(DataError, match=r"photo/cat/1.jpg: unreadable image"):
+            refused()
     found = opened(digest, None, store, skip)
     assert found.skipped == ("cat/1.jpg",)
     assert same(found, opened(digest, root, None, skip))
@@ -135,7 +142,7 @@ def test_an_interrupted_push_goes_on_where_it_was(root: Path, store: Store, monk
     with pytest.raises(KeyboardInterrupt):
         push(photo(root), "image_folder", HOW, store)
     digest = digest_of(root)
-    assert not is_stored(store, digest, HOW)
+    assert not is_stored(store, "photo", digest, HOW)
     monkeypatch.setattr(shards, "write_part", whole)
     assert push(photo(root), "image_folder", HOW, store).written == IMAGE
     assert push(photo(root), "image_folder", HOW, store).written == 0
@@ -161,7 +168,7 @@ def test_what_is_damaged_is_deleted_and_read_from_the_root(
     assert same(opened(digest, root, store), expected)
     if (name, damage) != ("domain.json", "gone"):
         assert f"{name} is damaged (" in caplog.text
-    assert not is_stored(store, digest, HOW)
+    assert not is_stored(store, "photo", digest, HOW)
     with pytest.raises(ValueError, match="image_folder: where are the images"):
         opened(digest, None, store)
     push(photo(root), "image_folder", HOW, store)
@@ -211,3 +218,20 @@ def test_requests_grow_with_shards_and_not_with_images(root: Path, s3: S3Server)
     before = s3.requests
     opened(digest, None, store)
     assert s3.requests - before == 2 + 3  # domain, rows, shards
+
+
+def test_a_push_under_another_spelling_of_a_class_is_noticed(root: Path, tmp_path: Path) -> None:
+    """A label map gives other names to the same content: what a shard calls left out must be what the rows have."""
+    truncate(root / "photo" / "cat" / "1.jpg")
+    store, skip = Store(tmp_path / "store", create=True), Decoding(SIZE, "skip")
+    place = {"photo": Place(images=str(root / "photo"))}
+    renamed = Catalogue(domains=place, label_map={"cat": "tiger"})
+    push(photo(renamed), "image_folder", skip, store)
+    (root / "photo" / "cat").rename(root / "photo" / "tiger")
+    digest = digest_of(root)
+    (key,) = store.files.folders("data")
+    store.files.delete(f"data/{key}/domain.json")  # as if the first push had been interrupted
+    push(photo(root), "image_folder", skip, store)
+    found = opened(digest, root, store, skip)
+    assert found.labels is not None
+    assert len(found.images) == len(found.labels) == 4

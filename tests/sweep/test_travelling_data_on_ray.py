@@ -1,5 +1,6 @@
 """Images that only the driver sees: nodes of a cluster take them from the store, and records are the same."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,12 +40,12 @@ def test_nodes_fetch_what_they_do_not_see(
     tiny_root: Path, two_nodes: Cluster, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, store = tmp_path / "root", tmp_path / "store"
-    root.symlink_to(tiny_root)
+    shutil.copytree(tiny_root, root)
     monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache of the driver"))
     line = command(root, store, *SHORT, address=two_nodes.address)
     study = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_until(lambda: len(list(store.glob("data/*/domain.json"))) == 2, study)
-    root.unlink()
+    root.rename(tmp_path / "away")
     told, _ = study.communicate(timeout=LIMIT)
     assert study.returncode == 0, told
     assert results(store) == undisturbed
@@ -53,15 +54,17 @@ def test_nodes_fetch_what_they_do_not_see(
 
 
 def test_images_at_a_url_are_stored_by_the_nodes(
-    tiny_root: Path, two_nodes: Cluster, undisturbed: dict[str, str], s3: S3Server
+    tiny_root: Path, two_nodes: Cluster, undisturbed: dict[str, str], s3: S3Server, tmp_path: Path
 ) -> None:
     root, store = s3.new_url(), s3.new_url()
     system, path = fsspec.core.url_to_fs(root)
     system.put(f"{tiny_root}/", f"{path}/", recursive=True)
     line = command(tiny_root, store, *SHORT, address=two_nodes.address)
     line[line.index(str(tiny_root))] = root
-    study = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT)
+    study = subprocess.run(
+        line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT
+    )
     assert study.returncode == 0, study.stdout
-    assert "storing plain, images: " in study.stdout
+    assert "storing plain, images: " in study.stderr
     assert results(store) == undisturbed
     assert len(Store(store).files.folders("data")) == 2

@@ -8,37 +8,38 @@ percent of width for up to six looks and needs no assumption on how looks depend
 """
 
 import math
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scale_ray.report.effects.contrasts import by_key
-from scale_ray.report.effects.measured import tidy
+from scale_ray.config import TrialConfig
 from scale_ray.report.effects.resampling import nested, spread_within
 from scale_ray.report.read.labels import by_combination, natural
 from scale_ray.study import Until
 
 ERROR = 0.05  # over all comparisons and looks
 
-Verdict = Literal["higher", "lower", "close", "undecided"]
+Verdict = Literal["higher", "lower", "known", "undecided"]
 
 
 class Decision(NamedTuple):
     """What is known of an approach against the baseline, on these pairs and for other seeds.
 
     Attributes:
-        backbone, label, baseline: as tables of effects name them.
-        estimate, low, high: percentage points; low and high are NaN where there is no interval yet.
-        seeds: the smallest number of seeds that a pair has of both.
-        verdict: `higher` or `lower` than the baseline; `close`: the interval is at most +- `Until.half_width`; else
-            `undecided`.
+        backbone, approach, baseline: what is compared.
+        estimate, low, high: percentage points; NaN where there is no interval yet.
+        seeds: the smallest number of seeds that a pair has of both; 0 where a planned pair has none.
+        verdict: `higher` or `lower` than the baseline; `known`: no difference is shown, and the interval is at most
+            +- `Until.half_width`; else `undecided`.
         open: whether more seeds may decide it.
     """
 
     backbone: str
-    label: str
+    approach: str
     baseline: str
     estimate: float
     low: float
@@ -50,10 +51,11 @@ class Decision(NamedTuple):
     def told(self, until: Until) -> str:
         """In one line."""
         interval = "" if math.isnan(self.low) else f" [{self.low:+.2f}, {self.high:+.2f}]"
-        close, open_ = f"within ±{until.half_width:g} points", ", more seeds follow" if self.open else ""
-        meaning = {"close": close, "undecided": f"not decided{open_}"}.get(self.verdict, self.verdict)
+        known = f"no difference is shown, known to ±{until.half_width:g} points"
+        open_ = ", more seeds follow" if self.open else ""
+        meaning = {"known": known, "undecided": f"not decided{open_}"}.get(self.verdict, self.verdict)
         seeds = "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
-        compared = f"{self.backbone}: {self.label} against {self.baseline}"
+        compared = f"{self.backbone}: {self.approach} against {self.baseline}"
         return f"{compared}: {self.estimate:+.2f}{interval} points, {seeds}: {meaning}"
 
 
@@ -70,31 +72,52 @@ def looks(first: int, most: int) -> list[int]:
     return found
 
 
-def decisions(cells: pd.DataFrame, until: Until) -> list[Decision]:
-    """Every label of each backbone against the baseline.
+def decisions(planned: Mapping[str, TrialConfig], accuracies: Mapping[str, float], until: Until) -> list[Decision]:
+    """Every approach of a study against the baseline, by backbone.
 
     Args:
-        cells: of one study, as `load` returns them.
+        planned: the config of every cell, by id; what is compared, and on which pairs, does not depend on results.
+        accuracies: percent, of the cells that are done.
         until: what the study was asked to decide, with its `first` and `baseline`.
     """
     assert until.first is not None
     assert until.baseline is not None
-    tidied = tidy(cells)
-    differences: dict[tuple[str, str], pd.Series[float]] = {}
-    for backbone in sorted(map(str, tidied["backbone"].unique()), key=natural):
-        table = by_key(tidied[tidied["backbone"] == backbone])
-        if until.baseline in table:
-            for label in sorted(set(map(str, table)) - {until.baseline}, key=by_combination):
-                differences[backbone, label] = (table[label] - table[until.baseline]).dropna()
-    error = ERROR / (len(looks(until.first, until.most_seeds)) * max(1, len(differences)))
+    known: dict[tuple[str, str], dict[tuple[str, int], float]] = defaultdict(dict)
+    pairs: dict[str, set[str]] = defaultdict(set)
+    for cell, config in planned.items():
+        of_approach = known[config.model.label, config.approach]
+        pairs[config.model.label].add(config.pair)
+        if cell in accuracies:
+            of_approach[config.pair, config.seed] = accuracies[cell]
+    compared = [key for key in known if key[1] != until.baseline and (key[0], until.baseline) in known]
+    error = ERROR / (len(looks(until.first, until.most_seeds)) * max(1, len(compared)))
     found = []
-    for (backbone, label), values in differences.items():
-        estimate, half, seeds = interval(values, error)
-        verdict = _verdict(estimate, half, until.half_width)
-        more = verdict == "undecided" and seeds < until.most_seeds
-        low, high = estimate - half, estimate + half
-        found.append(Decision(backbone, label, until.baseline, estimate, low, high, seeds, verdict, more))
+    for backbone, approach in sorted(compared, key=lambda key: (natural(key[0]), by_combination(key[1]))):
+        one, other = known[backbone, approach], known[backbone, until.baseline]
+        differences = {key: one[key] - other[key] for key in sorted(one.keys() & other.keys())}
+        if {pair for pair, _ in differences} == pairs[backbone]:
+            estimate, half, seeds = interval(_series(differences), error)
+        else:
+            estimate, half, seeds = math.nan, math.nan, 0
+        found.append(decide(backbone, approach, estimate, half, seeds, until))
     return found
+
+
+def decide(backbone: str, approach: str, estimate: float, half: float, seeds: int, until: Until) -> Decision:
+    """The decision by an estimate and the half-width of its interval."""
+    verdict: Verdict = "undecided"
+    if abs(estimate) > half:
+        verdict = "higher" if estimate > 0 else "lower"
+    elif half <= until.half_width:
+        verdict = "known"
+    more = verdict == "undecided" and seeds < until.most_seeds
+    low, high = estimate - half, estimate + half
+    return Decision(backbone, approach, until.baseline or "", estimate, low, high, seeds, verdict, more)
+
+
+def _series(differences: Mapping[tuple[str, int], float]) -> "pd.Series[float]":
+    index = pd.MultiIndex.from_tuples(differences, names=["pair", "seed"])
+    return pd.Series(list(differences.values()), index, dtype=float)
 
 
 def decision_note(until: Until) -> str:
@@ -113,8 +136,6 @@ def interval(values: "pd.Series[float]", error: float) -> tuple[float, float, in
         values: by (pair, seed).
         error: probability with which the interval may miss the mean of these pairs over all seeds.
     """
-    if values.empty:
-        return math.nan, math.nan, 0
     data, counts = nested(values.to_frame())
     (spread,), freedom = spread_within(data, counts)
     estimate, seeds = float(np.nanmean(data, axis=1).mean()), int(counts.min())
@@ -122,9 +143,3 @@ def interval(values: "pd.Series[float]", error: float) -> tuple[float, float, in
         return estimate, math.nan, seeds
     quantile = float(stats.t.ppf(1 - error / 2, freedom))
     return estimate, quantile * float(spread) * math.sqrt((1 / counts).sum()) / len(counts), seeds
-
-
-def _verdict(estimate: float, half: float, half_width: float) -> Verdict:
-    if abs(estimate) > half:
-        return "higher" if estimate > 0 else "lower"
-    return "close" if half <= half_width else "undecided"
