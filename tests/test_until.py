@@ -13,8 +13,9 @@ from scipy import stats
 
 from scale_ray.cell import Cell
 from scale_ray.config import ConfigError, TrialConfig
-from scale_ray.report import write_report
-from scale_ray.report.build import Asked
+from scale_ray.report import load, write_report
+from scale_ray.report.build import _PlanHead
+from scale_ray.report.effects.decided import with_equal_seeds
 from scale_ray.report.effects.sequential import Decision, interval, looks
 from scale_ray.store import Store, StudyPlan
 from scale_ray.study import Study, Until, combinations, pairs
@@ -181,10 +182,10 @@ def test_targets_without_labels_decide_nothing_and_say_so(tmp_path: Path) -> Non
 def test_what_was_decided_early_can_still_be_chosen(tmp_path: Path) -> None:
     here = Here(tmp_path / "store")
     here.decide(study("ce", "ce+ssl", "ce+dist"))
-    write_report(here.store.location, tmp_path / "report", Asked(choose="source_val"))
-    scores = pd.read_csv(tmp_path / "report" / "scores.csv")
-    assert any("ce+ssl" in " ".join(map(str, row)) for row in scores.itertuples())
-    assert "Left out" not in (tmp_path / "report" / "choice.md").read_text()
+    compared = with_equal_seeds(load(here.store.location), list(here.store.plans_as(_PlanHead)))
+    assert compared.groupby("losses")["seed"].unique().map(sorted).to_dict() == dict.fromkeys(
+        ["ce", "ce+dist", "ce+ssl"], [0, 1, 2]
+    )
 
 
 def test_without_an_interval_a_comparison_is_open(tmp_path: Path) -> None:
