@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from scale_ray.cli.configs import config_from
-from scale_ray.cli.console import INTERRUPTED, console
+from scale_ray.cli.console import console
 from scale_ray.cli.groups import command
 from scale_ray.cli.images import usual_pairs
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.options import ExecutionOptions, GridOptions, StudyOptions, TrialOptions
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
 from scale_ray.cli.report import Choose, report
+from scale_ray.cli.stop_signal import stop_signal
 from scale_ray.config import ConfigError, Execution, Resources, TrialConfig, check_name
 from scale_ray.config.problems import parsed
 from scale_ray.data.defaults import own_fields, usual_settings
@@ -165,7 +166,7 @@ def run_and_report(
             f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on; "
             f"`scale-ray report {store.location}` shows what is done"
         )
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(stop_signal.exit_status)
     on_ctrl_c(f"all records are kept; `scale-ray report {store.location}` makes the report")
     choose = choose if outcome.done else None  # of nothing there is no choice, and why is said below
     report(store.location, choose=choose, study=study.name if choose else None)
@@ -217,6 +218,7 @@ def _run_until(
 
 def _plan(study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None) -> "Plan":
     """The plan of a study, printed."""
+    stop_signal.heed()
     store = Store(ray.store, create=not ray.dry_run, missing_ok=ray.dry_run)
 
     from scale_ray.cli.plans import print_methods, print_plan
@@ -245,7 +247,9 @@ def _run(plan: "Plan", store: Store, execution: Execution, resources: Resources)
     from scale_ray.sweep.run import run_study
 
     on_ctrl_c(GO_ON)
-    return run_study(plan, store, execution, resources, console)
+    outcome = run_study(plan, store, execution, resources, console, stop_signal)
+    stop_signal.progressed |= outcome.progressed
+    return outcome
 
 
 def _refuse_lacking(plan: "Plan", store: Store, choose: str) -> None:

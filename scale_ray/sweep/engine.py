@@ -290,8 +290,10 @@ class _Events(tune.Callback):
     ) -> None:
         key = trial.config["stage"]
         self._queue.has_reported(key, int(result.get("step", 0)))
-        if self._stopping is not None and SAVED in result:
-            self._stopping.saved(key)
+        if SAVED in result:
+            self._queue.has_saved()
+            if self._stopping is not None:
+                self._stopping.saved(key)
         self.progress.reported(self._queue.stage(key), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
