@@ -1,6 +1,7 @@
-"""SIGUSR1 orders a command that trains on Ray to stop: every training saves its state first, and the command ends.
+"""SIGUSR2 orders a command that trains on Ray to stop: every training saves its state first, and the command ends.
 
-Batch systems give such a notice before they take a job's nodes away; cluster/slurm.sbatch passes it on.
+Batch systems give a notice before they take a job's nodes away; cluster/slurm.sbatch passes it on. Not SIGUSR1, which
+Ray Tune takes for itself.
 """
 
 import os
@@ -32,7 +33,7 @@ class StopSignal:
         """Heed the signal from now on. Before orders are asked for, nothing trains, and the process ends at once."""
         self._in_use = False
         if threading.current_thread() is threading.main_thread():  # only there can a handler be set
-            signal.signal(signal.SIGUSR1, self._hear)
+            signal.signal(signal.SIGUSR2, self._hear)
 
     def __call__(self) -> Orders:
         """The orders of this moment."""
@@ -47,7 +48,7 @@ class StopSignal:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._given = True
         if not self._in_use:
-            os.write(2, b"stopped by SIGUSR1 before a training began\n")
+            os.write(2, b"stopped by SIGUSR2 before a training began\n")
             end_at_once(self.exit_status)
 
 
