@@ -201,7 +201,8 @@ def test_the_examples_of_help_run_one_after_another(workplace: Path, monkeypatch
     for name, text in EXAMPLES.items():
         for command in filter(None, text.replace("\\\n", "").splitlines()):
             options = RUN_WITH.get(name or command.split()[1], "")
-            of_a_service = command.split()[1] in ("serve", "submit", "token")  # tests/service has a service
+            # tests/service has a service.
+            of_a_service = command.split()[1] in ("serve", "submit", "token") and "--slurm" not in command
             downloads = command.startswith("scale-ray data get")  # tests/data/test_digits_standard.py has a server
             reason = "on a cluster" if "s3://" in command else "a service" if of_a_service else None
             reason = "downloads" if downloads else reason

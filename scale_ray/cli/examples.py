@@ -121,6 +121,8 @@ EXAMPLES = {
         "submit": """
             scale-ray submit study.json --dry-run
             scale-ray submit study.json --server https://studies.example.org --wait
+            scale-ray submit --slurm --nodes 2 --gpus-per-node 4 --dry-run -- \\
+                ablate --benchmark digits --seeds 5 --store runs/digits
         """,
         "token": """
             scale-ray token create ann --scope submit

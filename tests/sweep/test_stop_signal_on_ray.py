@@ -1,4 +1,4 @@
-"""SIGUSR2: a study or search saves the state of every training, ends with status 75, and goes on when it is run again."""
+"""SIGUSR2: a study or search saves the state of every training and ends with status 75; run again, it goes on."""
 
 import signal
 import subprocess
@@ -30,7 +30,17 @@ def stopped(process: subprocess.Popen[str], status: int) -> str:
 
 def test_a_study_saves_what_trains_and_goes_on(tiny_root: Path, tmp_path: Path) -> None:
     store, undisturbed = tmp_path / "store", tmp_path / "undisturbed"
-    long = ("--losses", "ce", "--seeds", "1", "--set", "optim.steps=2000", "--set", "evaluate_every=1000", *NO_OTHER_CHECKPOINT)
+    long = (
+        "--losses",
+        "ce",
+        "--seeds",
+        "1",
+        "--set",
+        "optim.steps=2000",
+        "--set",
+        "evaluate_every=1000",
+        *NO_OTHER_CHECKPOINT,
+    )
     study = started(command(tiny_root, store, *long))
     wait_until(lambda: trains(store), study)
     printed = stopped(study, 75)
