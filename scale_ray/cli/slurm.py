@@ -129,9 +129,8 @@ def submit_job(words: Sequence[str], job: SlurmOptions, *, dry_run: bool) -> Non
 
 def job_script(words: Sequence[str], directives: Mapping[str, str | None]) -> str:
     """The batch script of a command, which runs in the environment that this process runs in."""
-    lines = [
-        f"#SBATCH --{name}" + ("" if value is None else f"={shlex.quote(value)}") for name, value in directives.items()
-    ]
+    given = {name: "" if value is None else f"={shlex.quote(value)}" for name, value in directives.items()}
+    lines = [f"#SBATCH --{name}{value}" for name, value in given.items()]
     *_, body = re.split(r"^#SBATCH .*\n", _template(), flags=re.MULTILINE)
     environment = shlex.quote(str(Path(sys.executable).parent))
     return "\n".join(
