@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = Path(__file__).with_name("slurm.conf")
 
-# Four cells of half a minute, and no checkpoint but those of a notice and of every minute.
+# Four cells of some seconds, and no checkpoint but those of a notice and of every minute.
 GRID = ["--benchmark", "digits", "--pairs", "mnist:mnistm", "--losses", "ce,ce+ssl", "--seeds", "2"]
-STUDY = ["ablate", *GRID, "--steps", "300", "--checkpoint-every", "100000"]
+STUDY = ["ablate", *GRID, "--steps", "200", "--checkpoint-every", "100000"]
 
 
 class Slurm(Laptop):
@@ -99,6 +99,14 @@ def trainings(store: Path) -> int:
     return sum(path.read_text().count('"started": true') for path in store.glob("drivers/*.json"))
 
 
+def raylets(job: str) -> list[psutil.Process]:
+    """Of the job's Ray: this machine sees the processes of all."""
+    found = psutil.process_iter(["name", "cmdline"])
+    return [
+        each for each in found if each.info["name"] == "raylet" and f"scale_ray_{job}_" in str(each.info["cmdline"])
+    ]
+
+
 def hosts(store: Path) -> set[str]:
     return {record.provenance.host for record in Store(store).records()}
 
@@ -133,15 +141,12 @@ def test_a_study_on_two_nodes_is_preempted_and_goes_on(slurm: Slurm, undisturbed
 
 def the_token_is_asked_for(slurm: Slurm, job: str) -> None:
     """The job's Ray refuses whoever has none."""
-    lines = [" ".join(each.cmdline()) for each in psutil.process_iter() if each.name() == "raylet"]
-    (address,) = {found[1] for line in lines if f"/scale_ray_{job}_" in line and (found := ADDRESS.search(line))}
+    words = [word for raylet in raylets(job) for word in raylet.cmdline()]
+    (address,) = {word.partition("=")[2] for word in words if word.startswith("--gcs-address=")}
     with slurm.start("env", "RAY_AUTH_MODE=disabled", "ray", "status", f"--address={address}") as process:
         output, _ = process.communicate()
     assert process.returncode != 0
     assert "token" in output
-
-
-ADDRESS = re.compile(r"--gcs-address=(\S+)")
 
 
 def test_what_a_time_limit_ends_goes_on(slurm: Slurm, undisturbed: dict[str, str]) -> None:
@@ -181,8 +186,9 @@ def test_who_requeues_or_cancels_it_loses_nothing(slurm: Slurm) -> None:
 
 
 def test_two_independent_drivers_train_each_cell_once(slurm: Slurm, undisturbed: dict[str, str]) -> None:
+    """Each has one slot, and another cell that waits for it."""
     store = slurm.store("array")
-    wanted = ["--array=2", "--cpus-per-task=1", "--sbatch=exclusive"]
+    wanted = ["--array=2", "--cpus-per-task=1", "--sbatch=mem=3000M"]  # which a node has once
     job = slurm.submit(*wanted, command=[*STUDY, "--store", str(store)])
     log = slurm.wait_for_end(job)
     assert slurm.ended(r"\d+")[-2:] == ["COMPLETED", "COMPLETED"]
@@ -202,6 +208,17 @@ def test_two_clusters_share_their_nodes(slurm: Slurm) -> None:
     assert len(results(store)) == 4
 
 
+def test_a_worker_node_whose_ray_dies_is_done_without(slurm: Slurm, undisturbed: dict[str, str]) -> None:
+    store = slurm.store("one_dies")
+    job = slurm.submit("--nodes=2", "--cpus-per-task=1", command=[*STUDY, "--store", str(store)])
+    slurm.wait(lambda: trainings(store) == 2, job)
+    (raylet,) = [each for each in raylets(job) if "--node_ip_address=10.77.0.2" in each.cmdline()]
+    raylet.kill()
+    slurm.wait_for_end(job)
+    assert slurm.ended(job) == ["COMPLETED"]
+    assert results(store) == undisturbed
+
+
 def test_a_study_that_fails_is_not_put_back(slurm: Slurm) -> None:
     failing = ["ablate", *GRID, "--seeds", "1", "--steps", "20", "--set", "optim.learning_rate=1e20"]
     job = slurm.submit("--cpus-per-task=2", command=[*failing, "--store", str(slurm.store("failing"))])
@@ -213,7 +230,7 @@ def test_a_study_that_fails_is_not_put_back(slurm: Slurm) -> None:
 
 def test_a_time_limit_before_any_training_does_not_repeat_for_ever(slurm: Slurm) -> None:
     store = slurm.store("too_short")
-    job = slurm.submit("--time=1", command=[*STUDY, "--store", str(store)])
+    job = slurm.submit("--time=1", "--cpus-per-task=2", command=[*STUDY, "--store", str(store)])
     log = slurm.wait_for_end(job)
     assert "back into the queue" not in log
     assert slurm.ended(job) == ["FAILED"]
