@@ -65,6 +65,6 @@ def test_images_at_a_url_are_stored_by_the_nodes(
         line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT
     )
     assert study.returncode == 0, study.stdout
-    assert "storing plain, images: " in study.stderr
+    assert "storing plain, images: " in study.stdout
     assert results(store) == undisturbed
     assert len(Store(store).files.folders("data")) == 2
