@@ -55,6 +55,11 @@ class Slurm(Laptop):
             assert time.monotonic() < deadline, f"{self.state(job)}\n{self.log(job)}"
             time.sleep(1)
 
+    def wait_for_requeue(self, job: str) -> None:
+        """Wait until the job is back in the queue, and let it start at once: SLURM itself waits for two minutes."""
+        self.wait(lambda: self.state(job) == "PENDING", job)
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now", "TimeLimit=60")
+
     def wait_for_end(self, job: str) -> str:
         """Wait until the job has left the queue for good; return its log."""
         self.wait(lambda: not {"PENDING", "RUNNING", "COMPLETING"} & set(self.state(job).split()), job)
@@ -125,7 +130,7 @@ def test_a_study_on_two_nodes_is_preempted_and_goes_on(slurm: Slurm, undisturbed
     moment = time.time()
     whole_nodes = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2"]
     slurm.run("sbatch", "--partition=urgent", *whole_nodes, "--output=urgent.log", "--wrap=sleep 5")
-    slurm.wait(lambda: slurm.state(job) == "PENDING", job)
+    slurm.wait_for_requeue(job)
     assert checkpoints_since(store, moment) == 2
     assert not list(store.glob("drivers/*"))
     log = slurm.wait_for_end(job)
@@ -155,9 +160,8 @@ def test_what_a_time_limit_ends_goes_on(slurm: Slurm, undisturbed: dict[str, str
     slurm.wait(lambda: trainings(store) == 2, job)
     moment = time.time()
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=00:03:00")  # so that its notice is due
-    slurm.wait(lambda: slurm.state(job) == "PENDING", job)
+    slurm.wait_for_requeue(job)
     assert checkpoints_since(store, moment) == 2
-    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=01:00:00")
     log = slurm.wait_for_end(job)
     assert "back into the queue; the same command goes on then" in log
     assert "requeued 1 times before" in log
@@ -172,9 +176,8 @@ def test_who_requeues_or_cancels_it_loses_nothing(slurm: Slurm) -> None:
     slurm.wait(lambda: trainings(store) == 2, job)
     moment = time.time()
     slurm.run("scontrol", "requeue", job)
-    slurm.wait(lambda: slurm.state(job) == "PENDING", job)
+    slurm.wait_for_requeue(job)
     assert checkpoints_since(store, moment) == 2
-    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
     slurm.wait(lambda: trainings(store) == 2, job)
     moment = time.time()
     slurm.run("scancel", job)
