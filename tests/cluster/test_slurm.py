@@ -80,6 +80,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         (folder / name).mkdir()
     (folder / "slurm.conf").write_text(SETTINGS.read_text().replace("FOLDER", str(folder)))
     (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # none of its controllers is used
+    (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")  # a GPU by name alone
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o400)
     (folder / "ended.txt").touch()
@@ -220,6 +221,22 @@ def test_a_worker_node_whose_ray_dies_is_done_without(slurm: Slurm, undisturbed:
     slurm.wait_for_end(job)
     assert slurm.ended(job) == ["COMPLETED"]
     assert results(store) == undisturbed
+
+
+def test_trainings_share_what_the_job_has_on_each_node(slurm: Slurm) -> None:
+    """A GPU, of which each takes a half or the whole. SLURM counts it; there is none on this machine."""
+    store = slurm.store("gpus")
+    halves = [*STUDY, "--steps", "3000", "--gpus-per-trial", "0.5", "--store", str(store)]
+    job = slurm.submit("--nodes=2", "--cpus-per-task=2", "--gpus-per-node=1", command=halves)
+    slurm.wait(lambda: trainings(store) == 4, job)
+    slurm.run("scancel", job)
+    slurm.wait_for_end(job)
+    job = slurm.submit("--cpus-per-task=2", "--gpus-per-node=1", command=[*halves, "--gpus-per-trial", "1"])
+    slurm.wait(lambda: trainings(store) == 1, job)
+    time.sleep(20)  # of two announcements
+    assert trainings(store) == 1
+    slurm.run("scancel", job)
+    slurm.wait_for_end(job)
 
 
 def test_a_study_that_fails_is_not_put_back(slurm: Slurm) -> None:
