@@ -249,8 +249,24 @@ def test_a_study_that_fails_is_not_put_back(slurm: Slurm) -> None:
 
 
 def test_a_time_limit_before_any_training_does_not_repeat_for_ever(slurm: Slurm) -> None:
-    store = slurm.store("too_short")
-    job = slurm.submit("--time=1", "--cpus-per-task=2", command=[*STUDY, "--store", str(store)])
+    job = slurm.submit("--cpus-per-task=2", command=[*STUDY, "--store", str(slurm.store("too_short"))])
+    slurm.wait(lambda: "starting Ray" in slurm.log(job), job)
+    slurm.run(
+        "scancel", "--batch", "--signal=USR1", job
+    )  # as SLURM sends it before the limit, and seconds after the start
     log = slurm.wait_for_end(job)
+    assert "stopped by SIGUSR2 before a training began" in log
+    assert "the time was over before anything was trained" in log
     assert "back into the queue" not in log
     assert slurm.ended(job) == ["FAILED"]
+
+
+def test_what_sbatch_refuses_is_one_line(slurm: Slurm) -> None:
+    with slurm.start(
+        "scale-ray", "submit", "--slurm", "--partition=nowhere", "--", *STUDY, "--store=s3://x/y"
+    ) as process:
+        output, _ = process.communicate()
+    assert process.returncode == 2
+    assert output.startswith("error: sbatch does not take y.sbatch: ")
+    assert "invalid partition specified: nowhere" in output
+    assert len(output.splitlines()) == 1
