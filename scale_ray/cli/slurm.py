@@ -216,6 +216,6 @@ def _give_to_sbatch(file: Path) -> str:
     """Submit a script; return the job's id."""
     done = subprocess.run(["sbatch", "--parsable", file], capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2].removeprefix("sbatch: error: ")
-        raise ConfigError(f"sbatch does not take {file}: {reason or f'exit status {done.returncode}'}")
+        said = "; ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
+        raise ConfigError(f"sbatch does not take {file}: {said or f'exit status {done.returncode}'}")
     return done.stdout.strip().partition(";")[0]
