@@ -65,6 +65,7 @@ def run(
     sharing: bool = True,
     execution: Execution | None = None,
     resources: Resources | None = None,
+    track: Sequence[str] = (),
 ) -> "Results":
     """Train every cell of a study that the store does not answer yet; the same call again goes on.
 
@@ -75,20 +76,23 @@ def run(
         store: folder or URL (s3://…, gs://…); made where it is missing.
         execution: device, checkpoints, models; its `root` is used where `root` is None.
         resources: what each trial asks Ray for, and where Ray is.
+        track: trackers that show the trainings live, as `--track` names them: `["mlflow=http://127.0.0.1:5000"]`.
 
     Returns:
         What the study has in its store then, as `results` does. Failed cells have a record with the reason; after
         Ctrl-C, or where a notebook's kernel is interrupted, cells are still to do.
 
     Raises:
-        UserError: nothing has run: the study, its data or the resources cannot be used.
+        UserError: nothing has run: the study, its data, the resources or a tracker cannot be used.
     """
     from scale_ray.cli.console import console
     from scale_ray.sweep.run import run_study
+    from scale_ray.track import Tracking, check_targets, open_trackers
 
     execution = execution or Execution()
     if root is not None:
         execution = execution.model_copy(update={"root": _images(root)})
+    targets = check_targets(track)
     opened = Store(store, create=True)
     resources = resources or Resources(workers=study.base.parallel.workers)
 
@@ -104,7 +108,12 @@ def run(
         )
 
     def train(wanted: "Plan") -> "Outcome":
-        return run_study(wanted, opened, execution, resources, console)
+        trackers, cells = open_trackers(targets), wanted.study.cells
+        with Tracking(trackers, study.name, cells, opened, console.print) as tracking:
+            outcome = run_study(wanted, opened, execution, resources, console, listeners=[tracking])
+            if not outcome.interrupted:
+                tracking.complete(wanted.answered)
+        return outcome
 
     if study.until is None:
         train(planned(study))
@@ -143,6 +152,7 @@ def adapt(
     budget: str | None = None,
     execution: Execution | None = None,
     resources: Resources | None = None,
+    track: Sequence[str] = (),
     **more: Any,
 ) -> "Adaptation":
     """Predict images without labels from images with labels: what `scale-ray adapt` does.
@@ -155,6 +165,7 @@ def adapt(
             filled in in the folder's check.csv, if any.
         budget: what the trainings may take, as in `30m`.
         execution, resources: device, and what each trial asks Ray for.
+        track: as in `run`.
         more: backbone, weights, fine_tune, seeds, choose, label_map, changes: see `adaptation.asked.ask`.
 
     Returns:
@@ -171,7 +182,7 @@ def adapt(
     asked = ask(str(source), targets, check=None if check is None else Path(check), budget=budget, **more)
     workers = asked.base.parallel.workers
     resources = resources or Resources(workers=workers)
-    return run_adaptation(asked, Path(out), execution or Execution(), resources, console)
+    return run_adaptation(asked, Path(out), execution or Execution(), resources, console, track=track)
 
 
 def train(
@@ -180,6 +191,7 @@ def train(
     store: str | Path | None = None,
     *,
     execution: Execution | None = None,
+    track: Sequence[str] = (),
 ) -> Record:
     """Train one trial in this process, without Ray. Its record is the one that a study would leave.
 
@@ -188,16 +200,26 @@ def train(
         root: folder of an image benchmark: root/domain/class/image; or a catalogue, or the file of one or of a list.
         store: keeps the record and checkpoints; None keeps nothing.
         execution: device, threads, checkpoints, models; its `root` is used where `root` is None.
+        track: as in `run`.
 
     Raises:
-        UserError: the config names something that does not exist, or its data cannot be used.
+        UserError: the config names something that does not exist, or its data or a tracker cannot be used.
     """
+    from scale_ray.cli.console import console
+    from scale_ray.track import TrackedTrial, open_trackers
+    from scale_ray.training.loop import Progress
     from scale_ray.training.trial import run_trial
 
     execution = execution or Execution()
     if root is not None:
         execution = execution.model_copy(update={"root": _images(root)})
-    return run_trial(config, execution, Store(store, create=True) if store is not None else None)
+    trackers = open_trackers(track)
+    opened = Store(store, create=True) if store is not None else None
+    with TrackedTrial(trackers, opened, console.print) as told:
+        progress = Progress(on_point=lambda point: told.point(point.on(*point.accuracies.target)))
+        record = run_trial(config, execution, opened, progress, told.begun)
+        told.done(record)
+    return record
 
 
 def load(store: str | Path, study: str | None = None) -> "pd.DataFrame":

@@ -12,6 +12,7 @@ from scale_ray.identity import declaration_problems
 from scale_ray.report import candidates, choice, load, write_report
 from scale_ray.report.build import Asked
 from scale_ray.store import Store
+from scale_ray.track import UNPLANNED, Names, open_trackers, send_records
 from scale_ray.tuning.early_stop import RULES
 from scale_ray.tuning.optuna_study import SAMPLERS
 
@@ -56,6 +57,13 @@ assert choice(candidates(load(kept.location), kept), "surest")["choice"].tolist(
 
 assert SAMPLERS["again"](0) is not None
 assert RULES["early"]("validator_im", 10, 80) is not None
+
+# A tracker, live and afterwards.
+lines = out.with_name("lines.txt")
+record = train(base.replace({"seed": 9}), root, store, execution=execution, track=[f"lines={lines}"])
+assert [line.split()[0] for line in lines.read_text().splitlines()] == [record.id]
+(tracker,) = open_trackers([f"lines={lines}"]).values()
+assert send_records(tracker, UNPLANNED, [record.id], Names([]), Store(store)).there == 1
 
 # A table of effects, a figure and a table format in a report.
 write_report(store, out, Asked())

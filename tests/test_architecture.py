@@ -80,6 +80,7 @@ Store({str(other)!r}, create=True).write_plan(StudyPlan(name="s", created="2026-
         ["data", "check", "image_folder", "--root", str(tiny_root)],
         ["status", str(other)],
         ["report", str(other)],
+        ["track", str(other), "--to", f"tensorboard={other / 'events'}"],
     ]
     code = prepared + "\n".join(command(*arguments) for arguments in light)
     assert heavy_modules_after(code, tmp_path) == []

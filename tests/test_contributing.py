@@ -194,6 +194,37 @@ ADDITIONS: dict[str, list[Edit]] = {
             "KINDS: list[Callable[[Material], Iterator[Drawing]]] = [\n    _counted,\n",
         )
     ],
+    "a tracker": [
+        Edit(
+            "scale_ray/track/lines.py",
+            "",
+            '"""A line for each run that has ended."""\n\n'
+            "from pathlib import Path\n\n\n"
+            "class Lines:\n"
+            "    def __init__(self, target):\n        self._file = Path(target)\n\n"
+            "    def marks(self, study):\n"
+            "        lines = self._file.read_text().splitlines() if self._file.exists() else []\n"
+            "        return dict(line.split() for line in lines)\n\n"
+            "    def begin(self, run):\n        pass\n\n"
+            "    def add(self, run, step, metrics):\n        pass\n\n"
+            "    def leave(self, run, reason):\n        pass\n\n"
+            "    def end(self, run, outcome):\n"
+            '        with self._file.open("a") as file:\n'
+            '            file.write(f"{run.cell} {outcome.mark}\\n")\n\n'
+            "    def show_report(self, study, files, mark):\n        pass\n\n"
+            "    def close(self):\n        pass\n",
+        ),
+        Edit(
+            "scale_ray/track/trackers.py",
+            '        "trackio": Kind(',
+            '        "lines": Kind(Lines, "lines=FILE", "name another file"),\n        "trackio": Kind(',
+        ),
+        Edit(
+            "scale_ray/track/trackers.py",
+            "from scale_ray.track.mlflow import Mlflow\n",
+            "from scale_ray.track.lines import Lines\nfrom scale_ray.track.mlflow import Mlflow\n",
+        ),
+    ],
     "a table format": [
         Edit(
             "scale_ray/report/tables/formats.py",

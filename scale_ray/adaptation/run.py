@@ -1,6 +1,7 @@
 """`scale-ray adapt`: plan candidates, train them on Ray, choose one without target labels, predict."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from scale_ray.store.files import replace_file
 from scale_ray.study import describe
 from scale_ray.sweep.plan import plan_study
 from scale_ray.sweep.run import run_study
+from scale_ray.track import Tracking, open_trackers
 
 _TO_LABEL = 50
 
@@ -36,6 +38,7 @@ def adapt(
     console: Console,
     *,
     dry_run: bool = False,
+    track: Sequence[str] = (),
 ) -> Adaptation:
     """Train the candidates, choose one for each target, and write what users came for into a folder.
 
@@ -47,10 +50,13 @@ def adapt(
         execution, resources: how to train; models and predictions are kept.
         console: where progress is printed.
         dry_run: say what would be trained, and leave nothing.
+        track: trackers that show the trainings live.
 
     Raises:
-        UserError: nothing has run: the images, the labels, the config, the budget or the folder cannot be used.
+        UserError: nothing has run: the images, the labels, the config, the budget, the folder or a tracker cannot be
+            used.
     """
+    trackers = open_trackers(() if dry_run else track)
     known = {} if asked.check is None else read_checks(asked.check, asked.catalogue)
     store = _open(out, asked.catalogue, leave=not dry_run)
     known = known or _filled_in(out / "check.csv", asked.catalogue)
@@ -67,7 +73,10 @@ def adapt(
         for cell in plan.todo:
             console.print(f"to train: {describe(cell.config)}")
         return Adaptation(out, [], left_out, 0, asked.choose)
-    outcome = run_study(plan, store, execution, resources, console)
+    with Tracking(trackers, study.name, plan.study.cells, store, console.print) as tracking:
+        outcome = run_study(plan, store, execution, resources, console, listeners=[tracking])
+        if not outcome.interrupted:
+            tracking.complete(plan.answered)
     targets = on_targets(asked, store, known) if outcome.done and not outcome.interrupted else []
     found_on = {each.target for each in targets}
     lacking = [] if outcome.interrupted else [name for name in asked.targets if name not in found_on]

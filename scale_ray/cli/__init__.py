@@ -29,6 +29,7 @@ from scale_ray.cli import (
     serve,
     status,
     submit,
+    track,
     train,
     tune,
 )
@@ -74,6 +75,7 @@ _add("predict", predict.predict)
 _add("report", command(report.report))
 _add("status", command(status.status))
 _add("forget", command(forget.forget))
+_add("track", command(track.track))
 _add("fields", fields.fields)
 _add("serve", command(serve.serve))
 _add("submit", command(submit.submit))

@@ -110,6 +110,7 @@ def adapt(
     """
     from scale_ray.adaptation.asked import ask
     from scale_ray.adaptation.run import adapt as run
+    from scale_ray.track import check_targets
 
     asked = ask(
         source,
@@ -126,7 +127,8 @@ def adapt(
     )
     on_ctrl_c(GO_ON)
     resources = ray.resources(asked.base.parallel.workers)
-    found = run(asked, out, execution.execution(asked.catalogue), resources, console, dry_run=ray.dry_run)
+    execute = execution.execution(asked.catalogue)
+    found = run(asked, out, execute, resources, console, dry_run=ray.dry_run, track=check_targets(ray.track or ()))
     if ray.dry_run:
         return
     console.print(str(found))

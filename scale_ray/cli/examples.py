@@ -79,6 +79,11 @@ EXAMPLES = {
             scale-ray forget runs/phone --failed
             scale-ray forget runs/phone --stale --yes
         """,
+        "track": """
+            scale-ray track runs/phone --to tensorboard=runs/tensorboard
+            scale-ray track s3://YOUR-BUCKET/study --study ablation \\
+                --to mlflow=http://127.0.0.1:5000 --to wandb=office-home
+        """,
         "fields": """
             scale-ray fields losses optim.learning_rate
             scale-ray fields --benchmark digits --frozen

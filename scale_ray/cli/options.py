@@ -3,7 +3,7 @@
 import dataclasses
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from scale_ray.cli import complete
 from scale_ray.cli.read import root_in_config
 from scale_ray.config import Execution, Resources, Root
 from scale_ray.data.roots import read_root
+
+if TYPE_CHECKING:
+    from scale_ray.track import Tracker
 
 # Headings under which --help lists the options.
 TRAINED = "What is trained"
@@ -34,6 +37,18 @@ Backbone = Annotated[
         autocompletion=complete.backbone,
         help="Encoder. Default: the benchmark's.",
         rich_help_panel=TRAINED,
+    ),
+]
+
+TRACKER = "tensorboard=FOLDER, mlflow=URI, wandb=[ENTITY/]PROJECT or trackio=PROJECT. Repeat it."
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="TRACKER",
+        autocompletion=complete.tracker,
+        help=f"Show the trainings live in a tracker: {TRACKER}",
+        rich_help_panel=EXECUTION,
     ),
 ]
 
@@ -261,6 +276,18 @@ class RayOptions:
             rich_help_panel=EXECUTION,
         ),
     ] = None
+    track: Track = None
+
+    def trackers(self) -> "dict[str, Tracker]":
+        """The trackers that are told, open; none of a dry run, which only checks how they are written.
+
+        Raises:
+            UserError: a tracker cannot be used.
+        """
+        from scale_ray.track import check_targets, open_trackers
+
+        targets = check_targets(self.track or ())
+        return {} if self.dry_run else open_trackers(targets)
 
     @property
     def fields(self) -> dict[str, Any]:

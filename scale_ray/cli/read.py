@@ -141,8 +141,9 @@ def refuse_passwords() -> None:
         if (shown := redacted(argument)) != argument:
             raise ConfigError(
                 f"{shown}: the process table and Ray's dashboard show a password on the command line: for --study-url, "
-                "put the URL into SCALE_RAY_STUDY_URL or into a file (--study-url @FILE); for a store, the credentials "
-                "into the environment"
+                "put the URL into SCALE_RAY_STUDY_URL or into a file (--study-url @FILE); for a store or a tracker, "
+                "the credentials into the environment (of MLflow MLFLOW_TRACKING_PASSWORD, or the whole URI, which "
+                "--track mlflow reads from MLFLOW_TRACKING_URI)"
             )
 
 

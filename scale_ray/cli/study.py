@@ -15,6 +15,7 @@ from scale_ray.cli.options import ExecutionOptions, GridOptions, StudyOptions, T
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
 from scale_ray.cli.report import Choose, report
 from scale_ray.cli.stop_signal import stop_signal
+from scale_ray.cli.track import show_report
 from scale_ray.config import ConfigError, Execution, Resources, TrialConfig, check_name
 from scale_ray.config.problems import parsed
 from scale_ray.data.defaults import own_fields, usual_settings
@@ -25,6 +26,7 @@ from scale_ray.study import Change, Study, Until, approaches, change_of, combina
 if TYPE_CHECKING:
     from scale_ray.sweep.plan import Plan
     from scale_ray.sweep.run import Outcome
+    from scale_ray.track import Tracker
 
 Axes = dict[str, list[Any]]
 
@@ -170,6 +172,7 @@ def run_and_report(
     on_ctrl_c(f"all records are kept; `scale-ray report {store.location}` makes the report")
     choose = choose if outcome.done else None  # of nothing there is no choice, and why is said below
     report(store.location, choose=choose, study=study.name if choose else None)
+    show_report(ray.track or (), store, study.name)
     if outcome.failed:
         console.print(
             f"{outcome.failed} cells failed, their reasons are in the report: mend the causes, then run the same "
@@ -189,18 +192,20 @@ def run_planned(
     Returns:
         How the cells ended; None for a dry run.
     """
-    resources = ray.resources(study.base.parallel.workers)
+    resources, trackers = ray.resources(study.base.parallel.workers), ray.trackers()
     plan = _plan(study, execution, grid, ray, choose)
-    return None if ray.dry_run else _run(plan, Store(ray.store), execution, resources)
+    return None if ray.dry_run else _run(plan, Store(ray.store), execution, resources, trackers)
 
 
 def _run_until(
     study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None
 ) -> "Outcome | None":
     """As `run_planned`, and then with more seeds for what is not decided."""
+    from scale_ray.track import check_targets
     from scale_ray.until import Rounds, run_rounds
 
     rounds, resources = Rounds(study), ray.resources(study.base.parallel.workers)
+    check_targets(ray.track or ())
     if ray.dry_run:
         _plan(study, execution, grid, ray, choose)
         console.print(f"then more seeds for what is not decided: {rounds.most_cells():,} cells at most")
@@ -211,7 +216,7 @@ def _run_until(
         rounds,
         store,
         lambda each: _plan(each, execution, grid, ray, choose),
-        lambda plan: _run(plan, store, execution, resources),
+        lambda plan: _run(plan, store, execution, resources, ray.trackers()),
         lambda rounds: rounds.tell(console),
     )
 
@@ -243,11 +248,17 @@ def _plan(study: Study, execution: Execution, grid: GridOptions, ray: StudyOptio
     return plan
 
 
-def _run(plan: "Plan", store: Store, execution: Execution, resources: Resources) -> "Outcome":
+def _run(
+    plan: "Plan", store: Store, execution: Execution, resources: Resources, trackers: "dict[str, Tracker]"
+) -> "Outcome":
     from scale_ray.sweep.run import run_study
+    from scale_ray.track import Tracking
 
     on_ctrl_c(GO_ON)
-    outcome = run_study(plan, store, execution, resources, console, stop_signal)
+    with Tracking(trackers, plan.study.name, plan.study.cells, store, console.print) as tracking:
+        outcome = run_study(plan, store, execution, resources, console, stop_signal, [tracking])
+        if not outcome.interrupted:
+            tracking.complete(plan.answered)
     stop_signal.progressed |= outcome.progressed
     return outcome
 

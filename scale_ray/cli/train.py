@@ -13,7 +13,7 @@ from scale_ray.cli.configs import config_from
 from scale_ray.cli.console import console
 from scale_ray.cli.groups import command
 from scale_ray.cli.interrupt import on_ctrl_c
-from scale_ray.cli.options import EXECUTION, TRAINED, Backbone, ExecutionOptions, Losses, TrialOptions
+from scale_ray.cli.options import EXECUTION, TRAINED, Backbone, ExecutionOptions, Losses, Track, TrialOptions
 from scale_ray.config import ConfigError
 from scale_ray.costs import duration
 from scale_ray.records import CurvePoint, Record
@@ -70,6 +70,7 @@ def train(
             rich_help_panel=EXECUTION,
         ),
     ] = 1,
+    track: Track = None,
 ) -> None:
     """Train one trial in this process, without Ray. Its record is the one that a study would leave.
 
@@ -86,6 +87,10 @@ def train(
     for option, wanted in (("--keep-model", execution.keep_model), ("--keep-predictions", execution.keep_predictions)):
         if wanted and store is None:
             raise ConfigError(f"{option} needs a store to write into: add --store FOLDER")
+
+    from scale_ray.track import TrackedTrial, open_trackers
+
+    trackers = open_trackers(track or ())
     opened = Store(store, create=True) if store else None
     if opened is None:
         console.print("nothing of this training is kept: add --store FOLDER for its record and checkpoints")
@@ -98,7 +103,10 @@ def train(
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # which weights were loaded, on stderr
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with (
+        TrackedTrial(trackers, opened, console.print) as told,
+        Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar,
+    ):
         task = bar.add_task("training", total=config.optim.steps, visible=False)
         pace = Pace(_say_pace(config.optim.steps), config.optim.steps, _LINE_SECONDS)
         begun = Event()
@@ -107,12 +115,15 @@ def train(
             bar.update(task, completed=step, visible=True)
             pace.on_step(step)
 
-        progress = loop.Progress(
-            on_step=on_step,
-            on_point=lambda point: console.print(_point_line(point.on(*point.accuracies.target))),
-            on_life=begun.set,
-        )
-        record = run_trial(config, execution.execution(trial.images, threads), opened, progress)
+        def on_point(point: loop.Point) -> None:
+            of_target = point.on(*point.accuracies.target)
+            console.print(_point_line(of_target))
+            told.point(of_target)
+
+        progress = loop.Progress(on_step=on_step, on_point=on_point, on_life=begun.set)
+        execute = execution.execution(trial.images, threads)
+        record = run_trial(config, execute, opened, progress, told.begun)
+        told.done(record)
     seconds = (
         f" in {record.provenance.wall_seconds:.1f} s" if begun.is_set() else ": done before, nothing is trained again"
     )

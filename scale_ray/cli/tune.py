@@ -15,6 +15,7 @@ from scale_ray.cli.options import GRID, Backbone, ExecutionOptions, GridOptions,
 from scale_ray.cli.read import read_study_url
 from scale_ray.cli.stop_signal import stop_signal
 from scale_ray.cli.study import with_options
+from scale_ray.cli.track import show_report
 from scale_ray.config import ConfigError, check_name
 from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES, WITHIN_ONE_METHOD
 from scale_ray.store import Store
@@ -161,21 +162,28 @@ def tune_command(start: Callable[[], Study], about: str = "") -> Callable[..., N
         search = _search(study, options, trial)
         search.check()
         print_search(search)
+        trackers = ray.trackers()
         if ray.dry_run:
             return
 
+        from scale_ray.track import Tracking, study_cells
         from scale_ray.tuning.run import Interrupted, run_search
 
         store = Store(ray.store, create=True)
         on_ctrl_c(GO_ON)
         stop_signal.heed()
-        found = run_search(search, store, url, execution.execution(trial.images), resources, console, stop_signal)
+        with Tracking(trackers, search.name, [], store, console.print, list(search.space)) as tracking:
+            running = execution.execution(trial.images)
+            found = run_search(search, store, url, running, resources, console, stop_signal, [tracking])
+            if not isinstance(found, Interrupted) and trackers:
+                tracking.complete(cells=dict(study_cells(store, search.name))[search.name])
         if isinstance(found, Interrupted):
             stop_signal.progressed |= found.progressed
             shown = f"`scale-ray report {store.location}` shows what is done"
             console.print(f"interrupted: run the same command again to go on; {shown}")
             raise typer.Exit(stop_signal.exit_status)
         is_chosen = write_results(search, found, store)
+        show_report(ray.track or (), store, search.name)
         if not is_chosen:
             console.print("no setting is done, so none is chosen: the table has the reasons")
             raise typer.Exit(1)

@@ -26,6 +26,7 @@ from scale_ray.store.orders import Orders
 from scale_ray.sweep.cluster import Footprint, Slots, away_from_the_head, footprint, start_ray
 from scale_ray.sweep.ending import ending_at_once, kill_ray
 from scale_ray.sweep.leftovers import SCRATCH
+from scale_ray.sweep.listener import Listener
 from scale_ray.sweep.pickling import pickle_entries
 from scale_ray.sweep.plan import prepare_data, prepare_features
 from scale_ray.sweep.progress import StudyProgress
@@ -89,6 +90,7 @@ def work_off(
     console: Console,
     scheduler: TrialScheduler | None = None,
     orders: Callable[[], Orders] | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> None:
     """Run the stages of a source on Ray until it is over, or until Ctrl-C or an order to stop.
 
@@ -98,6 +100,7 @@ def work_off(
         progress: shows what happens.
         scheduler: may stop trials early; by default none is stopped.
         orders: the latest ones to this study; None where nobody gives any.
+        listeners: hear what becomes of the stages, as `progress` does.
 
     Raises:
         UserError: the data or the weights cannot be used, or no node can ever hold a trial. Nothing has run then.
@@ -120,11 +123,13 @@ def work_off(
         execution = execution.model_copy(update={"threads": resources.cpus})
         trainable = _trainable(source.known, execution, store, needs, None if stopping is None else stopping.flag)
         slots = Slots(needs, cluster=joined, alone=lambda: driver.alone)
-        events = _Events(name, driver, source, slots, progress, store, execution, needs.ran, orders or Orders, stopping)
+        told = (progress, *listeners)
+        orders = orders or Orders
+        events = _Events(name, driver, source, slots, progress, told, store, execution, needs.ran, orders, stopping)
         # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.
         reuse_actors = scheduler is None or not needs.through_train
         with ending_at_once(driver):  # from here on: Ray installs signal handlers of its own when it starts
-            search = _Search(source, slots, orders or Orders)
+            search = _Search(source, slots, orders)
             _fit(name, trainable, search, events, store, driver, scheduler, reuse_actors=reuse_actors)
     except KeyboardInterrupt:
         # Tune would wait for what trains. A kill loses no more: steps since the last checkpoint.
@@ -242,7 +247,7 @@ class _Search(Searcher):
 
 
 class _Events(tune.Callback):
-    """What Ray Tune reports, passed on to the queue, the source and the progress display."""
+    """What Ray Tune reports, passed on to the queue, the source and the listeners, of which the display is one."""
 
     def __init__(
         self,
@@ -251,13 +256,14 @@ class _Events(tune.Callback):
         source: WorkSource,
         slots: Slots,
         progress: StudyProgress,
+        told: Sequence[Listener],
         store: Store,
         execution: Execution,
         ran: Ran,
         orders: Callable[[], Orders],
         stopping: Stopping | None,
     ):
-        self.progress = progress
+        self.progress, self._told = progress, told
         self._name, self._driver, self._next_told = name, driver, 0.0
         self._orders, self._stopping = orders, stopping
         self._source, self._queue, self._slots = source, source.queue, slots
@@ -283,7 +289,9 @@ class _Events(tune.Callback):
             self._stopping.check(self._queue.training)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.progress.begun(self._queue.stage(trial.config["stage"]))
+        stage = self._queue.stage(trial.config["stage"])
+        for each in self._told:
+            each.begun(stage)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -294,18 +302,22 @@ class _Events(tune.Callback):
             self._queue.has_saved()
             if self._stopping is not None:
                 self._stopping.saved(key)
-        self.progress.reported(self._queue.stage(key), result)
+        stage = self._queue.stage(key)
+        for each in self._told:
+            each.reported(stage, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         key = trial.config["stage"]
         if self._queue.is_stopped(key):
             stage = self._queue.stopped(key)
             self._source.ended(stage, trial.last_result)
-            self.progress.stopped(stage)
+            for each in self._told:
+                each.stopped(stage)
         else:
             stage = self._queue.finished(key)
             self._source.ended(stage, trial.last_result)
-            self.progress.ended(stage)
+            for each in self._told:
+                each.ended(stage)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         report = Path(trial.error_file).read_text() if trial.error_file else ""
@@ -314,7 +326,8 @@ class _Events(tune.Callback):
         reason = self._reason(stage)
         if again and not reason.startswith(TrainingHung.__name__):
             reason = ""  # of an earlier run
-        self.progress.failed(stage, again=again, reason=reason)
+        for each in self._told:
+            each.failed(stage, again=again, reason=reason)
 
     def _reason(self, stage: Stage) -> str:
         """`ValueError: its message` of the first cell's failure."""

@@ -1,6 +1,6 @@
 """Run what a study still lacks; the store keeps what comes back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from scale_ray.study import describe
 from scale_ray.sweep.engine import work_off
 from scale_ray.sweep.fixed import FixedStages
 from scale_ray.sweep.leftovers import remove_leftovers
+from scale_ray.sweep.listener import Listener
 from scale_ray.sweep.plan import Plan, describe_leaving, keys_of, keys_still_needed
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
@@ -35,6 +36,7 @@ def run_study(
     resources: Resources,
     console: Console,
     orders: Callable[[], Orders] | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Outcome:
     """Train every cell that is to do; each leaves its record when it ends.
 
@@ -43,6 +45,7 @@ def run_study(
 
     Args:
         orders: the latest ones to this study; None where nobody gives any.
+        listeners: hear what becomes of the stages.
 
     Raises:
         UserError: the data cannot be used, or no node can hold a trial. No cell has run then.
@@ -63,7 +66,7 @@ def run_study(
             console.print(f"warning: {told}")
         store.write_plan(plan.study)
         if plan.stages:
-            queue = _work_off(plan, store, execution, resources, driver, console, orders)
+            queue = _work_off(plan, store, execution, resources, driver, console, orders, listeners)
             done, lost, progressed = done | queue.done, queue.failed_cells, queue.progressed
         todo = {cell.id for cell in plan.todo}
         if left := todo - done - lost:  # after Ctrl-C; some may have left their records just before it
@@ -92,6 +95,7 @@ def _work_off(
     driver: Driver,
     console: Console,
     orders: Callable[[], Orders] | None,
+    listeners: Sequence[Listener],
 ) -> StageQueue:
     """Run the plan's stages; the queue says how they ended."""
     progress = StudyProgress(plan.stages, len(plan.answered), console, plan.differing, plan.costs)
@@ -107,5 +111,6 @@ def _work_off(
     )
     progress.elsewhere = lambda: queue.elsewhere
     source = FixedStages(plan.stages, queue)
-    work_off(plan.study.name, source, store, driver, execution, resources, progress, console, orders=orders)
+    name = plan.study.name
+    work_off(name, source, store, driver, execution, resources, progress, console, orders=orders, listeners=listeners)
     return queue

@@ -77,6 +77,8 @@ def reporting(
 ) -> Progress:
     """Callbacks that report every point of a stage's curve, and its pace: how far it is (`at`), and how fast.
 
+    Where one cell alone waits for the stage, its whole `point` is told too, as a `CurvePoint`.
+
     Args:
         report: sends metrics to the study's driver.
         stage: what trains.
@@ -84,8 +86,14 @@ def reporting(
         every: see `Pace`.
     """
     pace = Pace(lambda step, seconds: report({"at": step, "seconds_a_step": seconds}), stage.last, every)
+    targets = [cell.config.data.target for cell in stage.waiting]
+
+    def on_point(point: Point) -> None:
+        whole = {"point": point.on(targets[0]).model_dump()} if len(targets) == 1 else {}
+        report(metrics(point, pace.seconds_a_step) | whole)
+
     return Progress(
-        on_point=lambda point: report(metrics(point, pace.seconds_a_step)),
+        on_point=on_point,
         on_step=pace.on_step,
         on_life=watchdog.beat,
         on_rest=watchdog.rest,

@@ -56,12 +56,19 @@ logger = logging.getLogger(__name__)
 
 
 def run_trial(
-    config: TrialConfig, execution: Execution, store: Store | None, progress: Progress | None = None
+    config: TrialConfig,
+    execution: Execution,
+    store: Store | None,
+    progress: Progress | None = None,
+    begun: Callable[[Cell], None] = lambda cell: None,
 ) -> Record:
     """Train one trial, go on from its checkpoint if the store has one, and leave a record.
 
     A trial that the store answers already is not trained again: its record is returned. One that fails leaves a record
     with its error and raises it; without a store nothing is written.
+
+    Args:
+        begun: called with the cell before anything of it is trained.
 
     Raises:
         ConfigError: the config names something that does not exist; no record is left, as nothing ran.
@@ -69,6 +76,7 @@ def run_trial(
     """
     forget_inputs()
     cell = resolve(config, execution.root)
+    begun(cell)
     answer = store.read_record(cell.id) if store else None
     if store and answer is not None and store.answers(cell.id, beside=execution.beside):
         return answer

@@ -7,7 +7,7 @@ those of any study.
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -19,6 +19,7 @@ from scale_ray.store.leases import Driver
 from scale_ray.store.orders import Orders
 from scale_ray.sweep.engine import work_off
 from scale_ray.sweep.leftovers import remove_leftovers
+from scale_ray.sweep.listener import Listener
 from scale_ray.sweep.plan import describe_leaving, leaving
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.tuning.early_stop import EarlyStop
@@ -56,12 +57,14 @@ def run_search(
     resources: Resources,
     console: Console,
     orders: Callable[[], Orders] | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Found | Interrupted:
     """Train settings until as many as are wanted have ended. The same call goes on after Ctrl-C or a kill.
 
     Args:
         url: of the database that keeps the Optuna study; None keeps it in the store.
         orders: the latest ones to this search; None where nobody gives any.
+        listeners: hear what becomes of the stages.
 
     Raises:
         ConfigError: another driver runs this search, it was begun with another spec, or it cannot be trained like this.
@@ -93,7 +96,9 @@ def run_search(
         if not settings.over:
             write_plan()
             try:
-                progressed = _work_off(settings, search, store, execution, resources, driver, console, orders)
+                progressed = _work_off(
+                    settings, search, store, execution, resources, driver, console, orders, listeners
+                )
             except Exception:
                 still_owned()  # otherwise the error below may only follow from the loss
                 raise
@@ -140,7 +145,8 @@ def _work_off(
     resources: Resources,
     driver: Driver,
     console: Console,
-    orders: Callable[[], Orders] | None = None,
+    orders: Callable[[], Orders] | None,
+    listeners: Sequence[Listener],
 ) -> bool:
     """Run the settings that are left; return whether that has saved the state of a training, or has ended one."""
     source = SearchStages(search, settings, StageQueue([], store, driver, beside=execution.beside))
@@ -157,5 +163,11 @@ def _work_off(
             on_stop=source.stop,
         )
     progress = SearchProgress(settings, search, console)
-    work_off(search.name, source, store, driver, execution, resources, progress, console, scheduler, orders=orders)
+    name = search.name
+    work_off(
+        *(name, source, store, driver, execution, resources, progress, console),
+        scheduler=scheduler,
+        orders=orders,
+        listeners=listeners,
+    )
     return source.queue.progressed

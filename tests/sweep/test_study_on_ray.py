@@ -36,9 +36,10 @@ DIVERGES = "ce+1e30*ssl"  # its weight is absurd
 
 @pytest.fixture(scope="module")
 def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A study of six cells, two of which fail: its store, and what it printed."""
+    """A study of six cells, two of which fail: its store, and what it printed; TensorBoard shows it."""
     store = tmp_path_factory.mktemp("study")
-    finished = run(tiny_root, store, "--losses", f"{COMBINATIONS},{DIVERGES}")
+    track = f"tensorboard={store}-events"
+    finished = run(tiny_root, store, "--losses", f"{COMBINATIONS},{DIVERGES}", "--track", track)
     assert finished.returncode == 1, finished.stderr
     return store, finished.stdout
 
@@ -86,6 +87,17 @@ def test_a_crashing_cell_leaves_a_hole_and_a_reason(study: tuple[Path, str]) -> 
     page = (store / "report" / "report.html").read_text()
     assert "TrainingDiverged" in page
     assert "lower optim.learning_rate" in page
+
+
+def test_a_tracker_was_told_of_every_cell(study: tuple[Path, str]) -> None:
+    """As many runs as records, and none that a further command would send: tests/track has what they show."""
+    store, printed = study
+    assert "warning" not in printed
+    events = Path(f"{store}-events")
+    runs = [path.parent for path in events.rglob("events.out.tfevents.*") if path.parent.name != "report"]
+    assert len(set(runs)) == 6
+    again = run_here(["", "-m", "scale-ray", "track", str(store), "--to", f"tensorboard={events}"])
+    assert again == f"tensorboard={events}: study: 0 runs sent, 6 there before\n"
 
 
 def test_a_finished_study_is_not_run_again(study: tuple[Path, str], undisturbed: Path, tiny_root: Path) -> None:
