@@ -28,7 +28,7 @@ _UNFIT = re.compile(r"[^\w\-./ :]")  # of the name of a metric, a parameter or a
 # MLflow's own values let a call to a server that does not answer wait for a quarter of an hour, and print an address at
 # the end of every run.
 _SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }

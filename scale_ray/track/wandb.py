@@ -76,7 +76,7 @@ class WandB:
     def leave(self, run: Run, reason: str) -> None:
         opened = self._open.pop(run.cell)
         opened.run.summary["status"] = reason
-        opened.run.finish(exit_code=1)
+        opened.run.finish(exit_code=0 if reason == "stopped" else 1)
 
     def end(self, run: Run, outcome: Outcome) -> None:
         opened = self._open.pop(run.cell, None)

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from scale_ray.cell import Cell
 from scale_ray.config import Execution, TrialConfig
-from scale_ray.records import Ran
+from scale_ray.records import CurvePoint, Ran
+from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.sweep.trainable import metrics, reporting
 from scale_ray.training import pace
@@ -16,7 +18,7 @@ from scale_ray.training.resolve import resolve
 from scale_ray.training.stages import alone
 from scale_ray.training.trial import run_stage
 from scale_ray.training.validators import VALIDATORS
-from scale_ray.training.watchdog import watching
+from scale_ray.training.watchdog import Watchdog, watching
 
 
 def test_means_over_targets() -> None:
@@ -60,3 +62,17 @@ def test_a_training_tells_its_pace_and_its_last_point_last(
     assert (point["step"], "at" in point) == (5, False)
     assert point["source_val_accuracy"] >= 0
     assert point["seconds_a_step"] > 0
+    told_whole = CurvePoint.model_validate(point["point"])
+    assert (told_whole.step, told_whole.source_val_accuracy) == (5, point["source_val_accuracy"])
+    assert told_whole.losses.keys() == {"ce", "ssl", "dist", "reg"}
+
+
+def test_a_point_of_several_cells_is_told_as_a_mean_alone(tiny_config: TrialConfig) -> None:
+    """Whose whole point it would be, nobody could say."""
+    cell = Cell(id="a", config=tiny_config)
+    stage = Stage("a", tiny_config, 0, 5, None, {}, (), (cell, cell.model_copy(update={"id": "b"})))
+    told = list[dict[str, Any]]()
+    accuracies = Accuracies({"inverted": 50.0}, None, 90.0, {}, {"inverted": {}})
+    progress = reporting(told.append, stage, Watchdog(0, lambda sentence: None), every=None)
+    progress.on_point(Point(5, accuracies, {}, None, None))
+    assert told == [{"step": 5, "target_accuracy": 50.0, "source_val_accuracy": 90.0}]
