@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import readers
+from mlflow import MlflowClient
 from studies import at_a_terminal, command, press_ctrl_c, run, run_here, run_search, wait_until
 
 from scale_ray.cell import Cell
@@ -44,12 +45,16 @@ def test_a_study_is_shown_live_goes_on_after_ctrl_c_and_is_sent_again_without_a_
 
     driver = at_a_terminal(command(tiny_root, store, *track))
 
-    def one_done_and_one_begun() -> bool:
-        done = {path.stem for path in store.glob("records/*.json")}
-        begun = {cell for cell, run in in_mlflow(mlflow_server).items() if run.points and run.status != "FINISHED done"}
-        return bool(done) and bool(begun - done)
+    client = MlflowClient(mlflow_server)
 
-    wait_until(one_done_and_one_begun, driver)
+    def one_done_and_one_shown_live() -> bool:
+        experiment = client.get_experiment_by_name("study")
+        if experiment is None or not list(store.glob("records/*.json")):
+            return False
+        running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+        return any(run.data.metrics.get("source_val_accuracy", 0) > 0 for run in running)
+
+    wait_until(one_done_and_one_shown_live, driver)
     printed = press_ctrl_c(driver, store)
     assert "warning" not in printed
     cut = in_mlflow(mlflow_server)
