@@ -172,11 +172,10 @@ def run_planned(
     Returns:
         How the cells ended; None for a dry run.
     """
-    resources = ray.resources(study.base.parallel.workers)
-    store = Store(ray.store, create=not ray.dry_run, missing_ok=ray.dry_run)
-
     from scale_ray.sweep.plan import describe_leaving, plan_study
 
+    resources = ray.resources(study.base.parallel.workers)
+    store = Store(ray.store, create=not ray.dry_run, missing_ok=ray.dry_run)
     plan = plan_study(
         study,
         store,
