@@ -5,12 +5,15 @@ import json
 import math
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import boto3
 import pytest
@@ -139,7 +142,8 @@ def test_a_node_installs_this_package_with_the_pinned_versions(name: str) -> Non
 @pytest.mark.parametrize("name", RAY_FILES)
 def test_file_mounts_are_all_that_the_installation_reads(name: str) -> None:
     project = PROJECT["project"]
-    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    packages = {*wheel["packages"], *wheel["force-include"]}
     needed = {"pyproject.toml", "constraints.txt", project["readme"], *project["license-files"], *packages}
     mounts = read(name)["file_mounts"]
     del mounts[TOKEN]
@@ -148,6 +152,29 @@ def test_file_mounts_are_all_that_the_installation_reads(name: str) -> None:
     assert set(mounts.values()) == needed
     assert set(mounts) == {f"~/scale_ray/{source}" for source in needed}
     assert all((REPOSITORY / source).exists() for source in needed)
+
+
+def build(folder: Path) -> list[str]:
+    """Names in the wheel that a folder gives, as pip and uv build it."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return ZipFile(wheel).namelist()
+
+
+def copy(source: Path, target: Path) -> None:
+    copied = shutil.copytree if source.is_dir() else shutil.copy
+    copied(source, target)
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_a_node_builds_this_package_of_what_it_gets(name: str, tmp_path: Path) -> None:
+    mounts = read(name)["file_mounts"]
+    del mounts[TOKEN]
+    for there, here in mounts.items():
+        copy(REPOSITORY / here, tmp_path / Path(there).name)
+    assert {"scale_ray/cli/__init__.py", "scale_ray/experiments/ablation.py"} <= set(build(tmp_path))
 
 
 @pytest.mark.parametrize("name", RAY_FILES)
@@ -345,6 +372,27 @@ def test_the_image_copies_what_exists_and_what_its_context_holds() -> None:
     copied = {source for name, words in instructions() if name == "COPY" for source in words[:-1]}
     assert copied == context
     assert all((REPOSITORY / source).exists() for source in copied)
+
+
+def test_the_image_builds_this_package_of_what_it_copies(tmp_path: Path) -> None:
+    """First without the code, for the layer of the dependencies, then with it."""
+    built = []
+    for name, words in instructions():
+        if name == "WORKDIR" and words != ["/opt/scale_ray"]:
+            break
+        if name == "COPY":
+            *sources, _ = words
+            for source in sources:
+                shutil.rmtree(tmp_path / source, ignore_errors=True)  # what an earlier layer made in its place
+                copy(REPOSITORY / source, tmp_path / source)
+        if name == "RUN" and ("touch" in words or words[-1] == "."):
+            made, _, _ = " ".join(words).partition("pip install")
+            subprocess.run(["bash", "-c", f"{made} true"], cwd=tmp_path, check=True)
+            built.append(set(build(tmp_path)))
+            shutil.rmtree(tmp_path / "dist")
+    first, second = built
+    assert "scale_ray/__init__.py" in first
+    assert {"scale_ray/cli/__init__.py", "scale_ray/experiments/ablation.py"} <= second
 
 
 def test_the_image_has_our_python_pinned_versions_and_no_root() -> None:

@@ -106,6 +106,13 @@ def test_what_a_node_has_already_stays(head: Path, worker: Path, tmp_path: Path)
     assert (worker / "scale_ray_venv" / "bin" / "python").exists()
 
 
+def test_a_python_of_the_machine_is_not_packed(head: Path, worker: Path, tmp_path: Path) -> None:
+    shutil.rmtree(head / ".local" / "share")
+    assert run("keep", tmp_path / "environments", head) == ""
+    assert run("restore", tmp_path / "environments", worker) == ""
+    assert contents(worker) == contents(head)
+
+
 def test_other_versions_have_another_archive(head: Path, worker: Path, tmp_path: Path) -> None:
     place = tmp_path / "environments"
     run("keep", place, head)
