@@ -163,7 +163,7 @@ def build(folder: Path) -> list[str]:
     return ZipFile(wheel).namelist()
 
 
-def copy(source: Path, target: Path) -> None:
+def put(source: Path, target: Path) -> None:
     copied = shutil.copytree if source.is_dir() else shutil.copy
     copied(source, target)
 
@@ -173,7 +173,7 @@ def test_a_node_builds_this_package_of_what_it_gets(name: str, tmp_path: Path) -
     mounts = read(name)["file_mounts"]
     del mounts[TOKEN]
     for there, here in mounts.items():
-        copy(REPOSITORY / here, tmp_path / Path(there).name)
+        put(REPOSITORY / here, tmp_path / Path(there).name)
     assert {"scale_ray/cli/__init__.py", "scale_ray/experiments/ablation.py"} <= set(build(tmp_path))
 
 
@@ -384,7 +384,7 @@ def test_the_image_builds_this_package_of_what_it_copies(tmp_path: Path) -> None
             *sources, _ = words
             for source in sources:
                 shutil.rmtree(tmp_path / source, ignore_errors=True)  # what an earlier layer made in its place
-                copy(REPOSITORY / source, tmp_path / source)
+                put(REPOSITORY / source, tmp_path / source)
         if name == "RUN" and ("touch" in words or words[-1] == "."):
             made, _, _ = " ".join(words).partition("pip install")
             subprocess.run(["bash", "-c", f"{made} true"], cwd=tmp_path, check=True)
