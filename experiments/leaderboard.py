@@ -18,10 +18,11 @@ import typer
 
 from scale_ray import BENCHMARKS, Study, approaches, base_config, pairs, usual_settings
 from scale_ray.cli import run_as_script
-from scale_ray.cli.console import INTERRUPTED, console
+from scale_ray.cli.console import console
 from scale_ray.cli.groups import command
 from scale_ray.cli.options import ExecutionOptions, GridOptions, StudyOptions
 from scale_ray.cli.read import read_seeds, split_list
+from scale_ray.cli.stop_signal import stop_signal
 from scale_ray.cli.study import run_planned
 from scale_ray.config import ConfigError, check_name
 
@@ -123,7 +124,7 @@ def leaderboard(
                 console.print(
                     f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on"
                 )
-                raise typer.Exit(INTERRUPTED)
+                raise typer.Exit(stop_signal.exit_status)
             outcomes.append(outcome)
     if ray.dry_run:
         return

@@ -1,5 +1,6 @@
 """The functions of the front door: what `from scale_ray import …` gives beside the classes of a study."""
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from scale_ray.bundle.model import Model
     from scale_ray.report.results import Results
     from scale_ray.sweep.plan import Plan
+    from scale_ray.sweep.run import Outcome
 
 
 def plan(
@@ -66,6 +68,8 @@ def run(
 ) -> "Results":
     """Train every cell of a study that the store does not answer yet; the same call again goes on.
 
+    A study with `until` then gets more seeds where they decide something.
+
     Args:
         study, root, limit, sharing: as in `plan`.
         store: folder or URL (s3://…, gs://…); made where it is missing.
@@ -86,18 +90,28 @@ def run(
     if root is not None:
         execution = execution.model_copy(update={"root": _images(root)})
     opened = Store(store, create=True)
-    wanted = plan(
-        study,
-        store,
-        execution.root,
-        limit=limit,
-        sharing=sharing,
-        keep_model=execution.keep_model,
-        keep_predictions=execution.keep_predictions,
-    )
-    workers = study.base.parallel.workers
-    resources = resources or Resources(workers=workers)
-    run_study(wanted, opened, execution, resources, console)
+    resources = resources or Resources(workers=study.base.parallel.workers)
+
+    def planned(each: Study) -> "Plan":
+        return plan(
+            each,
+            store,
+            execution.root,
+            limit=limit,
+            sharing=sharing,
+            keep_model=execution.keep_model,
+            keep_predictions=execution.keep_predictions,
+        )
+
+    def train(wanted: "Plan") -> "Outcome":
+        return run_study(wanted, opened, execution, resources, console)
+
+    if study.until is None:
+        train(planned(study))
+    else:
+        from scale_ray.until import Rounds, run_rounds
+
+        run_rounds(Rounds(study), opened, planned, train, lambda rounds: rounds.tell(console))
     return results(store, study.name)
 
 
@@ -220,9 +234,9 @@ def load_model(model: str | Path, *, weights: str | Path | None = None, device: 
 
 
 def _images(root: str | Root | None) -> Root | None:
-    from scale_ray.cli.images import read_root
+    from scale_ray.data.roots import read_root
 
-    return root if root is None or isinstance(root, Catalogue) else read_root(Path(root).expanduser().absolute(), ())
+    return root if root is None or isinstance(root, Catalogue) else read_root(os.path.expanduser(root), ())
 
 
 def main(study: Study, **defaults: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     PrivateAttr,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -26,6 +27,21 @@ MOST_CELLS = 1_000_000
 _TOO_MANY = f"a study has at most {MOST_CELLS:,} cells: give fewer values"
 
 
+class Until(BaseModel):
+    """What a study shall decide, by more seeds than the planned ones where these do not.
+
+    A comparison of an approach with the baseline is decided when its interval, over all looks and comparisons (see
+    `report.effects.sequential`), excludes 0 or is at most +- `half_width`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    half_width: float = Field(gt=0, le=100, description="percentage points")
+    most_seeds: int = Field(20, ge=2, le=1000, description="that an approach may get on a pair")
+    first: int | None = Field(None, ge=1, description="seeds that are planned; filled in by the study's run")
+    baseline: str | None = Field(None, description="an approach; None: ce, or the study's first")
+
+
 class Study(BaseModel):
     """Every combination of the values of all axes, on top of a base config.
 
@@ -39,6 +55,7 @@ class Study(BaseModel):
             The first axis varies slowest.
         usual: method -> dotted path -> value: what a cell of that method has unless an axis sets it; by default
             nothing. `usual_settings(base)` gives what the methods' papers have.
+        until: what is to be decided by more seeds than `axes` has; None: nothing.
 
     Raises:
         ConfigError: a name that cannot be a file's, an unknown field, or a field that two axes set.
@@ -55,6 +72,7 @@ class Study(BaseModel):
     base: TrialConfig
     axes: dict[str, list[Any]]
     usual: dict[str, dict[str, Any]]
+    until: Until | None = None
     _keep: Callable[[TrialConfig], bool] | None = PrivateAttr(None)
 
     def __init__(
@@ -63,9 +81,10 @@ class Study(BaseModel):
         base: TrialConfig,
         axes: Mapping[str, Sequence[Any]],
         usual: Mapping[str, Mapping[str, Any]] | None = None,
+        until: Until | None = None,
     ):
         try:
-            super().__init__(name=name, base=base, axes=axes, usual=usual or {})
+            super().__init__(name=name, base=base, axes=axes, usual=usual or {}, until=until)
         except ValidationError as error:
             problems = describe_problems(error).removeprefix("name: ").removeprefix("axes: ").removeprefix("usual: ")
             raise ConfigError(f"study {name!r}: {problems}") from None
@@ -129,6 +148,8 @@ class Study(BaseModel):
         values: dict[str, Any] = write(self)
         if not self.usual:
             del values["usual"]
+        if self.until is None:
+            del values["until"]
         return values if self._keep is None else {**values, "axes": {"cell": list(self.changes())}}
 
     def changes(self) -> Iterator[Change]:
@@ -179,7 +200,7 @@ class Study(BaseModel):
         """
         if keep is not None and not callable(keep):
             raise ConfigError(f"study {self.name!r}: where({keep!r}): give a function of a config")
-        before, filtered = self._keep, Study(self.name, self.base, self.axes, self.usual)
+        before, filtered = self._keep, Study(self.name, self.base, self.axes, self.usual, self.until)
         both = (lambda config: before(config) and keep(config)) if before and keep else keep or before
         filtered._keep = both
         return filtered
@@ -191,7 +212,7 @@ class Study(BaseModel):
 
     def with_axes(self, axes: Mapping[str, Sequence[Any]]) -> "Study":
         """The study with other values of these axes, each in the position that it has; new ones come last."""
-        return Study(self.name, self.base, {**self.axes, **axes}, self.usual).where(self._keep)
+        return Study(self.name, self.base, {**self.axes, **axes}, self.usual, self.until).where(self._keep)
 
 
 def pairs(*texts: str) -> list[Change]:

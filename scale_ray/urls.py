@@ -6,10 +6,17 @@ import re
 _PASSWORD = re.compile(
     r"(\b[a-z][\w+.-]*://[^\s:/?#@]*:)(?:(?![,;'\"<>()\[\]{}|]+[a-z][\w+.-]*://)\S)+(?=@)", re.IGNORECASE
 )
+_URL = re.compile(r"([A-Za-z][\w+.-]+):/+(.*)", re.DOTALL)
 _QUERY = re.compile(
-    r"([?&][\w.-]*(?:password|passwd|pwd|secret|token|signature|credential|access_?key|api_?key)=)[^\s&#]+",
+    r"([?&][\w.-]*(?:password|passwd|pwd|secret|token|signature|credential|access_?key|api_?key|sig)=)[^\s&#]+",
     re.IGNORECASE,
 )
+
+
+def as_url(text: str) -> tuple[str, str] | None:
+    """Scheme and the rest of a URL; None of any other text. One slash is enough: pathlib.Path drops the second."""
+    found = _URL.fullmatch(text)
+    return None if found is None else (found[1].lower(), found[2])
 
 
 def is_url(text: str) -> bool:

@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).parents[1]
 TEXT = ("json", "yaml", "toml", "text", "latex", "markdown")
 
 # What only a cluster has, and what stands for it here.
-STAND_INS = {"/home/ubuntu/photos": "photos", "s3://YOUR-BUCKET": "runs/bucket"}
+STAND_INS = {"s3://YOUR-BUCKET/photos": "photos", "s3://YOUR-BUCKET": "runs/bucket"}
 
 _FENCE = re.compile(r'```(?P<language>\w*)(?: title="(?P<title>[\w.]+)")?')
 _MARKER = re.compile(r"<!-- run: (?:with (?P<options>\S.*)|no, (?P<reason>\S.*)) -->")

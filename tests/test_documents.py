@@ -40,11 +40,12 @@ def name_of(page: Path) -> str:
 def write_trees(folder: Path) -> None:
     """Folders of images by the names that the pages use."""
     numbers = np.random.default_rng(0)
-    home, pacs = BENCHMARKS["office_home"], BENCHMARKS["pacs"]
+    home, pacs, digits = (BENCHMARKS[name] for name in ("office_home", "pacs", "digits_standard"))
     trees = {
         "photos": (("studio", "phone"), ("bag", "chair", "mug"), 16),
         "OfficeHome": (home.domains, home.classes or (), 1),
         "PACS": (pacs.domains, pacs.classes or (), 1),
+        "Digits": (digits.domains, digits.classes or (), 1),
         "EmojiPhoto": (("drawing", "photo"), ("ant", "brain"), 2),
     }
     for root, (domains, classes, count) in trees.items():
@@ -200,8 +201,11 @@ def test_the_examples_of_help_run_one_after_another(workplace: Path, monkeypatch
     for name, text in EXAMPLES.items():
         for command in filter(None, text.replace("\\\n", "").splitlines()):
             options = RUN_WITH.get(name or command.split()[1], "")
-            of_a_service = command.split()[1] in ("serve", "submit", "token")  # tests/service has a service
+            # tests/service has a service.
+            of_a_service = command.split()[1] in ("serve", "submit", "token") and "--slurm" not in command
+            downloads = command.startswith("scale-ray data get")  # tests/data/test_digits_standard.py has a server
             reason = "on a cluster" if "s3://" in command else "a service" if of_a_service else None
+            reason = "downloads" if downloads else reason
             try_block(Block(f"scale-ray {name} --help", "bash", f"{command} {options}", reason=reason), {})
 
 

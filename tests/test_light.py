@@ -33,6 +33,8 @@ REFUSED = {
     "export": "store --out out",
     "predict": "store images",
     "run": "demo --store out",
+    "data get": "digits_standard out",
+    "data push": "out --root images",
     "serve": "",
     "token create": "ann",
     "token list": "",

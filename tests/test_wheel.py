@@ -30,7 +30,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_the_package_the_experiments_and_nothing_else(wheel: Path) -> None:
     names = ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names} == {"scale_ray", f"scale_ray-{__version__}.dist-info"}
-    assert {f"scale_ray/experiments/{name}.py" for name in EXPERIMENTS} <= set(names)
+    assert {f"scale_ray/experiments/{name}.py" for name in EXPERIMENTS} | {"scale_ray/cluster/slurm.sbatch"} <= set(
+        names
+    )
     ours = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "scale_ray").rglob("*.*") if path.is_file()}
     assert {name for name in ours if "__pycache__" not in name} <= set(names)  # pages, styles, published tables
 
@@ -39,6 +41,8 @@ def test_outside_a_checkout_its_experiments_plan(installed: Path, tmp_path: Path
     assert run(installed / "scale-ray", "--version", cwd=tmp_path) == f"scale-ray {__version__}\n"
     where = run(installed / "python", "-c", "import scale_ray; print(scale_ray.__file__)", cwd=tmp_path)
     assert where.startswith(str(installed.parent))
+    job = run(installed / "scale-ray", "submit", "--slurm", "--dry-run", "--", "run", "demo", cwd=tmp_path)
+    assert f"export PATH={installed}:$PATH" in job
     assert "demo: 8 cells, 0 done, 8 to do" in run(installed / "scale-ray", "run", "demo", "--dry-run", cwd=tmp_path)
 
 

@@ -28,6 +28,7 @@ from scale_ray.cli import (
     run,
     serve,
     status,
+    submit,
     train,
     tune,
 )
@@ -76,7 +77,7 @@ _add("status", command(status.status))
 _add("forget", command(forget.forget))
 _add("fields", fields.fields)
 _add("serve", command(serve.serve))
-_add("submit", command(serve.submit))
+_add("submit", command(submit.submit))
 app.command(
     "run",
     cls=Command,

@@ -1,8 +1,8 @@
-"""scale-ray data: list, check and prepare benchmarks; see and empty the cache."""
+"""scale-ray data: list, download, check and prepare benchmarks; see and empty the cache."""
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,29 +11,31 @@ from scale_ray.cli.console import console, plain_table
 from scale_ray.cli.examples import EXAMPLES
 from scale_ray.cli.groups import command
 from scale_ray.cli.help import Command, Group
-from scale_ray.cli.images import read_root
+from scale_ray.config import ConfigError
+from scale_ray.data.roots import read_root
 
 app = typer.Typer(
     cls=Group,
-    help="List, check and prepare benchmarks; see and empty the cache.",
+    help="List, download, check and prepare benchmarks; see and empty the cache.",
     epilog=EXAMPLES["data"],
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
+# As `data.pixels` and `data.shards` have them, which are slow to import.
+Fit = Literal["squeeze", "crop"]
+Kind = Literal["pixels", "files"]
+
 Root = Annotated[
     Path | None,
     typer.Option(
-        metavar="FOLDER|FILE",
-        help="Images of a benchmark: FOLDER/domain/class/image; or a catalogue (.toml) or a list (.csv, .parquet).",
-        resolve_path=True,
+        metavar="PLACE",
+        help="Images: folder or URL of domain/class/image, catalogue (.toml), list (.csv, .parquet) or hf:NAME.",
     ),
 ]
 TargetImages = Annotated[
     list[Path] | None,
-    typer.Option(
-        metavar="FOLDER", help="Images without labels, at any depth of this folder. Repeat it.", resolve_path=True
-    ),
+    typer.Option(metavar="FOLDER", help="Images without labels, at any depth of this folder or URL. Repeat it."),
 ]
 BenchmarkName = Annotated[
     str,
@@ -53,6 +55,28 @@ def list_benchmarks() -> None:
         classes = str(len(benchmark.classes)) if benchmark.classes else "by folder"
         table.add_row(name, ", ".join(benchmark.domains) or "by folder", classes, benchmark.source)
     console.print(table)
+
+
+@app.command(cls=Command, epilog=EXAMPLES["data get"])
+@command
+def get(
+    benchmark: BenchmarkName,
+    root: Annotated[
+        Path,
+        typer.Argument(metavar="ROOT", help="Folder for the images, which --root then names.", resolve_path=True),
+    ],
+    domain: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this domain. Repeat it. Default: all.")
+    ] = None,
+) -> None:
+    """Download digits_standard, and store it as ROOT/domain/class/image. The other benchmarks are made or brought.
+
+    Published files go to ROOT/downloads, are checked by their digests, and are used where they lie there already.
+    """
+    from scale_ray.data.digits_standard import get as get_domains
+
+    for stored in get_domains(benchmark, root, domain or ()):
+        console.print(f"{stored.domain}: {stored.images:,} images{'' if stored.new else ', there already'}")
 
 
 @app.command(cls=Command, epilog=EXAMPLES["data check"])
@@ -119,6 +143,54 @@ def prepare(
         )
     total = sum(domain.images.nbytes for domain in domains)
     console.print(f"{benchmark}: {len(domains)} domains, {_mebibytes(total)}, in {cache_folder()}")
+
+
+@app.command(cls=Command, epilog=EXAMPLES["data push"])
+@command
+def push(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="A folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.")],
+    benchmark: Annotated[
+        str, typer.Option(metavar="NAME", autocompletion=complete.benchmark, help="What the images are.")
+    ] = "image_folder",
+    root: Root = None,
+    target_images: TargetImages = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(min=8, max=2048, metavar="N", help="Side in pixels, as data.resize. Default: the benchmark's."),
+    ] = None,
+    fit: Annotated[Fit, typer.Option(help="How an image becomes a square, as data.fit.")] = "squeeze",
+    corrupt: Annotated[
+        Literal["error", "skip"], typer.Option(help="What to do with an unreadable image, as data.corrupt.")
+    ] = "error",
+    kind: Annotated[
+        Kind | None,
+        typer.Option(
+            "--as",
+            help="What travels: decoded pixels, or the files, which every node decodes. Default: pixels, unless these "
+            "take over 50 GB a domain and the files less.",
+        ),
+    ] = None,
+) -> None:
+    """Put every domain into a store, decoded once, so that nodes of a cluster fetch it from there.
+
+    A study on a cluster does this by itself for what it reads. An interrupted push goes on where it was.
+    """
+    from scale_ray.data import decoded
+    from scale_ray.data.decoding import Decoding
+    from scale_ray.errors import shown
+    from scale_ray.store import Store
+    from scale_ray.sweep.push import push_domains
+
+    images = read_root(root, target_images or ())
+    names = decoded.domain_names(benchmark, root=images)
+    if benchmark == "digits":
+        raise ConfigError("digits: every machine draws them for itself: nothing to push")
+    decoding = Decoding(resize or decoded.usual_size(benchmark), corrupt, fit)
+    opened = Store(store, create=True)
+    for name, done in push_domains(benchmark, names, images, decoding, opened, console, kind=kind):
+        told = f"{_mebibytes(done.written)} written" if done.written else "was there already"
+        console.print(f"{shown(name)}: {done.images:,} images in {done.shards:,} shards of {done.kind}, {told}")
+    console.print(f"{benchmark}: {len(names)} domains in {opened.location}/data")
 
 
 @app.command("cache", cls=Command, epilog=EXAMPLES["data cache"])

@@ -28,6 +28,7 @@ EXAMPLES = {
         "ablate": """
             scale-ray ablate --benchmark digits --losses ce,ce+ssl --seeds 3 --dry-run
             scale-ray ablate --benchmark digits --axis losses.threshold=0.7,0.8,0.9
+            scale-ray ablate --seeds 3 --until 1.0 --dry-run
             scale-ray ablate --root photos --pairs studio:phone --frozen \\
                 --backbone mobilenet_v2,resnet50 --store runs/ablation
         """,
@@ -89,6 +90,10 @@ EXAMPLES = {
         "data list": """
             scale-ray data list
         """,
+        "data get": """
+            scale-ray data get digits_standard Digits
+            scale-ray data get digits_standard Digits --domain mnist --domain usps
+        """,
         "data check": """
             scale-ray data check image_folder --root photos --all
             scale-ray data check image_folder --root photos --sheet photos.html
@@ -96,6 +101,11 @@ EXAMPLES = {
         "data prepare": """
             scale-ray data prepare digits
             scale-ray data prepare image_folder --root photos --resize 256
+        """,
+        "data push": """
+            scale-ray data push runs/phone --root photos
+            scale-ray data push s3://BUCKET/phone --root s3://BUCKET/photos --resize 256
+            scale-ray data push s3://BUCKET/phone --root photos --as files
         """,
         "data cache": """
             scale-ray data cache
@@ -111,6 +121,8 @@ EXAMPLES = {
         "submit": """
             scale-ray submit study.json --dry-run
             scale-ray submit study.json --server https://studies.example.org --wait
+            scale-ray submit --slurm --nodes 2 --gpus-per-node 4 --dry-run -- \\
+                ablate --benchmark digits --seeds 5 --store runs/digits
         """,
         "token": """
             scale-ray token create ann --scope submit

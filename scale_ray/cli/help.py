@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 # Options that --help leaves out. Every other option of a command is in both.
 RARE = frozenset(
     {
-        *("config", "facet", "figures", "keep_model", "limit", "name", "parquet", "published", "sharing"),
+        *("config", "facet", "figures", "keep_model", "limit", "most_seeds", "name", "parquet", "published", "sharing"),
         *("address", "checkpoint_every", "channels_last", "compile", "hang_after", "local", "ray_train", "threads"),
         *("cpus_per_trial", "gpus_per_trial", "workers_per_trial", "keep_predictions"),
         *("compare_repeats", "early_stop", "parallel", "sampler", "sampler_seed", "study_url"),

@@ -75,15 +75,16 @@ def study_file(file: Path, root: Path | None, *, frozen: bool) -> str:
         of_digits = [":".join(pair) for pair in BENCHMARKS["digits"].pairs[:2]]
         return _filled(file, "digits", of_digits, "", frozen=frozen)
     from scale_ray.data.decoded import domain_names
+    from scale_ray.data.roots import read_root, written
 
-    names = domain_names("image_folder", root=root)
+    names = domain_names("image_folder", root=read_root(root, ()))
     if len(names) < 2:
         raise ConfigError(
             f"--root {shown(root)}: has the domains {names or 'none'}, and a study needs two: a domain is a folder "
             "with a folder for each class"
         )
     found = [":".join(pair) for pair in permutations(names, 2)][:_MOST_PAIRS]
-    return _filled(file, "image_folder", found, f", root={str(root.absolute())!r}", frozen=frozen)
+    return _filled(file, "image_folder", found, f", root={written(root)!r}", frozen=frozen)
 
 
 def _filled(file: Path, benchmark: str, found: list[str], options: str, *, frozen: bool) -> str:

@@ -55,7 +55,7 @@ def heeding_ctrl_c() -> Iterator[None]:
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError):
                     stream.flush()
-            _end()  # threads that are still at work would keep the process
+            end_at_once()  # threads that are still at work would keep the process
         signal.signal(signal.SIGINT, usual)
         signal.set_wakeup_fd(before)
         os.close(writing)
@@ -77,11 +77,11 @@ def _listen(reading: int, heard: threading.Event) -> None:
     with suppress(OSError):  # the terminal may be gone
         os.write(2, f"\nstopping{kept} (Ctrl-C again ends it at once)\n".encode())
     heard.set()
-    limit = threading.Timer(seconds, _end)
+    limit = threading.Timer(seconds, end_at_once)
     limit.daemon = True
     limit.start()
     if _hears(reading):
-        _end()
+        end_at_once()
 
 
 def _hears(reading: int) -> bool:
@@ -92,7 +92,8 @@ def _hears(reading: int) -> bool:
     return False
 
 
-def _end() -> None:
+def end_at_once(status: int = INTERRUPTED) -> None:
+    """End the process and those below it, whatever they are doing."""
     import psutil
 
     # From the top: what Ray would start again, it starts no more.
@@ -102,4 +103,4 @@ def _end() -> None:
     with suppress(OSError):
         if os.isatty(1):
             os.write(1, b"\x1b[?25h")  # a progress display hides the cursor
-    os._exit(INTERRUPTED)
+    os._exit(status)

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from scale_ray.cli import complete
-from scale_ray.cli.images import read_root
 from scale_ray.cli.read import root_in_config
 from scale_ray.config import Execution, Resources, Root
+from scale_ray.data.roots import read_root
 
 # Headings under which --help lists the options.
 TRAINED = "What is trained"
@@ -54,10 +54,9 @@ class TrialOptions:
     root: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER|FILE",
-            help="Images: FOLDER/domain/class/image; or a catalogue (.toml) or a list (.csv, .parquet) of images.",
+            metavar="PLACE",
+            help="Images: folder or URL of domain/class/image, catalogue (.toml), list (.csv, .parquet) or hf:NAME.",
             rich_help_panel=TRAINED,
-            resolve_path=True,
         ),
     ] = None
     target_images: Annotated[
@@ -66,7 +65,6 @@ class TrialOptions:
             metavar="FOLDER",
             help="A target: images without labels. Repeat it.",
             rich_help_panel=TRAINED,
-            resolve_path=True,
         ),
     ] = None
     weights: Annotated[
@@ -352,6 +350,20 @@ class GridOptions:
             autocompletion=complete.field,
             help="A further axis: losses.threshold=0.7,0.8. Repeat it.",
             rich_help_panel=GRID,
+        ),
+    ] = None
+    until: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Add seeds until ±POINTS or a difference is shown.",
+            rich_help_panel=GRID,
+        ),
+    ] = None
+    most_seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, metavar="N", help="Seeds that --until may give an approach. Default: 20.", rich_help_panel=GRID
         ),
     ] = None
     limit: Annotated[

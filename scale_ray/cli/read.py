@@ -91,9 +91,9 @@ def read_config(path: Path | None, *, alone: bool = False) -> dict[str, Any]:
 
 
 def root_in_config(path: Path | None) -> Path | None:
-    """The folder of images that a config file names, which --root overrides."""
+    """Where the images are by a config file, which --root overrides."""
     root = _read_object(path).get("root")
-    return None if root is None else Path(str(root)).expanduser().absolute()
+    return None if root is None else Path(str(root)).expanduser()
 
 
 def _read_object(path: Path | None) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def report(
     ] = None,
     published: Annotated[
         bool,
-        typer.Option("--published", help="Other authors' figures of Office-Home beside.", rich_help_panel=TABLES),
+        typer.Option("--published", help="Other authors' figures beside.", rich_help_panel=TABLES),
     ] = False,
     oracle: Annotated[
         bool,

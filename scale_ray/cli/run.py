@@ -2,12 +2,11 @@
 
 import runpy
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-import scale_ray
+from scale_ray.cli.shipped import shipped
 from scale_ray.config import check_name
 
 # What the file of each is about, as its first line says.
@@ -34,13 +33,6 @@ def run(
     The file of an experiment is a few lines of Python: `scale-ray init` writes one of your own.
     """
     check_name("experiment", experiment, EXPERIMENTS)
-    path = folder() / f"{experiment}.py"
+    path = shipped("experiments") / f"{experiment}.py"
     sys.argv = [str(path), *context.args]
     runpy.run_path(str(path), run_name="__main__")
-
-
-def folder() -> Path:
-    """Where the files of the experiments are: in the package, or beside it in a checkout."""
-    package = Path(scale_ray.__file__).parent
-    within = package / "experiments"
-    return within if within.is_dir() else package.parent / "experiments"

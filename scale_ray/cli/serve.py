@@ -1,6 +1,5 @@
-"""scale-ray serve, submit and token: the service, and what talks to it."""
+"""scale-ray serve and token: the service, and its tokens."""
 
-import json
 import os
 import sys
 from contextlib import ExitStack
@@ -158,49 +157,3 @@ def revoke(digest: Prefix, settings: SettingsOption = None) -> None:
 
     row = revoke_token(Database(chosen.database), digest)
     console.print(f"revoked: {row.digest[:12]} of {row.owner}")
-
-
-def submit(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.json", help="The study, as POST /api/studies takes it.")],
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="The service. Default: SCALE_RAY_SERVER, or http://127.0.0.1:8700."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show its plan; submit nothing.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Show how far it is until it is over.")] = False,
-) -> None:
-    """Submit a study to a service. The token comes from SCALE_RAY_TOKEN.
-
-    The same file again changes nothing.
-    """
-    from scale_ray.client import Client
-
-    try:
-        document = json.loads(study.read_text())
-    except OSError as error:
-        raise ConfigError(f"{study}: cannot be read ({error.strerror}): check the path") from None
-    except ValueError as error:
-        raise ConfigError(f"{study}: cannot be read as JSON ({error}): see docs/service.md for an example") from None
-    client = Client(server)
-    answer = {"plan": client.plan(document)} if dry_run else client.submit(document)
-    plan = answer["plan"]
-    console.print(plan["text"])
-    if dry_run:
-        return
-    page = client.page(plan["name"])
-    console.print(f"submitted: {page}" if answer["new"] else f"there already, {answer['study']['state']}: {page}")
-    if not answer["new"] and answer["study"]["state"] in ("paused", "cancelled", "failed"):
-        console.print("nothing was started: resume it, or try its failed cells again, on its page")
-    if wait:
-        _follow(client, plan["name"])
-
-
-def _follow(client: Any, name: str) -> None:
-    said = ""
-    for found in client.follow(name):
-        line = f"{found['state']}: {found['done']:,} of {found['cells']:,} done, {found['failed']:,} failed"
-        if line != said:
-            console.print(line if not found["problem"] else f"{line} ({found['problem']})")
-            said = line
-    if found["state"] != "done":
-        raise typer.Exit(1)

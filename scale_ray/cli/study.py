@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from scale_ray.cli.configs import config_from
-from scale_ray.cli.console import INTERRUPTED, console
+from scale_ray.cli.console import console
 from scale_ray.cli.groups import command
 from scale_ray.cli.images import usual_pairs
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.options import ExecutionOptions, GridOptions, StudyOptions, TrialOptions
 from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
 from scale_ray.cli.report import Choose, report
-from scale_ray.config import ConfigError, Execution, TrialConfig, check_name
-from scale_ray.costs import duration
+from scale_ray.cli.stop_signal import stop_signal
+from scale_ray.config import ConfigError, Execution, Resources, TrialConfig, check_name
+from scale_ray.config.problems import parsed
 from scale_ray.data.defaults import own_fields, usual_settings
 from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES
 from scale_ray.store import Store
-from scale_ray.study import Change, Study, approaches, change_of, combinations, describe, pairs
+from scale_ray.study import Change, Study, Until, approaches, change_of, combinations, pairs
 
 if TYPE_CHECKING:
-    from scale_ray.stage import Stage
     from scale_ray.sweep.plan import Plan
     from scale_ray.sweep.run import Outcome
 
@@ -129,7 +129,21 @@ def with_options(study: Study, trial: TrialOptions, grid: GridOptions, options: 
         method: {path: value for path, value in fields.items() if path not in given}
         for method, fields in (usual_settings(base) if study.usual else {}).items()
     }
-    return Study(begun.name, base, axes, usual).where(study.keep)
+    until = _until(study.until, grid)
+    return Study(begun.name, base, axes, usual, until).where(study.keep)
+
+
+def _until(before: Until | None, grid: GridOptions) -> Until | None:
+    """What the study is to decide."""
+    given = {"half_width": grid.until, "most_seeds": grid.most_seeds}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        return before
+    if before is None and grid.until is None:
+        raise ConfigError("--most-seeds bounds what --until may add: give --until POINTS too, or leave it out")
+    if grid.limit is not None:
+        raise ConfigError("--until, --limit: a study that is cut decides nothing: leave one of them out")
+    return parsed(Until, (before.model_dump() if before else {}) | changes)
 
 
 def run_and_report(
@@ -140,7 +154,10 @@ def run_and_report(
     Args:
         choose: the validator that names the method and setting to use, among the study's cells.
     """
-    outcome = run_planned(study, execution, grid, ray, choose)
+    if study.until is None:
+        outcome = run_planned(study, execution, grid, ray, choose)
+    else:
+        outcome = _run_until(study, execution, grid, ray, choose)
     if outcome is None:
         return
     store = Store(ray.store)
@@ -149,7 +166,7 @@ def run_and_report(
             f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on; "
             f"`scale-ray report {store.location}` shows what is done"
         )
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(stop_signal.exit_status)
     on_ctrl_c(f"all records are kept; `scale-ray report {store.location}` makes the report")
     choose = choose if outcome.done else None  # of nothing there is no choice, and why is said below
     report(store.location, choose=choose, study=study.name if choose else None)
@@ -172,9 +189,39 @@ def run_planned(
     Returns:
         How the cells ended; None for a dry run.
     """
+    resources = ray.resources(study.base.parallel.workers)
+    plan = _plan(study, execution, grid, ray, choose)
+    return None if ray.dry_run else _run(plan, Store(ray.store), execution, resources)
+
+
+def _run_until(
+    study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None
+) -> "Outcome | None":
+    """As `run_planned`, and then with more seeds for what is not decided."""
+    from scale_ray.until import Rounds, run_rounds
+
+    rounds, resources = Rounds(study), ray.resources(study.base.parallel.workers)
+    if ray.dry_run:
+        _plan(study, execution, grid, ray, choose)
+        console.print(f"then more seeds for what is not decided: {rounds.most_cells():,} cells at most")
+        return None
+    store = Store(ray.store, create=True)
+
+    return run_rounds(
+        rounds,
+        store,
+        lambda each: _plan(each, execution, grid, ray, choose),
+        lambda plan: _run(plan, store, execution, resources),
+        lambda rounds: rounds.tell(console),
+    )
+
+
+def _plan(study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None) -> "Plan":
+    """The plan of a study, printed."""
+    from scale_ray.cli.plans import print_methods, print_plan
     from scale_ray.sweep.plan import describe_leaving, plan_study
 
-    resources = ray.resources(study.base.parallel.workers)
+    stop_signal.heed()
     store = Store(ray.store, create=not ray.dry_run, missing_ok=ray.dry_run)
     plan = plan_study(
         study,
@@ -188,17 +235,20 @@ def run_planned(
     if choose in SET_VALIDATOR_NAMES and not execution.keep_predictions:
         _refuse_lacking(plan, store, choose)
     if ray.dry_run and "method" in study.axes:
-        _print_methods(study)
-    _print_plan(plan, store, whole=ray.dry_run)
-    if ray.dry_run:
-        if plan.leaving:
-            console.print(f"warning: {describe_leaving(plan.study.name, plan.leaving)}")
-        return None
+        print_methods(study)
+    print_plan(plan, store, whole=ray.dry_run)
+    if ray.dry_run and plan.leaving:
+        console.print(f"warning: {describe_leaving(plan.study.name, plan.leaving)}")
+    return plan
 
+
+def _run(plan: "Plan", store: Store, execution: Execution, resources: Resources) -> "Outcome":
     from scale_ray.sweep.run import run_study
 
     on_ctrl_c(GO_ON)
-    return run_study(plan, store, execution, resources, console)
+    outcome = run_study(plan, store, execution, resources, console, stop_signal)
+    stop_signal.progressed |= outcome.progressed
+    return outcome
 
 
 def _refuse_lacking(plan: "Plan", store: Store, choose: str) -> None:
@@ -305,76 +355,3 @@ def _set_by_all(axis: str, values: list[Any]) -> set[str]:
 def _renamed(name: str, before: str, benchmark: str) -> str:
     """The study's name with another benchmark, where it ends with the benchmark's name."""
     return name.removesuffix(before) + benchmark if name.endswith(before) else name
-
-
-def _print_methods(study: Study) -> None:
-    """The source of each method, the origin of its settings, and the cost of a step."""
-    from scale_ray.methods import METHODS
-
-    for value in study.axes["method"]:
-        config = study.base.replace(change_of("method", value))
-        method, usual = METHODS[config.method], study.usual.get(config.method, {})
-        cost = method.passes(config).cost
-        terms = f" {config.combination}" if config.method == "scale" else ""
-        console.print(f"{config.variant}{terms}: {cost:.1f} x the passes of source_only")
-        console.print(f"  source: {method.paper}")
-        console.print(f"  defaults: {method.defaults}")
-        if usual:
-            settings = ", ".join(f"{path}={value}" for path, value in usual.items())
-            console.print(f"  unlike the other methods: {settings}")
-
-
-def _print_plan(plan: "Plan", store: Store, *, whole: bool) -> None:
-    if whole:
-        _print_cells(plan)
-        _print_stages(plan)
-    seconds = plan.estimated_seconds if plan.todo else None
-    cost = f", about {duration(seconds)} of one trial slot" if seconds else ""
-    unknown = "; the time left is said once some steps are measured" if plan.todo and seconds is None else ""
-    saving = plan.steps_alone - plan.steps_to_do
-    shared = f" ({plan.steps_alone:,} if none shared: {saving / plan.steps_alone:.0%} saved)" if saving else ""
-    done, to_do = len(plan.answered) + len(plan.lacking), len(plan.todo) - len(plan.lacking)
-    again = "".join(f", {kind} of {number} to make" for kind, number in _lacking(plan).items())
-    console.print(
-        f"{plan.study.name}: {len(plan.study.cells)} cells, {done} done{again}, {to_do} to do "
-        f"({len(plan.failed_before)} failed before), {plan.steps_to_do:,} steps{shared}{cost}{unknown}"
-    )
-
-
-def _lacking(plan: "Plan") -> dict[str, int]:
-    """What cells with a record lack beside it, and how many of them: these are trained again."""
-    kinds = {"model": "models", "predictions": "predictions"}
-    counts = {name: sum(kind in lacks for lacks in plan.lacking.values()) for kind, name in kinds.items()}
-    return {name: number for name, number in counts.items() if number}
-
-
-def _print_cells(plan: "Plan") -> None:
-    todo = {cell.id for cell in plan.todo}
-    for cell in plan.study.cells:
-        answer = "done" if cell.id in plan.answered else "not in this run"
-        state = answer if cell.id not in todo else "failed before" if cell.id in plan.failed_before else "to do"
-        if cell.id in plan.lacking:
-            state = f"done, its {' and '.join(plan.lacking[cell.id])} to make"
-        console.print(f"{cell.id[:12]}  {describe(cell.config, plan.differing):<60} {state}")
-
-
-def _print_stages(plan: "Plan") -> None:
-    """The stages to train, each below the one that it goes on from."""
-    console.print(f"{len(plan.stages)} stages to train:")
-    trained = {stage.key for stage in plan.stages}
-    children: dict[str | None, list[Stage]] = {}
-    for stage in plan.stages:
-        children.setdefault(stage.parent, []).append(stage)
-    for stage in plan.stages:
-        if stage.parent in trained:
-            continue
-        stored = "" if stage.parent is None else ", from a stored state"
-        console.print(f"  {_stage_line(stage, plan)}{stored}")
-        for child in children.get(stage.key, ()):
-            console.print(f"    {_stage_line(child, plan)}")
-
-
-def _stage_line(stage: "Stage", plan: "Plan") -> str:
-    records = f", {len(stage.ends)} records" if len(stage.ends) > 1 else ""
-    steps = f"steps {stage.first:,} to {stage.last:,}" if stage.steps else "no step, measured as it is"
-    return f"{stage.title(plan.differing)}: {steps}{records}"

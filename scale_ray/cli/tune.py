@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scale_ray.cli import complete
-from scale_ray.cli.console import INTERRUPTED, console
+from scale_ray.cli.console import console
 from scale_ray.cli.found import print_search, write_results
 from scale_ray.cli.groups import command
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.options import GRID, Backbone, ExecutionOptions, GridOptions, Losses, StudyOptions, TrialOptions
 from scale_ray.cli.read import read_study_url
+from scale_ray.cli.stop_signal import stop_signal
 from scale_ray.cli.study import with_options
 from scale_ray.config import ConfigError, check_name
 from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES, WITHIN_ONE_METHOD
@@ -163,15 +164,17 @@ def tune_command(start: Callable[[], Study], about: str = "") -> Callable[..., N
         if ray.dry_run:
             return
 
-        from scale_ray.tuning.run import run_search
+        from scale_ray.tuning.run import Interrupted, run_search
 
         store = Store(ray.store, create=True)
         on_ctrl_c(GO_ON)
-        found = run_search(search, store, url, execution.execution(trial.images), resources, console)
-        if found is None:
+        stop_signal.heed()
+        found = run_search(search, store, url, execution.execution(trial.images), resources, console, stop_signal)
+        if isinstance(found, Interrupted):
+            stop_signal.progressed |= found.progressed
             shown = f"`scale-ray report {store.location}` shows what is done"
             console.print(f"interrupted: run the same command again to go on; {shown}")
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(stop_signal.exit_status)
         is_chosen = write_results(search, found, store)
         if not is_chosen:
             console.print("no setting is done, so none is chosen: the table has the reasons")

@@ -30,6 +30,7 @@ R = TypeVar("R")
 
 ABANDONED_SECONDS = 24 * 3600
 _LOCK_SECONDS = 1.0
+_EVICTIONS = 3  # of a folder that was just made, after which it is an error
 _STATE = 4  # numbers that `file_state` gives
 _TICK_SECONDS = 0.02  # kernels advance the clock of their file systems every 1 to 10 ms
 
@@ -63,8 +64,13 @@ def open_or_build(
     with _lock(folder) if one_builds else nullcontext():
         if one_builds and (loaded := _open(folder, load)) is not None:
             return loaded
-        with _publishing(folder) as unfinished:
-            build(unfinished)
+        for _ in range(_EVICTIONS):
+            with _publishing(folder) as unfinished:
+                build(unfinished)
+            try:
+                return load(folder)
+            except FileNotFoundError:  # another process has made room in the meantime
+                continue
         return load(folder)
 
 

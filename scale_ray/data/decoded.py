@@ -1,12 +1,11 @@
 """Domains as arrays: each image is decoded and resized once; later runs map the result from the cache into memory."""
 
-import hashlib
-import json
+import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -14,15 +13,20 @@ from PIL import Image
 from scale_ray.config import Catalogue, Root, TrialConfig
 from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain, check_benchmark
 from scale_ray.data.cache import cache_folder, open_or_build
+from scale_ray.data.decoding import Decoded, Decoding, decode_all, load, unreadable
 from scale_ray.data.digits import SIDE, open_digits
-from scale_ray.data.domain_files import DomainFiles, checked_files
-from scale_ray.data.image_folder import Listing, differing_counts, domain_folders, list_images
+from scale_ray.data.domain_files import DomainFiles, checked_files, image_path
+from scale_ray.data.image_folder import differing_counts, domain_folders, list_images
 from scale_ray.data.manifest import check_manifest, write_manifest
-from scale_ray.data.pixels import DARK, DECODER_VERSION, Fit, MissingReader, UnreadableImage, decode_image, is_dark
+from scale_ray.data.pixels import DARK, Fit
+from scale_ray.data.room import make_room
+from scale_ray.data.shards import fetch
 from scale_ray.data.unused import count_unused, stray_folders
 from scale_ray.data.warn import warn_once
-from scale_ray.data.work import in_threads
 from scale_ray.errors import shown
+from scale_ray.store import Store, StoreError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,63 @@ def open_domains(
     names = [canonical_domain(benchmark, domain) for domain in domains]
     if benchmark == "digits":
         return [_open_digits(name, resize) for name in names]
+    decoding = Decoding(resize, corrupt, fit)
     found = checked_files(benchmark, names, root)
-    for files in found.values():
-        if files.listing is not None:
-            _warn_of_counts(benchmark, files.name, files.listing)
-        _warn_of_unused(benchmark, files, root)
-    return [_open_files(benchmark, found[name], resize, corrupt, fit) for name in names]
+    warn_of_files(benchmark, found, root)
+    return [_open_listed(benchmark, found[name], decoding) for name in names]
+
+
+def open_known(
+    benchmark: str, domain: str, digest: str, decoding: Decoding, *, root: Root | None, store: Store | None
+) -> Domain:
+    """Open a domain whose content is known by its digest: from the cache, or else from the store, or else the root.
+
+    The root is looked at only where neither the cache nor the store has the domain.
+
+    Args:
+        benchmark: a name in BENCHMARKS.
+        domain: canonical name.
+        digest: as `domain_digest` gives it.
+        decoding: what is made of every image.
+        root: as for `open_domains`.
+        store: may have what `shards` put there.
+
+    Raises:
+        ConfigError: as `open_domains`.
+        DataError: as `open_domains`; also if the root has other content by now.
+    """
+    if benchmark == "digits":
+        found = _open_digits(domain, decoding.resize)
+        if found.digest != digest:
+            raise DataError(
+                f"digits: this machine draws other images of {domain!r} than the one that planned the study: install "
+                "the same versions of the packages on both"
+            )
+        return found
+
+    def build(unfinished: Path) -> None:
+        if store is not None and _fetched(store, domain, digest, decoding, unfinished, root):
+            return
+        files = checked_files(benchmark, [domain], root)[domain]
+        digests = files.digests()
+        if files.content_digest(digests) != digest:
+            raise DataError(
+                f"{shown(files.where)}: domain {domain!r} has changed since the study was planned: run again"
+            )
+        _decode(files, digests, decoding, unfinished)
+
+    return _open(benchmark, domain, domain, digest, decoding, build)
+
+
+def _fetched(store: Store, domain: str, digest: str, decoding: Decoding, unfinished: Path, root: Root | None) -> bool:
+    """`fetch`; where the store cannot be read and there is a root, that is read."""
+    try:
+        return fetch(store, domain, digest, decoding, unfinished)
+    except StoreError as error:
+        if root is None:
+            raise
+        logger.warning("%s: reading the images at the root", error)
+        return False
 
 
 def domain_names(benchmark: str, *, root: Root | None) -> list[str]:
@@ -119,8 +174,13 @@ def prepare(
     benchmark: str, *, root: Root | None = None, resize: int | None = None, corrupt: Literal["error", "skip"] = "error"
 ) -> list[Domain]:
     """Decode all domains of a benchmark into the cache. With `resize=None` the size is the benchmark's default."""
-    size = resize or TrialConfig().replace(check_benchmark(benchmark).defaults).data.resize
+    size = resize or usual_size(benchmark)
     return open_domains(benchmark, domain_names(benchmark, root=root), root=root, resize=size, corrupt=corrupt)
+
+
+def usual_size(benchmark: str) -> int:
+    """Side in pixels to which a benchmark's images are decoded by default."""
+    return TrialConfig().replace(check_benchmark(benchmark).defaults).data.resize
 
 
 def domain_digest(benchmark: str, domain: str, *, root: Root | None) -> str:
@@ -157,126 +217,71 @@ def _open_digits(name: str, resize: int) -> Domain:
     return Domain(name, images, labels, classes, (), digest)
 
 
-def _warn_of_counts(benchmark: str, domain: str, listing: Listing) -> None:
-    if lines := differing_counts(benchmark, domain, listing):
-        more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
-        warn_once(
-            f"{benchmark} differs from what is published: {'; '.join(lines[:3])}{more}: "
-            f"`scale-ray data check {benchmark}` lists all differences"
-        )
+def warn_of_files(benchmark: str, found: Mapping[str, DomainFiles], root: Root | None) -> None:
+    """Say once of each domain, by name, where counts differ from the published ones and which files are not used."""
+    for files in found.values():
+        if files.listing is not None and (lines := differing_counts(benchmark, files.name, files.listing)):
+            more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
+            warn_once(
+                f"{benchmark} differs from what is published: {'; '.join(lines[:3])}{more}: "
+                f"`scale-ray data check {benchmark}` lists all differences"
+            )
+        unused = {
+            image_path(folder, file): why
+            for folder, of_folder in files.unused().items()
+            for file, why in of_folder.items()
+        }
+        if unused:
+            place = "CATALOGUE" if isinstance(root, Catalogue) else shlex.quote(shown(str(root)))
+            told = f"`scale-ray data check {benchmark} --root {place} --all` names them"
+            warn_once(f"{shown(files.name)}: {count_unused(unused)}; {told}")
 
 
-def _warn_of_unused(benchmark: str, files: DomainFiles, root: Root | None) -> None:
-    unused = {
-        str(folder / file): why for folder, of_folder in files.unused().items() for file, why in of_folder.items()
-    }
-    if unused:
-        place = "CATALOGUE" if isinstance(root, Catalogue) else shlex.quote(shown(str(root)))
-        told = f"`scale-ray data check {benchmark} --root {place} --all` names them"
-        warn_once(f"{shown(files.name)}: {count_unused(unused)}; {told}")
-
-
-def _open_files(benchmark: str, files: DomainFiles, resize: int, corrupt: Literal["error", "skip"], fit: Fit) -> Domain:
+def _open_listed(benchmark: str, files: DomainFiles, decoding: Decoding) -> Domain:
     digests = files.digests()
-    digest = files.content_digest(digests)
 
     def build(unfinished: Path) -> None:
-        _decode_all(files, digests, resize, corrupt, fit, unfinished)
-        write_manifest(unfinished, f"{benchmark} {files.name}, {resize} px{cropped}")
+        _decode(files, digests, decoding, unfinished)
 
-    cropped = ", cropped" if fit == "crop" else ""
-    key = f"{digest[:32]}-{resize}{'-crop' if cropped else ''}-v{DECODER_VERSION}"
-    images, labels, skipped, dark = open_or_build(cache_folder() / "decoded" / key, _load, build)
-    if skipped and corrupt == "error":
-        first, reason = next(iter(skipped.items()))
-        raise _unreadable(files.shown(first), reason)
-    for label, class_name in enumerate(files.classes):
-        if label not in labels:
+    return _open(benchmark, files.name, files.where, files.content_digest(digests), decoding, build)
+
+
+def _decode(files: DomainFiles, digests: Sequence[str], decoding: Decoding, unfinished: Path) -> None:
+    make_room(len(files.names) * decoding.image_bytes)
+    decode_all(files, digests, decoding, unfinished)
+
+
+def _open(
+    benchmark: str, name: str, where: str, digest: str, decoding: Decoding, fill: Callable[[Path], None]
+) -> Domain:
+    """Open a domain in the cache, where `fill` writes it into an empty folder if it is not there."""
+
+    def build(unfinished: Path) -> None:
+        fill(unfinished)
+        write_manifest(unfinished, decoding.about(benchmark, name))
+
+    folder = cache_folder() / "decoded" / decoding.key(digest)
+    found = open_or_build(folder, _load, build, one_builds=True)
+    if found.skipped and decoding.corrupt == "error":
+        first, reason = next(iter(found.skipped.items()))
+        raise unreadable(shown(image_path(where, first)), reason)
+    there = () if found.labels is None else np.unique(found.labels)
+    for label, class_name in enumerate(found.classes):
+        if label not in there:
             raise DataError(
-                f"{files.shown(class_name)}: every image of class '{shown(class_name)}' is unreadable: replace them"
+                f"{shown(image_path(where, class_name))}: every image of class '{shown(class_name)}' is unreadable: "
+                "replace them"
             )
-    if len(images) == 0:
-        raise DataError(f"{shown(files.where)}: every image is unreadable: replace them")
-    if dark:
-        warn_once(f"{shown(files.name)}: {len(dark):,} images are nearly black (such as {shown(dark[0])}): {DARK}")
-    kept = tuple(name for name in files.names if name not in skipped)
-    known = None if files.labels is None else labels
-    return Domain(files.name, images, known, files.classes, tuple(skipped), digest, kept)
+    if len(found.images) == 0:
+        raise DataError(f"{shown(where)}: every image is unreadable: replace them")
+    if found.dark:
+        warn_once(
+            f"{shown(name)}: {len(found.dark):,} images are nearly black (such as {shown(found.dark[0])}): {DARK}"
+        )
+    kept = tuple(each for each in found.names if each not in found.skipped)
+    return Domain(name, found.images, found.labels, found.classes, tuple(found.skipped), digest, kept)
 
 
-def _load(stored: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str], list[str]]:
-    check_manifest(stored)
-    images = np.asarray(np.load(stored / "images.npy", mmap_mode="r"))
-    labels = np.load(stored / "labels.npy")
-    dark = stored / "dark.json"  # older versions have not written it
-    return (
-        images,
-        labels,
-        json.loads((stored / "skipped.json").read_bytes()),
-        json.loads(dark.read_bytes()) if dark.exists() else [],
-    )
-
-
-def _decode_all(
-    files: DomainFiles,
-    digests: Sequence[str],
-    size: int,
-    corrupt: Literal["error", "skip"],
-    fit: Fit,
-    unfinished: Path,
-) -> None:
-    """Write images, labels (-1 where there are none) and what is odd about them into a folder of the cache."""
-    digest_of = dict(zip(files.names, digests, strict=True))
-
-    def decode(name: str) -> tuple[np.ndarray, bool] | UnreadableImage:
-        data = files.read(name)
-        if hashlib.sha256(data).hexdigest() != digest_of[name]:
-            files.forget()
-            raise DataError(
-                f"{files.shown(name)}: changed while the images were read: wait until nothing is written there any "
-                "more, then run again"
-            )
-        try:
-            return decode_image(data, size, fit), is_dark(data)
-        except MissingReader as error:  # never skipped: the same files would be other data once it is installed
-            raise DataError(f"{files.shown(name)}: {error}") from error
-        except UnreadableImage as error:
-            if corrupt == "skip":
-                return error
-            raise _unreadable(files.shown(name), str(error)) from error
-
-    labels: list[int] = []
-    skipped: dict[str, str] = {}
-    dark: list[str] = []
-    classes = [-1] * len(files.names) if files.labels is None else files.labels
-    # Written as a stream, because a full disk kills a process that writes through a memory map.
-    with (unfinished / "images.npy").open("wb") as file:
-        _write_header(file, 0, size)
-        results = in_threads(decode, files.names, f"decoding {shown(files.name)} to {size} px")
-        for name, label, result in zip(files.names, classes, results, strict=True):
-            if isinstance(result, UnreadableImage):
-                skipped[name] = str(result)
-                continue
-            pixels, is_nearly_black = result
-            file.write(pixels.tobytes())
-            labels.append(label)
-            if is_nearly_black:
-                dark.append(name)
-        file.seek(0)
-        _write_header(file, len(labels), size)
-    np.save(unfinished / "labels.npy", np.array(labels, np.int64))
-    (unfinished / "skipped.json").write_text(json.dumps(skipped))
-    (unfinished / "dark.json").write_text(json.dumps(dark))
-
-
-def _write_header(file: BinaryIO, count: int, size: int) -> None:
-    """Write the .npy header. NumPy pads it so that its length does not depend on `count` (GROWTH_AXIS_MAX_DIGITS)."""
-    shape = (count, 3, size, size)
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def _unreadable(image: str, reason: str) -> DataError:
-    return DataError(
-        f"{image}: unreadable image ({reason}): replace it, or leave such images out: --set data.corrupt=skip; "
-        "`scale-ray data check BENCHMARK --root IMAGES --all` names them all"
-    )
+def _load(folder: Path) -> Decoded:
+    check_manifest(folder)
+    return load(folder)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_ray.config import Catalogue, ConfigError, Root, is_hub, is_list, suggest
-from scale_ray.data.benchmarks import DataError, canonical_domain
+from scale_ray.config import Catalogue, ConfigError, Place, Root, is_hub, is_list, suggest
+from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain
 from scale_ray.data.cache import file_digests, forget_digests, read_bytes
 from scale_ray.data.image_folder import (
     Listing,
@@ -28,7 +28,7 @@ from scale_ray.data.names import is_text, quoted
 from scale_ray.data.pixels import HEIF_SUFFIXES, NO_HEIF, reads_heif
 from scale_ray.data.unused import Unused, unused_below, unused_files
 from scale_ray.errors import shown
-from scale_ray.urls import is_url
+from scale_ray.urls import is_url, redacted
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class DomainFiles:
         forget: makes `digests` compute them anew.
         listing: class -> file names, where the images lie in class folders.
         unused: gives folder -> file in it -> why that is no image of the domain; see `unused_files`.
+        anywhere: whether every machine can read the images, which lie at URLs and not in this machine's folders.
     """
 
     name: str
@@ -57,31 +58,46 @@ class DomainFiles:
     digests: Callable[[], list[str]]
     forget: Callable[[], None] = lambda: None
     listing: Listing | None = None
-    unused: Callable[[], dict[Path, Unused]] = dict
+    unused: Callable[[], dict[str, Unused]] = dict
+    anywhere: bool = False
 
     def shown(self, name: str) -> str:
         """An image as messages name it."""
-        return shown(self.path(name))
+        return shown(redacted(self.path(name)))
 
     def path(self, name: str) -> str:
         """An image as tables name it."""
         return image_path(self.where, name)
 
     def content_digest(self, digests: Sequence[str]) -> str:
-        """sha256 (hex) over class, name and content of every image in order, without paths above it or times."""
-        total = hashlib.sha256()
-        if self.listing is None:
-            total.update(b"not class folders\n")
-        for place, (name, digest) in enumerate(zip(self.names, digests, strict=True)):
-            total.update(json.dumps([*self._of_class(place, name), digest]).encode())
-        return total.hexdigest()
+        """See `content_digest`, of these images with these digests."""
+        return content_digest(self.names, self.labels, self.classes, digests, in_folders=self.listing is not None)
 
-    def _of_class(self, place: int, name: str) -> tuple[str | None, str]:
-        if self.labels is None:
-            return None, name
-        of_class = self.classes[self.labels[place]]
-        # In class folders the name begins with the class, under which a label map may have renamed it.
-        return of_class, name.partition("/")[2] if self.listing is not None else name
+
+def content_digest(
+    names: Sequence[str],
+    labels: Sequence[int] | None,
+    classes: Sequence[str],
+    digests: Sequence[str],
+    *,
+    in_folders: bool,
+) -> str:
+    """sha256 (hex) over class, name and content of every image in order, without paths above it or times.
+
+    Args:
+        names, labels, classes: as in `DomainFiles`.
+        digests: sha256 (hex) of each image's content.
+        in_folders: whether the images lie in class folders. Then a name begins with its class, which is left out of
+            it: a label map may have renamed the class.
+    """
+    total = hashlib.sha256()
+    if not in_folders:
+        total.update(b"not class folders\n")
+    of_classes = [None] * len(names) if labels is None else [classes[label] for label in labels]
+    for of_class, name, digest in zip(of_classes, names, digests, strict=True):
+        named = name.partition("/")[2] if in_folders else name
+        total.update(json.dumps([of_class, named, digest]).encode())
+    return total.hexdigest()
 
 
 def image_path(where: str, name: str) -> str:
@@ -101,12 +117,12 @@ def domain_files(benchmark: str, domain: str, root: Root | None) -> DomainFiles:
     """
     if not isinstance(root, Catalogue):
         return class_folders(canonical_domain(benchmark, domain), domain_folder(benchmark, domain, root))
-    place = root.place(domain)
+    name = canonical_domain(benchmark, domain)
+    place = root.place(domain) or _place_of(benchmark, name, root)
     if place is None:
         raise ConfigError(
             f"no domain {shown(domain)!r}: {shown(suggest(domain, root.names))}the catalogue has: {quoted(root.names)}"
         )
-    name = canonical_domain(benchmark, domain)
     if is_hub(place.images[0]):
         from scale_ray.data.hub import hub_files
 
@@ -115,9 +131,20 @@ def domain_files(benchmark: str, domain: str, root: Root | None) -> DomainFiles:
         from scale_ray.data.lists import list_files
 
         return list_files(name, place, root)
+    if is_url(place.images[0]):
+        from scale_ray.data.remote_folders import remote_class_folders, remote_unlabelled
+
+        url = place.images[0]
+        return remote_class_folders(name, url, root) if place.labelled else remote_unlabelled(name, url)
     if place.labelled:
         return class_folders(name, existing_folder(name, place.images[0]), root)
     return unlabelled_folders(name, [existing_folder(name, each) for each in place.images])
+
+
+def _place_of(benchmark: str, name: str, root: Catalogue) -> Place | None:
+    """Where a domain is that the catalogue names in another spelling of the benchmark's."""
+    aliases = BENCHMARKS[benchmark].aliases
+    return next((root.place(each) for each in root.names if aliases.get(each) == name), None)
 
 
 def checked_files(benchmark: str, domains: Sequence[str], root: Root | None) -> dict[str, DomainFiles]:
@@ -142,25 +169,61 @@ def checked_files(benchmark: str, domains: Sequence[str], root: Root | None) -> 
 
 
 def class_folders(name: str, folder: Path, root: Catalogue | None = None) -> DomainFiles:
-    """A folder of class folders. A catalogue's label map renames classes; the order is that of the new names."""
-    listing = list_images(folder)
-    named = {root.class_name(each) if root else each: each for each in listing}
-    if len(named) < len(listing):
-        raise ConfigError(f"label_map: two class folders of {shown(folder)} get the same name: map each to its own")
-    classes = tuple(sorted(named)) if root else tuple(named)
-    names = image_names({named[each]: listing[named[each]] for each in classes})
-    labels = [label for label, each in enumerate(classes) for _ in listing[named[each]]]
-    return DomainFiles(
+    """A folder of class folders. A catalogue's label map renames classes."""
+    return in_class_folders(
         name,
         str(folder),
-        tuple(names),
-        tuple(labels),
-        classes,
+        list_images(folder),
+        root,
         read=lambda image: read_bytes(folder / image),
-        digests=lambda: file_digests(folder, names),
+        digests=lambda names: file_digests(folder, names),
         forget=lambda: forget_digests(folder),
+        unused=lambda: {str(folder): unused_files(folder)},
+    )
+
+
+def in_class_folders(
+    name: str,
+    where: str,
+    listing: Listing,
+    catalogue: Catalogue | None,
+    *,
+    read: Callable[[str], bytes],
+    digests: Callable[[Sequence[str]], list[str]],
+    forget: Callable[[], None],
+    unused: Callable[[], dict[str, Unused]],
+    anywhere: bool = False,
+) -> DomainFiles:
+    """A domain whose images lie in class folders, in the order of the classes' names.
+
+    Args:
+        name: of the domain.
+        where: the folder or URL of the class folders.
+        listing: its class folders and the images in them.
+        catalogue: its label map renames classes.
+        digests: gives those of the images of these names.
+        read, forget, unused, anywhere: as in `DomainFiles`.
+
+    Raises:
+        ConfigError: two class folders get the same name.
+    """
+    named = {catalogue.class_name(each) if catalogue else each: each for each in listing}
+    if len(named) < len(listing):
+        raise ConfigError(f"label_map: two class folders of {shown(where)} get the same name: map each to its own")
+    classes = tuple(sorted(named)) if catalogue else tuple(named)
+    names = image_names({named[each]: listing[named[each]] for each in classes})
+    return DomainFiles(
+        name,
+        where,
+        tuple(names),
+        tuple(label for label, each in enumerate(classes) for _ in listing[named[each]]),
+        classes,
+        read=read,
+        digests=lambda: digests(names),
+        forget=forget,
         listing=listing,
-        unused=lambda: {folder: unused_files(folder)},
+        unused=unused,
+        anywhere=anywhere,
     )
 
 
@@ -190,7 +253,7 @@ def unlabelled_folders(name: str, folders: Sequence[Path]) -> DomainFiles:
         read=lambda image: read_bytes(found[image]),
         digests=lambda: file_digests(where, [str(found[each].absolute()) for each in names], of=name),
         forget=lambda: forget_digests(where, of=name),
-        unused=lambda: {folder: unused_below(folder) for folder in folders},
+        unused=lambda: {str(folder): unused_below(folder) for folder in folders},
     )
 
 
@@ -215,14 +278,14 @@ def existing_folder(name: str, path: str) -> Path:
 
 def wrong_names(files: DomainFiles) -> list[str]:
     """One line for each name that is not UTF-8; records, which are, cannot hold it."""
-    if files.listing is not None:
+    if files.listing is not None and not is_url(files.where):
         return unrecordable_names(Path(files.where), files.listing)
     return [f"{files.shown(name)}: its name is not UTF-8: rename it" for name in files.names if not is_text(name)]
 
 
 def wrong_classes(files: DomainFiles) -> list[str]:
     """What is wrong with a domain's classes, one line each; empty without labels."""
-    if files.listing is not None:
+    if files.listing is not None and not is_url(files.where):
         problems = (too_deep, empty_classes, single_class)
         return [line for find in problems for line in find(Path(files.where), files.listing)]
     if files.labels is None:

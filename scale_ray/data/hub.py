@@ -58,25 +58,40 @@ def hub_files(name: str, place: Place, catalogue: Catalogue) -> DomainFiles:
     )
 
 
+def splits(where: str) -> list[str]:
+    """Names of the splits of a data set (`hf:NAME`, `hf:FOLDER`), which as a root are its domains.
+
+    Raises:
+        DataError: as `hub_files`; or there is one only.
+    """
+    datasets = _package(where)
+    name = where.removeprefix(HUB)
+    try:
+        if Path(name).is_dir():
+            found = datasets.load_from_disk(name)
+            names = list(found) if isinstance(found, dict) else []
+        else:
+            names = datasets.get_dataset_split_names(name)
+    except Exception as error:  # noqa: BLE001 - of many packages: network, hub, Parquet
+        raise _not_opened(where, error) from None
+    if len(names) < 2:
+        raise DataError(
+            f"--root {shown(where)}: its domains would be its splits, and it has {quoted(names) or 'none'}: name the "
+            "data set of each domain in a catalogue"
+        )
+    return names
+
+
 @cache
 def _opened(where: str) -> Any:
     """The rows of a data set, images as bytes."""
-    try:
-        import datasets
-    except ImportError:
-        raise DataError(f"{shown(where)}: needs the package datasets: {how_to_install('hub')}") from None
+    datasets = _package(where)
     name, _, split = where.removeprefix(HUB).partition(":")
     folder = Path(name)
     try:
         found = datasets.load_from_disk(name) if folder.is_dir() else datasets.load_dataset(name, split=split or None)
     except Exception as error:  # noqa: BLE001 - of many packages: network, hub, Parquet
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = (
-            "it is not a folder of save_to_disk"
-            if folder.is_dir()
-            else "check the name and the network; without one, save it with save_to_disk elsewhere and name that folder"
-        )
-        raise DataError(f"{shown(where)}: cannot be opened ({reason}): {remedy}") from None
+        raise _not_opened(where, error) from None
     if isinstance(found, dict):
         if len(found) > 1 and split not in found:
             raise DataError(
@@ -87,6 +102,24 @@ def _opened(where: str) -> Any:
     for column in images:
         found = found.cast_column(column, datasets.Image(decode=False))
     return found
+
+
+def _package(where: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(f"{shown(where)}: needs the package datasets: {how_to_install('hub')}") from None
+    return datasets
+
+
+def _not_opened(where: str, error: Exception) -> DataError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    remedy = (
+        "it is not a folder of save_to_disk"
+        if Path(where.removeprefix(HUB).partition(":")[0]).is_dir()
+        else "check the name and the network; without one, save it with save_to_disk elsewhere and name that folder"
+    )
+    return DataError(f"{shown(where)}: cannot be opened ({reason}): {remedy}")
 
 
 def _columns(rows: Any, where: str, *, labelled: bool) -> tuple[str, str | None]:

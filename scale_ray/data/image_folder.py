@@ -135,7 +135,7 @@ def too_deep(folder: Path, listing: Listing) -> list[str]:
     return []
 
 
-def single_class(folder: Path, listing: Listing) -> list[str]:
+def single_class(folder: Path | str, listing: Listing) -> list[str]:
     """One line for a domain with one class, on which every classifier is right."""
     if len(listing) != 1:
         return []

@@ -65,6 +65,7 @@ def list_files(name: str, place: Place, catalogue: Catalogue) -> DomainFiles:
             let_times_differ,
         ),
         forget=lambda: forget_noted(noted),
+        anywhere=all(map(is_url, places.values())),
     )
 
 

@@ -3,7 +3,7 @@
 Every object store fails in its own way, such as botocore's NoCredentialsError. Here each failure is an OSError.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,33 @@ def files_below(url: str) -> list[str]:
         return [str(filesystem.unstrip_protocol(name)) for name in sorted(filesystem.find(path))]
 
 
+def folders_below(url: str) -> list[str]:
+    """Names of the folders directly below a URL, in ASCII order.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    with _one_kind_of_error():
+        filesystem, path = _opened(url)
+        found = filesystem.ls(path, detail=True)
+        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory")
+
+
+def listed_below(url: str) -> dict[str, list]:
+    """Path below a URL, in ASCII order, -> size and version of every file there, of which one changes with its content.
+
+    It takes one request for a thousand files or so. Where a file system tells no version, it is another one each time.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    with _one_kind_of_error():
+        filesystem, path = _opened(url)
+        found = filesystem.find(path, detail=True)
+        start = len(path.rstrip("/")) + 1
+        return {name[start:]: _state(found[name]) for name in sorted(found)}
+
+
 def versions(urls: Sequence[str], what: str) -> list[list]:
     """Size and version (ETag, generation or time) of each file, of which one changes with its content.
 
@@ -78,10 +105,22 @@ def versions(urls: Sequence[str], what: str) -> list[list]:
     def version(url: str) -> list:
         filesystem, path = where[url]
         with _unreachable(url):
-            about = filesystem.info(path)
-        return [about.get("size"), str(next((about[key] for key in _VERSIONS if about.get(key)), uuid4()))]
+            return _state(filesystem.info(path))
 
     return list(in_threads(version, urls, f"versions of {what}", threads=_REQUESTS)) if urls else []
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system of a URL, as it is now, and the path in it."""
+    import fsspec
+
+    found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+    found[0].invalidate_cache()
+    return found
+
+
+def _state(about: Mapping[str, Any]) -> list:
+    return [about.get("size"), str(next((about[key] for key in _VERSIONS if about.get(key)), uuid4()))]
 
 
 def unreachable(location: str, error: OSError) -> DataError:

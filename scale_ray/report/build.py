@@ -11,6 +11,7 @@ import pandas as pd
 
 from scale_ray.records import Record
 from scale_ray.report.effects import text as effects_text
+from scale_ray.report.effects.decided import decided, with_equal_seeds
 from scale_ray.report.effects.tables import BASELINE, Effects, effects_tables
 from scale_ray.report.figures.drawings import Material, drawings, of_trial
 from scale_ray.report.figures.style import render, save
@@ -66,7 +67,7 @@ class Asked:
         study: report only this study's cells.
         allow: kinds of mixed records to accept, see `completeness.check`.
         rows, columns, facet: axes of an additional table, see `axes.tabulate`.
-        published: show other authors' accuracies on Office-Home beside the measured ones.
+        published: show other authors' accuracies beside the measured ones, where the package has some of the benchmark.
         oracle: show best epochs, chosen by target labels, beside the last iterates, and the regret of the validators.
         choose: the validator that chooses a method and setting, see `choose.choice`.
         parquet: also write cells and curves as Parquet.
@@ -149,8 +150,16 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     if asked.rows and asked.columns:
         found += tabulate(cells, asked.rows, asked.columns, asked.facet, remarks=remarks, oracle=asked.oracle)
     effects = effects_tables(cells, asked.baseline, most=asked.most_drawn)
-    of_choice = _choice_tables(cells, Store(store), asked, remarks)
-    commands = {plan.name: plan.command for plan in Store(store).plans_as(_PlanHead)}
+    plans = list(Store(store).plans_as(_PlanHead))
+    shown_plans = [plan for plan in plans if asked.study in (None, plan.name)]
+    of_choice = _choice_tables(with_equal_seeds(cells, shown_plans), Store(store), asked, remarks)
+    of_decisions, notes = decided(cells, shown_plans)
+    commands = {plan.name: plan.command for plan in plans}
+    if len(of_decisions):
+        of_choice["decisions"] = Chosen(of_decisions, notes)
+    from scale_ray.data.roots import read_root
+
+    root = read_root(asked.root, ())
     out = Path(out)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -191,7 +200,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         location=str(store),
         options=[*asked.options(), *(() if out == default_folder(Store(store)) else ("--out", str(out)))],
     )
-    reach = images_in(asked.root or root_in(commands.values()))
+    reach = images_in(root or root_in(commands.values()))
     text = page(
         cells,
         found,

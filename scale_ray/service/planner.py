@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from scale_ray.config import ConfigError
 from scale_ray.costs import duration
+from scale_ray.data.roots import read_root
 from scale_ray.report.read.labels import count
 from scale_ray.service.driver import Errand, write_errand
 from scale_ray.service.settings import ServiceSettings
@@ -74,7 +75,7 @@ class Planner:
 def plan_submission(submission: Submission, settings: ServiceSettings, keep: bool) -> PlanAnswer:
     """See `Planner.plan`; runs in its process."""
     location = _place("store", submission.store, settings.stores)
-    root = None if submission.root is None else _place("root", submission.root, settings.roots)
+    root = None if submission.root is None else read_root(_place("root", submission.root, settings.roots), ())
     planned, most = submission.study.planned, settings.limits.cells
     if planned > most:
         raise ConfigError(f"{planned:,} cells, this service takes {most:,}: give fewer values")

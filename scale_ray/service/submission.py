@@ -11,6 +11,7 @@ from scale_ray.config import (
     ConfigError,
     Execution,
     Resources,
+    Root,
     TrialConfig,
     describe_problems,
     flat_fields,
@@ -118,7 +119,7 @@ class Asked(BaseModel):
     gpus: float | None = Field(None, ge=0)
     workers: int = Field(1, ge=1)
 
-    def execution(self, root: str | None) -> Execution:
+    def execution(self, root: Root | None) -> Execution:
         kept = ("device", "checkpoint_every", "keep_model", "keep_predictions", "hang_after")
         return Execution.parse({"root": root, **self.model_dump(include=set(kept))})
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from scale_ray.errors import UserError, shown
 from scale_ray.extras import how_to_install
 from scale_ray.store.whole_files import prove_writable, remove_temporaries, write_whole
+from scale_ray.urls import as_url
 
 if TYPE_CHECKING:
     import pyarrow.fs
 
 # URL scheme -> the extra of this package that supports it. Only object stores whose PUT is atomic.
 _EXTRAS = {"s3": "s3", "gs": "gcs"}
-_URL = re.compile(r"([A-Za-z][\w+.-]+):/+(.*)", re.DOTALL)  # one slash is enough: pathlib.Path drops the second
 _CONNECTIONS = 32  # botocore's default of 10 slows down the reading of many records
 
 # Errors of a service that is temporarily unavailable. s3fs maps error codes and HTTP statuses to these numbers.
@@ -98,10 +98,10 @@ def open_filesystem(location: str) -> FileSystem:
     Raises:
         StoreError: the URL's scheme is not supported, its package is not installed, or the URL names no bucket.
     """
-    url = _URL.fullmatch(location)
+    url = as_url(location)
     if url is None:
         return Folder(Path(location))
-    scheme, path = url[1].lower(), url[2].strip("/")
+    scheme, path = url[0], url[1].strip("/")
     if scheme == "file":
         return Folder(Path("/" + path))
     if scheme not in _EXTRAS:

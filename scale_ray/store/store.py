@@ -9,6 +9,7 @@
     STORE/predictions/<id>.npz     a trial's predictions on its target, if they were asked for (see `predictions`)
     STORE/features/<key>.npy       features of a domain by a frozen encoder, and <key>.sha256, written last
     STORE/tuning/<name>/           a search: Optuna's journal and the results
+    STORE/data/<key>/              a domain's images in shards, for nodes that do not see them (see `data.shards`)
     STORE/drivers/<id>.json        the drivers that run a study here now (see `liveness`)
     STORE/leases/<key>.<n>.<id>    which driver works on what (see `leases`)
     STORE/.tune_*                  Ray Tune's own state while a study runs
@@ -35,6 +36,7 @@ from scale_ray.store.filesystems import StoreError
 from scale_ray.store.predictions import StoredPredictions, from_bytes, to_bytes
 from scale_ray.store.record_files import RecordFiles, Status, first_problem, is_start, record_file, status_of
 from scale_ray.store.sealed import PLAN, seal, unseal
+from scale_ray.study import Until
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -50,6 +52,7 @@ class StudyPlan(BaseModel):
     name: str
     created: str
     cells: list[Cell]
+    until: Until | None = None  # what its seeds are to decide
     command: str | None = None  # the command line to run again, joined by shlex; None if the plan has none
 
 

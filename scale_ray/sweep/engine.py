@@ -29,6 +29,7 @@ from scale_ray.sweep.leftovers import SCRATCH
 from scale_ray.sweep.pickling import pickle_entries
 from scale_ray.sweep.plan import prepare_data, prepare_features
 from scale_ray.sweep.progress import StudyProgress
+from scale_ray.sweep.push import share_data
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.sweep.stopping import Stopping
 from scale_ray.sweep.trainable import SAVED, train_stage
@@ -104,10 +105,14 @@ def work_off(
     """
     if resources.address == "local":
         find_device(execution.device)  # on a cluster, this machine need not have the device of the trials
-    prepare_data(source.reads, execution.root)
     stopping = None if orders is None else Stopping(f"scale_ray:stop:{driver.id}")
     try:
         joined = start_ray(resources, console)
+        with ending_at_once(driver):
+            if joined:
+                share_data(source.reads, execution.root, store, driver)
+            else:
+                prepare_data(source.reads, execution.root)
         needs = footprint(resources, execution.device, console, cluster=joined)
         if not joined and "GPU" not in needs.bundle:
             # All CPUs of this machine are still free. On a cluster or a GPU, the first trials compute features.
@@ -285,8 +290,10 @@ class _Events(tune.Callback):
     ) -> None:
         key = trial.config["stage"]
         self._queue.has_reported(key, int(result.get("step", 0)))
-        if self._stopping is not None and SAVED in result:
-            self._stopping.saved(key)
+        if SAVED in result:
+            self._queue.has_saved()
+            if self._stopping is not None:
+                self._stopping.saved(key)
         self.progress.reported(self._queue.stage(key), result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -14,6 +14,7 @@ from scale_ray.store import Store
 from scale_ray.sweep.cluster import fitting, footprint, start_ray
 from scale_ray.sweep.pickling import pickle_entries, unpickle_entries
 from scale_ray.sweep.plan import prepare_data, prepare_features
+from scale_ray.sweep.push import share_data
 from scale_ray.training.features import open_inputs
 from scale_ray.training.setup import configure_torch, find_device
 from scale_ray.training.trial import Training
@@ -48,12 +49,16 @@ def measure(
     Raises:
         UserError: the data or the weights cannot be used, or no node can ever hold a training.
     """
-    prepare_data(list(stages.values()), execution.root)
+    reads = list(stages.values())
     try:
         joined = start_ray(resources, console)
+        if joined and store is not None:
+            share_data(reads, execution.root, store, None)
+        else:
+            prepare_data(reads, execution.root)
         needs = footprint(resources, execution.device, console, cluster=joined)
         if not joined and "GPU" not in needs.bundle:  # as before a study
-            prepare_features(list(stages.values()), execution, store)
+            prepare_features(reads, execution, store)
         execution = execution.model_copy(update={"threads": resources.cpus})
         task = ray.remote(num_cpus=needs.bundle["CPU"], num_gpus=needs.bundle.get("GPU", 0))(_seconds_a_step)
         location, entries = None if store is None else store.location, pickle_entries()

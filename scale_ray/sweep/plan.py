@@ -13,8 +13,8 @@ from scale_ray.records import now
 from scale_ray.stage import Stage
 from scale_ray.store import Store, StudyPlan, is_current
 from scale_ray.study import Study, change_of, describe, differing_fields
-from scale_ray.training.features import features_key, open_inputs
-from scale_ray.training.resolve import forget_inputs, open_data, resolve, without_unread
+from scale_ray.training.features import features_key, open_data, open_inputs
+from scale_ray.training.resolve import forget_inputs, resolve, without_unread
 from scale_ray.training.setup import freed_memory_kept
 from scale_ray.training.stages import alone, stage_tree, stages_to_do
 
@@ -90,7 +90,7 @@ def plan_study(
     of_axes = {path for axis, values in study.axes.items() for value in values for path in change_of(axis, value)}
     told = {path for fields in study.usual.values() for path in fields} - of_axes  # by the method's name
     return Plan(
-        study=StudyPlan(name=study.name, created=now(), cells=cells, command=command),
+        study=StudyPlan(name=study.name, created=now(), cells=cells, until=study.until, command=command),
         todo=todo,
         answered=answered,
         failed_before=failed_before,
@@ -184,13 +184,17 @@ def prepare_data(stages: Sequence[Stage], root: Root | None) -> None:
     Raises:
         DataError: folders, classes or images are not as they must be. Nothing has run then.
     """
-    seen = set()
+    for stage in reading_differently(stages):
+        open_data(stage, root, None)
+
+
+def reading_differently(stages: Sequence[Stage]) -> list[Stage]:
+    """One stage of all those that read the same pixels."""
+    seen: dict[tuple[object, ...], Stage] = {}
     for stage in stages:
         data = stage.config.data
-        key = (data.benchmark, data.source, stage.targets, data.resize, data.fit, data.corrupt)
-        if key not in seen:
-            seen.add(key)
-            open_data(stage.config, stage.targets, root)
+        seen.setdefault((data.benchmark, *stage.digests.items(), data.resize, data.fit, data.corrupt), stage)
+    return list(seen.values())
 
 
 def prepare_features(stages: Sequence[Stage], execution: Execution, store: Store | None) -> None:

@@ -69,6 +69,7 @@ class StageQueue:
         done: ids of the cells that have finished, here or with another driver.
         failed_cells: ids of the cells that have failed.
         elsewhere: how many stages other drivers work on.
+        progressed: whether a stage has saved its state or has ended well here, so that a later run has less to do.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class StageQueue:
         self.done: set[str] = set()
         self.failed_cells: set[str] = set()
         self.elsewhere = 0
+        self.progressed = False
         # Cells that may have a failure of an earlier attempt; None for all, as once another driver has been seen.
         self._may_have_failed = None if failed_before is None else set(failed_before)
         self._before: dict[str, Record | None] = {}  # records of a stage's cells when it was handed out
@@ -251,6 +253,10 @@ class StageQueue:
             self._steps[key] = step
             self._attempts.pop(key, None)  # a node that goes away now and then must not fail what goes on
 
+    def has_saved(self) -> None:
+        """A running stage has saved its state."""
+        self.progressed = True
+
     def stop(self, key: str) -> None:
         """The running stage is about to be ended early: see `stopped`."""
         self._stopping.add(key)
@@ -262,6 +268,7 @@ class StageQueue:
     def finished(self, key: str) -> Stage:
         """The stage has left its records or its state. Returns it."""
         stage = self._end(key)
+        self.progressed = True
         self._release(stage)
         self._leave(stage)
         self.done.update(cell.id for cell in stage.ends)

@@ -25,6 +25,7 @@ class Outcome:
     done: int  # of the whole study
     failed: int
     interrupted: int  # planned for this run, and neither done nor failed
+    progressed: bool  # whether this run has saved the state of a training, or has ended one
 
 
 def run_study(
@@ -48,7 +49,7 @@ def run_study(
         StoreError: the store can no longer be written to.
     """
     _check_workers(plan, resources)
-    done, lost = set(plan.answered), set[str]()
+    done, lost, progressed = set(plan.answered), set[str](), False
     with Driver(store.files) as driver:
         for other in driver.others():
             console.print(
@@ -63,13 +64,13 @@ def run_study(
         store.write_plan(plan.study)
         if plan.stages:
             queue = _work_off(plan, store, execution, resources, driver, console, orders)
-            done, lost = done | queue.done, queue.failed_cells
+            done, lost, progressed = done | queue.done, queue.failed_cells, queue.progressed
         todo = {cell.id for cell in plan.todo}
         if left := todo - done - lost:  # after Ctrl-C; some may have left their records just before it
             there = left.intersection(store.record_ids())
             done |= {cell for cell in there if store.answers(cell, beside=execution.beside)}
         remove_leftovers(store, driver, keys_of(plan) - keys_still_needed(plan, done))
-    return Outcome(done=len(done), failed=len(lost), interrupted=len(todo - done - lost))
+    return Outcome(len(done), len(lost), len(todo - done - lost), progressed)
 
 
 def _check_workers(plan: Plan, resources: Resources) -> None:

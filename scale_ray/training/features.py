@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scale_ray.config import RECIPE_VERSION, Execution, TrialConfig
+from scale_ray.config import RECIPE_VERSION, Execution, Root, TrialConfig
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.cache import cache_folder, discard, open_or_build
-from scale_ray.data.decoded import Domain
+from scale_ray.data.decoded import Domain, open_known
+from scale_ray.data.decoding import Decoding
 from scale_ray.data.feature_views import VIEWS
 from scale_ray.data.manifest import check_manifest, write_manifest
 from scale_ray.data.pixels import DECODER_VERSION
@@ -36,7 +37,7 @@ from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.store.files import StoreError, replace_file
 from scale_ray.timm_names import is_timm
-from scale_ray.training.resolve import open_data, refuse_changed_domain, refuse_changed_weights
+from scale_ray.training.resolve import refuse_changed_weights
 from scale_ray.training.seeding import generator
 from scale_ray.training.setup import find_device
 
@@ -59,7 +60,8 @@ def open_inputs(stage: Stage, execution: Execution, store: Store | None) -> tupl
     Features that neither this machine nor the store has are computed here and put into both. Of several processes on a
     machine one computes and the others wait.
 
-    What the stage was planned with must still be there: other images or weights would give numbers under a wrong id.
+    What the stage was planned with must still be there, in the cache, the store or the root: other images or weights
+    would give numbers under a wrong id.
 
     Args:
         stage: its config names the benchmark, the encoder and the views; its digests name the content.
@@ -67,13 +69,11 @@ def open_inputs(stage: Stage, execution: Execution, store: Store | None) -> tupl
         store: keeps features for other machines; None keeps them on this machine only.
 
     Raises:
-        DataError: folders, classes or images are not as they must be, or have changed.
+        ConfigError, DataError: as `open_data`.
         WeightsError: the weights cannot be used, or have changed.
     """
     refuse_changed_weights(stage)
-    source, opened = open_data(stage.config, stage.targets, execution.root)
-    for domain in (source, *opened.values()):
-        refuse_changed_domain(stage, domain, execution.root)
+    source, opened = open_data(stage, execution.root, store)
     if stage.config.model.encoder == "trained":
         return source, opened
     featured = {
@@ -81,6 +81,27 @@ def open_inputs(stage: Stage, execution: Execution, store: Store | None) -> tupl
         for domain in (source, *opened.values())
     }
     return featured[source.name], {name: featured[domain.name] for name, domain in opened.items()}
+
+
+def open_data(stage: Stage, root: Root | None, store: Store | None) -> tuple[Domain, Mapping[str, Domain]]:
+    """The decoded source of a stage, and its decoded targets by name. The first call on a machine fetches or decodes.
+
+    Args:
+        stage: its digests name the content.
+        root: where the images are.
+        store: may have the decoded domains; None: nowhere but here.
+
+    Raises:
+        ConfigError: neither the cache nor the store has a domain, nor does the root.
+        DataError: folders, classes or images are not as they must be, or have changed.
+    """
+    data = stage.config.data
+    decoding = Decoding(data.resize, data.corrupt, data.fit)
+    opened = {
+        name: open_known(data.benchmark, name, digest, decoding, root=root, store=store)
+        for name, digest in stage.digests.items()
+    }
+    return opened[data.source], {name: opened[name] for name in stage.targets}
 
 
 def features_key(stage: Stage, domain: str) -> str:

@@ -1,6 +1,5 @@
 """From a config to a cell: every name is checked and every input is digested, once and before any compute."""
 
-from collections.abc import Mapping, Sequence
 from functools import cache
 
 from scale_ray.cell import Cell
@@ -15,8 +14,8 @@ from scale_ray.config import (
     check_name,
 )
 from scale_ray.data.benchmarks import DataError, canonical_domain, check_benchmark
-from scale_ray.data.decoded import Content, Domain, domain_content, open_domains
-from scale_ray.data.domain_files import checked_files, domain_files
+from scale_ray.data.decoded import Content, domain_content, warn_of_files
+from scale_ray.data.domain_files import checked_files
 from scale_ray.data.names import is_text
 from scale_ray.data.views import STRONG_VIEWS
 from scale_ray.data.warn import forget_warnings, warn_once
@@ -198,6 +197,7 @@ def _check_pair(benchmark: str, source: str, target: str, root: Root | None) -> 
     where = f"--root {shown(root or '')}" if not isinstance(root, Catalogue) else f"target {shown(target)}"
     if benchmark != "digits":
         found = checked_files(benchmark, [source, target], root)
+        warn_of_files(benchmark, found, root)
         if found[source].labels is None:
             raise DataError(
                 f"{shown(found[source].where)}: source {source!r} has no labels: choose a domain that has some"
@@ -211,47 +211,6 @@ def _check_pair(benchmark: str, source: str, target: str, root: Root | None) -> 
         )
     if shared:
         warn_once(f"{shared:,} of {len(images):,} images of target {target!r} are also in source {source!r}")
-
-
-def open_data(config: TrialConfig, targets: Sequence[str], root: Root | None) -> tuple[Domain, Mapping[str, Domain]]:
-    """The decoded source, and decoded targets by name. The first call decodes; later ones map the same file.
-
-    Args:
-        config: names the benchmark, the source and how images are decoded.
-        targets: canonical names.
-        root: folder of an image benchmark.
-
-    Raises:
-        DataError: folders, classes or images are not as they must be.
-    """
-    data = config.data
-    source, *opened = open_domains(
-        data.benchmark,
-        [data.source, *targets],
-        root=root,
-        resize=data.resize,
-        corrupt=data.corrupt,
-        fit=data.fit,
-    )
-    return source, dict(zip(targets, opened, strict=True))
-
-
-def refuse_changed_domain(stage: Stage, domain: Domain, root: Root | None) -> None:
-    """Refuse a domain whose content is not the one that a stage was planned with: the id of its cells would be wrong.
-
-    Raises:
-        DataError: it is not.
-    """
-    if domain.digest == stage.digests[domain.name]:
-        return
-    benchmark = stage.config.data.benchmark
-    if benchmark == "digits":
-        raise DataError(
-            f"digits: this machine draws other images of {domain.name!r} than the one that planned the study: install "
-            "the same versions of the packages on both"
-        )
-    where = domain_files(benchmark, domain.name, root).where
-    raise DataError(f"{shown(where)}: domain {domain.name!r} has changed since the study was planned: run again")
 
 
 def refuse_changed_weights(stage: Stage) -> None:

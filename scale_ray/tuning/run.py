@@ -16,6 +16,7 @@ from scale_ray.config import ConfigError, Execution, Resources
 from scale_ray.records import now
 from scale_ray.store import Store, StoreError, StudyPlan
 from scale_ray.store.leases import Driver
+from scale_ray.store.orders import Orders
 from scale_ray.sweep.engine import work_off
 from scale_ray.sweep.leftovers import remove_leftovers
 from scale_ray.sweep.plan import describe_leaving, leaving
@@ -40,16 +41,27 @@ class Found:
     view: SearchView
 
 
+@dataclass(frozen=True)
+class Interrupted:
+    """A search that ended before all of its settings did: after Ctrl-C, or by an order to stop."""
+
+    progressed: bool  # whether this run has saved the state of a training, or has ended one
+
+
 def run_search(
-    search: Search, store: Store, url: str | None, execution: Execution, resources: Resources, console: Console
-) -> Found | None:
+    search: Search,
+    store: Store,
+    url: str | None,
+    execution: Execution,
+    resources: Resources,
+    console: Console,
+    orders: Callable[[], Orders] | None = None,
+) -> Found | Interrupted:
     """Train settings until as many as are wanted have ended. The same call goes on after Ctrl-C or a kill.
 
     Args:
         url: of the database that keeps the Optuna study; None keeps it in the store.
-
-    Returns:
-        None after Ctrl-C.
+        orders: the latest ones to this search; None where nobody gives any.
 
     Raises:
         ConfigError: another driver runs this search, it was begun with another spec, or it cannot be trained like this.
@@ -77,10 +89,11 @@ def run_search(
             cells = planned_cells(search, optuna_study)
             store.write_plan(StudyPlan(name=search.name, created=now(), cells=cells))
 
+        progressed = False
         if not settings.over:
             write_plan()
             try:
-                _work_off(settings, search, store, execution, resources, driver, console)
+                progressed = _work_off(settings, search, store, execution, resources, driver, console, orders)
             except Exception:
                 still_owned()  # otherwise the error below may only follow from the loss
                 raise
@@ -88,7 +101,7 @@ def run_search(
         write_plan()
         remove_leftovers(store, driver, keys_of_search(search, optuna_study) if settings.over else frozenset())
         if settings.left:
-            return None
+            return Interrupted(progressed)
         return Found(view_of(optuna_study, store))
 
 
@@ -127,7 +140,9 @@ def _work_off(
     resources: Resources,
     driver: Driver,
     console: Console,
-) -> None:
+    orders: Callable[[], Orders] | None = None,
+) -> bool:
+    """Run the settings that are left; return whether that has saved the state of a training, or has ended one."""
     source = SearchStages(search, settings, StageQueue([], store, driver, beside=execution.beside))
     scheduler = None
     if search.early_stop != "none":
@@ -142,4 +157,5 @@ def _work_off(
             on_stop=source.stop,
         )
     progress = SearchProgress(settings, search, console)
-    work_off(search.name, source, store, driver, execution, resources, progress, console, scheduler)
+    work_off(search.name, source, store, driver, execution, resources, progress, console, scheduler, orders=orders)
+    return source.queue.progressed

@@ -78,6 +78,6 @@ def study_here(before: Callable[[], object] = lambda: None) -> Callable[..., Out
                     run_stage(alone(cell), execution, store)
             except Exception:  # noqa: BLE001 - as a study does: the record has it
                 failed += 1
-        return Outcome(done=len(plan.study.cells) - failed, failed=failed, interrupted=0)
+        return Outcome(done=len(plan.study.cells) - failed, failed=failed, interrupted=0, progressed=True)
 
     return run

@@ -123,6 +123,7 @@ def test_if_every_training_fails_it_says_so_and_where_the_reasons_are(
 ) -> None:
     images = copy_images(tiny_root, tmp_path / "images")
     lost = Path(images.source) / "rows"
+    monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))  # where nothing is decoded yet
     monkeypatch.setattr(run, "run_study", study_here(before=lambda: shutil.rmtree(lost)))
     outcome = command("adapt", *images.command, "--out", tmp_path / "out")
     assert outcome.status == 1, outcome.err

@@ -131,6 +131,7 @@ def test_data_list_names_every_benchmark() -> None:
     assert outcome.status == 0
     assert [line.split()[0] for line in outcome.out.splitlines()[1:]] == [
         "digits",
+        "digits_standard",
         "office_home",
         "pacs",
         "image_folder",

@@ -111,3 +111,28 @@ def test_only_the_named_plans_are_read(tmp_path: Path) -> None:
     for name in ("a", "b"):
         store.write_plan(StudyPlan(name=name, created="", cells=[]))
     assert [plan.name for plan in store.plans_as(StudyPlan, ["b", "none"])] == ["b"]
+
+
+def test_a_study_until_decided_says_how_many_cells_it_may_have(images: Path, tmp_path: Path) -> None:
+    more = ("--losses", "ce,ce+ssl", "--seeds", "3", "--until", "1.5", "--pairs", "Art:Real World", "--dry-run")
+    outcome = ablate(images, tmp_path / "store", *more)
+    assert outcome.status == 0, outcome.err
+    assert "6 cells, 0 done, 6 to do" in outcome.out
+    assert outcome.out.splitlines()[-1] == "then more seeds for what is not decided: 40 cells at most"
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        (("--most-seeds", "5"), "--most-seeds bounds what --until may add: give --until POINTS too"),
+        (("--until", "0"), "half_width: Input should be greater than 0"),
+        (("--until", "1", "--limit", "2"), "--until, --limit: a study that is cut decides nothing"),
+        (("--until", "1", "--axis", "losses.threshold=0.7,0.8"), "an axis also sets losses.threshold: leave that axis"),
+        (("--until", "1", "--losses", "ce"), "until compares approaches with 'ce', and the study has ce: name two"),
+        (("--until", "1", "--seeds", "30"), "until: 30 seeds are planned, and a comparison may get 20: plan fewer"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused(images: Path, tmp_path: Path, more: tuple[str, ...], error: str) -> None:
+    outcome = ablate(images, tmp_path / "store", "--losses", "ce,ce+ssl", "--pairs", "Art:Real World", *more)
+    refused(outcome, error)
+    assert not (tmp_path / "store" / "records").exists()

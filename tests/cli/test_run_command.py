@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from commands import command, refused
 
-from scale_ray.cli.run import EXPERIMENTS, folder
+from scale_ray.cli.run import EXPERIMENTS
+from scale_ray.cli.shipped import shipped
 
 
 def test_every_experiment_is_there_and_no_other() -> None:
-    files = {path.stem for path in folder().glob("*.py")} - {"__init__"}
+    files = {path.stem for path in shipped("experiments").glob("*.py")} - {"__init__"}
     assert files == set(EXPERIMENTS)
 
 
@@ -20,7 +21,7 @@ def test_every_experiment_is_there_and_no_other() -> None:
 def test_an_experiment_has_its_own_help(name: str) -> None:
     told = command("run", name, "--help")
     assert told.status == 0
-    about = ast.get_docstring(ast.parse((folder() / f"{name}.py").read_text()))
+    about = ast.get_docstring(ast.parse((shipped("experiments") / f"{name}.py").read_text()))
     assert about is not None
     assert about.split()[:4] == told.out.split("\n\n")[1].split()[:4]
 

@@ -8,8 +8,9 @@ import pytest
 from commands import command, refused
 from PIL import Image, ImageOps
 
-from scale_ray.cli.images import read_root, usual_pairs
+from scale_ray.cli.images import usual_pairs
 from scale_ray.config import Catalogue, ConfigError, Place
+from scale_ray.data.roots import read_root
 
 SMALL = [
     *("--backbone", "lenet", "--weights", "none", "--steps", "4", "--losses", "ce+ssl", "--device", "cpu"),

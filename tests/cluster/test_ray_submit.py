@@ -1,7 +1,6 @@
 """`ray up`, `ray submit`, `ray job submit` and `ray down` for real: cluster/onprem.yaml on machines of namespaces."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -10,67 +9,26 @@ from pathlib import Path
 
 import pytest
 import yaml
+from machines import REPOSITORY, Laptop, machines, skip_without
 
 from scale_ray.records import Record
 from scale_ray.store import Store
 
-REPOSITORY = Path(__file__).parents[2]
-MACHINES = Path(__file__).with_name("machines.sh")
-NAMESPACES = ["unshare", "--pid", "--fork", "--mount-proc", "--net", "--mount", "--uts", "--kill-child"]
-
 pytestmark = pytest.mark.slow
 
 
-class Laptop:
-    """Where a researcher sits: a checkout, a cluster file, and a head node and a worker that SSH reaches."""
+class Checkout(Laptop):
+    """A laptop with a checkout, a cluster file, and a head node and a worker that SSH reaches."""
 
     def __init__(self, folder: Path, process: int):
-        self.folder = folder
+        super().__init__(folder, process, {"RAY_AUTH_MODE": "token"})
         self.cluster = folder / "cluster.yaml"
         self.store = folder / "nfs" / "ablation"
-        self._enter = ["nsenter", f"--target={process}", "--pid", "--net", "--mount", "--uts", f"--wd={REPOSITORY}"]
-
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command at the checkout's root; standard error goes with its output."""
-        return subprocess.Popen(
-            [*self._enter, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={
-                "HOME": str(self.folder / "laptop"),
-                "PATH": f"{Path(sys.prefix) / 'bin'}:{os.defpath}",
-                "RAY_AUTH_MODE": "token",
-                "RAY_USAGE_STATS_ENABLED": "0",
-                "TERM": "dumb",
-                "TMPDIR": str(self.folder / "laptop"),
-            },
-        )
-
-    def run(self, *command: str) -> str:
-        """The output of a command, which must succeed."""
-        with self.start(*command) as process:
-            output, _ = process.communicate()
-        assert process.returncode == 0, f"{' '.join(command)}\n{output}"
-        return output
 
     def rays_on(self, address: str) -> set[str]:
         """Which of Ray's servers run on a machine."""
         login = ["ssh", "-i", str(self.folder / "key"), "-o", "StrictHostKeyChecking=no", address]
         return {"raylet", "gcs_server"}.intersection(self.run(*login, "ps", "-eo", "comm=").split())
-
-
-def what_is_missing() -> str | None:
-    if os.geteuid() != 0:
-        return "only root makes namespaces with an SSH server in them"
-    for program in ("unshare", "nsenter", "ip", "ssh", "ssh-keygen", "/usr/sbin/sshd", "rsync"):
-        if shutil.which(program) is None:
-            return f"{program} is not installed (Debian: util-linux, iproute2, openssh-client, openssh-server, rsync)"
-    trial = subprocess.run(
-        [*NAMESPACES, "ip", "link", "add", "bridge", "type", "bridge"], capture_output=True, text=True, check=False
-    )
-    return f"no namespaces with a network are to be had: {trial.stderr.strip()}" if trial.returncode else None
 
 
 def cluster_file(folder: Path) -> str:
@@ -90,33 +48,21 @@ def cluster_file(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """The machines, after `ray up`: a head, and a worker that joins some seconds later."""
-    if reason := what_is_missing():
-        pytest.skip(reason)
+    skip_without("ssh", "ssh-keygen", "sshd", "rsync", debian="openssh-client, openssh-server, rsync")
     folder = tmp_path_factory.mktemp("machines")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)
-    with subprocess.Popen(
-        [*NAMESPACES, "bash", str(MACHINES), str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as namespace:
-        try:
-            assert namespace.stdout is not None
-            assert namespace.stdout.readline() == "ready\n"
-            first = Path(f"/proc/{namespace.pid}/task/{namespace.pid}/children").read_text()
-            machines = Laptop(folder, int(first))
-            machines.cluster.write_text(cluster_file(folder))
-            machines.run("ray", "get-auth-token", "--generate")
-            machines.run("ray", "up", "--yes", str(machines.cluster))
-            yield machines
-        finally:
-            namespace.kill()
+    with machines(folder, "ssh", 22) as process:
+        made = Checkout(folder, process)
+        made.cluster.write_text(cluster_file(folder))
+        made.run("ray", "get-auth-token", "--generate")
+        made.run("ray", "up", "--yes", str(made.cluster))
+        yield made
 
 
 @pytest.fixture(scope="module")
-def submitted(laptop: Laptop) -> Record:
+def submitted(laptop: Checkout) -> Record:
     """The record of one cell, done by `ray submit`."""
     cells = ["--benchmark=digits", "--steps=20", "--limit=1", f"--store={laptop.store}"]
     laptop.run("ray", "submit", str(laptop.cluster), "experiments/ablation.py", "--", *cells)
@@ -124,14 +70,14 @@ def submitted(laptop: Laptop) -> Record:
     return record
 
 
-def test_ray_submit_copies_one_file_and_trains_on_the_worker(laptop: Laptop, submitted: Record) -> None:
+def test_ray_submit_copies_one_file_and_trains_on_the_worker(laptop: Checkout, submitted: Record) -> None:
     assert (laptop.folder / "head" / "ablation.py").is_file()
     assert not (laptop.folder / "head" / "experiments").exists()
     assert submitted.provenance.host == "worker"
     assert (laptop.store / "report" / "report.html").is_file()
 
 
-def test_a_submitted_script_says_what_it_takes_and_what_is_wrong(laptop: Laptop) -> None:
+def test_a_submitted_script_says_what_it_takes_and_what_is_wrong(laptop: Checkout) -> None:
     submit = ["ray", "submit", str(laptop.cluster), "experiments/ablation.py", "--"]
     assert "--dry-run" in laptop.run(*submit, "--help")
     with laptop.start(*submit, "--losses=ce+sll", f"--store={laptop.store}") as process:
@@ -140,7 +86,7 @@ def test_a_submitted_script_says_what_it_takes_and_what_is_wrong(laptop: Laptop)
     assert "did you mean 'ssl'" in output
 
 
-def test_ray_job_submit_does_what_ray_submit_left(laptop: Laptop, submitted: Record) -> None:
+def test_ray_job_submit_does_what_ray_submit_left(laptop: Checkout, submitted: Record) -> None:
     script = ["python", "experiments/ablation.py", "--benchmark=digits", "--steps=20", "--limit=2"]
     with laptop.start("ray", "dashboard", str(laptop.cluster)) as tunnel:
         try:
@@ -156,7 +102,7 @@ def test_ray_job_submit_does_what_ray_submit_left(laptop: Laptop, submitted: Rec
     assert {record.provenance.host for record in records} == {"worker"}
 
 
-def test_who_has_no_token_is_refused(laptop: Laptop) -> None:
+def test_who_has_no_token_is_refused(laptop: Checkout) -> None:
     status = ["ray", "status", "--address=10.77.0.1:6379"]
     assert "CPU" in laptop.run(*status)
     with laptop.start("env", "RAY_AUTH_MODE=disabled", *status) as process:
@@ -165,7 +111,7 @@ def test_who_has_no_token_is_refused(laptop: Laptop) -> None:
     assert "token" in output
 
 
-def test_ray_down_ends_the_head_and_the_worker_follows(laptop: Laptop, submitted: Record) -> None:
+def test_ray_down_ends_the_head_and_the_worker_follows(laptop: Checkout, submitted: Record) -> None:
     assert laptop.rays_on("10.77.0.1") == {"gcs_server", "raylet"}
     assert laptop.rays_on("10.77.0.2") == {"raylet"}
     laptop.run("ray", "down", "--yes", str(laptop.cluster))

@@ -45,6 +45,9 @@ def test_published_figures() -> None:
     assert (len(office_home.classes or ()), len(pacs.classes or ())) == (65, 7)
     assert (len(office_home.pairs), len(pacs.pairs)) == (12, 12)
     assert sum(pacs.images.values()) == 9_991
+    digits = BENCHMARKS["digits_standard"]
+    assert digits.images == {"mnist": 60_000, "mnistm": 59_001, "usps": 7_291, "svhn": 73_257}
+    assert digits.pairs == (("mnist", "mnistm"), ("mnist", "usps"), ("usps", "mnist"), ("svhn", "mnist"))
 
 
 def test_unknown_benchmark_names_the_nearest() -> None:

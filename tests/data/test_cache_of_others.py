@@ -99,7 +99,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-FILES = ["dark.json", "images.npy", "labels.npy", "skipped.json"]
+FILES = ["dark.json", "images.npy", "labels.npy", "names.json", "skipped.json"]
 
 
 def copy_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,8 @@ from scale_ray.data import domain_files, manifest
 from scale_ray.data.benchmarks import BENCHMARKS, DataError
 from scale_ray.data.cache import cache_folder
 from scale_ray.data.check import check_data
-from scale_ray.data.decoded import _write_header, domain_digest
+from scale_ray.data.decoded import domain_digest
+from scale_ray.data.decoding import _write_header
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

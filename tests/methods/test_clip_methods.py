@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from opened import open_data
 from safetensors.torch import load_file
 from tiny_clip import TINY_TRANSFORMER
 from tiny_steps import build, source_batch, target_batch
@@ -17,7 +18,7 @@ from scale_ray.models.clip import CLIP_BACKBONES
 from scale_ray.store import Store
 from scale_ray.training.checkpoint import from_bytes
 from scale_ray.training.loop import Point, Progress
-from scale_ray.training.resolve import check_trial, open_data, resolve
+from scale_ray.training.resolve import check_trial, resolve
 from scale_ray.training.setup import configure_torch
 from scale_ray.training.stages import alone, stage_tree
 from scale_ray.training.trial import Training, run_stage, run_trial

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from opened import open_data
 from tiny_steps import BATCH, build, source_batch, survey_before, take_step, target_batch
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from scale_ray.methods import METHODS, Passes
 from scale_ray.methods.clip import ClipMethod
 from scale_ray.training.checkpoint import from_bytes, to_bytes
 from scale_ray.training.features import open_inputs
-from scale_ray.training.resolve import check_trial, open_data, resolve
+from scale_ray.training.resolve import check_trial, resolve
 from scale_ray.training.stages import alone
 from scale_ray.training.trial import Training
 

@@ -5,12 +5,13 @@ import math
 
 import pytest
 import torch
+from opened import open_data
 from tiny_steps import CLASSES, STEPS_PER_EPOCH, build, source_batch, target_batch
 
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.data.batches import TargetBatch
 from scale_ray.methods import METHODS
-from scale_ray.training.resolve import check_trial, open_data
+from scale_ray.training.resolve import check_trial
 from scale_ray.training.trial import Training
 
 

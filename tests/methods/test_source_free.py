@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from opened import open_data
 from tiny_steps import BATCH, CLASSES, build, source_batch, survey_before, take_step, target_batch
 
 from scale_ray.config import ConfigError, TrialConfig
@@ -13,7 +14,7 @@ from scale_ray.methods import METHODS
 from scale_ray.methods.source_free import SourceFree
 from scale_ray.training.checkpoint import from_bytes, to_bytes
 from scale_ray.training.loop import Progress
-from scale_ray.training.resolve import check_trial, open_data
+from scale_ray.training.resolve import check_trial
 from scale_ray.training.trial import Training
 
 NAMES = [name for name, method in METHODS.items() if issubclass(method, SourceFree)]

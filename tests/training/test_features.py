@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from opened import open_data
 from studies import LIMIT
 
 from scale_ray.config import ConfigError, Execution, TrialConfig
@@ -25,7 +26,7 @@ from scale_ray.stage import Stage
 from scale_ray.store import Store, StoreError
 from scale_ray.training import features as module
 from scale_ray.training.features import features_key, open_inputs
-from scale_ray.training.resolve import check_trial, open_data, resolve
+from scale_ray.training.resolve import check_trial, resolve
 from scale_ray.training.stages import alone
 from scale_ray.training.trial import run_trial
 

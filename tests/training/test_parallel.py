@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gloo import run_together
+from opened import open_data
 from tiny_trial import TINY
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from scale_ray.training import evidence
 from scale_ray.training.checkpoint import from_bytes, to_bytes
 from scale_ray.training.evaluation import Evaluator
 from scale_ray.training.loop import Trained
-from scale_ray.training.resolve import open_data
 from scale_ray.training.seeding import step_seed
 from scale_ray.training.setup import build_method, check_workers
 from scale_ray.training.trial import Training, run_trial

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from gloo import run_together
+from opened import open_data
 
 from scale_ray.config import Execution, TrialConfig
-from scale_ray.training.resolve import open_data
 from scale_ray.training.setup import build_method, move_to_device
 from scale_ray.training.trial import Training
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from opened import open_data
 
 from scale_ray.config import ConfigError, Execution, TrialConfig
 from scale_ray.models import build_encoder
 from scale_ray.training.loop import _optimiser
-from scale_ray.training.resolve import check_trial, open_data, resolve
+from scale_ray.training.resolve import check_trial, resolve
 from scale_ray.training.setup import build_method
 from scale_ray.training.trial import Training, run_trial
 

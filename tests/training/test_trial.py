@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opened import open_data
 from safetensors.torch import load_file
 
 from scale_ray.config import ConfigError, Execution, TrialConfig
@@ -25,7 +26,7 @@ from scale_ray.training import checkpoint
 from scale_ray.training.checkpoint import CheckpointError, from_bytes, to_bytes
 from scale_ray.training.failures import TrainingDiverged, describe_failure, explained
 from scale_ray.training.loop import Progress
-from scale_ray.training.resolve import check_trial, open_data, resolve
+from scale_ray.training.resolve import check_trial, resolve
 from scale_ray.training.stages import stage_tree
 from scale_ray.training.trial import Training, run_stage, run_trial
 from scale_ray.training.validators import VALIDATORS

@@ -123,7 +123,7 @@ def test_no_stopping_rule_ends_the_default_setting(
     """The rule that a search gives to Ray Tune spares it; Ray itself is not started."""
     store = Store(tmp_path, create=True)
     given: list[EarlyStop] = []
-    monkeypatch.setattr(run, "work_off", lambda *arguments: given.append(arguments[-1]))
+    monkeypatch.setattr(run, "work_off", lambda *arguments, orders: given.append(arguments[-1]))
     driver = Driver(search(tiny_root, settings=2, early_stop="asha"), store)
     first = driver.settings.next()
     assert first is not None

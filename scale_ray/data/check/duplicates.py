@@ -7,6 +7,7 @@ are compared by the correlation of their small grey images. ImageHash has such h
 pairs; what it would save are the few lines of `_hashes`.
 """
 
+import os
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -45,7 +46,7 @@ def duplicates(images: Images, root: Path | None) -> list[Finding]:
     """
 
     def path(image: int) -> str:
-        return str(images.path(image).relative_to(root) if root else images.path(image))
+        return os.path.relpath(images.path(image), root) if root else images.path(image)
 
     _, contents = np.unique(np.array(images.digests, "S32"), return_inverse=True)
     same, alike = _same_files(images, contents), near_partners(images, contents)
@@ -57,7 +58,7 @@ def duplicates(images: Images, root: Path | None) -> list[Finding]:
             (alike, "~", f"near duplicates in {where}: {_NEAR}"),
         ):
             names = [f"{path(a)} {sign} {path(b)}" for a, b in _across(images, pairs, first, second)]
-            found.append(_finding("leak", text, root or Path(), names))
+            found.append(_finding("leak", text, str(root or ""), names))
     for domain, folder in enumerate(images.folders):
         copies: list[str] = []
         wrong: list[str] = []
@@ -192,5 +193,5 @@ def _partnered(images: Images, partners: np.ndarray, domain: int, other: int) ->
     return list(zip(found.tolist(), partners[found, other].tolist(), strict=True))
 
 
-def _finding(kind: str, text: str, folder: Path, names: list[str]) -> Finding | None:
+def _finding(kind: str, text: str, folder: str, names: list[str]) -> Finding | None:
     return Finding(kind, text, folder, tuple(names)) if names else None

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
+from scale_ray.data.domain_files import image_path
 from scale_ray.data.unused import is_named_as_image
 from scale_ray.errors import shown
 
@@ -43,13 +43,13 @@ class Finding:
     Attributes:
         kind: a key of STOPPING, PROBLEMS or NOTES.
         text: the line; where there are names, what is the matter with each.
-        folder: the folder that the names are in; the empty path where they are whole paths.
+        folder: the folder or URL that the names are in; empty where they are whole paths.
         names: the files that it is about, by their paths in `folder`.
     """
 
     kind: str
     text: str
-    folder: Path = Path()
+    folder: str = ""
     names: tuple[str, ...] = ()
 
     @property
@@ -68,7 +68,7 @@ class Finding:
             return self.lines[0]
         examples = ", ".join(map(shown, self.names[:EXAMPLES]))
         what = "images" if all(map(is_named_as_image, self.names)) else "files"
-        where = f"{shown(self.folder)}: " if self.folder.parts else ""
+        where = f"{shown(self.folder)}: " if self.folder else ""
         return f"{where}{len(self.names):,} {what} (such as {examples}): {self.text}"
 
     @property
@@ -76,15 +76,15 @@ class Finding:
         """One line for every file."""
         if not self.names:
             return [self.text]
-        return [f"{shown(self.folder / name)}: {self.text}" for name in self.names]
+        return [f"{shown(image_path(self.folder, name))}: {self.text}" for name in self.names]
 
 
-def by_reason(kind: str, folder: Path, reasons: Iterable[tuple[str, str]]) -> list[Finding]:
+def by_reason(kind: str, folder: str, reasons: Iterable[tuple[str, str]]) -> list[Finding]:
     """One finding for each reason, of all files of a folder that have it.
 
     Args:
         kind: of the findings.
-        folder: the folder of a domain.
+        folder: the folder or URL of a domain.
         reasons: name of a file in the folder, and what is the matter with it; sorted by name.
     """
     groups = defaultdict(list)

@@ -4,14 +4,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from scale_ray.data.benchmarks import DataError
 from scale_ray.data.check.findings import Finding, by_reason
 from scale_ray.data.check.traits import DEEP, traits
-from scale_ray.data.domain_files import DomainFiles
+from scale_ray.data.domain_files import DomainFiles, image_path
 from scale_ray.data.pixels import DARK, MissingReader, UnreadableImage, decode_image, is_dark, open_image
 from scale_ray.data.work import in_threads
 from scale_ray.errors import shown
@@ -62,15 +61,15 @@ class Images:
     """
 
     domains: tuple[str, ...]
-    folders: tuple[Path, ...]
+    folders: tuple[str, ...]
     names: list[str]
     labels: list[str]
     domain_of: np.ndarray
     digests: list[bytes]
     thumbs: np.ndarray
 
-    def path(self, index: int) -> Path:
-        return self.folders[self.domain_of[index]] / self.names[index]
+    def path(self, index: int) -> str:
+        return image_path(self.folders[self.domain_of[index]], self.names[index])
 
 
 def read_images(domains: Mapping[str, DomainFiles]) -> tuple[Images, list[Finding]]:
@@ -86,7 +85,6 @@ def read_images(domains: Mapping[str, DomainFiles]) -> tuple[Images, list[Findin
     digests: list[bytes] = []
     thumbs = np.empty((sum(len(files.names) for files in domains.values()), SIDE * SIDE), np.uint8)
     for number, (domain, files) in enumerate(domains.items()):
-        folder = Path(files.where)
         looks = in_threads(partial(_look, files), files.names, f"checking {shown(domain)}")
         odd: list[tuple[str, str, str]] = []
         for place, (name, look) in enumerate(zip(files.names, looks, strict=True)):
@@ -99,10 +97,10 @@ def read_images(domains: Mapping[str, DomainFiles]) -> tuple[Images, list[Findin
             domain_of.append(number)
             digests.append(look.digest)
         for kind in ("unreadable", "tiny", "dark", "read"):
-            findings += by_reason(kind, folder, ((name, reason) for of, name, reason in odd if of == kind))
+            findings += by_reason(kind, files.where, ((name, reason) for of, name, reason in odd if of == kind))
     images = Images(
         tuple(domains),
-        tuple(Path(files.where) for files in domains.values()),
+        tuple(files.where for files in domains.values()),
         names,
         labels,
         np.array(domain_of, np.int64),

@@ -23,6 +23,7 @@ from scale_ray.data.image_folder import (
 )
 from scale_ray.data.unused import NO_CLASS, SUBFOLDER, stray_folders, why_unused
 from scale_ray.errors import shown
+from scale_ray.urls import is_url
 
 Found = tuple[dict[str, DomainFiles], list[Finding]]
 
@@ -65,7 +66,7 @@ def check_data(benchmark: str, *, root: Root | None) -> DataReport:
         line
         for files in domains.values()
         if files.listing is not None and files.labels
-        for line in single_class(Path(files.where), files.listing)
+        for line in single_class(files.where, files.listing)
     ]
     found += [Finding("classes", line) for line in differing_classes(benchmark, labelled) or single]
     images, of_images = read_images(domains)
@@ -126,11 +127,14 @@ def _in_catalogue(benchmark: str, catalogue: Catalogue) -> Found:
 
 def _of_class_folders(benchmark: str, files: DomainFiles) -> list[Finding]:
     """What the names of a domain's files and folders show."""
-    folder, listing = Path(files.where), files.listing or {}
-    deep = too_deep(folder, listing)
+    listing, deep, empty = files.listing or {}, [], []
+    if not is_url(files.where):  # where a folder without files cannot be
+        folder = Path(files.where)
+        deep = too_deep(folder, listing)
+        empty = deep or empty_classes(folder, listing)
     lines = {
         "names": wrong_names(files),
-        "empty": deep or empty_classes(folder, listing),
+        "empty": empty,
         "count": differing_counts(benchmark, files.name, listing),
     }
     said = (SUBFOLDER,) * bool(deep) + (NO_CLASS,) * (not listing)

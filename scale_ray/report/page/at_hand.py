@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scale_ray.config import Root
 from scale_ray.errors import UserError
 from scale_ray.records import Record
 from scale_ray.report.page.gallery import Images, Reach
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from scale_ray.data.decoded import Domain
 
 
-def images_in(root: Path | None) -> Reach:
-    """What opens the target images of records: drawn digits, or those in the folder `root`. Each domain once."""
+def images_in(root: Root | None) -> Reach:
+    """What opens the target images of records: drawn digits, or those of `root`. Each domain once."""
 
     @cache
     def opened(benchmark: str, domain: str, **decoded: Any) -> "Domain | None":

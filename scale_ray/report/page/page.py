@@ -129,6 +129,7 @@ def page(
             for benchmark in sorted(set(cells["benchmark"]))
         ],
         chosen=_chosen(choice or {}),
+        decided=_decided(choice or {}),
         agreed=_agreed(agreed),
         galleries=galleries or [],
         effects=_effects(effects),
@@ -193,6 +194,13 @@ def _chosen(choice: Mapping[str, Chosen]) -> dict[str, Any] | None:
     if "choice" not in choice:
         return None
     return {name: _by_set(choice[name].frame) for name in ("choice", "scores")} | {"notes": choice["choice"].notes}
+
+
+def _decided(choice: Mapping[str, Chosen]) -> dict[str, Any] | None:
+    """What seeds have decided, by benchmark and backbone, and the notes."""
+    if "decisions" not in choice:
+        return None
+    return {"tables": _by_set(choice["decisions"].frame), "notes": choice["decisions"].notes}
 
 
 def _by_set(frame: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:

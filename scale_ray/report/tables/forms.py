@@ -8,7 +8,7 @@ from scale_ray.report.read.labels import by_combination, by_method, combination_
 from scale_ray.report.tables.aggregate import build_grids, in_order, with_average
 from scale_ray.report.tables.facets import LABELLED, facets
 from scale_ray.report.tables.grid import Grid, Layout
-from scale_ray.report.tables.published import BENCHMARK, beside_ablation, beside_methods
+from scale_ray.report.tables.published import beside_ablation, beside_methods
 
 LOSSES_BY_BACKBONE = "losses_by_backbone"
 PAIRS_BY_METHOD = "pairs_by_method"
@@ -28,7 +28,7 @@ def grids(
     Args:
         cells: as `load` or `completeness.check` returns them.
         remarks: notes to show under every grid.
-        published: show other authors' accuracies on Office-Home beside the student's target accuracy.
+        published: show other authors' accuracies beside the student's target accuracy.
         oracle: show the best epoch's target accuracy beside the student's; `cells` must have oracle_accuracy.
 
     Raises:
@@ -39,7 +39,7 @@ def grids(
         labelled = part.assign(row=combination_labels(part), column=part["backbone"], group="")
         rows = sorted(labelled["row"].unique(), key=by_combination)
         columns = sorted(labelled["column"].unique(), key=natural)
-        cited = beside_ablation(columns) if published and benchmark == BENCHMARK else None
+        cited = beside_ablation(benchmark, columns) if published else None
         layout = Layout(LOSSES_BY_BACKBONE, benchmark, facet, rows, columns)
         found += build_grids(layout, labelled, [*differing, *remarks], cited, oracle)
     for benchmark, facet, differing, part in facets(cells, (*LABELLED, "pre_training")):
@@ -59,7 +59,7 @@ def _pairs_by_method(
         for group, share in part.groupby("pre_training")
     }
     columns = in_order(pd.concat(groups.values())["column"])
-    cited = beside_methods(columns) if published and benchmark == BENCHMARK else {}
+    cited = beside_methods(benchmark, columns) if published else {}
     pairs = {group: set(cells["pair"]) for group, cells in groups.items()}
     if any(of_group != set(part["pair"]) for of_group in pairs.values()):
         counts = "; ".join(f"{group}: {count(len(pairs[group]), 'pair')}" for group in sorted(pairs, key=natural))

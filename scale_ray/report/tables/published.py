@@ -1,5 +1,10 @@
-"""Published accuracies on Office-Home, shown beside the measured ones and never compared: protocols differ."""
+"""Published accuracies, shown beside the measured ones of the same benchmark and never compared: protocols differ.
 
+To add those of a benchmark, add a file to the folder `published` and one entry to _METHODS.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 
@@ -9,13 +14,40 @@ from scale_ray.config import ModelConfig
 from scale_ray.report.read.labels import pre_training
 from scale_ray.report.tables.grid import AVERAGE, Beside, Position
 
-BENCHMARK = "office_home"
-_LETTERS = {"Art": "A", "Clipart": "C", "Product": "P", "Real_World": "R"}
+_CITED = "published: figures of other authors, cited and not measured here; protocols differ."
 _ENCODERS = {
     "resnet50": ModelConfig(backbone="resnet50", weights="imagenet"),
     "clip-rn50": ModelConfig(backbone="clip_rn50", weights="openai"),
+    "lenet": ModelConfig(backbone="lenet", weights="none"),
 }
-_CITED = "published: figures of other authors, cited and not measured here; protocols differ."
+
+
+@dataclass(frozen=True)
+class _Methods:
+    """Published accuracies of methods on a benchmark.
+
+    Attributes:
+        file: in the folder `published`: a method a line, a domain pair a column.
+        letters: domain -> what the file's columns call it, where that is not its name.
+        notes: what all figures of the file have in common.
+    """
+
+    file: str
+    letters: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+_METHODS = {
+    "office_home": _Methods("office_home_methods.csv", {"Art": "A", "Clipart": "C", "Product": "P", "Real_World": "R"}),
+    "digits_standard": _Methods(
+        "digits_standard_methods.csv",
+        notes=(
+            "published: accuracy on the target's test split, which no training saw. Measured here: on its training "
+            "split, which is trained on without labels.",
+            "published: the papers' small networks are read as lenet.",
+        ),
+    ),
+}
 
 
 def label(column: str) -> str:
@@ -23,8 +55,10 @@ def label(column: str) -> str:
     return f"{column} (published)"
 
 
-def beside_ablation(backbones: list[str]) -> Beside | None:
+def beside_ablation(benchmark: str, backbones: list[str]) -> Beside | None:
     """The paper's Table 1 for these backbones (mean and standard deviation over pairs), or None if it has none."""
+    if benchmark != "office_home":
+        return None
     printed = _read("scale_table1.csv")
     printed = printed[printed["backbone"].isin(backbones)]
     if printed.empty:
@@ -50,27 +84,31 @@ def beside_ablation(backbones: list[str]) -> Beside | None:
     )
 
 
-def beside_methods(columns: list[str]) -> dict[str, Beside]:
-    """Pre-training -> accuracies of methods on Office-Home, for those columns that are a pair or the average."""
-    printed = _read("office_home_methods.csv")
-    names = {column: name for column in columns if (name := _column(column)) in printed.columns}
+def beside_methods(benchmark: str, columns: list[str]) -> dict[str, Beside]:
+    """Pre-training -> accuracies of methods on a benchmark, for those columns that are a pair or the average."""
+    cited = _METHODS.get(benchmark)
+    if cited is None:
+        return {}
+    printed = _read(cited.file)
+    names = {column: name for column in columns if (name := _column(column, cited.letters)) in printed.columns}
     if not names:
         return {}
     return {
-        pre_training(_ENCODERS[str(encoder)]): _beside_methods(share, names)
+        pre_training(_ENCODERS[str(encoder)]): _beside_methods(share, names, cited.notes)
         for encoder, share in printed.groupby("encoder")
     }
 
 
-def _beside_methods(printed: pd.DataFrame, names: dict[str, str]) -> Beside:
+def _beside_methods(printed: pd.DataFrame, names: dict[str, str], common: tuple[str, ...]) -> Beside:
     """`names`: column -> its name in the file."""
     rows = ["scale (ce+ssl+dist+reg)" if method == "scale" else method for method in printed["method"]]
     figures: dict[Position, tuple[float, float | None]] = {
         (row, label(column)): (float(value), None)
         for column, name in names.items()
         for row, value in zip(rows, printed[name], strict=True)
+        if not pd.isna(value)
     }
-    notes = [_CITED]
+    notes = [_CITED, *common]
     if AVERAGE in names:
         notes.append("published average: over all 12 pairs, as printed.")
     notes += [f"published {of}: {source}." for source, of in _notes(rows, printed["source"]).items()]
@@ -84,9 +122,9 @@ def _read(name: str) -> pd.DataFrame:
         return pd.read_csv(file)
 
 
-def _column(column: str) -> str:
+def _column(column: str, letters: Mapping[str, str]) -> str:
     source, _, target = column.partition(">")
-    return "average_printed" if column == AVERAGE else f"{_LETTERS.get(source)}>{_LETTERS.get(target)}"
+    return "average_printed" if column == AVERAGE else f"{letters.get(source, source)}>{letters.get(target, target)}"
 
 
 def _notes(rows: list[str], notes: pd.Series) -> dict[str, str]:

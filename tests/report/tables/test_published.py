@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from report_stores import config_of, office_home_grid
@@ -26,7 +27,7 @@ def of(found: list[Grid], form: str, metric: str = "target_accuracy") -> Stack:
 
 
 def test_the_ablation_as_printed() -> None:
-    beside = beside_ablation(["lenet", "resnet50", "resnet101"])
+    beside = beside_ablation("office_home", ["lenet", "resnet50", "resnet101"])
     assert beside is not None
     assert beside.columns == ["resnet50 (published)", "resnet101 (published)"]
     assert beside.figures["ce+ssl+dist+reg", "resnet50 (published)"] == (75.5, 0.4)
@@ -37,11 +38,12 @@ def test_the_ablation_as_printed() -> None:
     assert "published ce+ssl: ticks printed as ce only; read as ce+ssl from section 5.4." in notes
     assert "the paper's ResNet-108 is read as resnet101" in notes
     assert "ResNet-50 is read" not in notes
-    assert beside_ablation(["lenet"]) is None
+    assert beside_ablation("office_home", ["lenet"]) is None
+    assert beside_ablation("pacs", ["resnet50"]) is None
 
 
 def test_other_methods_with_their_sources_and_misprints() -> None:
-    groups = beside_methods(["Art>Clipart", "Real_World>Product", "average"])
+    groups = beside_methods("office_home", ["Art>Clipart", "Real_World>Product", "average"])
     assert set(groups) == {"resnet50, imagenet", "clip_rn50, openai"}
     beside = groups["resnet50, imagenet"]
     assert beside.figures["scale (ce+ssl+dist+reg)", "Art>Clipart (published)"] == (64.40, None)
@@ -56,7 +58,55 @@ def test_other_methods_with_their_sources_and_misprints() -> None:
     assert of_clip.figures["clip_zero_shot", "Real_World>Product (published)"] == (71.1, None)  # as printed
     (misprints,) = [note for note in of_clip.notes if "are misprints" in note]
     assert misprints.startswith("published clip_zero_shot: as printed; zero-shot CLIP depends on the target alone")
-    assert beside_methods(["mnist>mnistm"]) == {}
+    assert beside_methods("office_home", ["mnist>mnistm"]) == {}
+    assert beside_methods("digits", ["mnist>mnistm"]) == {}
+
+
+def test_digits_with_their_sources_and_their_protocol() -> None:
+    columns = ["mnist>mnistm", "mnist>usps", "usps>mnist", "svhn>mnist", "average"]
+    (group, beside), *none = beside_methods("digits_standard", columns).items()
+    assert (group, none) == ("lenet, random weights", [])
+    assert beside.columns == [f"{column} (published)" for column in columns[:4]]
+    assert beside.figures["dann", "mnist>mnistm (published)"] == (76.66, None)
+    assert beside.figures["shot", "svhn>mnist (published)"] == (98.9, None)
+    assert beside.figures["cdan+E", "usps>mnist (published)"] == (98.0, None)
+    assert ("cdan", "mnist>mnistm (published)") not in beside.figures  # nobody's figure was found
+    assert [of for of, column in beside.figures if column == "mnist>mnistm (published)"] == ["dann"]
+    notes = "\n".join(beside.notes)
+    assert "on the target's test split, which no training saw. Measured here: on its training split" in notes
+    assert "published source_only, shot: SHOT results page." in notes
+    assert "published adda: mnist>usps and usps>mnist on a sample of the training images." in notes
+
+
+def test_the_page_of_the_digits_has_the_same_figures() -> None:
+    pairs = ["mnist>mnistm", "mnist>usps", "usps>mnist", "svhn>mnist"]
+    (beside,) = beside_methods("digits_standard", pairs).values()
+    page = (Path(__file__).parents[3] / "docs" / "standard_digits.md").read_text()
+    _, _, table = page.partition(f"| method | {' | '.join(pairs)} |\n|---|---|---|---|---|\n")
+    lines = [line.strip("|").split("|") for line in table.partition("\n\n")[0].splitlines()]
+    shown = {
+        (method.split("`")[1], f"{pair} (published)"): (float(figure.strip(" †‡")), None)
+        for method, *figures in lines
+        for pair, figure in zip(pairs, figures, strict=True)
+        if figure.strip()
+    }
+    assert shown == beside.figures
+
+
+def test_digits_beside_measured_ones(make_store: MAKE) -> None:
+    changes = {"data.benchmark": "digits_standard"}
+    outcomes = [
+        (config_of(*pair, "ce", "lenet", 0, method=method, **changes), 50.0)
+        for pair in (("mnist", "mnistm"), ("svhn", "mnist"))
+        for method in ("source_only", "dann")
+    ]
+    found = grids(load(make_store(outcomes).location), published=True)
+    (grid,) = of(found, "pairs_by_method").grids
+    assert grid.rows == ["source_only", "dann"]
+    assert {"mcd", "cycada"} <= set(grid.all_rows)
+    text = markdown(of(found, "pairs_by_method"))
+    row = next(line for line in text.splitlines() if line.startswith("| dann"))
+    assert [part.strip() for part in row.strip("|").split("|")][1:] == ["50.0", "50.0", "50.0", "76.7", "73.8"]
 
 
 def test_they_stand_beside_and_never_among(found: list[Grid]) -> None:
