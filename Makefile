@@ -29,10 +29,11 @@ faults: .venv
 docs: .venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Wheel and source archive in dist/, checked as an index checks them.
+# Both distributions in dist/, checked as an index checks them: wheel and source archive, and the wheel without torch and ray.
 dist: .venv
 	rm -rf dist
 	$(BIN)/hatchling build
+	cd light && ../$(BIN)/hatchling build --target wheel --directory ../dist
 	$(BIN)/twine check --strict dist/*
 
 # The stamp makes the set-up run once, and again whenever the dependencies change. uv installs and compiles on all CPUs.

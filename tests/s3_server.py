@@ -25,11 +25,16 @@ class S3Server:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no log line per request
         self._moto: Application = DomainDispatcherApplication(create_backend_app)
         self._failing = threading.Event()
-        self.requests = 0  # number of requests received, failed ones included
+        self.asked: list[tuple[str, str, str]] = []  # method, path and query of every request, failed ones included
         self._server = make_server("127.0.0.1", port, self._answer, threaded=True, request_handler=MotoRequestHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         self.endpoint = f"http://127.0.0.1:{self._server.port}"
+
+    @property
+    def requests(self) -> int:
+        """How many were received."""
+        return len(self.asked)
 
     def new_url(self) -> str:
         """A prefix of the bucket that nothing else uses."""
@@ -66,7 +71,7 @@ class S3Server:
         self._thread.join()
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        self.requests += 1
+        self.asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"]))
         if self._failing.is_set():
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             return _unavailable(start_response)

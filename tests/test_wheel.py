@@ -1,46 +1,29 @@
 """The wheel holds all that a user needs, and works outside a checkout."""
 
-import subprocess
-import sys
 import sysconfig
 import tomllib
-import venv
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 import yaml
-from studies import LIMIT
+from wheels import REPOSITORY, WHOLE, build, environment, packages, run
 
 from scale_ray import __version__
 from scale_ray.cli.run import EXPERIMENTS
 
-REPOSITORY = Path(__file__).parents[1]
-
-
-def run(*words: str | Path, cwd: Path) -> str:
-    done = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True, timeout=LIMIT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=REPOSITORY)
-    (found,) = folder.glob("*.whl")
-    return found
+    return build(WHOLE, tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment with the wheel; what it depends on comes from this one, without a network."""
+    """The programs of an environment with the wheel; what it depends on comes from this one."""
     folder = tmp_path_factory.mktemp("venv")
-    venv.create(folder, with_pip=True)
-    programs = folder / "bin"
-    run(programs / "pip", "install", "--no-deps", "--no-index", wheel, cwd=folder)
-    own = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
-    (own / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # after its own packages
+    programs = environment(folder, wheel)
+    (packages(folder) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # after its own packages
     return programs
 
 

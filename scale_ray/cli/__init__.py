@@ -41,6 +41,7 @@ from scale_ray.cli.interrupt import heeding_ctrl_c
 from scale_ray.cli.read import refuse_passwords
 from scale_ray.cli.study import study_command
 from scale_ray.errors import UserError
+from scale_ray.extras import left_out_as_a_message
 from scale_ray.study import Study
 
 USER_ERROR = 2  # exit status
@@ -141,8 +142,9 @@ def with_clear_errors(command: typer.Typer) -> None:
 
 def _with_clear_errors(command: typer.Typer) -> None:
     try:
-        refuse_passwords()
-        sys.exit(command(standalone_mode=False))
+        with left_out_as_a_message():
+            refuse_passwords()
+            sys.exit(command(standalone_mode=False))
     except (UserError, typer.TyperException) as error:
         if os.environ.get("SCALE_RAY_DEBUG"):
             raise

@@ -223,12 +223,11 @@ def _run_until(
 
 def _plan(study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None) -> "Plan":
     """The plan of a study, printed."""
-    stop_signal.heed()
-    store = Store(ray.store, create=not ray.dry_run, missing_ok=ray.dry_run)
-
     from scale_ray.cli.plans import print_methods, print_plan
     from scale_ray.sweep.plan import describe_leaving, plan_study
 
+    stop_signal.heed()
+    store = Store(ray.store, create=not ray.dry_run, missing_ok=ray.dry_run)
     plan = plan_study(
         study,
         store,

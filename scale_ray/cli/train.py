@@ -89,6 +89,9 @@ def train(
             raise ConfigError(f"{option} needs a store to write into: add --store FOLDER")
 
     from scale_ray.track import TrackedTrial, open_trackers
+    from scale_ray.training import loop
+    from scale_ray.training.pace import Pace
+    from scale_ray.training.trial import run_trial
 
     trackers = open_trackers(track or ())
     opened = Store(store, create=True) if store else None
@@ -96,10 +99,6 @@ def train(
         console.print("nothing of this training is kept: add --store FOLDER for its record and checkpoints")
 
     on_ctrl_c("the same command goes on from the last checkpoint" if opened else "nothing of this training is kept")
-
-    from scale_ray.training import loop
-    from scale_ray.training.pace import Pace
-    from scale_ray.training.trial import run_trial
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # which weights were loaded, on stderr
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import boto3
 import pytest
@@ -24,6 +25,7 @@ from jsonschema import ValidationError
 from moto import mock_aws
 from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
+from roles import HEAD, filled
 
 from scale_ray.cli import presets
 from scale_ray.cli.study import study_command
@@ -34,6 +36,7 @@ CLOUDS = ["gpu.yaml", "gcp.yaml"]
 RAY_FILES = [*CLOUDS, "onprem.yaml"]
 ENVIRONMENT = "~/scale_ray_venv"
 TOKEN = "~/.ray/auth_token"
+SCRIPT = "~/scale_ray/cluster/environment.sh"
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 PINS = dict(re.findall(r"^([\w-]+)==(\S+)$", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE))
@@ -142,13 +145,40 @@ def test_a_node_installs_this_package_with_the_pinned_versions(name: str) -> Non
 @pytest.mark.parametrize("name", RAY_FILES)
 def test_file_mounts_are_all_that_the_installation_reads(name: str) -> None:
     project = PROJECT["project"]
-    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    packages = {*wheel["packages"], *wheel["force-include"]}
     needed = {"pyproject.toml", "constraints.txt", project["readme"], *project["license-files"], *packages}
     mounts = read(name)["file_mounts"]
     del mounts[TOKEN]
+    if name in CLOUDS:
+        assert mounts.pop(SCRIPT) == "cluster/environment.sh"
     assert set(mounts.values()) == needed
     assert set(mounts) == {f"~/scale_ray/{source}" for source in needed}
     assert all((REPOSITORY / source).exists() for source in needed)
+
+
+def build(folder: Path) -> list[str]:
+    """Names in the wheel that a folder gives, as pip and uv build it."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return ZipFile(wheel).namelist()
+
+
+def put(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copied = shutil.copytree if source.is_dir() else shutil.copy
+    copied(source, target)
+
+
+@pytest.mark.parametrize("name", RAY_FILES)
+def test_a_node_builds_this_package_of_what_it_gets(name: str, tmp_path: Path) -> None:
+    mounts = read(name)["file_mounts"]
+    del mounts[TOKEN]
+    for there, here in mounts.items():
+        put(REPOSITORY / here, tmp_path / there.removeprefix("~/scale_ray/"))
+    assert {"scale_ray/cli/__init__.py", "scale_ray/experiments/ablation.py"} <= set(build(tmp_path))
 
 
 @pytest.mark.parametrize("name", RAY_FILES)
@@ -164,9 +194,11 @@ def test_the_setup_of_a_cloud_is_the_one_that_is_run_on_prem(name: str) -> None:
     def without_extras(command: str) -> str:
         return re.sub(r"(~/scale_ray)(\[\w+\])?( boto3| google-api-python-client cryptography)?$", r"\1", command)
 
-    assert [without_extras(command) for command in read(name)["setup_commands"]] == read("onprem.yaml")[
-        "setup_commands"
-    ]
+    restore, *setup = read(name)["setup_commands"]
+    assert [without_extras(command) for command in setup] == read("onprem.yaml")["setup_commands"]
+    place = {"gpu.yaml": "s3", "gcp.yaml": "gs"}[name] + "://YOUR-BUCKET/environments"
+    assert restore == f"bash {SCRIPT} restore {place}"
+    assert read(name)["head_setup_commands"] == [f"bash {SCRIPT} keep {place}"]
 
 
 @pytest.mark.parametrize("name", RAY_FILES)
@@ -196,21 +228,16 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def policy(name: str) -> str:
-    text = (REPOSITORY / "cluster" / "aws" / name).read_text()
-    return text.replace("YOUR-ACCOUNT", "123456789012").replace("YOUR-BUCKET", "bucket")
-
-
 def for_moto(name: str) -> str:
-    """The policy with all resources for RunInstances: moto does not know which ones a call of it uses."""
-    document = json.loads(policy(name))
+    """The policy without resources of EC2 and SSM, because moto does not know which ones a call uses."""
+    document = json.loads(filled(name))
     for statement in document["Statement"]:
-        if statement["Action"] == "ec2:RunInstances":
+        if "ec2:" in str(statement["Action"]) or "ssm:" in str(statement["Action"]):
             statement["Resource"] = "*"
     return json.dumps(document)
 
 
-def as_user_with(*policies: str) -> dict[str, str]:
+def as_user_with(policies: Iterable[str]) -> dict[str, str]:
     """Options of a client with no rights but these."""
     iam = boto3.client("iam")
     iam.create_user(UserName="node")
@@ -244,19 +271,6 @@ def test_aws_starts_an_on_demand_head_and_a_spot_worker_with_a_gpu(aws: None) ->
         assert disk["Ebs"]["DeleteOnTermination"] is True
 
 
-def test_the_head_starts_and_ends_only_machines_with_its_clusters_tag() -> None:
-    statements = json.loads(policy("head_policy.json"))["Statement"]
-    starts = [each for each in statements if each["Action"] == "ec2:RunInstances" and "instance/" in each["Resource"]]
-    ends = [each for each in statements if "ec2:TerminateInstances" in each["Action"]]
-    cluster = read("gpu.yaml")["cluster_name"]
-    assert [each["Condition"] for each in starts + ends] == [
-        {"StringEquals": {"aws:RequestTag/ray-cluster-name": cluster}},
-        {"StringEquals": {"ec2:ResourceTag/ray-cluster-name": cluster}},
-    ]
-    everything = [each["Action"] for each in statements if each["Resource"] == "*" and "Condition" not in each]
-    assert "RunInstances" not in str(everything)
-
-
 def test_the_roles_on_aws_allow_what_is_needed_and_no_more(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """moto checks actions as AWS does, but neither conditions nor iam:PassRole."""
     from ray.autoscaler._private.aws import utils
@@ -266,7 +280,7 @@ def test_the_roles_on_aws_allow_what_is_needed_and_no_more(aws: None, monkeypatc
     config = bootstrap_aws(prepare_config(read("gpu.yaml")))
     region = config["provider"]["region"]
     boto3.client("s3", region).create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": region})
-    credentials = as_user_with("head_policy.json", "store_policy.json")
+    credentials = as_user_with(HEAD)
     for name, value in credentials.items():
         monkeypatch.setenv(name.upper(), value)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it holds the credentials of the account's owner
@@ -280,14 +294,16 @@ def test_the_roles_on_aws_allow_what_is_needed_and_no_more(aws: None, monkeypatc
     (node,) = provider.non_terminated_nodes({})
     provider.terminate_node(node)
     store = boto3.client("s3", region)
-    store.put_object(Bucket="bucket", Key="records/a.json", Body=b"")
-    store.list_objects_v2(Bucket="bucket")
-    store.delete_object(Bucket="bucket", Key="records/a.json")
+    for key in ("ablation/records/a.json", "environments/x.tar.zst"):
+        store.put_object(Bucket="bucket", Key=key, Body=b"")
+    store.list_objects_v2(Bucket="bucket", Prefix="ablation/")
+    store.delete_object(Bucket="bucket", Key="ablation/records/a.json")
     for refused in (
         lambda: boto3.client("iam", region).list_users(),
         lambda: boto3.client("ec2", region).create_security_group(GroupName="mine", Description="open"),
         lambda: boto3.client("ec2", region).stop_instances(InstanceIds=[node]),
         lambda: store.list_buckets(),
+        lambda: store.put_object(Bucket="bucket", Key="others/a", Body=b""),
         lambda: store.put_object(Bucket="another", Key="a", Body=b""),
     ):
         with pytest.raises(ClientError, match=r"AccessDenied|UnauthorizedOperation"):
@@ -360,6 +376,27 @@ def test_the_image_copies_what_exists_and_what_its_context_holds() -> None:
     copied = {source for name, words in instructions() if name == "COPY" for source in words[:-1]}
     assert copied == context
     assert all((REPOSITORY / source).exists() for source in copied)
+
+
+def test_the_image_builds_this_package_of_what_it_copies(tmp_path: Path) -> None:
+    """First without the code, for the layer of the dependencies, then with it."""
+    built = []
+    for name, words in instructions():
+        if name == "WORKDIR" and words != ["/opt/scale_ray"]:
+            break
+        if name == "COPY":
+            *sources, _ = words
+            for source in sources:
+                shutil.rmtree(tmp_path / source, ignore_errors=True)  # what an earlier layer made in its place
+                put(REPOSITORY / source, tmp_path / source)
+        if name == "RUN" and ("touch" in words or words[-1] == "."):
+            made, _, _ = " ".join(words).partition("pip install")
+            subprocess.run(["bash", "-c", f"{made} true"], cwd=tmp_path, check=True)
+            built.append(set(build(tmp_path)))
+            shutil.rmtree(tmp_path / "dist")
+    first, second = built
+    assert "scale_ray/__init__.py" in first
+    assert {"scale_ray/cli/__init__.py", "scale_ray/experiments/ablation.py"} <= second
 
 
 def test_the_image_has_our_python_pinned_versions_and_no_root() -> None:
