@@ -22,8 +22,8 @@ from scale_ray.cli.console import console
 from scale_ray.cli.groups import command
 from scale_ray.cli.options import ExecutionOptions, GridOptions, StudyOptions
 from scale_ray.cli.read import read_seeds, split_list
+from scale_ray.cli.running import run_planned
 from scale_ray.cli.stop_signal import stop_signal
-from scale_ray.cli.study import run_planned
 from scale_ray.config import ConfigError, check_name
 
 ALIGNED = "/losses.alignment=source"

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scale_ray.budget import read_budget
 from scale_ray.config import Catalogue, Execution, Resources, Root, TrialConfig
 from scale_ray.records import Record
 from scale_ray.store import Store
@@ -29,6 +30,7 @@ def plan(
     sharing: bool = True,
     keep_model: bool | None = None,
     keep_predictions: bool = False,
+    seeds_first: bool = False,
 ) -> "Plan":
     """What `run` would do: the cells, those that the store answers already, and the stages to train.
 
@@ -40,6 +42,7 @@ def plan(
         sharing: train once what cells have in common.
         keep_model: with True, a cell whose model is not stored is not done.
         keep_predictions: a cell whose predictions are not stored is not done.
+        seeds_first: the order of a run with a budget: seed after seed, the baseline first.
 
     Raises:
         UserError: a cell names something that does not exist, or its data cannot be read.
@@ -53,6 +56,7 @@ def plan(
         limit=limit,
         beside=Execution(keep_model=keep_model, keep_predictions=keep_predictions).beside,
         share=sharing,
+        seeds_first=seeds_first,
     )
 
 
@@ -66,6 +70,7 @@ def run(
     execution: Execution | None = None,
     resources: Resources | None = None,
     track: Sequence[str] = (),
+    budget: str | None = None,
 ) -> "Results":
     """Train every cell of a study that the store does not answer yet; the same call again goes on.
 
@@ -77,18 +82,21 @@ def run(
         execution: device, checkpoints, models; its `root` is used where `root` is None.
         resources: what each trial asks Ray for, and where Ray is.
         track: trackers that show the trainings live, as `--track` names them: `["mlflow=http://127.0.0.1:5000"]`.
+        budget: what this call may take: `40m`, `20gpu-hours` or `30usd`; every training's state is saved at its end.
 
     Returns:
         What the study has in its store then, as `results` does. Failed cells have a record with the reason; after
-        Ctrl-C, or where a notebook's kernel is interrupted, cells are still to do.
+        Ctrl-C, where a notebook's kernel is interrupted, or at the end of the budget, cells are still to do.
 
     Raises:
-        UserError: nothing has run: the study, its data, the resources or a tracker cannot be used.
+        UserError: nothing has run: the study, its data, the resources, a tracker or the budget cannot be used.
     """
     from scale_ray.cli.console import console
+    from scale_ray.sweep.meter import Meter
     from scale_ray.sweep.run import run_study
     from scale_ray.track import Tracking, check_targets, open_trackers
 
+    meter = None if budget is None else Meter(read_budget(budget))
     execution = execution or Execution()
     if root is not None:
         execution = execution.model_copy(update={"root": _images(root)})
@@ -105,12 +113,13 @@ def run(
             sharing=sharing,
             keep_model=execution.keep_model,
             keep_predictions=execution.keep_predictions,
+            seeds_first=meter is not None,
         )
 
     def train(wanted: "Plan") -> "Outcome":
         trackers, cells = open_trackers(targets), wanted.study.cells
         with Tracking(trackers, study.name, cells, opened, console.print) as tracking:
-            outcome = run_study(wanted, opened, execution, resources, console, listeners=[tracking])
+            outcome = run_study(wanted, opened, execution, resources, console, listeners=[tracking], meter=meter)
             if not outcome.interrupted:
                 tracking.complete(wanted.answered)
         return outcome

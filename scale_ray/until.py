@@ -12,6 +12,7 @@ from scale_ray.report import load
 from scale_ray.report.effects.sequential import Decision, decisions, looks
 from scale_ray.store import Store
 from scale_ray.study import Study, Until, change_of, describe
+from scale_ray.sweep.order import baseline_of
 
 if TYPE_CHECKING:
     from scale_ray.sweep.plan import Plan
@@ -152,7 +153,7 @@ def _completed(asked: Study, configs: list[TrialConfig], planned: int) -> Until:
     if twice := next((config for config in configs if keys[(*_row(config), config.pair, config.seed)] > 1), None):
         raise ConfigError(f"until compares approaches, and several cells are {describe(twice)}: keep one of them")
     approaches = list(dict.fromkeys(config.approach for config in configs))
-    baseline = asked.until.baseline or ("ce" if "ce" in approaches else approaches[0])
+    baseline = baseline_of(approaches, asked.until.baseline)
     if baseline not in approaches or len(approaches) < 2:
         raise ConfigError(
             f"until compares approaches with {baseline!r}, and the study has {', '.join(approaches)}: name two or more"

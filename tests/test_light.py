@@ -40,7 +40,7 @@ REFUSED = {
     "token list": "",
     "token revoke": "f00d",
 }
-WORKS = {"init", "report", "status", "forget", "fields", "submit"} | {
+WORKS = {"init", "report", "status", "forget", "fields", "submit", "track"} | {
     f"data {name}" for name in ("list", "check", "prepare", "cache", "clear")
 }
 
@@ -154,6 +154,23 @@ def test_it_submits(light: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("SCALE_RAY_TOKEN", service.token())
         printed = run(light, "submit", "study.json", "--server", service.url, cwd=tmp_path)
     assert printed.splitlines()[-1] == f"submitted: {service.url}/studies/try"
+
+
+def test_it_names_the_extra_of_a_tracker(light: Path, wheels: dict[Path, Path], store: str, tmp_path: Path) -> None:
+    words = [light, "track", store, "--to", "tensorboard=events"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=LIMIT)
+    assert done.returncode == 2
+    assert f"needs the package tensorboard: pip install 'scale-ray-report[tensorboard] @ {wheels[LIGHT].as_uri()}'" in (
+        " ".join(done.stderr.split())
+    )
+
+
+def test_it_tracks(wheels: dict[Path, Path], store: str, tmp_path: Path) -> None:
+    programs = environment(tmp_path / "made", wheels[LIGHT])
+    extras = tomllib.loads((LIGHT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    link(all_needed(needs(LIGHT) + extras["tensorboard"]).values(), packages(tmp_path / "made"))
+    printed = run(programs / "scale-ray", "track", store, "--to", "tensorboard=events", cwd=tmp_path)
+    assert printed == "tensorboard=events: try: 12 runs sent, 0 there before\n"
 
 
 @pytest.mark.parametrize("words", ["--help", "init mine.py", "fields", "data list", "data cache", "data clear --yes"])

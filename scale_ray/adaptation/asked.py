@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scale_ray.adaptation.budget import read_budget
 from scale_ray.adaptation.places import places
+from scale_ray.budget import read_time
 from scale_ray.config import Catalogue, ConfigError, TrialConfig, check_name
 from scale_ray.data.defaults import base_config, usual_settings
 from scale_ray.errors import shown
@@ -79,7 +79,7 @@ def ask(
     check_name("validator", choose, [*VALIDATOR_NAMES, *SET_VALIDATOR_NAMES])
     if check is not None and not check.exists():
         raise ConfigError(f"--check {shown(check)}: no such file or folder: name labels of target images")
-    seconds = None if budget is None else read_budget(budget)
+    seconds = None if budget is None else read_time(budget)
     encoder = {"model.backbone": backbone, "model.weights": weights} | (
         {} if fine_tune else {"model.encoder": "frozen"}
     )

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,20 +22,7 @@ from scale_ray.training.candidates import affordable, cheapest
 from scale_ray.training.resolve import resolve, without_unread
 from scale_ray.training.stages import alone
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BESIDE = 1.2  # what evaluations, batches of other sizes and Ray add to the steps
-
-
-def read_budget(text: str) -> float:
-    """`90s`, `30m`, `2h` or `1d` in seconds.
-
-    Raises:
-        ConfigError: it is none of these.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip())
-    if found is None or float(found[1]) == 0:
-        raise ConfigError(f"--budget {text}: write a time, as in 90s, 30m or 2h")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 class _Part(BaseModel):

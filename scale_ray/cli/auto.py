@@ -8,7 +8,8 @@ from scale_ray.cli import presets
 from scale_ray.cli.console import console
 from scale_ray.cli.options import EXECUTION, ExecutionOptions, GridOptions, StudyOptions, TrialOptions
 from scale_ray.cli.report import Choose
-from scale_ray.cli.study import check_chooser, run_and_report, with_options
+from scale_ray.cli.running import run_and_report
+from scale_ray.cli.study import check_chooser, with_options
 from scale_ray.config import ConfigError
 from scale_ray.records import DEFAULT_CHOOSER
 

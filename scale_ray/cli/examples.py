@@ -28,7 +28,7 @@ EXAMPLES = {
         "ablate": """
             scale-ray ablate --benchmark digits --losses ce,ce+ssl --seeds 3 --dry-run
             scale-ray ablate --benchmark digits --axis losses.threshold=0.7,0.8,0.9
-            scale-ray ablate --seeds 3 --until 1.0 --dry-run
+            scale-ray ablate --seeds 3 --until 1.0 --budget 2h --dry-run
             scale-ray ablate --root photos --pairs studio:phone --frozen \\
                 --backbone mobilenet_v2,resnet50 --store runs/ablation
         """,

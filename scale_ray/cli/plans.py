@@ -1,6 +1,8 @@
 """The plan of a study, as it is printed before anything runs."""
 
+from scale_ray.budget import Budget
 from scale_ray.cli.console import console
+from scale_ray.config import Resources
 from scale_ray.costs import duration
 from scale_ray.stage import Stage
 from scale_ray.store import Store
@@ -40,6 +42,34 @@ def print_plan(plan: Plan, store: Store, *, whole: bool) -> None:
         f"{plan.study.name}: {len(plan.study.cells)} cells, {done} done{again}, {to_do} to do "
         f"({len(plan.failed_before)} failed before), {plan.steps_to_do:,} steps{shared}{cost}{unknown}"
     )
+
+
+def print_budget(plan: Plan, budget: Budget, resources: Resources) -> None:
+    """What the plan takes, in the unit of the budget."""
+    seconds = plan.estimated_seconds
+    unit, how = _slot_second(budget, resources)
+    if unit is None:
+        told = how
+    elif seconds is None:
+        told = "what the plan takes is known once some steps are measured"
+    else:
+        told = f"the plan takes about {budget.told(seconds * unit)} {how}".rstrip()
+    console.print(f"budget {budget.told()}: {told}", highlight=False)
+
+
+def _slot_second(budget: Budget, resources: Resources) -> tuple[float | None, str]:
+    """What a second of a trial slot takes of a budget, and what this means; None, and why it is not known."""
+    if budget.unit == "seconds":
+        return 1.0, "of one trial slot"
+    if budget.unit == "GPU-hours":
+        gpus = 1.0 if resources.gpus is None else resources.gpus
+        return gpus * resources.workers / 3600, ""
+    from scale_ray.sweep.prices import slot_price
+
+    price = slot_price(resources)
+    if price is None:
+        return None, "no price is known here; on the head of a cluster that `ray up` has started, its file has them"
+    return price / 3600, f"at {price:,.2f} USD an hour of a trial slot, without the head"
 
 
 def _lacking(plan: Plan) -> dict[str, int]:

@@ -2,31 +2,23 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import typer
 
+from scale_ray.budget import read_budget
 from scale_ray.cli.configs import config_from
-from scale_ray.cli.console import console
 from scale_ray.cli.groups import command
 from scale_ray.cli.images import usual_pairs
-from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
-from scale_ray.cli.options import ExecutionOptions, GridOptions, StudyOptions, TrialOptions
-from scale_ray.cli.read import command_line, read_axes, read_config, read_seeds, read_settings, split_list
-from scale_ray.cli.report import Choose, report
-from scale_ray.cli.stop_signal import stop_signal
-from scale_ray.cli.track import show_report
-from scale_ray.config import ConfigError, Execution, Resources, TrialConfig, check_name
+from scale_ray.cli.options import EXECUTION, ExecutionOptions, GridOptions, StudyOptions, TrialOptions
+from scale_ray.cli.read import read_axes, read_config, read_seeds, read_settings, split_list
+from scale_ray.cli.report import Choose
+from scale_ray.cli.running import run_and_report
+from scale_ray.config import ConfigError, TrialConfig, check_name
 from scale_ray.config.problems import parsed
 from scale_ray.data.defaults import own_fields, usual_settings
 from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES
-from scale_ray.store import Store
 from scale_ray.study import Change, Study, Until, approaches, change_of, combinations, pairs
-
-if TYPE_CHECKING:
-    from scale_ray.sweep.plan import Plan
-    from scale_ray.sweep.run import Outcome
-    from scale_ray.track import Tracker
 
 Axes = dict[str, list[Any]]
 
@@ -61,13 +53,26 @@ def study_command(
     """
 
     def run(
-        grid: GridOptions, trial: TrialOptions, ray: StudyOptions, execution: ExecutionOptions, choose: Choose = None
+        grid: GridOptions,
+        trial: TrialOptions,
+        ray: StudyOptions,
+        execution: ExecutionOptions,
+        choose: Choose = None,
+        budget: Annotated[
+            str | None,
+            typer.Option(
+                metavar="AMOUNT",
+                help="Stop after 40m, 20gpu-hours or 30usd; seeds are trained one after the other.",
+                rich_help_panel=EXECUTION,
+            ),
+        ] = None,
     ) -> None:
         check_chooser(choose)
+        amount = None if budget is None else read_budget(budget)
         study = with_options(start(), trial, grid, ray.fields)
         if grid.methods is None and grid.losses is None:
             study = usual_methods(study)
-        run_and_report(study, execution.execution(trial.images), grid, ray, choose)
+        run_and_report(study, execution.execution(trial.images), grid, ray, choose, amount)
 
     run.__doc__ = about
     return command(run)
@@ -146,131 +151,6 @@ def _until(before: Until | None, grid: GridOptions) -> Until | None:
     if grid.limit is not None:
         raise ConfigError("--until, --limit: a study that is cut decides nothing: leave one of them out")
     return parsed(Until, (before.model_dump() if before else {}) | changes)
-
-
-def run_and_report(
-    study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None = None
-) -> None:
-    """Print the plan of a study; unless it is a dry run, run what is missing and write the report.
-
-    Args:
-        choose: the validator that names the method and setting to use, among the study's cells.
-    """
-    if study.until is None:
-        outcome = run_planned(study, execution, grid, ray, choose)
-    else:
-        outcome = _run_until(study, execution, grid, ray, choose)
-    if outcome is None:
-        return
-    store = Store(ray.store)
-    if outcome.interrupted:
-        console.print(
-            f"interrupted with {outcome.interrupted} cells to do: run the same command again to go on; "
-            f"`scale-ray report {store.location}` shows what is done"
-        )
-        raise typer.Exit(stop_signal.exit_status)
-    on_ctrl_c(f"all records are kept; `scale-ray report {store.location}` makes the report")
-    choose = choose if outcome.done else None  # of nothing there is no choice, and why is said below
-    report(store.location, choose=choose, study=study.name if choose else None)
-    show_report(ray.track or (), store, study.name)
-    if outcome.failed:
-        console.print(
-            f"{outcome.failed} cells failed, their reasons are in the report: mend the causes, then run the same "
-            "command again"
-        )
-        raise typer.Exit(1)
-
-
-def run_planned(
-    study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None = None
-) -> "Outcome | None":
-    """Print the plan of a study; unless it is a dry run, run what is missing.
-
-    Args:
-        choose: the validator that is to choose, whose predictions every cell must then have or get.
-
-    Returns:
-        How the cells ended; None for a dry run.
-    """
-    resources, trackers = ray.resources(study.base.parallel.workers), ray.trackers()
-    plan = _plan(study, execution, grid, ray, choose)
-    return None if ray.dry_run else _run(plan, Store(ray.store), execution, resources, trackers)
-
-
-def _run_until(
-    study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None
-) -> "Outcome | None":
-    """As `run_planned`, and then with more seeds for what is not decided."""
-    from scale_ray.track import check_targets
-    from scale_ray.until import Rounds, run_rounds
-
-    rounds, resources = Rounds(study), ray.resources(study.base.parallel.workers)
-    check_targets(ray.track or ())
-    if ray.dry_run:
-        _plan(study, execution, grid, ray, choose)
-        console.print(f"then more seeds for what is not decided: {rounds.most_cells():,} cells at most")
-        return None
-    store = Store(ray.store, create=True)
-
-    return run_rounds(
-        rounds,
-        store,
-        lambda each: _plan(each, execution, grid, ray, choose),
-        lambda plan: _run(plan, store, execution, resources, ray.trackers()),
-        lambda rounds: rounds.tell(console),
-    )
-
-
-def _plan(study: Study, execution: Execution, grid: GridOptions, ray: StudyOptions, choose: str | None) -> "Plan":
-    """The plan of a study, printed."""
-    from scale_ray.cli.plans import print_methods, print_plan
-    from scale_ray.sweep.plan import describe_leaving, plan_study
-
-    stop_signal.heed()
-    store = Store(ray.store, create=not ray.dry_run, missing_ok=ray.dry_run)
-    plan = plan_study(
-        study,
-        store,
-        execution.root,
-        limit=grid.limit,
-        beside=execution.beside,
-        share=grid.sharing,
-        command=command_line(),
-    )
-    if choose in SET_VALIDATOR_NAMES and not execution.keep_predictions:
-        _refuse_lacking(plan, store, choose)
-    if ray.dry_run and "method" in study.axes:
-        print_methods(study)
-    print_plan(plan, store, whole=ray.dry_run)
-    if ray.dry_run and plan.leaving:
-        console.print(f"warning: {describe_leaving(plan.study.name, plan.leaving)}")
-    return plan
-
-
-def _run(
-    plan: "Plan", store: Store, execution: Execution, resources: Resources, trackers: "dict[str, Tracker]"
-) -> "Outcome":
-    from scale_ray.sweep.run import run_study
-    from scale_ray.track import Tracking
-
-    on_ctrl_c(GO_ON)
-    with Tracking(trackers, plan.study.name, plan.study.cells, store, console.print) as tracking:
-        outcome = run_study(plan, store, execution, resources, console, stop_signal, [tracking])
-        if not outcome.interrupted:
-            tracking.complete(plan.answered)
-    stop_signal.progressed |= outcome.progressed
-    return outcome
-
-
-def _refuse_lacking(plan: "Plan", store: Store, choose: str) -> None:
-    """Refuse a choice that reads predictions of cells that have none and will get none."""
-    stored = set(store.predictions_ids())
-    lacking = sum(cell.id not in stored for cell in plan.study.cells)
-    if lacking:
-        raise ConfigError(
-            f"--choose {choose} reads stored predictions, which {lacking:,} of {len(plan.study.cells):,} cells lack: "
-            "add --keep-predictions (cells that are done without them are trained again)"
-        )
 
 
 def _axes_of(study: Study, benchmark: str) -> Axes:

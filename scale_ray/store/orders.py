@@ -25,12 +25,14 @@ class Orders(BaseModel):
     Attributes:
         places: trainings at a time, at most; None: as many as the cluster can hold.
         stop: whether to save every training's state, and to end.
+        why: told when it stops.
     """
 
     model_config = ConfigDict(frozen=True)
 
     places: int | None = Field(None, ge=0)
     stop: bool = False
+    why: str = "ordered to stop"
 
 
 def write_orders(files: Files, study: str, orders: Orders) -> None:

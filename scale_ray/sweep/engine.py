@@ -27,6 +27,7 @@ from scale_ray.sweep.cluster import Footprint, Slots, away_from_the_head, footpr
 from scale_ray.sweep.ending import ending_at_once, kill_ray
 from scale_ray.sweep.leftovers import SCRATCH
 from scale_ray.sweep.listener import Listener
+from scale_ray.sweep.meter import Meter
 from scale_ray.sweep.pickling import pickle_entries
 from scale_ray.sweep.plan import prepare_data, prepare_features
 from scale_ray.sweep.progress import StudyProgress
@@ -91,8 +92,9 @@ def work_off(
     scheduler: TrialScheduler | None = None,
     orders: Callable[[], Orders] | None = None,
     listeners: Sequence[Listener] = (),
+    meter: Meter | None = None,
 ) -> None:
-    """Run the stages of a source on Ray until it is over, or until Ctrl-C or an order to stop.
+    """Run the stages of a source on Ray until it is over, or until Ctrl-C, an order to stop or the end of its budget.
 
     Args:
         name: of the study or search, for Ray Tune.
@@ -101,6 +103,7 @@ def work_off(
         scheduler: may stop trials early; by default none is stopped.
         orders: the latest ones to this study; None where nobody gives any.
         listeners: hear what becomes of the stages, as `progress` does.
+        meter: orders to stop when its budget is spent; None: no budget.
 
     Raises:
         UserError: the data or the weights cannot be used, or no node can ever hold a trial. Nothing has run then.
@@ -108,7 +111,7 @@ def work_off(
     """
     if resources.address == "local":
         find_device(execution.device)  # on a cluster, this machine need not have the device of the trials
-    stopping = None if orders is None else Stopping(f"scale_ray:stop:{driver.id}")
+    stopping = None if orders is None and meter is None else Stopping(f"scale_ray:stop:{driver.id}")
     try:
         joined = start_ray(resources, console)
         with ending_at_once(driver):
@@ -125,6 +128,9 @@ def work_off(
         slots = Slots(needs, cluster=joined, alone=lambda: driver.alone)
         told = (progress, *listeners)
         orders = orders or Orders
+        if meter is not None:
+            meter.begin(needs)
+            orders = meter.orders(orders, source.queue)
         events = _Events(name, driver, source, slots, progress, told, store, execution, needs.ran, orders, stopping)
         # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.
         reuse_actors = scheduler is None or not needs.through_train
@@ -282,9 +288,9 @@ class _Events(tune.Callback):
         if time.monotonic() > self._next_told:
             self._next_told = time.monotonic() + _TOLD_SECONDS
             self._driver.doing = self.progress.doing(self._name)
-        if self._stopping is not None and self._orders().stop:
+        if self._stopping is not None and (orders := self._orders()).stop:
             if not self._stopping.begun:
-                self.progress.say("ordered to stop: every training saves its state first")
+                self.progress.say(f"{orders.why}: every training saves its state first")
             self._stopping.begin()
             self._stopping.check(self._queue.training)
 

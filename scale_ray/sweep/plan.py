@@ -13,6 +13,7 @@ from scale_ray.records import now
 from scale_ray.stage import Stage
 from scale_ray.store import Store, StudyPlan, is_current
 from scale_ray.study import Study, change_of, describe, differing_fields
+from scale_ray.sweep.order import seed_after_seed
 from scale_ray.training.features import features_key, open_data, open_inputs
 from scale_ray.training.resolve import forget_inputs, resolve, without_unread
 from scale_ray.training.setup import freed_memory_kept
@@ -61,6 +62,7 @@ def plan_study(
     beside: Collection[Beside] = (),
     share: bool = True,
     command: str | None = None,
+    seeds_first: bool = False,
 ) -> Plan:
     """Expand a study, resolve every cell, and ask the store what is missing.
 
@@ -72,6 +74,7 @@ def plan_study(
         beside: train a cell again that lacks one of these files beside its record.
         share: train once what cells have in common.
         command: the command line, which the report shows so that a reader can run it again.
+        seeds_first: train seed after seed, because the run may end before all of it (see `order.seed_after_seed`).
 
     Raises:
         UserError: a cell names something that does not exist, or its data cannot be read. Nothing has run then.
@@ -88,6 +91,9 @@ def plan_study(
     tree = stage_tree(cells)
     stored = frozenset(store.stage_keys())
     of_axes = {path for axis, values in study.axes.items() for value in values for path in change_of(axis, value)}
+    stages = stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo]
+    if seeds_first and stages:
+        stages = seed_after_seed(stages, cells, None if study.until is None else study.until.baseline)
     told = {path for fields in study.usual.values() for path in fields} - of_axes  # by the method's name
     return Plan(
         study=StudyPlan(name=study.name, created=now(), cells=cells, until=study.until, command=command),
@@ -96,7 +102,7 @@ def plan_study(
         failed_before=failed_before,
         lacking={cell.id: lacking[cell.id] for cell in todo if cell.id in lacking},
         tree=tree,
-        stages=stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo],
+        stages=stages,
         differing=[path for path in differing_fields([cell.config for cell in cells]) if path not in told],
         leaving=leaving(store, study.name, {cell.id for cell in cells}),
         costs=seconds_per_step(store.records()) if todo else {},

@@ -14,6 +14,7 @@ from scale_ray.sweep.engine import work_off
 from scale_ray.sweep.fixed import FixedStages
 from scale_ray.sweep.leftovers import remove_leftovers
 from scale_ray.sweep.listener import Listener
+from scale_ray.sweep.meter import Meter
 from scale_ray.sweep.plan import Plan, describe_leaving, keys_of, keys_still_needed
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
@@ -37,6 +38,7 @@ def run_study(
     console: Console,
     orders: Callable[[], Orders] | None = None,
     listeners: Sequence[Listener] = (),
+    meter: Meter | None = None,
 ) -> Outcome:
     """Train every cell that is to do; each leaves its record when it ends.
 
@@ -46,6 +48,7 @@ def run_study(
     Args:
         orders: the latest ones to this study; None where nobody gives any.
         listeners: hear what becomes of the stages.
+        meter: stops the run as an order does when its budget is spent; None: no budget.
 
     Raises:
         UserError: the data cannot be used, or no node can hold a trial. No cell has run then.
@@ -66,7 +69,7 @@ def run_study(
             console.print(f"warning: {told}")
         store.write_plan(plan.study)
         if plan.stages:
-            queue = _work_off(plan, store, execution, resources, driver, console, orders, listeners)
+            queue = _work_off(plan, store, execution, resources, driver, console, orders, listeners, meter)
             done, lost, progressed = done | queue.done, queue.failed_cells, queue.progressed
         todo = {cell.id for cell in plan.todo}
         if left := todo - done - lost:  # after Ctrl-C; some may have left their records just before it
@@ -96,6 +99,7 @@ def _work_off(
     console: Console,
     orders: Callable[[], Orders] | None,
     listeners: Sequence[Listener],
+    meter: Meter | None,
 ) -> StageQueue:
     """Run the plan's stages; the queue says how they ended."""
     progress = StudyProgress(plan.stages, len(plan.answered), console, plan.differing, plan.costs)
@@ -111,6 +115,17 @@ def _work_off(
     )
     progress.elsewhere = lambda: queue.elsewhere
     source = FixedStages(plan.stages, queue)
-    name = plan.study.name
-    work_off(name, source, store, driver, execution, resources, progress, console, orders=orders, listeners=listeners)
+    work_off(
+        plan.study.name,
+        source,
+        store,
+        driver,
+        execution,
+        resources,
+        progress,
+        console,
+        orders=orders,
+        listeners=listeners,
+        meter=meter,
+    )
     return queue

@@ -1,5 +1,6 @@
 """What a command does to the store's plans: a dry run does nothing, and cells that would leave a plan are told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,12 @@ from commands import Outcome, ablate, command, refused
 from s3_server import S3Server
 
 from scale_ray import Study, TrialConfig, api, combinations, pairs
+from scale_ray.budget import read_budget
 from scale_ray.cell import Cell
 from scale_ray.cli.console import console
+from scale_ray.cli.plans import print_budget
 from scale_ray.config import ConfigError, Execution, Resources
+from scale_ray.costs import cost_key
 from scale_ray.records import Record
 from scale_ray.store import Store, StudyPlan
 from scale_ray.store.leases import Driver
@@ -136,3 +140,67 @@ def test_what_cannot_be_decided_is_refused(images: Path, tmp_path: Path, more: t
     outcome = ablate(images, tmp_path / "store", "--losses", "ce,ce+ssl", "--pairs", "Art:Real World", *more)
     refused(outcome, error)
     assert not (tmp_path / "store" / "records").exists()
+
+
+HOURS = 450  # of one trial slot
+
+CLUSTER_FILE = """
+head_node_type: head
+available_node_types:
+  head: {resources: {CPU: 0}, labels: {scale-ray/usd-per-hour: "0.1"}}
+  one: {resources: {CPU: 8, GPU: 1}, labels: {scale-ray/usd-per-hour: "0.9"}}
+  four: {resources: {CPU: 4, GPU: 4}, labels: {scale-ray/usd-per-hour: "2.0"}}
+  free: {resources: {CPU: 64}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("budget", "resources", "told"),
+    [
+        ("40h", {}, "budget 40 h 00 min: the plan takes about 450 h 00 min of one trial slot"),
+        ("20gpu-hours", {}, "budget 20.00 GPU-hours: the plan takes about 450.00 GPU-hours"),
+        (
+            "20gpu-hours",
+            {"gpus": 0.5, "workers": 3},
+            "budget 20.00 GPU-hours: the plan takes about 675.00 GPU-hours",
+        ),
+        # The node of four GPUs holds four trainings of one CPU, and one of four CPUs: then the other node is cheaper.
+        (
+            "30usd",
+            {},
+            "budget 30.00 USD: the plan takes about 225.00 USD at 0.50 USD an hour of a trial slot, without the head",
+        ),
+        (
+            "30usd",
+            {"cpus": 4},
+            "budget 30.00 USD: the plan takes about 405.00 USD at 0.90 USD an hour of a trial slot, without the head",
+        ),
+    ],
+)
+def test_a_plan_says_what_it_takes_of_a_budget(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    budget: str,
+    resources: dict[str, float],
+    told: str,
+) -> None:
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(CLUSTER_FILE)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    plan = plan_of(images, tmp_path / "store", "Art:Real World")
+    cost = 3600 * HOURS / plan.steps_to_do
+    measured = replace(plan, costs={cost_key(cell.config): cost for cell in plan.todo})
+    print_budget(measured, read_budget(budget), Resources.parse(resources))
+    print_budget(plan, read_budget(budget), Resources.parse(resources))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith(f"{told} budget ")
+    assert printed.endswith(": what the plan takes is known once some steps are measured")
+
+
+def test_without_a_cluster_file_there_is_no_price(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    printed = " ".join(dry(images, tmp_path / "store", "--pairs", "Art:Real World", "--budget", "30usd").out.split())
+    assert "budget 30.00 USD: no price is known here; on the head of a cluster" in printed

@@ -30,6 +30,7 @@ from roles import HEAD, filled
 from scale_ray.cli import presets
 from scale_ray.cli.study import study_command
 from scale_ray.sweep import spot
+from scale_ray.sweep.prices import price_in
 
 REPOSITORY = Path(__file__).parents[2]
 CLOUDS = ["gpu.yaml", "gcp.yaml"]
@@ -90,6 +91,12 @@ def test_the_head_of_a_cloud_trains_nothing_and_workers_come_and_go(name: str) -
     assert 0 < gpu["max_workers"] == config["max_workers"]
     assert 0 < config["idle_timeout_minutes"] <= 10
     assert config["provider"]["cache_stopped_nodes"] is False
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_every_node_type_of_a_cloud_has_a_price(name: str) -> None:
+    prepared = prepare_config(read(name))["available_node_types"]
+    assert all(price_in(kind["labels"]) for kind in prepared.values())
 
 
 def test_the_head_on_prem_trains_nothing() -> None:

@@ -5,6 +5,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
@@ -15,8 +17,13 @@ _OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least is 75 MB
 
 
 @contextmanager
-def cluster(*cpus: int, head_cpus: int = 0) -> Iterator[Cluster]:
-    """A head that trains nothing, and one node for each number of logical CPUs."""
+def cluster(*cpus: int, head_cpus: int = 0, **of_nodes: Any) -> Iterator[Cluster]:
+    """A head that trains nothing, and one node for each number of logical CPUs.
+
+    Args:
+        of_nodes: further arguments of all these nodes: num_gpus, labels.
+    """
+    Path(os.environ["RAY_TMPDIR"], "ray").mkdir(exist_ok=True)  # where Ray notes the address of a head
     # Short, because Ray makes sockets below it; one's own, because /tmp/ray would name this cluster to everybody.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
         made = Cluster(
@@ -31,7 +38,7 @@ def cluster(*cpus: int, head_cpus: int = 0) -> Iterator[Cluster]:
         )
         try:
             for number in cpus:
-                made.add_node(num_cpus=number, object_store_memory=_OBJECT_STORE_BYTES)
+                made.add_node(num_cpus=number, object_store_memory=_OBJECT_STORE_BYTES, **of_nodes)
             made.wait_for_nodes()
             yield made
         finally:

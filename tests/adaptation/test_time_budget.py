@@ -9,21 +9,10 @@ from rich.console import Console
 
 from scale_ray.adaptation import budget
 from scale_ray.adaptation.asked import ask, study_of
-from scale_ray.adaptation.budget import Decision, affordable_within, read_budget, within_budget
+from scale_ray.adaptation.budget import Decision, affordable_within, within_budget
 from scale_ray.config import ConfigError, Execution, Resources
 from scale_ray.store import Store
 from scale_ray.sweep.measure import Measured
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5 h", 5400), ("2d", 172_800)])
-def test_a_budget_is_a_number_and_a_unit(text: str, seconds: float) -> None:
-    assert read_budget(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["30", "m", "0s", "-3m", "3 weeks", ""])
-def test_a_budget_without_a_unit_or_of_nothing_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="write a time, as in 90s, 30m or 2h"):
-        read_budget(text)
 
 
 def test_the_cheapest_candidates_fill_the_budget() -> None:

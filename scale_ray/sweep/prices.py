@@ -1,0 +1,80 @@
+"""What the nodes of a cluster cost, which they say themselves, by a label."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+
+from scale_ray.config import ConfigError, Resources
+from scale_ray.sweep.cluster import fitting
+
+# The label of a node with its price in US dollars an hour. Cluster files give it to their node types.
+PRICE_LABEL = "scale-ray/usd-per-hour"
+
+# The cluster file on the head of a cluster, as `ray up` has completed it.
+_CLUSTER_FILE = Path("~/ray_bootstrap_config.yaml")
+
+
+def together(prices: Sequence[float | None]) -> float:
+    """Dollars an hour of these nodes together. One without a price counts as the dearest of the others."""
+    known = [price for price in prices if price is not None]
+    return sum(known) + (len(prices) - len(known)) * max(known, default=0.0)
+
+
+def node_prices() -> list[float | None]:
+    """What each living node of this Ray costs, in dollars an hour, by its label; None where it has none.
+
+    Raises:
+        ConfigError: a label is no price.
+    """
+    return [price_in(node["Labels"]) for node in ray.nodes() if node["Alive"]]
+
+
+def price_in(labels: Mapping[str, str]) -> float | None:
+    """The price among a node's labels.
+
+    Raises:
+        ConfigError: it is no number of dollars.
+    """
+    told = labels.get(PRICE_LABEL)
+    if told is None:
+        return None
+    try:
+        price = float(told)
+    except ValueError:
+        price = math.nan
+    if not 0 <= price < math.inf:
+        raise ConfigError(f"the label {PRICE_LABEL} of a node is {told!r}: write dollars an hour, as in 0.98")
+    return price
+
+
+def slot_price(resources: Resources) -> float | None:
+    """Dollars an hour of one training on the cheapest node type of this cluster that holds it, without the head.
+
+    Known on the head of a cluster that `ray up` has started. None elsewhere, and where no such node type has a price.
+
+    Raises:
+        ConfigError: a label is no price.
+    """
+    path = _CLUSTER_FILE.expanduser()
+    if not path.is_file():
+        return None
+    file = yaml.safe_load(path.read_text())
+    types: dict[str, Any] = file.get("available_node_types", {})
+    workers = [kind for name, kind in types.items() if name != file.get("head_node_type")]
+    held = [kind.get("resources", {}) for kind in workers]
+    gpus = resources.gpus
+    if gpus is None:
+        gpus = float(any(each.get("GPU", 0) >= 1 for each in held))
+    bundle = {"CPU": float(resources.cpus)} | ({"GPU": gpus} if gpus else {})
+    prices = [_of_slot(kind, bundle) for kind in workers]
+    return min((price * resources.workers for price in prices if price is not None), default=None)
+
+
+def _of_slot(kind: Mapping[str, Any], bundle: Mapping[str, float]) -> float | None:
+    """What one worker of a training costs on a node of this type; None where it holds none, or has no price."""
+    price, slots = price_in(kind.get("labels", {})), fitting([kind.get("resources", {})], bundle)
+    return None if price is None or not slots else price / slots

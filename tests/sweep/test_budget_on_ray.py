@@ -1,0 +1,30 @@
+"""A study with a budget, on a real cluster whose node names a GPU and a price: it stops with every state saved."""
+
+from pathlib import Path
+
+from clusters import cluster, connected
+from studies import command, finish
+
+from scale_ray.store import Store
+from scale_ray.sweep.prices import PRICE_LABEL, node_prices
+
+LONG = (*("--losses", "ce", "--seeds", "1"), *("--set", "optim.steps=2000"), *("--set", "evaluate_every=1000"))
+NO_OTHER_CHECKPOINT = ("--checkpoint-every", "100000")
+
+
+def test_a_study_ends_with_its_budget(tiny_root: Path, tmp_path: Path) -> None:
+    with cluster(1, num_gpus=1, labels={PRICE_LABEL: "0.5"}) as made:
+        on_gpus = (*LONG, "--device", "cpu", "--gpus-per-trial", "1")
+        # A second of training, counted from its first step, however long Ray needs to start.
+        budget = (*NO_OTHER_CHECKPOINT, "--budget", "0.0003gpu-hours")
+        line = command(tiny_root, tmp_path, *on_gpus, *budget, address=made.address)
+        stopped = finish(line)
+        with connected(made.address):
+            assert node_prices() == [None, 0.5] or node_prices() == [0.5, None]
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert "the budget of 0.0003 GPU-hours is spent: every training saves its state first" in stopped.stdout
+    assert "1 cells are to do: the same command goes on, with as large a budget again" in stopped.stdout
+    assert "report: " in stopped.stdout
+    assert "spent 0.000" in stopped.stdout
+    assert Store(tmp_path).checkpoint_keys()  # with which test_stop_signal_on_ray.py goes on
+    assert not list(tmp_path.glob("drivers/*"))
