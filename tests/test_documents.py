@@ -223,7 +223,7 @@ def test_the_examples_of_a_script_run(experiment: str, workplace: Path, monkeypa
 
 
 # Options in running text. These belong to other programs.
-FOREIGN = {"--help", "--tmux"}
+FOREIGN = {"--help", "--tmux", "--labels", "--force-reinstall", "--no-deps"}
 
 
 def options_of(command: Any) -> set[str]:

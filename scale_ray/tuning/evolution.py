@@ -4,9 +4,8 @@ Optuna's own CmaEsSampler stores its optimiser pickled in the trials and unpickl
 journal can run code. Here the optimiser is made anew for every setting, from the settings that are done.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cmaes import CMA
 from optuna import Study
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
@@ -14,6 +13,9 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from scale_ray.tuning.attributes import GENERATION
+
+if TYPE_CHECKING:
+    from cmaes import CMA
 
 
 class EvolutionSampler(BaseSampler):
@@ -37,6 +39,7 @@ class EvolutionSampler(BaseSampler):
     ) -> dict[str, Any]:
         if not search_space:  # no setting is done
             return {}
+
         space = _SearchSpaceTransform(search_space, transform_0_1=True)
         optimiser = _told(space, _done(study), self._seed)
         study._storage.set_trial_system_attr(trial._trial_id, GENERATION, optimiser.generation)
@@ -53,8 +56,10 @@ def _done(study: Study) -> list[FrozenTrial]:
     return [each for each in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if each.distributions]
 
 
-def _told(space: _SearchSpaceTransform, done: list[FrozenTrial], seed: int) -> CMA:
+def _told(space: _SearchSpaceTransform, done: list[FrozenTrial], seed: int) -> "CMA":
     """The optimiser after all whole generations among these settings; it is a function of them."""
+    from cmaes import CMA  # not of the light distribution, which reads searches and proposes nothing
+
     size = len(space.bounds)
     optimiser = CMA(
         mean=space.bounds.mean(axis=1), sigma=1 / 6, bounds=space.bounds, seed=seed, n_max_resampling=10 * size

@@ -68,7 +68,9 @@ def copy_images(tiny_root: Path, root: Path) -> Here:
 def study_here(before: Callable[[], object] = lambda: None) -> Callable[..., Outcome]:
     """What stands for `run_study`; `before` is called once the plan is made."""
 
-    def run(plan: Plan, store: Store, execution: Execution, resources: Resources, console: Console) -> Outcome:
+    def run(
+        plan: Plan, store: Store, execution: Execution, resources: Resources, console: Console, **_: Any
+    ) -> Outcome:
         before()
         store.write_plan(plan.study)
         failed = 0

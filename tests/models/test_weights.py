@@ -2,6 +2,7 @@
 
 import logging
 import os
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -234,6 +235,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it would keep the proxies, also for later tests
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     return tmp_path / "hub" / "checkpoints"
 

@@ -154,7 +154,7 @@ class Bench:
         if command == "train":
             record = re.search(r"records/([0-9a-f]{64})\.json", outcome.out)
             assert record, outcome.out
-            told = [line.partition(", 12 steps in")[0] for line in outcome.out.splitlines() if " steps in " in line]
+            told = [line.partition(", 12 steps")[0] for line in outcome.out.splitlines() if ", 12 steps" in line]
             return told, self._results([record[1]])
         planned = re.search(r"(\d+) cells", outcome.out)
         return planned and planned[0], self._results(self._cells())

@@ -123,12 +123,12 @@ def test_no_stopping_rule_ends_the_default_setting(
     """The rule that a search gives to Ray Tune spares it; Ray itself is not started."""
     store = Store(tmp_path, create=True)
     given: list[EarlyStop] = []
-    monkeypatch.setattr(run, "work_off", lambda *arguments, orders: given.append(arguments[-1]))
+    monkeypatch.setattr(run, "work_off", lambda *_, scheduler, **__: given.append(scheduler))
     driver = Driver(search(tiny_root, settings=2, early_stop="asha"), store)
     first = driver.settings.next()
     assert first is not None
     with leases.Driver(store.files) as owner:
-        run._work_off(driver.settings, driver.search, store, Execution(), Resources(), owner, Console())
+        run._work_off(driver.settings, driver.search, store, Execution(), Resources(), owner, Console(), None, ())
     (rule,) = given
     step = points_before_the_end(driver.search.base)[0]
     for setting, value in ((1, 0.9), (0, 0.1)):
