@@ -6,7 +6,7 @@ is not known yet, and to decode it.
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from scale_ray.config import Catalogue
@@ -92,13 +92,19 @@ def remote_domains(url: str) -> list[str]:
     return names
 
 
-def _listed(url: str) -> dict[str, list]:
+@cache
+def _listed(url: str) -> Mapping[str, list]:
     """Path below the URL, in ASCII order, -> size and version of every file that is not hidden."""
     try:
         found = listed_below(url)
     except OSError as error:
         raise unreachable(url, error) from None
     return {path: state for path, state in found.items() if not any(map(is_hidden, path.split("/")))}
+
+
+def forget_listings() -> None:
+    """List URLs again: what lies there may have changed since this process listed it."""
+    _listed.cache_clear()
 
 
 def _digests(url: str, names: Sequence[str], states: Mapping[str, list], what: str) -> list[str]:

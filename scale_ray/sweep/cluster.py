@@ -141,15 +141,25 @@ def _first_line(error: Exception) -> str:
     return text.partition("\n")[0] or type(error).__name__
 
 
-def footprint(resources: Resources, device: str, console: Console, *, cluster: bool) -> Footprint:
+def footprint(
+    resources: Resources,
+    device: str,
+    console: Console,
+    *,
+    cluster: bool,
+    check: Callable[[], None] = lambda: None,
+) -> Footprint:
     """The resources of one training on the Ray that this process is connected to.
+
+    Args:
+        check: is called while this waits for a first node, which what it raises ends.
 
     Raises:
         ConfigError: Ray on this machine can never hold it. On a cluster, an autoscaler may still add a node that can.
     """
     gpus = resources.gpus
     if cluster and gpus is None and device != "cpu":
-        _await_a_node(resources.cpus, console)
+        _await_a_node(resources.cpus, console, check)
     there = ray.cluster_resources()
     if gpus is None:
         gpus = float(there.get("GPU", 0) >= 1 and device != "cpu")
@@ -164,7 +174,7 @@ def footprint(resources: Resources, device: str, console: Console, *, cluster: b
     return Footprint(bundle, resources.workers, resources.through_train)
 
 
-def _await_a_node(cpus: int, console: Console) -> None:
+def _await_a_node(cpus: int, console: Console, check: Callable[[], None]) -> None:
     """Wait for a first worker node: a cluster scaled down to its head does not say whether its nodes have GPUs."""
     bundle = {"CPU": float(cpus)}
     if fitting(_nodes(), bundle):
@@ -173,6 +183,7 @@ def _await_a_node(cpus: int, console: Console) -> None:
     wanted = placement_group([bundle])  # tells an autoscaler
     try:
         while not fitting(_nodes(), bundle):
+            check()
             time.sleep(_RECOUNT)
     finally:
         remove_placement_group(wanted)

@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
@@ -28,11 +29,19 @@ _WAITING = 64
 _ASK_SECONDS = 5.0
 
 
-def share_data(stages: Sequence[Stage], root: Root | None, store: Store, driver: Driver | None) -> None:
+def share_data(
+    stages: Sequence[Stage],
+    root: Root | None,
+    store: Store,
+    driver: Driver | None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Put every domain that the stages read into the store, unless it is there. Drawn digits need none.
 
     Args:
         driver: leases each domain, so that of several drivers one stores it; None: nobody asks.
+        check: is called after each shard and while this waits. What it raises ends this; the next call goes on after
+            the shards that are stored.
 
     Raises:
         ConfigError, DataError: the images are not as they must be. Nothing has run then.
@@ -45,22 +54,30 @@ def share_data(stages: Sequence[Stage], root: Root | None, store: Store, driver:
         decoding = Decoding(data.resize, data.corrupt, data.fit)
         for name, digest in stage.digests.items():
             if not is_stored(store, name, digest, decoding):
-                _store_or_wait(data.benchmark, name, digest, decoding, root, store, driver)
+                _store_or_wait(data.benchmark, name, digest, decoding, root, store, driver, check)
 
 
 def _store_or_wait(
-    benchmark: str, name: str, digest: str, decoding: Decoding, root: Root | None, store: Store, driver: Driver | None
+    benchmark: str,
+    name: str,
+    digest: str,
+    decoding: Decoding,
+    root: Root | None,
+    store: Store,
+    driver: Driver | None,
+    check: Callable[[], None],
 ) -> None:
     """Store a domain, or wait until the driver that stores it has done so or has died."""
     key = f"data-{decoding.key(digest)}"
     while driver is not None and not driver.acquire(key):
+        check()
         time.sleep(_ASK_SECONDS)
         if is_stored(store, name, digest, decoding):
             return
     try:
         if not is_stored(store, name, digest, decoding):
             files = checked_files(benchmark, [name], root)[name]
-            push(files, benchmark, decoding, store, run=runner_of(files))
+            push(files, benchmark, decoding, store, run=_checked(runner_of(files), check))
     finally:
         if driver is not None:
             driver.release(key)
@@ -98,6 +115,17 @@ def push_domains(
 def runner_of(files: DomainFiles) -> Runner:
     """What makes the shards of a domain: all nodes where each can read its images, else this process."""
     return on_ray if files.anywhere else in_this_process
+
+
+def _checked(run: Runner, check: Callable[[], None]) -> Runner:
+    """The runner, which calls `check` after each shard."""
+
+    def checked(*work: Any) -> Iterator[tuple[Shard, int]]:
+        for shard in run(*work):
+            check()
+            yield shard
+
+    return checked
 
 
 def on_ray(files: DomainFiles, parts: Sequence[Part], store: Store, folder: str) -> Iterator[tuple[Shard, int]]:

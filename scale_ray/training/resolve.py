@@ -17,6 +17,7 @@ from scale_ray.data.benchmarks import DataError, canonical_domain, check_benchma
 from scale_ray.data.decoded import Content, domain_content, warn_of_files
 from scale_ray.data.domain_files import checked_files
 from scale_ray.data.names import is_text
+from scale_ray.data.remote_folders import forget_listings
 from scale_ray.data.views import STRONG_VIEWS
 from scale_ray.data.warn import forget_warnings, warn_once
 from scale_ray.errors import shown
@@ -175,6 +176,7 @@ def _inputs(config: TrialConfig, root: Root | None) -> dict[str, str]:
 
 def forget_inputs() -> None:
     """Digest data and source again: they may have changed since this process digested them."""
+    forget_listings()
     _content.cache_clear()
     _check_pair.cache_clear()
     forget_warnings()

@@ -15,6 +15,7 @@ from scale_ray.data.benchmarks import DataError
 from scale_ray.data.check import check_data
 from scale_ray.data.decoded import domain_digest, domain_names
 from scale_ray.data.domain_files import checked_files
+from scale_ray.data.remote_folders import forget_listings
 from scale_ray.data.roots import read_root
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -61,8 +62,12 @@ def test_content_is_read_once_for_its_digest_until_it_changes(root: Path, url: s
     digest = domain_digest("image_folder", "photo", root=there)
     before = s3.requests
     assert domain_digest("image_folder", "photo", root=there) == digest
+    assert s3.requests == before
+    forget_listings()
+    assert domain_digest("image_folder", "photo", root=there) == digest
     assert s3.requests - before == 1  # the listing
     upload(write_tree(root.parent / "other", {"photo": {"cat": 4}}), url)
+    forget_listings()
     assert domain_digest("image_folder", "photo", root=there) != digest
 
 
