@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scale_ray.losses.term import LossTerm
     from scale_ray.methods import METHODS, Method, training_function
     from scale_ray.models import BACKBONES
-    from scale_ray.study import Study, approaches, combinations, pairs
+    from scale_ray.study import Study, Until, approaches, combinations, pairs
 
 _HOMES = {
     "BACKBONES": "scale_ray.models",
@@ -34,6 +34,7 @@ _HOMES = {
     "STRONG_VIEWS": "scale_ray.data.views",
     "Study": "scale_ray.study",
     "TrialConfig": "scale_ray.config",
+    "Until": "scale_ray.study",
     "UserError": "scale_ray.errors",
     "adapt": "scale_ray.api",
     "approaches": "scale_ray.study",
@@ -54,8 +55,8 @@ _HOMES = {
 
 __all__ = [
     "BACKBONES", "BENCHMARKS", "LOSSES", "METHODS", "STRONG_VIEWS", "Execution", "LossTerm", "Method", "Resources",
-    "Study", "TrialConfig", "UserError", "adapt", "approaches", "base_config", "combinations", "load", "load_model",
-    "main", "pairs", "plan", "results", "run", "train", "training_function", "tune", "usual_settings",
+    "Study", "TrialConfig", "Until", "UserError", "adapt", "approaches", "base_config", "combinations", "load",
+    "load_model", "main", "pairs", "plan", "results", "run", "train", "training_function", "tune", "usual_settings",
 ]  # fmt: skip
 
 
