@@ -93,8 +93,8 @@ def run(
     """
     from scale_ray.cli.console import console
     from scale_ray.sweep.meter import Meter
-    from scale_ray.sweep.run import run_study
-    from scale_ray.track import Tracking, check_targets, open_trackers
+    from scale_ray.track import check_targets, open_trackers
+    from scale_ray.tracked import run_tracked
 
     meter = None if budget is None else Meter(read_budget(budget))
     execution = execution or Execution()
@@ -117,12 +117,8 @@ def run(
         )
 
     def train(wanted: "Plan") -> "Outcome":
-        trackers, cells = open_trackers(targets), wanted.study.cells
-        with Tracking(trackers, study.name, cells, opened, console.print) as tracking:
-            outcome = run_study(wanted, opened, execution, resources, console, listeners=[tracking], meter=meter)
-            if not outcome.interrupted:
-                tracking.complete(wanted.answered)
-        return outcome
+        trackers = open_trackers(targets)
+        return run_tracked(wanted, opened, execution, resources, console, trackers, meter=meter)
 
     if study.until is None:
         train(planned(study))

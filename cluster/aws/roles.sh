@@ -29,6 +29,7 @@ for role in scale-ray-head scale-ray-worker; do
   fi
   give $role "store-${store//\//-}" store_policy.json
   give $role nodes node_policy.json
+  aws iam delete-role-policy --role-name $role --policy-name store 2> /dev/null || true  # of old: the whole bucket
 done
 give scale-ray-head workers head_policy.json
 

@@ -24,8 +24,8 @@ from scale_ray.store import Store
 from scale_ray.store.files import replace_file
 from scale_ray.study import describe
 from scale_ray.sweep.plan import plan_study
-from scale_ray.sweep.run import run_study
-from scale_ray.track import Tracking, open_trackers
+from scale_ray.track import open_trackers
+from scale_ray.tracked import run_tracked
 
 _TO_LABEL = 50
 
@@ -73,10 +73,7 @@ def adapt(
         for cell in plan.todo:
             console.print(f"to train: {describe(cell.config)}")
         return Adaptation(out, [], left_out, 0, asked.choose)
-    with Tracking(trackers, study.name, plan.study.cells, store, console.print) as tracking:
-        outcome = run_study(plan, store, execution, resources, console, listeners=[tracking])
-        if not outcome.interrupted:
-            tracking.complete(plan.answered)
+    outcome = run_tracked(plan, store, execution, resources, console, trackers)
     targets = on_targets(asked, store, known) if outcome.done and not outcome.interrupted else []
     found_on = {each.target for each in targets}
     lacking = [] if outcome.interrupted else [name for name in asked.targets if name not in found_on]

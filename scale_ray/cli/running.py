@@ -14,6 +14,7 @@ from scale_ray.cli.stop_signal import stop_signal
 from scale_ray.cli.track import show_report
 from scale_ray.config import ConfigError, Execution, Resources
 from scale_ray.records import SET_VALIDATOR_NAMES
+from scale_ray.report.read.labels import count
 from scale_ray.store import Store
 from scale_ray.study import Study
 
@@ -60,7 +61,8 @@ def run_and_report(
     if meter is not None:
         console.print(f"spent {meter.budget.told(meter.spent)} of {meter.budget.told()}")
     if outcome.interrupted:
-        console.print(f"{outcome.interrupted} cells are to do: the same command goes on, with as large a budget again")
+        left = count(outcome.interrupted, "cell")
+        console.print(f"{left} to do: the same command goes on, with as large a budget again")
     if outcome.failed:
         console.print(
             f"{outcome.failed} cells failed, their reasons are in the report: mend the causes, then run the same "
@@ -172,14 +174,10 @@ def _run(
     trackers: "dict[str, Tracker]",
     meter: "Meter | None",
 ) -> "Outcome":
-    from scale_ray.sweep.run import run_study
-    from scale_ray.track import Tracking
+    from scale_ray.tracked import run_tracked
 
     on_ctrl_c(GO_ON)
-    with Tracking(trackers, plan.study.name, plan.study.cells, store, console.print) as tracking:
-        outcome = run_study(plan, store, execution, resources, console, stop_signal, [tracking], meter)
-        if not outcome.interrupted:
-            tracking.complete(plan.answered)
+    outcome = run_tracked(plan, store, execution, resources, console, trackers, stop_signal, meter)
     stop_signal.progressed |= outcome.progressed
     return outcome
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scale_ray.cell import Cell
 from scale_ray.cli import complete
 from scale_ray.cli.console import console
 from scale_ray.cli.interrupt import on_ctrl_c
@@ -15,6 +16,10 @@ from scale_ray.config import ConfigError, check_name
 from scale_ray.errors import UserError
 from scale_ray.report.read.labels import count
 from scale_ray.store import Store
+from scale_ray.urls import redacted
+
+if TYPE_CHECKING:
+    from scale_ray.track import Names
 
 
 def track(
@@ -33,7 +38,7 @@ def track(
 
     What a tracker shows already is not sent again, so the same command may run at any time.
     """
-    from scale_ray.track import Names, TrackError, open_trackers, report_files, send_records, send_report, study_cells
+    from scale_ray.track import TrackError, open_trackers, report_files, send_records, send_report, study_cells
     from scale_ray.track.trackers import reason
 
     opened = Store(store)
@@ -47,7 +52,7 @@ def track(
     for name, cells in studies.items():
         if study not in (None, name):
             continue
-        names, files = Names(cells), report_files(opened, name, report)
+        names, files = _names(opened, name, cells), report_files(opened, name, report)
         for shown, tracker in trackers.items():
             try:
                 sent = send_records(tracker, name, [cell.id for cell in cells], names, opened)
@@ -71,9 +76,23 @@ def show_report(targets: Sequence[str], store: Store, study: str) -> None:
     if not targets:
         return
     files = report_files(store, study, default_folder(store))
-    try:
-        for tracker in open_trackers(targets).values():
-            send_report(tracker, study, files)
-            tracker.close()
-    except Exception as error:  # noqa: BLE001 - of a tracker's own package, which has errors of every kind
-        console.print(f"warning: the report was not sent: {reason(error)}")
+    for target in targets:
+        try:
+            for tracker in open_trackers([target]).values():
+                send_report(tracker, study, files)
+                tracker.close()
+        except Exception as error:  # noqa: BLE001 - of a tracker's own package, which has errors of every kind
+            console.print(f"warning: {redacted(target)}: the report was not sent: {reason(error)}")
+
+
+def _names(store: Store, study: str, cells: Sequence[Cell]) -> "Names":
+    """What the runs are called: as they were while the study or search ran."""
+    from scale_ray.cli.searches import search_names
+    from scale_ray.track import Names
+
+    if study not in search_names(store):
+        return Names(cells)
+    from scale_ray.tuning.view import read_search
+
+    view = read_search(store, study)
+    return Names(cells) if view is None else Names([], list(view.space))

@@ -33,7 +33,7 @@ from scale_ray.sweep.plan import prepare_data, prepare_features
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.push import share_data
 from scale_ray.sweep.queue import StageQueue
-from scale_ray.sweep.stopping import StopOrdered, Stopping
+from scale_ray.sweep.stopping import BeforeTrainings, Stopping
 from scale_ray.sweep.trainable import SAVED, train_stage
 from scale_ray.training.failures import TrainingHung, explained, failed
 from scale_ray.training.setup import find_device
@@ -112,37 +112,26 @@ def work_off(
     if resources.address == "local":
         find_device(execution.device)  # on a cluster, this machine need not have the device of the trials
     stopping = None if orders is None and meter is None else Stopping(f"scale_ray:stop:{driver.id}")
-
-    # Nobody asks for orders before a cluster is joined: see `StopSignal`.
-    def check() -> None:
-        if (orders is not None and orders().stop) or (meter is not None and meter.over):
-            raise StopOrdered
-
-    def check_after_a_shard() -> None:
-        try:
-            check()
-        except StopOrdered:
-            source.queue.has_saved()
-            raise
-
+    before = BeforeTrainings(orders, meter, source.queue)
     try:
         joined = start_ray(resources, console)
         with ending_at_once(driver):
+            needs = footprint(resources, execution.device, console, cluster=joined, check=before.check)
+            if meter is not None:
+                meter.begin(needs)
             if joined:
-                share_data(source.reads, execution.root, store, driver, check_after_a_shard)
+                share_data(source.reads, execution.root, store, driver, before.check)
             else:
-                prepare_data(source.reads, execution.root)
-        needs = footprint(resources, execution.device, console, cluster=joined, check=check)
+                prepare_data(source.reads, execution.root, before.check_budget)
         if not joined and "GPU" not in needs.bundle:
             # All CPUs of this machine are still free. On a cluster or a GPU, the first trials compute features.
-            prepare_features(source.reads, execution, store)
+            prepare_features(source.reads, execution, store, before.check_budget)
         execution = execution.model_copy(update={"threads": resources.cpus})
         trainable = _trainable(source.known, execution, store, needs, None if stopping is None else stopping.flag)
         slots = Slots(needs, cluster=joined, alone=lambda: driver.alone)
         told = (progress, *listeners)
         given = orders or Orders
         if meter is not None:
-            meter.begin(needs)
             given = meter.orders(given, source.queue)
         events = _Events(name, driver, source, slots, progress, told, store, execution, needs.ran, given, stopping)
         # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.

@@ -1,28 +1,31 @@
 """What a run spends of its budget, counted while Ray works."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from scale_ray.budget import Budget
 from scale_ray.config import ConfigError
 from scale_ray.store.orders import Orders
 from scale_ray.sweep.cluster import Footprint
-from scale_ray.sweep.prices import PRICE_LABEL, node_prices, together
+from scale_ray.sweep.prices import node_labels, price_in, refuse_no_price, together
 from scale_ray.sweep.queue import StageQueue
 
 _HOUR = 3600.0
+
+# Seconds between two looks at the nodes and their prices.
+_LOOK_SECONDS = 1.0
 
 
 class Meter:
     """Counts what a run has spent, and orders it to stop when that is its budget.
 
     Time counts from the meter's making. GPU-hours count while trainings hold their GPUs. Dollars count for every living
-    node of the cluster, whoever uses it, from the beginning of the first trainings.
+    node of the cluster, whoever uses it, once there is one for the trainings.
 
     Args:
         budget: of the whole run; all rounds of a study with `until` share it.
         clock: seconds that never go back.
-        prices: of each living node, in dollars an hour; None of a node that tells none.
+        nodes: the labels of each living node.
     """
 
     def __init__(
@@ -30,10 +33,10 @@ class Meter:
         budget: Budget,
         *,
         clock: Callable[[], float] = time.monotonic,
-        prices: Callable[[], list[float | None]] = node_prices,
+        nodes: Callable[[], list[Mapping[str, str]]] = node_labels,
     ):
         self.budget = budget
-        self._clock, self._prices = clock, prices
+        self._clock, self._nodes = clock, nodes
         self._made, self._counted = clock(), clock()
         self._spent = 0.0
         self._rate = 0.0  # of spending, a second, since it was counted last
@@ -49,39 +52,33 @@ class Meter:
         return self.spent >= self.budget.amount
 
     def begin(self, needs: Footprint) -> None:
-        """Trainings of this footprint are about to begin, on the Ray that this process is connected to.
+        """Trainings of this footprint will run on the Ray that this process is connected to.
 
         Raises:
             ConfigError: what they spend cannot be counted.
         """
         self._gpus = needs.bundle.get("GPU", 0.0) * needs.workers
-        if self.budget.unit == "GPU-hours" and not self._gpus:
-            raise ConfigError(
-                f"--budget of {self.budget.told()}: these trainings use no GPU: give a time, as in --budget 40m"
-            )
-        if self.budget.unit == "USD" and all(price is None for price in self._prices()):
-            raise ConfigError(
-                f"--budget of {self.budget.told()}: no node of this Ray tells its price: give each the label "
-                f"{PRICE_LABEL} (docs/cluster.md), or give a time, as in --budget 40m"
-            )
-        if self.budget.unit == "USD":
-            self.count(0)  # the nodes have lived since the last round
-        else:
-            self._count(0)
+        if self.budget.unit == "GPU-hours":
+            if not self._gpus:
+                raise ConfigError(
+                    f"--budget of {self.budget.told()}: these trainings use no GPU: give a time, as in --budget 40m"
+                )
+            self._rate = 0.0  # of an earlier round
+        elif self.budget.unit == "USD":
+            refuse_no_price(self._nodes(), self.budget.told())
+        self.count(0)
 
     def count(self, training: int) -> None:
         """Add what was spent since the last call; from now on, so many trainings hold their resources."""
-        if self.budget.unit != "seconds":
-            now = self._clock()
-            self._spent += self._rate * (now - self._counted)
-            self._count(training)
-
-    def _count(self, training: int) -> None:
-        self._counted = self._clock()
+        now = self._clock()
         if self.budget.unit == "GPU-hours":
-            self._rate = training * self._gpus / _HOUR
-        elif self.budget.unit == "USD":
-            self._rate = together(self._prices()) / _HOUR
+            self._add(now, training * self._gpus / _HOUR)
+        elif self.budget.unit == "USD" and (not self._rate or now - self._counted >= _LOOK_SECONDS):
+            self._add(now, together([price_in(labels) for labels in self._nodes()]) / _HOUR)
+
+    def _add(self, now: float, rate: float) -> None:
+        self._spent += self._rate * (now - self._counted)
+        self._counted, self._rate = now, rate
 
     def orders(self, given: Callable[[], Orders], queue: StageQueue) -> Callable[[], Orders]:
         """The orders that are given, and the one to stop when the budget is spent. Whoever asks for them counts."""

@@ -1,6 +1,6 @@
 """The plan of a run: the cells of a study, and which of them the store does not answer yet."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -184,13 +184,17 @@ def keys_of(plan: Plan) -> frozenset[str]:
     return keys_still_needed(plan, ())
 
 
-def prepare_data(stages: Sequence[Stage], root: Root | None) -> None:
+def prepare_data(stages: Sequence[Stage], root: Root | None, check: Callable[[], None] = lambda: None) -> None:
     """Decode everything that the stages read, once, so that trials only map it into memory.
+
+    Args:
+        check: is called between two domain pairs. What it raises ends this.
 
     Raises:
         DataError: folders, classes or images are not as they must be. Nothing has run then.
     """
     for stage in reading_differently(stages):
+        check()
         open_data(stage, root, None)
 
 
@@ -203,8 +207,13 @@ def reading_differently(stages: Sequence[Stage]) -> list[Stage]:
     return list(seen.values())
 
 
-def prepare_features(stages: Sequence[Stage], execution: Execution, store: Store | None) -> None:
+def prepare_features(
+    stages: Sequence[Stage], execution: Execution, store: Store | None, check: Callable[[], None] = lambda: None
+) -> None:
     """Compute the features that stages with a frozen encoder read, on all CPUs of this process.
+
+    Args:
+        check: is called between two domain pairs. What it raises ends this.
 
     Raises:
         UserError: the weights cannot be used. No cell has run then.
@@ -218,4 +227,5 @@ def prepare_features(stages: Sequence[Stage], execution: Execution, store: Store
             keys = frozenset(features_key(stage, domain) for domain in stage.digests)
             if not keys <= seen:
                 seen |= keys
+                check()
                 open_inputs(stage, here, store)

@@ -24,31 +24,40 @@ def together(prices: Sequence[float | None]) -> float:
     return sum(known) + (len(prices) - len(known)) * max(known, default=0.0)
 
 
-def node_prices() -> list[float | None]:
-    """What each living node of this Ray costs, in dollars an hour, by its label; None where it has none.
-
-    Raises:
-        ConfigError: a label is no price.
-    """
-    return [price_in(node["Labels"]) for node in ray.nodes() if node["Alive"]]
+def node_labels() -> list[Mapping[str, str]]:
+    """The labels of each living node of this Ray."""
+    return [node["Labels"] for node in ray.nodes() if node["Alive"]]
 
 
 def price_in(labels: Mapping[str, str]) -> float | None:
-    """The price among a node's labels.
+    """The price among a node's labels; None where it has none, or one that is no number of dollars."""
+    try:
+        price = float(labels.get(PRICE_LABEL, "nan"))
+    except ValueError:
+        return None
+    return price if 0 <= price < math.inf else None
+
+
+def refuse_no_price(nodes: Sequence[Mapping[str, str]], budget: str) -> None:
+    """Refuse nodes of which nobody can say what they cost.
+
+    Args:
+        nodes: the labels of each.
+        budget: in words, for the message.
 
     Raises:
-        ConfigError: it is no number of dollars.
+        ConfigError: a label is no price, or no node has one.
     """
-    told = labels.get(PRICE_LABEL)
-    if told is None:
-        return None
-    try:
-        price = float(told)
-    except ValueError:
-        price = math.nan
-    if not 0 <= price < math.inf:
-        raise ConfigError(f"the label {PRICE_LABEL} of a node is {told!r}: write dollars an hour, as in 0.98")
-    return price
+    for labels in nodes:
+        if PRICE_LABEL in labels and price_in(labels) is None:
+            raise ConfigError(
+                f"the label {PRICE_LABEL} of a node is {labels[PRICE_LABEL]!r}: write dollars an hour, as in 0.98"
+            )
+    if not any(PRICE_LABEL in labels for labels in nodes):
+        raise ConfigError(
+            f"--budget of {budget}: no node of this Ray tells its price: give each the label {PRICE_LABEL}, the head "
+            "too (docs/cluster.md), or give a time, as in --budget 40m"
+        )
 
 
 def slot_price(resources: Resources) -> float | None:

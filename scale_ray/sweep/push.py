@@ -3,8 +3,8 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
@@ -25,8 +25,16 @@ from scale_ray.sweep.plan import reading_differently
 # Parts that wait for a CPU of the cluster: enough for an autoscaler to see that nodes are of use.
 _WAITING = 64
 
-# Between two looks at a domain that another driver stores.
+# Seconds between two looks at what this waits for: another driver, or a node.
 _ASK_SECONDS = 5.0
+
+Made = tuple[Shard, int]  # a shard, and how many bytes were written of it
+
+Check = Callable[..., None]
+
+
+def _go_on(written: int = 0) -> None:
+    """Nobody ends the push."""
 
 
 def share_data(
@@ -34,14 +42,14 @@ def share_data(
     root: Root | None,
     store: Store,
     driver: Driver | None,
-    check: Callable[[], None] = lambda: None,
+    check: Check = _go_on,
 ) -> None:
     """Put every domain that the stages read into the store, unless it is there. Drawn digits need none.
 
     Args:
         driver: leases each domain, so that of several drivers one stores it; None: nobody asks.
-        check: is called after each shard and while this waits. What it raises ends this; the next call goes on after
-            the shards that are stored.
+        check: is called after each shard, with the bytes that were written of it, and while this waits, without. What
+            it raises ends this; the next call goes on after the shards that are stored.
 
     Raises:
         ConfigError, DataError: the images are not as they must be. Nothing has run then.
@@ -65,7 +73,7 @@ def _store_or_wait(
     root: Root | None,
     store: Store,
     driver: Driver | None,
-    check: Callable[[], None],
+    check: Check,
 ) -> None:
     """Store a domain, or wait until the driver that stores it has done so or has died."""
     key = f"data-{decoding.key(digest)}"
@@ -77,7 +85,7 @@ def _store_or_wait(
     try:
         if not is_stored(store, name, digest, decoding):
             files = checked_files(benchmark, [name], root)[name]
-            push(files, benchmark, decoding, store, run=_checked(runner_of(files), check))
+            push(files, benchmark, decoding, store, run=runner_of(files, check))
     finally:
         if driver is not None:
             driver.release(key)
@@ -112,41 +120,42 @@ def push_domains(
             ray.shutdown()
 
 
-def runner_of(files: DomainFiles) -> Runner:
+def runner_of(files: DomainFiles, check: Check = _go_on) -> Runner:
     """What makes the shards of a domain: all nodes where each can read its images, else this process."""
-    return on_ray if files.anywhere else in_this_process
+    return partial(on_ray if files.anywhere else _here, check=check)
 
 
-def _checked(run: Runner, check: Callable[[], None]) -> Runner:
-    """The runner, which calls `check` after each shard."""
-
-    def checked(*work: Any) -> Iterator[tuple[Shard, int]]:
-        for shard in run(*work):
-            check()
-            yield shard
-
-    return checked
+def _here(files: DomainFiles, parts: Sequence[Part], store: Store, folder: str, *, check: Check) -> Iterator[Made]:
+    for shard, written in in_this_process(files, parts, store, folder):
+        check(written)
+        yield shard, written
 
 
-def on_ray(files: DomainFiles, parts: Sequence[Part], store: Store, folder: str) -> Iterator[tuple[Shard, int]]:
+def on_ray(
+    files: DomainFiles, parts: Sequence[Part], store: Store, folder: str, *, check: Check = _go_on
+) -> Iterator[Made]:
     """A `Runner`: tasks on the Ray that this process is connected to, one CPU each."""
     write = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(write_part)
     common = ray.put(files)  # once for all tasks
 
-    def results() -> Iterator[tuple[Shard, int]]:
+    def results() -> Iterator[Made]:
         left = iter(parts)
         running = deque(write.remote(common, part, store, folder) for part in islice(left, _WAITING))
         while running:
-            yield _result(running.popleft())
+            while not ray.wait([running[0]], timeout=_ASK_SECONDS)[0]:
+                check()
+            shard, written = _result(running.popleft())
+            check(written)
+            yield shard, written
             running.extend(write.remote(common, part, store, folder) for part in islice(left, 1))
 
     each = parts[0].last - parts[0].first
     return progress(results(), len(parts), f"storing {shown(files.name)}, images", each, len(files.names))
 
 
-def _result(task: "ray.ObjectRef[tuple[Shard, int]]") -> tuple[Shard, int]:
+def _result(task: "ray.ObjectRef[Made]") -> Made:
     try:
-        found: tuple[Shard, int] = ray.get(task)
+        found: Made = ray.get(task)
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None

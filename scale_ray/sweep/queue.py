@@ -69,7 +69,8 @@ class StageQueue:
         done: ids of the cells that have finished, here or with another driver.
         failed_cells: ids of the cells that have failed.
         elsewhere: how many stages other drivers work on.
-        progressed: whether a stage has saved its state or has ended well here, so that a later run has less to do.
+        progressed: whether a stage has saved its state or has ended well here, or images were stored, so that a later
+            run has less to do.
     """
 
     def __init__(
@@ -254,7 +255,7 @@ class StageQueue:
             self._attempts.pop(key, None)  # a node that goes away now and then must not fail what goes on
 
     def has_saved(self) -> None:
-        """A running stage has saved its state."""
+        """A running stage has saved its state, or images were stored."""
         self.progressed = True
 
     def stop(self, key: str) -> None:

@@ -27,7 +27,7 @@ class Outcome:
     done: int  # of the whole study
     failed: int
     interrupted: int  # planned for this run, and neither done nor failed
-    progressed: bool  # whether this run has saved the state of a training, or has ended one
+    progressed: bool  # whether this run has stored images or the state of a training, or has ended one
 
 
 def run_study(

@@ -46,6 +46,11 @@ class Run:
     parameters: Mapping[str, Value]
     facts: Mapping[str, str]
 
+    @property
+    def key(self) -> str:
+        """32 hex digits that name the run among those of all studies: several may have planned the cell."""
+        return hashlib.sha256(f"{self.study}\0{self.cell}".encode()).hexdigest()[:32]
+
 
 @dataclass(frozen=True)
 class Outcome:

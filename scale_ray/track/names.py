@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from scale_ray.cell import Cell
-from scale_ray.config import TrialConfig
+from scale_ray.config import TrialConfig, field_paths
 from scale_ray.identity import identity
 from scale_ray.study import differing_fields
 
@@ -17,11 +17,11 @@ class Names:
 
     Args:
         cells: those that are known.
-        fields: named in any case, by dotted path.
+        fields: named in any case, by dotted path; of a search those that it tunes.
     """
 
     def __init__(self, cells: Sequence[Cell], fields: Sequence[str] = ()):
-        self._cells, self._always = cells, tuple(fields)
+        self._cells, self._always = cells, [path for path in field_paths() if path in fields]
 
     def of(self, cell: Cell) -> tuple[str, str]:
         """The words for all cells that differ from this one in the seed alone, and their digest: 8 hex digits.

@@ -13,8 +13,8 @@ from scale_ray.track.content import Outcome, Run, outcome_of, run_of
 from scale_ray.track.names import Names
 from scale_ray.track.tracker import REPORT, Tracker
 
-# The study of cells that no study planned, as those of `scale-ray train`.
-UNPLANNED = "train"
+# Stands for the study of cells that none planned, as those of `scale-ray train`. No study can have this name.
+UNPLANNED = "no study"
 
 _SHOWN = (".png", ".md", ".csv", ".html", ".json")  # of a report's files; pictures are there in further formats
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _MARK = "scale_ray.json"  # beside the event files of a run that is complete
 _MOST_BYTES = 200  # of a folder's name; file systems take 255
 
-# What no folder's name can hold on every system, and control characters.
+# Control characters, and what a folder's name cannot hold everywhere. The > of a pair stays: Windows alone refuses it.
 _UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"|]')
 
 
@@ -49,7 +49,7 @@ class TensorBoard:
             raise TrackError(
                 f"tensorboard={target}: cannot be written to ({error.strerror}): name another folder"
             ) from None
-        self._writers: dict[str, EventFileWriter] = {}  # by cell
+        self._writers: dict[str, EventFileWriter] = {}  # by the key of a run
         self._folders: dict[str, Path] = {}
 
     def marks(self, study: str) -> dict[str, str]:
@@ -65,21 +65,21 @@ class TensorBoard:
         (folder / _MARK).unlink(missing_ok=True)
 
     def add(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
-        if run.cell not in self._writers:
-            writer = self._writers[run.cell] = _writer(self._folder_of(run))
+        if run.key not in self._writers:
+            writer = self._writers[run.key] = _writer(self._folder_of(run))
             _add(writer, _parameters(run))
             # An earlier session may have left points of later steps, which are evaluated again now.
             _restart(writer, step)
-        _add(self._writers[run.cell], _scalars(metrics), step)
-        self._writers[run.cell].flush()
+        _add(self._writers[run.key], _scalars(metrics), step)
+        self._writers[run.key].flush()
 
     def leave(self, run: Run, reason: str) -> None:
-        if (writer := self._writers.pop(run.cell, None)) is not None:
+        if (writer := self._writers.pop(run.key, None)) is not None:
             _add(writer, _text("status", reason))
             writer.close()
 
     def end(self, run: Run, outcome: Outcome) -> None:
-        if (open_writer := self._writers.pop(run.cell, None)) is not None:
+        if (open_writer := self._writers.pop(run.key, None)) is not None:
             open_writer.close()
         folder = self._folder_of(run)
         if outcome.failure is None:  # the record has the whole curve; a failed training has what it has told
@@ -116,12 +116,12 @@ class TensorBoard:
 
     def _folder_of(self, run: Run) -> Path:
         """The run's folder: the one that there is, under whatever words, or a new one."""
-        if run.cell not in self._folders:
+        if run.key not in self._folders:
             study, end = self._folder / _fit(run.study), f" {run.digest}"
             there = (each for each in sorted(study.glob("*")) if each.name.endswith(end))
             group = next(there, study / f"{_fit(run.group.removesuffix(end))}{end}")
-            self._folders[run.cell] = group / f"seed {run.seed}"
-        return self._folders[run.cell]
+            self._folders[run.key] = group / f"seed {run.seed}"
+        return self._folders[run.key]
 
 
 def _fit(name: str) -> str:

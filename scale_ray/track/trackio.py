@@ -1,4 +1,4 @@
-"""trackio: a run for each cell in this machine's project of that name; `trackio sync` brings it to a Space.
+"""trackio: a run for each cell of a study in this machine's project of that name; `trackio sync` brings it to a Space.
 
 Rows are written by trackio's own storage under names of ours, because it takes a row of the same name once.
 `trackio.log` names every row anew, so a point that is sent again would stand there twice.
@@ -44,7 +44,8 @@ class Trackio:
 
     def marks(self, study: str) -> dict[str, str]:
         configs = self._storage.get_all_run_configs(self._project)
-        found = {config["cell"]: config["mark"] for config in configs.values() if {"cell", "mark"} <= config.keys()}
+        of_study = [config for config in configs.values() if config.get("study") == study]
+        found = {config["cell"]: config["mark"] for config in of_study if {"cell", "mark"} <= config.keys()}
         report = configs.get(_report_of(study), {})
         return found | ({REPORT: report["mark"]} if report else {})
 
@@ -60,13 +61,13 @@ class Trackio:
     def end(self, run: Run, outcome: Outcome) -> None:
         facts = {**outcome.facts, "mark": outcome.mark}
         if outcome.failure is None:  # the record has the whole curve; a failed training has what it has told
-            self._storage.delete_run(self._project, run.name, run_id=run.cell)
+            self._storage.delete_run(self._project, run.name, run_id=run.key)
             facts["status"] = "done"
         else:
             facts |= {"status": "failed", "failure": outcome.failure}
         times = {step: datetime.fromtimestamp(outcome.time_of(step), UTC).isoformat() for step in outcome.points}
         self._add(run, outcome.points, times)
-        self._attach(f"cell-{run.cell[:32]}", "cell", outcome.files(), run.name, run.cell)
+        self._attach(f"cell-{run.key}", "cell", outcome.files(), run.name, run.key)
         self._describe(run, facts)
 
     def show_report(self, study: str, files: Mapping[str, bytes], mark: str) -> None:
@@ -79,7 +80,7 @@ class Trackio:
 
     def _describe(self, run: Run, facts: Mapping[str, str]) -> None:
         told = {**run.parameters, "cell": run.cell, "study": run.study, **run.facts, **facts, "_Group": run.group}
-        self._config(run.name, run.cell, told)
+        self._config(run.name, run.key, told)
 
     def _config(self, name: str, number: str, config: dict[str, Any]) -> None:
         """Replace a run's config, which trackio takes beside a row; this one is empty, and there once."""
@@ -92,8 +93,8 @@ class Trackio:
             [dict(metrics) for metrics in points.values()],
             list(points),
             timestamps=[times[step] for step in points],
-            log_ids=[f"{run.cell}:{step}" for step in points],
-            run_id=run.cell,
+            log_ids=[f"{run.key}:{step}" for step in points],
+            run_id=run.key,
         )
 
     def _attach(self, name: str, kind: str, files: Mapping[str, bytes], run: str, number: str) -> None:

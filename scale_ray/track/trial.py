@@ -32,7 +32,7 @@ class TrackedTrial:
         if self._cell is not None and isinstance(error, Exception):
             self._tracking.end(self._cell)
             self._tracking.leave(self._cell, "failed")  # where no store has a record of it
-            self._tracking.complete()
+            self._tracking.complete(cells=[self._cell])
         self._tracking.__exit__(kind, error, trace)
 
     def begun(self, cell: Cell) -> None:

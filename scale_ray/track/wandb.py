@@ -1,4 +1,4 @@
-"""Weights & Biases: a run for each cell in the project that is named, under the beginning of the cell's id.
+"""Weights & Biases: a run for each cell of a study in the project that is named, under the run's key.
 
 A run that has shown every point of its record in order is completed. Any other one is sent whole under the same id, by
 which Weights & Biases replaces it: it takes no point that comes late.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _TOLD = "scale_ray"  # what a complete run has in its config, and in a file
 _LONGEST_TAG = 64
-_ID = 32  # digits of a cell's id
+_ID = 32  # digits of a run's id
 
 
 @dataclass
@@ -61,25 +61,24 @@ class WandB:
 
     def marks(self, study: str) -> dict[str, str]:
         told = self._told_in_folders() if self._api is None else self._told_online()
-        # A cell has one run in a project, whatever studies planned it; a report is one study's.
-        return {each["cell"]: each["mark"] for each in told if each["cell"] != REPORT or each["study"] == study}
+        return {each["cell"]: each["mark"] for each in told if each["study"] == study}
 
     def begin(self, run: Run) -> None:
-        if run.cell not in self._open:
-            self._open[run.cell] = _Open(self._init(run, resume="allow"))
+        if run.key not in self._open:
+            self._open[run.key] = _Open(self._init(run, resume="allow"))
 
     def add(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
-        opened = self._open[run.cell]
+        opened = self._open[run.key]
         opened.run.log(dict(metrics), step=step)
         opened.steps.append(step)
 
     def leave(self, run: Run, reason: str) -> None:
-        opened = self._open.pop(run.cell)
+        opened = self._open.pop(run.key)
         opened.run.summary["status"] = reason
         opened.run.finish(exit_code=0 if reason == "stopped" else 1)
 
     def end(self, run: Run, outcome: Outcome) -> None:
-        opened = self._open.pop(run.cell, None)
+        opened = self._open.pop(run.key, None)
         if opened is not None and outcome.failure is None and not opened.shows(outcome):
             opened.run.finish()
             opened = None
@@ -106,7 +105,7 @@ class WandB:
 
     def _init(self, run: Run, resume: Any) -> "WandbRun":
         config = {**_nested(run.parameters), "cell": run.cell, "study": run.study, **run.facts, _TOLD: None}
-        return self._begun(run.cell[:_ID], run.name, run.study, config, group=run.group, resume=resume)
+        return self._begun(run.key, run.name, run.study, config, group=run.group, resume=resume)
 
     def _begun(
         self, number: str, name: str, study: str, config: dict[str, Any], job: str = "train", **more: Any
@@ -142,7 +141,7 @@ class WandB:
         opened.config.update(dict(outcome.facts), allow_val_change=True)
         if outcome.failure is not None:
             opened.summary["failure"] = outcome.failure
-        self._attach(opened, f"cell-{run.cell[:_ID]}", "cell", outcome.files())
+        self._attach(opened, f"cell-{run.key}", "cell", outcome.files())
         self._tell(opened, run.study, run.cell, outcome.mark)
         opened.finish(exit_code=0 if outcome.failure is None else 1)
 

@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).parents[1] / "cli"))
 
 from commands import command
 
-from scale_ray.adaptation import run
+from scale_ray import tracked
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def result(images: Here, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `scale-ray adapt` leaves."""
     out = tmp_path_factory.mktemp("result") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "run_study", study_here())
+        patch.setattr(tracked, "run_study", study_here())
         outcome = command("adapt", *images.command, "--out", out)
     assert outcome.status == 0, outcome.err + outcome.out
     return out

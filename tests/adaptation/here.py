@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
-from scale_ray.config import Execution, Resources
+from scale_ray.config import Execution
 from scale_ray.store import Store
 from scale_ray.sweep.plan import Plan
 from scale_ray.sweep.run import Outcome
@@ -68,9 +67,7 @@ def copy_images(tiny_root: Path, root: Path) -> Here:
 def study_here(before: Callable[[], object] = lambda: None) -> Callable[..., Outcome]:
     """What stands for `run_study`; `before` is called once the plan is made."""
 
-    def run(
-        plan: Plan, store: Store, execution: Execution, resources: Resources, console: Console, **_: Any
-    ) -> Outcome:
+    def run(plan: Plan, store: Store, execution: Execution, *_: Any) -> Outcome:
         before()
         store.write_plan(plan.study)
         failed = 0

@@ -8,13 +8,14 @@ import pytest
 from commands import command, refused
 from here import Here, copy_images, study_here
 
+from scale_ray import tracked
 from scale_ray.adaptation import run
 from scale_ray.adaptation.asked import ask
 
 
 @pytest.fixture(autouse=True)
 def _trainings_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "run_study", study_here())
+    monkeypatch.setattr(tracked, "run_study", study_here())
 
 
 def true_class(path: str) -> str:
@@ -77,7 +78,7 @@ def never(*_: object) -> None:
 def test_a_mistake_ends_it_before_anything_is_trained(
     images: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...], error: str
 ) -> None:
-    monkeypatch.setattr(run, "run_study", never)
+    monkeypatch.setattr(tracked, "run_study", never)
     monkeypatch.chdir(tmp_path)
     first = min((Path(images.targets[0])).iterdir())
     pd.DataFrame({"path": [str(first)], "label": ["chequers"]}).to_csv("check.csv", index=False)
@@ -107,7 +108,7 @@ def test_a_target_whose_trainings_fail_leaves_the_other_one_its_result(
 ) -> None:
     images = copy_images(tiny_root, tmp_path / "images")
     gone = next((tmp_path / "images" / "elsewhere").iterdir())
-    monkeypatch.setattr(run, "run_study", study_here(before=gone.unlink))
+    monkeypatch.setattr(tracked, "run_study", study_here(before=gone.unlink))
     outcome = command("adapt", *images.command, "--out", tmp_path / "out")
     assert outcome.status == 1, outcome.err
     assert "phone: " in outcome.out
@@ -124,7 +125,7 @@ def test_if_every_training_fails_it_says_so_and_where_the_reasons_are(
     images = copy_images(tiny_root, tmp_path / "images")
     lost = Path(images.source) / "rows"
     monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))  # where nothing is decoded yet
-    monkeypatch.setattr(run, "run_study", study_here(before=lambda: shutil.rmtree(lost)))
+    monkeypatch.setattr(tracked, "run_study", study_here(before=lambda: shutil.rmtree(lost)))
     outcome = command("adapt", *images.command, "--out", tmp_path / "out")
     assert outcome.status == 1, outcome.err
     assert "12 trainings failed: `scale-ray report " in outcome.out

@@ -8,6 +8,7 @@ import pytest
 from commands import TINY, Outcome, ablate, command, refused
 from report_stores import CREATED, cell_of, config_of, record_of
 
+from scale_ray.cli.track import show_report
 from scale_ray.store import Store, StudyPlan
 
 CONFIGS = [config_of("mnist", "mnistm", losses, "lenet", seed) for losses in ("ce", "ce+ssl") for seed in (0, 1)]
@@ -61,7 +62,7 @@ def test_what_cannot_be_sent_is_refused_in_one_line(tmp_path: Path) -> None:
     refused(command("track", tmp_path / "empty", "--to", target), "neither a study nor a record")
     store = Store(tmp_path / "store", create=True)
     store.write_record(record_of(CONFIGS[0], 50.0))
-    refused(command("track", store.location, "--to", target, "--study", "trian"), "train")
+    refused(command("track", store.location, "--to", target, "--study", "no stdy"), "no study")
     refused(command("track", store.location, "--to", "tensorbord=x"), "tensorboard")
     refused(command("track", store.location), "--to")
     password = command("track", store.location, "--to", "mlflow=http://me:secret@host")
@@ -73,7 +74,7 @@ def test_a_tracker_that_fails_half_way_is_one_line_too(tmp_path: Path) -> None:
     store = Store(tmp_path / "store", create=True)
     store.write_record(record_of(CONFIGS[0], 50.0))
     (tmp_path / "events").mkdir()
-    (tmp_path / "events" / "train").write_text("in the way of a folder")
+    (tmp_path / "events" / "no study").write_text("in the way of a folder")
     failed = command("track", store.location, "--to", f"tensorboard={tmp_path / 'events'}")
     refused(failed, "tensorboard=", "run the same command again to send the rest")
 
@@ -87,7 +88,7 @@ def test_train_is_shown_live_and_then_by_its_record(images: Path, tmp_path: Path
     (record,) = Store(store).records()
     assert marked(events).keys() == {record.id}
     again = command("track", store, "--to", target)
-    assert again.out == f"{target}: train: 0 runs sent, 1 there before\n"
+    assert again.out == f"{target}: no study: 0 runs sent, 1 there before\n"
 
 
 def test_train_that_fails_is_shown_as_failed(images: Path, tmp_path: Path) -> None:
@@ -131,3 +132,28 @@ def test_a_study_that_is_done_is_sent_when_it_is_asked_for_again(
     again = command("train", *TINY, "--root", images, "--store", store, "--keep-model", "--track", target)
     assert "done before, nothing is trained again" in again.out
     assert len(marked(tmp_path / "events")) == 1
+
+
+def test_a_tracker_that_takes_no_report_keeps_it_from_no_other(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("report", store).status == 0
+    (tmp_path / "file").write_text("no folder")
+    show_report([f"tensorboard={tmp_path / 'file'}", f"tensorboard={tmp_path / 'events'}"], Store(store), "first")
+    assert f"warning: tensorboard={tmp_path / 'file'}: the report was not sent: " in capsys.readouterr().out.replace(
+        "\n", " "
+    )
+    assert marked(tmp_path / "events").keys() == {"report"}
+
+
+def test_a_study_may_be_called_as_the_command_is(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", create=True)
+    store.write_plan(StudyPlan(name="train", created=CREATED, cells=[cell_of(CONFIGS[0])]))
+    for config in CONFIGS[:3]:
+        store.write_record(record_of(config, 50.0))
+    sent = command("track", store.location, "--to", f"tensorboard={tmp_path / 'events'}").out.splitlines()
+    assert [line.partition("events: ")[2] for line in sent] == [
+        "train: 1 run sent, 0 there before",
+        "no study: 2 runs sent, 0 there before",
+    ]

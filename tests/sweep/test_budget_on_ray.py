@@ -6,7 +6,7 @@ from clusters import cluster, connected
 from studies import command, finish
 
 from scale_ray.store import Store
-from scale_ray.sweep.prices import PRICE_LABEL, node_prices
+from scale_ray.sweep.prices import PRICE_LABEL, node_labels, price_in
 
 LONG = (*("--losses", "ce", "--seeds", "1"), *("--set", "optim.steps=2000"), *("--set", "evaluate_every=1000"))
 NO_OTHER_CHECKPOINT = ("--checkpoint-every", "100000")
@@ -20,11 +20,25 @@ def test_a_study_ends_with_its_budget(tiny_root: Path, tmp_path: Path) -> None:
         line = command(tiny_root, tmp_path, *on_gpus, *budget, address=made.address)
         stopped = finish(line)
         with connected(made.address):
-            assert node_prices() == [None, 0.5] or node_prices() == [0.5, None]
+            assert sorted(price_in(labels) or 0 for labels in node_labels()) == [0, 0.5]
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     assert "the budget of 0.0003 GPU-hours is spent: every training saves its state first" in stopped.stdout
-    assert "1 cells are to do: the same command goes on, with as large a budget again" in stopped.stdout
+    assert "1 cell to do: the same command goes on, with as large a budget again" in stopped.stdout
     assert "report: " in stopped.stdout
     assert "spent 0.000" in stopped.stdout
     assert Store(tmp_path).checkpoint_keys()  # with which test_stop_signal_on_ray.py goes on
     assert not list(tmp_path.glob("drivers/*"))
+
+
+def test_a_budget_that_ray_has_used_up_before_a_training_begins(tiny_root: Path, tmp_path: Path) -> None:
+    over = finish(command(tiny_root, tmp_path, *LONG, "--budget", "1s"))
+    assert over.returncode == 0, over.stdout + over.stderr
+    assert over.stdout.splitlines()[-1] == "1 cell to do: the same command goes on, with as large a budget again"
+    assert Store(tmp_path).checkpoint_keys() == []
+    assert not list(tmp_path.glob("drivers/*"))
+
+
+def test_dollars_need_a_price(tiny_root: Path, tmp_path: Path) -> None:
+    refused = finish(command(tiny_root, tmp_path, *LONG, "--budget", "30usd"))
+    assert refused.returncode == 2
+    assert "error: --budget of 30.00 USD: no node of this Ray tells its price" in refused.stderr

@@ -1,5 +1,6 @@
 """What a run spends of its budget, by a clock that the tests move."""
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,9 +21,12 @@ class Run:
     """A meter, the clock, what trains and what the nodes cost."""
 
     def __init__(self, amount: float, unit: Unit):
-        self.now, self.prices = 50.0, list[float | None]()
+        self.now, self.prices = 50.0, list[str | None]()
         self.queue: Any = SimpleNamespace(started=0)
-        self.meter = Meter(Budget(amount, unit), clock=lambda: self.now, prices=lambda: self.prices)
+        self.meter = Meter(Budget(amount, unit), clock=lambda: self.now, nodes=self._nodes)
+
+    def _nodes(self) -> list[Mapping[str, str]]:
+        return [{} if price is None else {PRICE_LABEL: price} for price in self.prices]
 
     def spend(self, hours: float, training: int = 0) -> float:
         """What has been spent after so many hours more in which so many trainings ran."""
@@ -65,14 +69,15 @@ def test_between_two_rounds_no_gpu_is_held() -> None:
 
 def test_nodes_cost_as_long_as_they_live() -> None:
     run = Run(5, "USD")
-    run.prices = [0.2, 1.0]
+    run.prices = ["0.2", "1.0"]
     run.meter.begin(ON_CPUS)
     assert run.spend(1) == pytest.approx(1.2)
-    run.prices = [0.2, 1.0, 1.0]
-    assert run.spend(0.5, training=2) == pytest.approx(2.3)
+    run.prices = ["0.2", "1.0", "1.0"]
+    run.now += 1  # until the next look
+    assert run.spend(0.5, training=2) == pytest.approx(2.3, rel=1e-3)
     run.now += HOUR  # between two rounds
     run.meter.begin(ON_CPUS)
-    assert run.meter.spent == pytest.approx(4.5)
+    assert run.meter.spent == pytest.approx(4.5, rel=1e-3)
 
 
 def test_a_node_without_a_price_counts_as_the_dearest() -> None:
@@ -91,15 +96,37 @@ def test_what_cannot_be_counted_is_refused_before_anything_trains() -> None:
 
 
 @pytest.mark.parametrize("told", ["cheap", "-1", "nan", "inf"])
-def test_a_label_that_is_no_price_is_refused(told: str) -> None:
+def test_a_label_that_is_no_price_is_refused_at_the_beginning_alone(told: str) -> None:
+    run = Run(30, "USD")
+    run.prices = ["0.5", told]
     with pytest.raises(ConfigError, match=f"{PRICE_LABEL} of a node is '{told}': write dollars an hour"):
-        price_in({PRICE_LABEL: told})
+        run.meter.begin(ON_CPUS)
+    run.prices = ["0.5"]
+    run.meter.begin(ON_CPUS)
+    run.now += 1
+    run.prices = ["0.5", told]  # a node that joins: it counts as one without a price
+    run.meter.count(0)
+    run.now += HOUR
+    run.meter.count(0)
+    assert run.meter.spent == pytest.approx(1.0, rel=1e-3)
+
+
+def test_nodes_are_looked_at_once_a_second() -> None:
+    run = Run(30, "USD")
+    run.prices = ["3600"]
+    run.meter.begin(ON_CPUS)
+    run.prices = ["7200"]
+    for _ in range(4):
+        run.now += 0.5
+        run.meter.count(0)
+    assert run.meter.spent == pytest.approx(1 * 1 + 2 * 1)
 
 
 def test_the_labels_of_a_node() -> None:
     assert price_in({PRICE_LABEL: "0.98", "ray.io/node-id": "a"}) == 0.98
     assert price_in({PRICE_LABEL: "0"}) == 0  # a machine of one's own
     assert price_in({}) is None
+    assert price_in({PRICE_LABEL: "nan"}) is None
 
 
 def test_at_the_end_of_the_budget_the_run_is_ordered_to_stop() -> None:

@@ -55,3 +55,9 @@ def test_long_words_are_cut_and_still_unlike() -> None:
     names = [Names(planned).of(cell) for cell in planned]
     assert {len(words) for words, _ in names} == {100}
     assert len({digest for _, digest in names}) == 2
+
+
+def test_fields_are_named_in_the_order_of_the_config() -> None:
+    (cell, *_) = cells(0.7)
+    fields = ["optim.batch_size", "losses.threshold"]
+    assert Names([], fields).of(cell) == Names([], fields[::-1]).of(cell)

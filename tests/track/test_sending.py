@@ -40,12 +40,12 @@ def send(store: Store, tracker: Tracker) -> dict[str, Sent]:
 
 
 def test_a_whole_store_is_sent_once(store: Store, tmp_path: Path) -> None:
-    assert send(store, tensorboard(tmp_path)) == {"study": Sent(3, 0), "train": Sent(1, 0)}
-    assert send(store, tensorboard(tmp_path)) == {"study": Sent(0, 3), "train": Sent(0, 1)}
+    assert send(store, tensorboard(tmp_path)) == {"study": Sent(3, 0), "no study": Sent(1, 0)}
+    assert send(store, tensorboard(tmp_path)) == {"study": Sent(0, 3), "no study": Sent(0, 1)}
     shown = readers.tensorboard(str(tmp_path), "study")
     assert {cell for cell, _ in shown} == {cell_of(config).id for config in CONFIGS[:3]}
     assert sorted(run.status.partition(":")[0] for _, run in shown) == ["done", "done", "failed"]
-    assert [cell for cell, _ in readers.tensorboard(str(tmp_path), "train")] == [cell_of(UNPLANNED).id]
+    assert [cell for cell, _ in readers.tensorboard(str(tmp_path), "no study")] == [cell_of(UNPLANNED).id]
 
 
 def test_what_has_changed_is_sent_again(store: Store, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_what_has_changed_is_sent_again(store: Store, tmp_path: Path) -> None:
     store.write_record(record_of(CONFIGS[2], 55.0))  # it had failed
     store.write_record(record_of(CONFIGS[3], 56.0))  # it was missing
     store.write_model(cell_of(CONFIGS[1]).id, b"weights")
-    assert send(store, tensorboard(tmp_path)) == {"study": Sent(3, 1), "train": Sent(0, 1)}
+    assert send(store, tensorboard(tmp_path)) == {"study": Sent(3, 1), "no study": Sent(0, 1)}
     assert {run.status for _, run in readers.tensorboard(str(tmp_path), "study")} == {"done"}
 
 
@@ -81,7 +81,7 @@ def test_records_that_cannot_have_changed_are_not_read(store: Store, tmp_path: P
 
 def test_one_study_alone(store: Store) -> None:
     assert [study for study, _ in study_cells(store, "study")] == ["study"]
-    assert [study for study, _ in study_cells(store, "train")] == ["train"]
+    assert [study for study, _ in study_cells(store, "no study")] == ["no study"]
     assert list(study_cells(store, "none")) == []
 
 

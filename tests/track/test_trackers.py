@@ -289,14 +289,23 @@ def test_cells_on_several_targets_and_seeds_are_runs_of_their_own(place: Place) 
 
 
 def test_two_studies_in_one_place_do_not_mix(place: Place) -> None:
+    """They have one cell in common, under different names."""
     tracker = place.tracker()
     other = record_of(config_of("fonts", "mnistm", "ce", "lenet", 0), 40.0)
-    for record, study in ((RECORD, "study"), (other, "another")):
-        run = run_of(Cell(id=record.id, config=record.config, inputs=record.inputs), study, Names([]))
-        tracker.end(run, outcome_of(record, run, None))
+    outcomes = {}
+    for record, study in ((RECORD, "study"), (RECORD, "another"), (other, "another")):
+        names = Names([], ["losses.threshold"] if study == "another" else [])
+        run = run_of(Cell(id=record.id, config=record.config, inputs=record.inputs), study, names)
+        outcomes[study, record.id] = outcome_of(record, run, None)
+        tracker.end(run, outcomes[study, record.id])
     tracker.close()
     assert [cell for cell, _ in place.shown("study")] == [RECORD.id]
-    assert [cell for cell, _ in place.shown("another")] == [other.id]
+    assert sorted(cell for cell, _ in place.shown("another")) == sorted([RECORD.id, other.id])
+    again = place.tracker()
+    for study in ("study", "another"):
+        marks = {cell: outcome.mark for (of, cell), outcome in outcomes.items() if of == study}
+        assert dict(again.marks(study)) == marks
+    again.close()
 
 
 def test_two_drivers_that_end_a_cell_at_the_same_moment_show_it_once(place: Place) -> None:

@@ -10,11 +10,13 @@ import readers
 from report_stores import cell_of, config_of, record_of
 
 from scale_ray.cell import Cell
-from scale_ray.records import CurvePoint
+from scale_ray.config import Execution
+from scale_ray.records import CurvePoint, Failure, Ran
 from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.track import TrackedTrial, Tracking, open_trackers, tracking
 from scale_ray.track.content import Outcome, Run
+from scale_ray.training.failures import failed
 
 CONFIGS = [config_of("mnist", target, "ce", "lenet", 0) for target in ("mnistm", "fonts")]
 CELLS = [cell_of(config) for config in CONFIGS]
@@ -206,7 +208,7 @@ def test_one_training_without_a_store(folder: Path, said: list[str]) -> None:
         trial.begun(CELLS[0])
         trial.point(CurvePoint.model_validate(point(0)["point"]))
         trial.done(RECORDS[0])
-    ((cell, shown),) = readers.tensorboard(str(folder), "train")
+    ((cell, shown),) = readers.tensorboard(str(folder), "no study")
     assert (cell, shown.status) == (CELLS[0].id, "done")
     assert [step for name, step, _ in shown.points if name == "loss/ce"] == [0, 200, 400, 600]
 
@@ -223,5 +225,22 @@ def test_one_training_that_ends_without_a_record(
 
     with pytest.raises(type(error)):
         train()
-    ((_, shown),) = readers.tensorboard(str(folder), "train")
+    ((_, shown),) = readers.tensorboard(str(folder), "no study")
     assert shown.status == status
+
+
+def test_of_one_training_that_failed_the_rest_is_sent_or_told(
+    folder: Path, store: Store, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = failed(CELLS[0], Execution(), Failure(kind="RuntimeError", message="boom", traceback=""), Ran())
+
+    def train() -> None:
+        with TrackedTrial(open_trackers([f"tensorboard={folder}"]), store, said.append) as trial:
+            (folder / "no study").write_text("in the way of a folder")
+            trial.begun(CELLS[0])
+            store.write_record(failure)
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        train()
+    assert "sends the rest" in said[-1]

@@ -18,7 +18,14 @@ from scale_ray.tuning.settings import SettingQueue
 from scale_ray.tuning.space import read_space
 
 FACTS = Provenance(
-    started="", wall_seconds=1, host="", device="", threads=1, git_commit=None, git_dirty=None, versions={}
+    started="2026-01-01T00:00:00+00:00",
+    wall_seconds=1,
+    host="",
+    device="",
+    threads=1,
+    git_commit=None,
+    git_dirty=None,
+    versions={},
 )
 CONTINUOUS = ("losses.threshold=float:0.5:0.95", "losses.temperature=float:0.03:1:log")
 FEW = ("losses.threshold=0.7|0.8|0.9", "optim.batch_size=int:4:8:2")  # nine settings
