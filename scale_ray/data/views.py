@@ -5,6 +5,8 @@ kornia draws its operations once per batch). All random numbers of a view come f
 is passed in, so the parameters of image i depend on the generator and on i, not on the size or the device of the batch.
 Every worker draws the parameters of the global batch and uses those of its rows, so a view does not depend on the
 worker that makes it. Parameters are small CPU tensors; nothing is read back from the images' device.
+
+torchvision is imported when a view is made: with it comes torch's compiler, and a plan makes no view.
 """
 
 import math
@@ -15,7 +17,6 @@ import torch
 import torch.nn.functional as nn_functional
 from kornia import enhance
 from torch import Generator, Tensor
-from torchvision.transforms.v2 import functional as torchvision_functional
 
 from scale_ray.config import ViewsConfig, check_name
 from scale_ray.registry import Registry
@@ -50,8 +51,10 @@ def evaluation_view(images: Tensor, *, size: int) -> Tensor:
     Returns:
         float32, (B, 3, S, S).
     """
+    from torchvision.transforms.v2.functional import center_crop
+
     assert images.dtype == torch.uint8
-    return _normalise(torchvision_functional.center_crop(images, [size, size]) / 255)
+    return _normalise(center_crop(images, [size, size]) / 255)
 
 
 def weak_view(
@@ -243,14 +246,20 @@ def brightness(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def color(images: Tensor, strength: Tensor) -> Tensor:
-    return _blend(torchvision_functional.rgb_to_grayscale(images), images, strength)
+    return _blend(_grey(images), images, strength)
 
 
 def contrast(images: Tensor, strength: Tensor) -> Tensor:
     # Averaged by line first. Torch splits a reduction to one number among its threads, so that the last bits of a
     # direct mean would depend on their number.
-    mean = torchvision_functional.rgb_to_grayscale(images).mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
+    mean = _grey(images).mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
     return _blend(mean, images, strength)
+
+
+def _grey(images: Tensor) -> Tensor:
+    from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+    return rgb_to_grayscale(images)
 
 
 def sharpness(images: Tensor, strength: Tensor) -> Tensor:
@@ -266,11 +275,15 @@ def solarize(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor, strength: Tensor) -> Tensor:
-    return torchvision_functional.autocontrast(images)
+    from torchvision.transforms.v2 import functional
+
+    return functional.autocontrast(images)
 
 
 def equalize(images: Tensor, strength: Tensor) -> Tensor:
-    return torchvision_functional.equalize(images)
+    from torchvision.transforms.v2 import functional
+
+    return functional.equalize(images)
 
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

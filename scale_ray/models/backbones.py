@@ -4,10 +4,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision import models as zoo
 
 from scale_ray.config import ConfigError, ModelConfig, check_name
 from scale_ray.models import timm_encoders
@@ -16,6 +16,9 @@ from scale_ray.models.timm_encoders import TimmEncoder
 from scale_ray.models.weights import WeightsError, load_weights, read_weights, reason, refuse_torchscript
 from scale_ray.registry import Registry
 from scale_ray.timm_names import canonical_name, is_timm
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,12 @@ class Backbone:
         build: returns a randomly initialised module that maps images (B, 3, H, W) to a feature map (B, D, H', W').
             Its parameters have the names of the torchvision original.
         feature_dim: D.
-        imagenet: torchvision's enum entry of the ImageNet weights; None if there are none.
+        imagenet: gives torchvision's enum entry of the ImageNet weights; None if there are none.
     """
 
     build: Callable[[], nn.Module]
     feature_dim: int
-    imagenet: "zoo.WeightsEnum | None" = None
+    imagenet: "Callable[[], WeightsEnum] | None" = None
 
 
 class _Layers(nn.Sequential):
@@ -50,19 +53,33 @@ class _Layers(nn.Sequential):
         return images
 
 
-def _resnet(factory: Callable[..., nn.Module]) -> Callable[[], nn.Module]:
-    """Builder of a torchvision ResNet without pooling and classifier; the layers keep their names."""
+# torchvision is imported when one of its encoders is built: torch's compiler comes with it, which a plan does not need.
+
+
+def _resnet(name: str, feature_dim: int) -> Backbone:
+    """A torchvision ResNet without pooling and classifier; the layers keep their names."""
 
     def build() -> nn.Module:
-        layers = dict(factory(weights=None).named_children())
+        from torchvision.models import get_model
+
+        layers = dict(get_model(name, weights=None).named_children())
         del layers["avgpool"], layers["fc"]
         return _Layers(layers)
 
-    return build
+    return Backbone(build, feature_dim, lambda: _first_weights(name))
 
 
 def _mobilenet_v2() -> nn.Module:
-    return _Layers({"features": zoo.mobilenet_v2(weights=None).features})
+    from torchvision.models import mobilenet_v2
+
+    return _Layers({"features": mobilenet_v2(weights=None).features})
+
+
+def _first_weights(name: str) -> "WeightsEnum":
+    """Those of the network's paper, and not a later recipe's."""
+    from torchvision.models import get_model_weights
+
+    return get_model_weights(name)["IMAGENET1K_V1"]
 
 
 def _lenet() -> nn.Module:
@@ -86,11 +103,11 @@ def _lenet() -> nn.Module:
 BACKBONES: Registry[Backbone] = Registry(
     {
         "lenet": Backbone(_lenet, 96),
-        "mobilenet_v2": Backbone(_mobilenet_v2, 1280, zoo.MobileNet_V2_Weights.IMAGENET1K_V1),
-        "resnet18": Backbone(_resnet(zoo.resnet18), 512, zoo.ResNet18_Weights.IMAGENET1K_V1),
-        "resnet50": Backbone(_resnet(zoo.resnet50), 2048, zoo.ResNet50_Weights.IMAGENET1K_V1),
-        "resnet101": Backbone(_resnet(zoo.resnet101), 2048, zoo.ResNet101_Weights.IMAGENET1K_V1),
-        "resnet152": Backbone(_resnet(zoo.resnet152), 2048, zoo.ResNet152_Weights.IMAGENET1K_V1),
+        "mobilenet_v2": Backbone(_mobilenet_v2, 1280, lambda: _first_weights("mobilenet_v2")),
+        "resnet18": _resnet("resnet18", 512),
+        "resnet50": _resnet("resnet50", 2048),
+        "resnet101": _resnet("resnet101", 2048),
+        "resnet152": _resnet("resnet152", 2048),
     }
 )
 
@@ -181,7 +198,9 @@ def build_encoder(backbone: str, weights: str, image_size: int = 224) -> nn.Modu
     entry = BACKBONES[backbone]
     encoder = entry.build()
     if weights == "imagenet":
-        load_weights(encoder, _download(entry), f"torchvision {entry.imagenet}")
+        assert entry.imagenet is not None
+        found = entry.imagenet()
+        load_weights(encoder, _download(found), f"torchvision {found}")
     elif weights != "none":
         load_weights(encoder, read_weights(Path(weights)), weights)
     return encoder
@@ -194,13 +213,12 @@ def synchronise_batch_norm(student: Student) -> Student:
     return nn.SyncBatchNorm.convert_sync_batchnorm(student)
 
 
-def _download(entry: Backbone) -> dict[str, Tensor]:
-    assert entry.imagenet is not None
+def _download(weights: "WeightsEnum") -> dict[str, Tensor]:
     try:
-        return dict(entry.imagenet.get_state_dict(progress=True, check_hash=True, weights_only=True))
+        return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
     except Exception as error:  # a download fails with many types of error, and a copy on disk may be damaged
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise WeightsError(
-            f"model.weights: cannot download {entry.imagenet.url} or read its copy ({reason(error)}): "
+            f"model.weights: cannot download {weights.url} or read its copy ({reason(error)}): "
             f"put that file into {folder}, or name its path: --weights FILE (model.weights)"
         ) from error

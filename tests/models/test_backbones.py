@@ -69,4 +69,4 @@ def test_torchvisions_weights_are_named_by_what_they_are_for() -> None:
     """IMAGENET1K_V1 of the same architecture, whatever torchvision's default may become."""
     for name, entry in BACKBONES.items():
         if entry.imagenet is not None:
-            assert entry.imagenet is zoo.get_model_weights(name).IMAGENET1K_V1
+            assert entry.imagenet() is zoo.get_model_weights(name).IMAGENET1K_V1
