@@ -1,4 +1,4 @@
-"""A study that adds seeds until its comparisons are decided: two rounds on Ray, and a third call that finds all done."""
+"""A study that adds seeds until its comparisons are decided: two rounds on Ray; a second call finds all done."""
 
 from pathlib import Path
 
