@@ -2,6 +2,7 @@
 
 import math
 import os
+import random
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 _CELL, _MARK, _STATUS = "scale_ray.cell", "scale_ray.mark", "scale_ray.status"
 _NOTE = "mlflow.note.content"  # the description on a run's page
+
+_PAUSE = 1.0  # seconds, at most, before a run is made again
 
 # What MLflow's server takes in one request, and in one value.
 _METRICS, _PARAMS, _TAGS = 900, 100, 100
@@ -145,15 +148,20 @@ class Mlflow:
         return opened
 
     def _create(self, run: Run, started: float) -> _Open:
-        created = self._client.create_run(
-            self._experiment(run.study), start_time=int(1000 * started), tags={_CELL: run.cell}, run_name=run.name
-        )
-        ids = sorted(each.info.run_id for each in self._search(run.study, _is_of(run.cell)))
-        if ids[0] != created.info.run_id:  # another driver has made one at the same moment: both keep the first
-            self._client.delete_run(created.info.run_id)
-            return self._opened(run, started)
-        opened = self._runs[run.study, run.cell] = _Open(created.info.run_id)
-        return opened
+        """A new run; where another driver has just made one, that one. MLflow has no run of a given id."""
+        while True:
+            created = self._client.create_run(
+                self._experiment(run.study), start_time=int(1000 * started), tags={_CELL: run.cell}, run_name=run.name
+            )
+            number = created.info.run_id
+            if all(each.info.run_id == number for each in self._search(run.study, _is_of(run.cell))):
+                opened = self._runs[run.study, run.cell] = _Open(number)
+                return opened
+            # Both may have seen the other's run, and both take theirs back.
+            self._client.delete_run(number)
+            time.sleep(random.uniform(0, _PAUSE))
+            if self._find(run.study, run.cell) is not None:
+                return self._opened(run, started)
 
     def _describe(self, opened: _Open, run: Run, facts: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from clusters import cluster, connected
 from studies import command, finish
 
@@ -38,6 +39,7 @@ def test_a_budget_that_ray_has_used_up_before_a_training_begins(tiny_root: Path,
     assert not list(tmp_path.glob("drivers/*"))
 
 
+@pytest.mark.slow
 def test_dollars_need_a_price(tiny_root: Path, tmp_path: Path) -> None:
     refused = finish(command(tiny_root, tmp_path, *LONG, "--budget", "30usd"))
     assert refused.returncode == 2

@@ -31,7 +31,7 @@ def stopped(process: subprocess.Popen[str], status: int) -> str:
 def test_a_study_saves_what_trains_and_goes_on(tiny_root: Path, tmp_path: Path) -> None:
     store, undisturbed = tmp_path / "store", tmp_path / "undisturbed"
     one = ("--losses", "ce", "--seeds", "1", *NO_OTHER_CHECKPOINT)
-    long = (*one, "--set", "optim.steps=2000", "--set", "evaluate_every=1000")
+    long = (*one, "--set", "optim.steps=1000", "--set", "evaluate_every=500")
     study = started(command(tiny_root, store, *long))
     wait_until(lambda: trains(store), study)
     printed = stopped(study, 75)

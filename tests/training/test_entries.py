@@ -177,8 +177,9 @@ class Callable:
 
 
 @pytest.fixture
-def forms(load: Load, tmp_path: Path) -> Callable[..., ModuleType]:
+def forms(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
     """The user's file in other forms of Python."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two forms of one size within a second have the same
 
     def forms(*replaced: tuple[str, str]) -> ModuleType:
         load(*replaced)
