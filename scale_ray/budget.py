@@ -20,6 +20,9 @@ _UNITS: dict[str, tuple[Unit, float]] = {
 }
 
 
+_IN_SECONDS = 600  # a shorter budget is told in seconds
+
+
 @dataclass(frozen=True)
 class Budget:
     """An amount of a unit, which is above zero."""
@@ -31,7 +34,7 @@ class Budget:
         """An amount in words, by default all of it: `40 min`, `20.00 GPU-hours`, `30.00 USD`."""
         amount = self.amount if amount is None else amount
         if self.unit == "seconds":
-            return duration(amount)
+            return f"{amount:.0f} s" if self.amount < _IN_SECONDS else duration(amount)
         return f"{amount:,.2f} {self.unit}" if amount >= 1 or not amount else f"{amount:.2g} {self.unit}"
 
 
@@ -41,9 +44,9 @@ def read_budget(text: str) -> Budget:
     Raises:
         ConfigError: it is none of these.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z-]+)", text.strip().lower())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z-]+)", str(text).strip().lower())
     if found is None or found[2] not in _UNITS or float(found[1]) == 0:
-        raise ConfigError(f"--budget {text}: write a time, as in 90s, 30m or 2h, or 20gpu-hours, or 30usd")
+        raise ConfigError(f"--budget {text}: write a time, as in 90s, 30m, 2h or 1d, or 20gpu-hours, or 30usd")
     unit, one = _UNITS[found[2]]
     return Budget(float(found[1]) * one, unit)
 
@@ -59,5 +62,5 @@ def read_time(text: str) -> float:
     except ConfigError:
         budget = None
     if budget is None or budget.unit != "seconds":
-        raise ConfigError(f"--budget {text}: write a time, as in 90s, 30m or 2h")
+        raise ConfigError(f"--budget {text}: write a time, as in 90s, 30m, 2h or 1d")
     return budget.amount

@@ -22,19 +22,20 @@ def test_gpu_hours_and_dollars() -> None:
 
 @pytest.mark.parametrize("text", ["30", "m", "0s", "-3m", "3 weeks", "", "0usd", "$30", "1e3s"])
 def test_what_has_no_unit_or_is_nothing_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="write a time, as in 90s, 30m or 2h, or 20gpu-hours, or 30usd"):
+    with pytest.raises(ConfigError, match="write a time, as in 90s, 30m, 2h or 1d, or 20gpu-hours, or 30usd"):
         read_budget(text)
 
 
 @pytest.mark.parametrize("text", ["30", "20gpu-hours", "30usd"])
 def test_where_only_time_is_counted_nothing_else_is_taken(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"--budget {text}: write a time, as in 90s, 30m or 2h$"):
+    with pytest.raises(ConfigError, match=f"--budget {text}: write a time, as in 90s, 30m, 2h or 1d$"):
         read_time(text)
 
 
 def test_amounts_are_told_in_their_unit() -> None:
     assert Budget(2400, "seconds").told() == "40 min"
     assert Budget(2400, "seconds").told(30.4) == "30 s"
+    assert Budget(100, "seconds").told(118.4) == "118 s"
     assert Budget(20, "GPU-hours").told(3.333) == "3.33 GPU-hours"
     assert Budget(20, "GPU-hours").told(0.000349) == "0.00035 GPU-hours"
     assert Budget(30, "USD").told(0) == "0.00 USD"

@@ -63,7 +63,7 @@ def _slot_second(budget: Budget, resources: Resources) -> tuple[float | None, st
         return 1.0, "of one trial slot"
     if budget.unit == "GPU-hours":
         gpus = 1.0 if resources.gpus is None else resources.gpus
-        return gpus * resources.workers / 3600, ""
+        return gpus * resources.workers / 3600, f"with {gpus * resources.workers:g} GPU a training"
     from scale_ray.sweep.prices import slot_price
 
     price = slot_price(resources)

@@ -54,15 +54,15 @@ def run_and_report(
             f"`scale-ray report {store.location}` shows what is done"
         )
         raise typer.Exit(stop_signal.exit_status)
+    if meter is not None:
+        console.print(f"spent {meter.budget.told(meter.spent)} of {meter.budget.told()}")
     on_ctrl_c(f"all records are kept; `scale-ray report {store.location}` makes the report")
     choose = choose if outcome.done else None  # of nothing there is no choice, and why is said below
     report(store.location, choose=choose, study=study.name if choose else None)
     show_report(ray.track or (), store, study.name)
-    if meter is not None:
-        console.print(f"spent {meter.budget.told(meter.spent)} of {meter.budget.told()}")
     if outcome.interrupted:
-        left = count(outcome.interrupted, "cell")
-        console.print(f"{left} to do: the same command goes on, with as large a budget again")
+        how = "with as large a budget again" if outcome.progressed else "and needs a larger budget: nothing was trained"
+        console.print(f"{count(outcome.interrupted, 'cell')} to do: the same command goes on, {how}")
     if outcome.failed:
         console.print(
             f"{outcome.failed} cells failed, their reasons are in the report: mend the causes, then run the same "

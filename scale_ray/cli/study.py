@@ -148,6 +148,8 @@ def _until(before: Until | None, grid: GridOptions) -> Until | None:
         return before
     if before is None and grid.until is None:
         raise ConfigError("--most-seeds bounds what --until may add: give --until POINTS too, or leave it out")
+    if grid.until is not None and not 0 < grid.until <= 100:
+        raise ConfigError(f"--until {grid.until:g}: write points of accuracy above 0, as in 1.0")
     if grid.limit is not None:
         raise ConfigError("--until, --limit: a study that is cut decides nothing: leave one of them out")
     return parsed(Until, (before.model_dump() if before else {}) | changes)

@@ -49,10 +49,12 @@ def track(
         check_name("study", study, studies)
     trackers = open_trackers(to)
     on_ctrl_c("run the same command again to send the rest")
+    recorded = set(opened.record_ids())
     for name, cells in studies.items():
         if study not in (None, name):
             continue
-        names, files = _names(opened, name, cells), report_files(opened, name, report)
+        names, present = _names(opened, name, cells), recorded.intersection(cell.id for cell in cells)
+        files = report_files(opened, name, report, present)
         for shown, tracker in trackers.items():
             try:
                 sent = send_records(tracker, name, [cell.id for cell in cells], names, opened)

@@ -1,5 +1,6 @@
 """Sends what a store holds to a tracker: the records of a study, and its report."""
 
+import csv
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -98,18 +99,19 @@ def send_report(tracker: Tracker, study: str, files: dict[str, bytes]) -> bool:
     return True
 
 
-def report_files(store: Store, study: str, folder: Path | None = None) -> dict[str, bytes]:
+def report_files(store: Store, study: str, folder: Path | None = None, cells: Collection[str] = ()) -> dict[str, bytes]:
     """The files of a study's report: name -> content; empty where there is none.
 
     Args:
         folder: where the report is; by default `report` in the folder of the store.
+        cells: ids of those that have a record. A report that lacks one of them is another study's, or is too old.
 
     Of a search, what it has found is among them.
     """
     if folder is None and store.folder is not None:
         folder = store.folder / "report"
     files = {}
-    if folder is not None and (folder / "report.html").is_file():
+    if folder is not None and (folder / "report.html").is_file() and _shows(folder, cells):
         files = {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in sorted(folder.rglob("*"))
@@ -118,6 +120,15 @@ def report_files(store: Store, study: str, folder: Path | None = None) -> dict[s
     search = f"tuning/{study}"
     found = [f"{search}/{name}" for name in store.files.names(search) if name.endswith(_SHOWN)]
     return files | {name.removeprefix("tuning/"): content for name, content in store.files.read_many(found)}
+
+
+def _shows(folder: Path, cells: Collection[str]) -> bool:
+    """Whether the records of a report, if it lists any, have all of these cells."""
+    table = folder / "records.csv"
+    if not table.is_file():
+        return True
+    with table.open(newline="", encoding="utf-8") as file:
+        return {row["cell"] for row in csv.DictReader(file)}.issuperset(cells)
 
 
 def _cell(record: Record) -> Cell:

@@ -129,7 +129,7 @@ def test_a_study_until_decided_says_how_many_cells_it_may_have(images: Path, tmp
     ("more", "error"),
     [
         (("--most-seeds", "5"), "--most-seeds bounds what --until may add: give --until POINTS too"),
-        (("--until", "0"), "half_width: Input should be greater than 0"),
+        (("--until", "0"), "--until 0: write points of accuracy above 0"),
         (("--until", "1", "--limit", "2"), "--until, --limit: a study that is cut decides nothing"),
         (("--until", "1", "--axis", "losses.threshold=0.7,0.8"), "an axis also sets losses.threshold: leave that axis"),
         (("--until", "1", "--losses", "ce"), "until compares approaches with 'ce', and the study has ce: name two"),
@@ -158,11 +158,11 @@ available_node_types:
     ("budget", "resources", "told"),
     [
         ("40h", {}, "budget 40 h 00 min: the plan takes about 450 h 00 min of one trial slot"),
-        ("20gpu-hours", {}, "budget 20.00 GPU-hours: the plan takes about 450.00 GPU-hours"),
+        ("20gpu-hours", {}, "budget 20.00 GPU-hours: the plan takes about 450.00 GPU-hours with 1 GPU a training"),
         (
             "20gpu-hours",
             {"gpus": 0.5, "workers": 3},
-            "budget 20.00 GPU-hours: the plan takes about 675.00 GPU-hours",
+            "budget 20.00 GPU-hours: the plan takes about 675.00 GPU-hours with 1.5 GPU a training",
         ),
         # The node of four GPUs holds four trainings of one CPU, and one of four CPUs: then the other node is cheaper.
         (

@@ -157,3 +157,14 @@ def test_a_study_may_be_called_as_the_command_is(tmp_path: Path) -> None:
         "train: 1 run sent, 0 there before",
         "no study: 2 runs sent, 0 there before",
     ]
+
+
+def test_another_studys_report_is_not_sent(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = tmp_path / "report"
+    assert command("report", store, "--study", "first", "--out", report).status == 0
+    sent = command("track", store, "--to", f"tensorboard={tmp_path / 'events'}", "--report", report).out.splitlines()
+    assert [line.partition("events: ")[2] for line in sent] == [
+        "first: 2 runs sent, and the report, 0 there before",
+        "second: 2 runs sent, 0 there before",
+    ]

@@ -34,7 +34,9 @@ def test_a_study_ends_with_its_budget(tiny_root: Path, tmp_path: Path) -> None:
 def test_a_budget_that_ray_has_used_up_before_a_training_begins(tiny_root: Path, tmp_path: Path) -> None:
     over = finish(command(tiny_root, tmp_path, *LONG, "--budget", "1s"))
     assert over.returncode == 0, over.stdout + over.stderr
-    assert over.stdout.splitlines()[-1] == "1 cell to do: the same command goes on, with as large a budget again"
+    assert over.stdout.splitlines()[-1] == (
+        "1 cell to do: the same command goes on, and needs a larger budget: nothing was trained"
+    )
     assert Store(tmp_path).checkpoint_keys() == []
     assert not list(tmp_path.glob("drivers/*"))
 
