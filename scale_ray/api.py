@@ -30,7 +30,6 @@ def plan(
     sharing: bool = True,
     keep_model: bool | None = None,
     keep_predictions: bool = False,
-    seeds_first: bool = False,
 ) -> "Plan":
     """What `run` would do: the cells, those that the store answers already, and the stages to train.
 
@@ -42,7 +41,6 @@ def plan(
         sharing: train once what cells have in common.
         keep_model: with True, a cell whose model is not stored is not done.
         keep_predictions: a cell whose predictions are not stored is not done.
-        seeds_first: the order of a run with a budget: seed after seed, the baseline first.
 
     Raises:
         UserError: a cell names something that does not exist, or its data cannot be read.
@@ -56,7 +54,6 @@ def plan(
         limit=limit,
         beside=Execution(keep_model=keep_model, keep_predictions=keep_predictions).beside,
         share=sharing,
-        seeds_first=seeds_first,
     )
 
 
@@ -93,6 +90,7 @@ def run(
     """
     from scale_ray.cli.console import console
     from scale_ray.sweep.meter import Meter
+    from scale_ray.sweep.plan import plan_study
     from scale_ray.track import check_targets, open_trackers
     from scale_ray.tracked import run_tracked
 
@@ -105,14 +103,13 @@ def run(
     resources = resources or Resources(workers=study.base.parallel.workers)
 
     def planned(each: Study) -> "Plan":
-        return plan(
+        return plan_study(
             each,
-            store,
-            execution.root,
+            opened,
+            _images(execution.root),
             limit=limit,
-            sharing=sharing,
-            keep_model=execution.keep_model,
-            keep_predictions=execution.keep_predictions,
+            beside=execution.beside,
+            share=sharing,
             seeds_first=meter is not None,
         )
 

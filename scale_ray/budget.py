@@ -19,7 +19,6 @@ _UNITS: dict[str, tuple[Unit, float]] = {
     "usd": ("USD", 1),
 }
 
-
 _IN_SECONDS = 600  # a shorter budget is told in seconds
 
 
@@ -37,6 +36,11 @@ class Budget:
             return f"{amount:.0f} s" if self.amount < _IN_SECONDS else duration(amount)
         return f"{amount:,.2f} {self.unit}" if amount >= 1 or not amount else f"{amount:.2g} {self.unit}"
 
+    def refuse_without(self, gpus: float) -> None:
+        """Raise ConfigError where this counts the GPUs of trainings that hold so many."""
+        if self.unit == "GPU-hours" and not gpus:
+            raise ConfigError(f"--budget of {self.told()}: these trainings use no GPU: give a time, as in --budget 40m")
+
 
 def read_budget(text: str) -> Budget:
     """`90s`, `30m`, `2h`, `1d`, `20gpu-hours`, `30usd`.
@@ -44,11 +48,9 @@ def read_budget(text: str) -> Budget:
     Raises:
         ConfigError: it is none of these.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z-]+)", str(text).strip().lower())
-    if found is None or found[2] not in _UNITS or float(found[1]) == 0:
+    if (budget := _read(text)) is None:
         raise ConfigError(f"--budget {text}: write a time, as in 90s, 30m, 2h or 1d, or 20gpu-hours, or 30usd")
-    unit, one = _UNITS[found[2]]
-    return Budget(float(found[1]) * one, unit)
+    return budget
 
 
 def read_time(text: str) -> float:
@@ -57,10 +59,14 @@ def read_time(text: str) -> float:
     Raises:
         ConfigError: it is none of these.
     """
-    try:
-        budget = read_budget(text)
-    except ConfigError:
-        budget = None
-    if budget is None or budget.unit != "seconds":
+    if (budget := _read(text)) is None or budget.unit != "seconds":
         raise ConfigError(f"--budget {text}: write a time, as in 90s, 30m, 2h or 1d")
     return budget.amount
+
+
+def _read(text: str) -> Budget | None:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z-]+)", str(text).strip().lower())
+    if found is None or found[2] not in _UNITS or float(found[1]) == 0:
+        return None
+    unit, one = _UNITS[found[2]]
+    return Budget(float(found[1]) * one, unit)

@@ -81,8 +81,8 @@ EXAMPLES = {
         """,
         "track": """
             scale-ray track runs/phone --to tensorboard=runs/tensorboard
-            scale-ray track s3://YOUR-BUCKET/study --study ablation \\
-                --to mlflow=http://127.0.0.1:5000 --to wandb=office-home
+            scale-ray track s3://YOUR-BUCKET/study --study ablation-pacs \\
+                --to mlflow=http://127.0.0.1:5000 --to wandb=pacs
         """,
         "fields": """
             scale-ray fields losses optim.learning_rate

@@ -286,8 +286,10 @@ class RayOptions:
         """
         from scale_ray.track import check_targets, open_trackers
 
-        targets = check_targets(self.track or ())
-        return {} if self.dry_run else open_trackers(targets)
+        if self.dry_run:
+            check_targets(self.track or ())
+            return {}
+        return open_trackers(self.track or ())
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -44,10 +44,14 @@ def print_plan(plan: Plan, store: Store, *, whole: bool) -> None:
     )
 
 
-def print_budget(plan: Plan, budget: Budget, resources: Resources) -> None:
-    """What the plan takes, in the unit of the budget."""
+def print_budget(plan: Plan, budget: Budget, resources: Resources, device: str) -> None:
+    """What the plan takes, in the unit of the budget.
+
+    Raises:
+        ConfigError: it counts GPUs, of trainings that were given none.
+    """
     seconds = plan.estimated_seconds
-    unit, how = _slot_second(budget, resources)
+    unit, how = _slot_second(budget, resources, device)
     if unit is None:
         told = how
     elif seconds is None:
@@ -57,16 +61,19 @@ def print_budget(plan: Plan, budget: Budget, resources: Resources) -> None:
     console.print(f"budget {budget.told()}: {told}", highlight=False)
 
 
-def _slot_second(budget: Budget, resources: Resources) -> tuple[float | None, str]:
+def _slot_second(budget: Budget, resources: Resources, device: str) -> tuple[float | None, str]:
     """What a second of a trial slot takes of a budget, and what this means; None, and why it is not known."""
     if budget.unit == "seconds":
         return 1.0, "of one trial slot"
     if budget.unit == "GPU-hours":
-        gpus = 1.0 if resources.gpus is None else resources.gpus
-        return gpus * resources.workers / 3600, f"with {gpus * resources.workers:g} GPU a training"
+        from scale_ray.sweep.cluster import bundle_of
+
+        gpus = bundle_of(resources, device, 1).get("GPU", 0.0) * resources.workers
+        budget.refuse_without(gpus)
+        return gpus / 3600, f"with {gpus:g} GPU a training"
     from scale_ray.sweep.prices import slot_price
 
-    price = slot_price(resources)
+    price = slot_price(resources, device)
     if price is None:
         return None, "no price is known here; on the head of a cluster that `ray up` has started, its file has them"
     return price / 3600, f"at {price:,.2f} USD an hour of a trial slot, without the head"

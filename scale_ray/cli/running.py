@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from scale_ray.budget import Budget
 from scale_ray.cli.console import console
 from scale_ray.cli.interrupt import GO_ON, on_ctrl_c
 from scale_ray.cli.options import GridOptions, StudyOptions
@@ -17,9 +16,9 @@ from scale_ray.records import SET_VALIDATOR_NAMES
 from scale_ray.report.read.labels import count
 from scale_ray.store import Store
 from scale_ray.study import Study
+from scale_ray.sweep.meter import Meter
 
 if TYPE_CHECKING:
-    from scale_ray.sweep.meter import Meter
     from scale_ray.sweep.plan import Plan
     from scale_ray.sweep.run import Outcome
     from scale_ray.track import Tracker
@@ -31,19 +30,16 @@ def run_and_report(
     grid: GridOptions,
     ray: StudyOptions,
     choose: str | None = None,
-    budget: Budget | None = None,
+    meter: Meter | None = None,
 ) -> None:
     """Print the plan of a study; unless it is a dry run, run what is missing and write the report.
 
     Args:
         choose: the validator that names the method and setting to use, among the study's cells.
-        budget: what the run may take; None: no limit.
+        meter: of the run's budget; None: no limit.
     """
-    meter = None if budget is None or ray.dry_run else _meter(budget)
-    if study.until is None:
-        outcome = run_planned(study, execution, grid, ray, choose, budget, meter)
-    else:
-        outcome = _run_until(study, execution, grid, ray, choose, budget, meter)
+    how = run_planned if study.until is None else _run_until
+    outcome = how(study, execution, grid, ray, choose, meter)
     if outcome is None:
         return
     store = Store(ray.store)
@@ -61,8 +57,9 @@ def run_and_report(
     report(store.location, choose=choose, study=study.name if choose else None)
     show_report(ray.track or (), store, study.name)
     if outcome.interrupted:
-        how = "with as large a budget again" if outcome.progressed else "and needs a larger budget: nothing was trained"
-        console.print(f"{count(outcome.interrupted, 'cell')} to do: the same command goes on, {how}")
+        left = count(outcome.interrupted, "cell")
+        again = "as large a budget again" if stop_signal.progressed else "a larger budget: nothing was trained"
+        console.print(f"{left} to do: the same command goes on, with {again}")
     if outcome.failed:
         console.print(
             f"{outcome.failed} cells failed, their reasons are in the report: mend the causes, then run the same "
@@ -71,32 +68,25 @@ def run_and_report(
         raise typer.Exit(1)
 
 
-def _meter(budget: Budget) -> "Meter":
-    from scale_ray.sweep.meter import Meter
-
-    return Meter(budget)
-
-
 def run_planned(
     study: Study,
     execution: Execution,
     grid: GridOptions,
     ray: StudyOptions,
     choose: str | None = None,
-    budget: Budget | None = None,
-    meter: "Meter | None" = None,
+    meter: Meter | None = None,
 ) -> "Outcome | None":
     """Print the plan of a study; unless it is a dry run, run what is missing.
 
     Args:
         choose: the validator that is to choose, whose predictions every cell must then have or get.
-        budget, meter: what the run may take, and what counts it.
+        meter: of the run's budget; None: no limit.
 
     Returns:
         How the cells ended; None for a dry run.
     """
     resources, trackers = ray.resources(study.base.parallel.workers), ray.trackers()
-    plan = _plan(study, execution, grid, ray, choose, budget)
+    plan = _plan(study, execution, grid, ray, choose, meter)
     return None if ray.dry_run else _run(plan, Store(ray.store), execution, resources, trackers, meter)
 
 
@@ -106,8 +96,7 @@ def _run_until(
     grid: GridOptions,
     ray: StudyOptions,
     choose: str | None,
-    budget: Budget | None,
-    meter: "Meter | None",
+    meter: Meter | None,
 ) -> "Outcome | None":
     """As `run_planned`, and then with more seeds for what is not decided."""
     from scale_ray.track import check_targets
@@ -116,7 +105,7 @@ def _run_until(
     rounds, resources = Rounds(study), ray.resources(study.base.parallel.workers)
     check_targets(ray.track or ())
     if ray.dry_run:
-        _plan(study, execution, grid, ray, choose, budget)
+        _plan(study, execution, grid, ray, choose, meter)
         console.print(f"then more seeds for what is not decided: {rounds.most_cells():,} cells at most")
         return None
     store = Store(ray.store, create=True)
@@ -124,7 +113,7 @@ def _run_until(
     return run_rounds(
         rounds,
         store,
-        lambda each: _plan(each, execution, grid, ray, choose, budget),
+        lambda each: _plan(each, execution, grid, ray, choose, meter),
         lambda plan: _run(plan, store, execution, resources, ray.trackers(), meter),
         lambda rounds: rounds.tell(console),
     )
@@ -136,7 +125,7 @@ def _plan(
     grid: GridOptions,
     ray: StudyOptions,
     choose: str | None,
-    budget: Budget | None,
+    meter: Meter | None,
 ) -> "Plan":
     """The plan of a study, printed."""
     from scale_ray.cli.plans import print_budget, print_methods, print_plan
@@ -152,15 +141,15 @@ def _plan(
         beside=execution.beside,
         share=grid.sharing,
         command=command_line(),
-        seeds_first=budget is not None,
+        seeds_first=meter is not None,
     )
     if choose in SET_VALIDATOR_NAMES and not execution.keep_predictions:
         _refuse_lacking(plan, store, choose)
     if ray.dry_run and "method" in study.axes:
         print_methods(study)
     print_plan(plan, store, whole=ray.dry_run)
-    if budget is not None and plan.todo:
-        print_budget(plan, budget, ray.resources(study.base.parallel.workers))
+    if meter is not None and plan.todo:
+        print_budget(plan, meter.budget, ray.resources(study.base.parallel.workers), execution.device)
     if ray.dry_run and plan.leaving:
         console.print(f"warning: {describe_leaving(plan.study.name, plan.leaving)}")
     return plan
@@ -172,7 +161,7 @@ def _run(
     execution: Execution,
     resources: Resources,
     trackers: "dict[str, Tracker]",
-    meter: "Meter | None",
+    meter: Meter | None,
 ) -> "Outcome":
     from scale_ray.tracked import run_tracked
 

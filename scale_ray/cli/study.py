@@ -19,6 +19,7 @@ from scale_ray.config.problems import parsed
 from scale_ray.data.defaults import own_fields, usual_settings
 from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES
 from scale_ray.study import Change, Study, Until, approaches, change_of, combinations, pairs
+from scale_ray.sweep.meter import Meter
 
 Axes = dict[str, list[Any]]
 
@@ -68,11 +69,11 @@ def study_command(
         ] = None,
     ) -> None:
         check_chooser(choose)
-        amount = None if budget is None else read_budget(budget)
+        meter = None if budget is None else Meter(read_budget(budget))
         study = with_options(start(), trial, grid, ray.fields)
         if grid.methods is None and grid.losses is None:
             study = usual_methods(study)
-        run_and_report(study, execution.execution(trial.images), grid, ray, choose, amount)
+        run_and_report(study, execution.execution(trial.images), grid, ray, choose, meter)
 
     run.__doc__ = about
     return command(run)

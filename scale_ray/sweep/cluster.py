@@ -157,13 +157,10 @@ def footprint(
     Raises:
         ConfigError: Ray on this machine can never hold it. On a cluster, an autoscaler may still add a node that can.
     """
-    gpus = resources.gpus
-    if cluster and gpus is None and device != "cpu":
+    if cluster and resources.gpus is None and device != "cpu":
         _await_a_node(resources.cpus, console, check)
     there = ray.cluster_resources()
-    if gpus is None:
-        gpus = float(there.get("GPU", 0) >= 1 and device != "cpu")
-    bundle = {"CPU": float(resources.cpus)} | ({"GPU": gpus} if gpus else {})
+    bundle = bundle_of(resources, device, there.get("GPU", 0))
     for name, number in bundle.items():
         if not cluster and number * resources.workers > there.get(name, 0):
             raise ConfigError(
@@ -172,6 +169,18 @@ def footprint(
                 "cluster"
             )
     return Footprint(bundle, resources.workers, resources.through_train)
+
+
+def bundle_of(resources: Resources, device: str, gpus_there: float) -> dict[str, float]:
+    """What one worker of a training holds.
+
+    Args:
+        gpus_there: of all nodes, or of the node that has most: where there is one, a worker gets it by default.
+    """
+    gpus = resources.gpus
+    if gpus is None:
+        gpus = float(gpus_there >= 1 and device != "cpu")
+    return {"CPU": float(resources.cpus)} | ({"GPU": gpus} if gpus else {})
 
 
 def _await_a_node(cpus: int, console: Console, check: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ are a `WorkSource`; starting Ray, counting slots, retries, records of lost trial
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ from scale_ray.sweep.plan import prepare_data, prepare_features
 from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.push import share_data
 from scale_ray.sweep.queue import StageQueue
-from scale_ray.sweep.stopping import BeforeTrainings, Stopping
+from scale_ray.sweep.stopping import Stopping, end_if_ordered
 from scale_ray.sweep.trainable import SAVED, train_stage
 from scale_ray.training.failures import TrainingHung, explained, failed
 from scale_ray.training.setup import find_device
@@ -112,28 +113,30 @@ def work_off(
     if resources.address == "local":
         find_device(execution.device)  # on a cluster, this machine need not have the device of the trials
     stopping = None if orders is None and meter is None else Stopping(f"scale_ray:stop:{driver.id}")
-    before = BeforeTrainings(orders, meter, source.queue)
+    given: Callable[[], Orders] = orders or Orders
+    budget_alone: Callable[[], Orders] = Orders
+    if meter is not None:
+        given, budget_alone = meter.orders(given, source.queue), meter.orders(Orders, source.queue)
+    check = partial(end_if_ordered, given, source.queue)
+    # Without a cluster, nobody asks for the orders of others before the trainings: see `StopSignal`.
+    check_budget = partial(end_if_ordered, budget_alone, source.queue)
     try:
         joined = start_ray(resources, console)
         with ending_at_once(driver):
-            needs = footprint(resources, execution.device, console, cluster=joined, check=before.check)
+            needs = footprint(resources, execution.device, console, cluster=joined, check=check)
             if meter is not None:
                 meter.begin(needs)
             if joined:
-                share_data(source.reads, execution.root, store, driver, before.check)
+                share_data(source.reads, execution.root, store, driver, check)
             else:
-                prepare_data(source.reads, execution.root, before.check_budget)
+                prepare_data(source.reads, execution.root, check_budget)
         if not joined and "GPU" not in needs.bundle:
             # All CPUs of this machine are still free. On a cluster or a GPU, the first trials compute features.
-            prepare_features(source.reads, execution, store, before.check_budget)
+            prepare_features(source.reads, execution, store, check_budget)
         execution = execution.model_copy(update={"threads": resources.cpus})
         trainable = _trainable(source.known, execution, store, needs, None if stopping is None else stopping.flag)
         slots = Slots(needs, cluster=joined, alone=lambda: driver.alone)
-        told = (progress, *listeners)
-        given = orders or Orders
-        if meter is not None:
-            given = meter.orders(given, source.queue)
-        events = _Events(name, driver, source, slots, progress, told, store, execution, needs.ran, given, stopping)
+        events = _Events(name, driver, source, slots, progress, listeners, store, execution, needs.ran, given, stopping)
         # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.
         reuse_actors = scheduler is None or not needs.through_train
         with ending_at_once(driver):  # from here on: Ray installs signal handlers of its own when it starts
@@ -264,14 +267,14 @@ class _Events(tune.Callback):
         source: WorkSource,
         slots: Slots,
         progress: StudyProgress,
-        told: Sequence[Listener],
+        listeners: Sequence[Listener],
         store: Store,
         execution: Execution,
         ran: Ran,
         orders: Callable[[], Orders],
         stopping: Stopping | None,
     ):
-        self.progress, self._told = progress, told
+        self.progress, self._told = progress, (progress, *listeners)
         self._name, self._driver, self._next_told = name, driver, 0.0
         self._orders, self._stopping = orders, stopping
         self._source, self._queue, self._slots = source, source.queue, slots

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from scale_ray.budget import Budget
-from scale_ray.config import ConfigError
 from scale_ray.store.orders import Orders
-from scale_ray.sweep.cluster import Footprint
 from scale_ray.sweep.prices import node_labels, price_in, refuse_no_price, together
-from scale_ray.sweep.queue import StageQueue
+
+if TYPE_CHECKING:
+    from scale_ray.sweep.cluster import Footprint
+    from scale_ray.sweep.queue import StageQueue
 
 _HOUR = 3600.0
 
@@ -51,36 +53,38 @@ class Meter:
     def over(self) -> bool:
         return self.spent >= self.budget.amount
 
-    def begin(self, needs: Footprint) -> None:
+    def begin(self, needs: "Footprint") -> None:
         """Trainings of this footprint will run on the Ray that this process is connected to.
 
         Raises:
             ConfigError: what they spend cannot be counted.
         """
         self._gpus = needs.bundle.get("GPU", 0.0) * needs.workers
+        self.budget.refuse_without(self._gpus)
         if self.budget.unit == "GPU-hours":
-            if not self._gpus:
-                raise ConfigError(
-                    f"--budget of {self.budget.told()}: these trainings use no GPU: give a time, as in --budget 40m"
-                )
-            self._rate = 0.0  # of an earlier round
+            self._rate = 0.0  # between two rounds no training held any
+            self.count(0)
         elif self.budget.unit == "USD":
             refuse_no_price(self._nodes(), self.budget.told())
-        self.count(0)
+            self._add(self._clock(), self._of_nodes())
 
     def count(self, training: int) -> None:
         """Add what was spent since the last call; from now on, so many trainings hold their resources."""
         now = self._clock()
         if self.budget.unit == "GPU-hours":
             self._add(now, training * self._gpus / _HOUR)
-        elif self.budget.unit == "USD" and (not self._rate or now - self._counted >= _LOOK_SECONDS):
-            self._add(now, together([price_in(labels) for labels in self._nodes()]) / _HOUR)
+        elif self.budget.unit == "USD" and now - self._counted >= _LOOK_SECONDS:
+            self._add(now, self._of_nodes())
+
+    def _of_nodes(self) -> float:
+        """Dollars a second of the nodes that live now."""
+        return together([price_in(labels) for labels in self._nodes()]) / _HOUR
 
     def _add(self, now: float, rate: float) -> None:
         self._spent += self._rate * (now - self._counted)
         self._counted, self._rate = now, rate
 
-    def orders(self, given: Callable[[], Orders], queue: StageQueue) -> Callable[[], Orders]:
+    def orders(self, given: Callable[[], Orders], queue: "StageQueue") -> Callable[[], Orders]:
         """The orders that are given, and the one to stop when the budget is spent. Whoever asks for them counts."""
 
         def limited() -> Orders:

@@ -24,12 +24,7 @@ def seed_after_seed(stages: Sequence[Stage], cells: Sequence[Cell], baseline: st
     backbones = _places(cell.config.model.label for cell in cells)
     approaches = _places([first, *(cell.config.approach for cell in cells)])
     ranks = {
-        cell.id: (
-            seeds[cell.config.seed],
-            backbones[cell.config.model.label],
-            approaches[cell.config.approach],
-            number,
-        )
+        cell.id: (seeds[cell.config.seed], backbones[cell.config.model.label], approaches[cell.config.approach], number)
         for number, cell in enumerate(cells)
     }
     # A parent waits for the cells of all its children, and so is not behind them: the sort keeps the order of equals.

@@ -90,10 +90,10 @@ def plan_study(
     todo = [cell for cell in cells[:limit] if cell.id not in answered]
     tree = stage_tree(cells)
     stored = frozenset(store.stage_keys())
-    of_axes = {path for axis, values in study.axes.items() for value in values for path in change_of(axis, value)}
     stages = stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo]
     if seeds_first and stages:
         stages = seed_after_seed(stages, cells, None if study.until is None else study.until.baseline)
+    of_axes = {path for axis, values in study.axes.items() for value in values for path in change_of(axis, value)}
     told = {path for fields in study.usual.values() for path in fields} - of_axes  # by the method's name
     return Plan(
         study=StudyPlan(name=study.name, created=now(), cells=cells, until=study.until, command=command),

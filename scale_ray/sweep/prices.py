@@ -5,11 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
-import yaml
-
 from scale_ray.config import ConfigError, Resources
-from scale_ray.sweep.cluster import fitting
 
 # The label of a node with its price in US dollars an hour. Cluster files give it to their node types.
 PRICE_LABEL = "scale-ray/usd-per-hour"
@@ -26,6 +22,8 @@ def together(prices: Sequence[float | None]) -> float:
 
 def node_labels() -> list[Mapping[str, str]]:
     """The labels of each living node of this Ray."""
+    import ray
+
     return [node["Labels"] for node in ray.nodes() if node["Alive"]]
 
 
@@ -60,30 +58,26 @@ def refuse_no_price(nodes: Sequence[Mapping[str, str]], budget: str) -> None:
         )
 
 
-def slot_price(resources: Resources) -> float | None:
+def slot_price(resources: Resources, device: str) -> float | None:
     """Dollars an hour of one training on the cheapest node type of this cluster that holds it, without the head.
 
     Known on the head of a cluster that `ray up` has started. None elsewhere, and where no such node type has a price.
 
-    Raises:
-        ConfigError: a label is no price.
+    Args:
+        resources, device: of a training.
     """
+    import yaml
+
+    from scale_ray.sweep.cluster import bundle_of, fitting
+
     path = _CLUSTER_FILE.expanduser()
     if not path.is_file():
         return None
     file = yaml.safe_load(path.read_text())
-    types: dict[str, Any] = file.get("available_node_types", {})
-    workers = [kind for name, kind in types.items() if name != file.get("head_node_type")]
-    held = [kind.get("resources", {}) for kind in workers]
-    gpus = resources.gpus
-    if gpus is None:
-        gpus = float(any(each.get("GPU", 0) >= 1 for each in held))
-    bundle = {"CPU": float(resources.cpus)} | ({"GPU": gpus} if gpus else {})
-    prices = [_of_slot(kind, bundle) for kind in workers]
-    return min((price * resources.workers for price in prices if price is not None), default=None)
-
-
-def _of_slot(kind: Mapping[str, Any], bundle: Mapping[str, float]) -> float | None:
-    """What one worker of a training costs on a node of this type; None where it holds none, or has no price."""
-    price, slots = price_in(kind.get("labels", {})), fitting([kind.get("resources", {})], bundle)
-    return None if price is None or not slots else price / slots
+    types: dict[str, Any] = file["available_node_types"]
+    workers = [kind for name, kind in types.items() if name != file["head_node_type"]]
+    gpus = max((kind["resources"].get("GPU", 0) for kind in workers), default=0)
+    bundle = bundle_of(resources, device, gpus)
+    slots = [(price_in(kind.get("labels", {})), fitting([kind["resources"]], bundle)) for kind in workers]
+    each = [price / number for price, number in slots if price is not None and number]
+    return min(each) * resources.workers if each else None

@@ -30,10 +30,10 @@ _ASK_SECONDS = 5.0
 
 Made = tuple[Shard, int]  # a shard, and how many bytes were written of it
 
-Check = Callable[..., None]
+Check = Callable[[int], None]  # is told how many bytes were written, and may end the push
 
 
-def _go_on(written: int = 0) -> None:
+def _go_on(written: int) -> None:
     """Nobody ends the push."""
 
 
@@ -48,8 +48,8 @@ def share_data(
 
     Args:
         driver: leases each domain, so that of several drivers one stores it; None: nobody asks.
-        check: is called after each shard, with the bytes that were written of it, and while this waits, without. What
-            it raises ends this; the next call goes on after the shards that are stored.
+        check: is called after each shard with the bytes that were written of it, and with 0 while this waits. What it
+            raises ends this; the next call goes on after the shards that are stored.
 
     Raises:
         ConfigError, DataError: the images are not as they must be. Nothing has run then.
@@ -78,7 +78,7 @@ def _store_or_wait(
     """Store a domain, or wait until the driver that stores it has done so or has died."""
     key = f"data-{decoding.key(digest)}"
     while driver is not None and not driver.acquire(key):
-        check()
+        check(0)
         time.sleep(_ASK_SECONDS)
         if is_stored(store, name, digest, decoding):
             return
@@ -143,7 +143,7 @@ def on_ray(
         running = deque(write.remote(common, part, store, folder) for part in islice(left, _WAITING))
         while running:
             while not ray.wait([running[0]], timeout=_ASK_SECONDS)[0]:
-                check()
+                check(0)
             shard, written = _result(running.popleft())
             check(written)
             yield shard, written

@@ -5,12 +5,10 @@ The driver sets a flag in Ray's own key-value store, which the trials of its clu
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_exists, _internal_kv_put
 
 from scale_ray.store.orders import Orders
-from scale_ray.sweep.meter import Meter
 from scale_ray.sweep.queue import StageQueue
 
 # Seconds after which the study ends even where a training has not saved its state: it may hang, or make long steps.
@@ -21,41 +19,21 @@ class StopOrdered(KeyboardInterrupt):
     """The study ends by order, as after Ctrl-C."""
 
 
-@dataclass(frozen=True)
-class BeforeTrainings:
-    """Whether a run is to end before anything trains, while its data is made ready.
+def end_if_ordered(orders: Callable[[], Orders], queue: StageQueue, written: int = 0) -> None:
+    """End a run before anything trains, while its data is made ready.
 
     Args:
-        orders: to the run; None where nobody gives any.
-        meter: of its budget; None where there is none.
+        orders: the latest ones.
         queue: learns that something was stored.
+        written: bytes that were stored since the last call.
+
+    Raises:
+        StopOrdered: the orders say so.
     """
-
-    orders: Callable[[], Orders] | None
-    meter: Meter | None
-    queue: StageQueue
-
-    def check(self, written: int = 0) -> None:
-        """On a cluster, where one may wait long for nodes. Elsewhere orders are asked for by the trainings alone.
-
-        Args:
-            written: bytes that were stored since the last call.
-
-        Raises:
-            StopOrdered: by order, or as the budget is spent.
-        """
-        if written:
-            self.queue.has_saved()
-        if self.orders is not None and self.orders().stop:
-            raise StopOrdered
-        self.check_budget()
-
-    def check_budget(self) -> None:
-        """Raise StopOrdered if the budget is spent."""
-        if self.meter is not None:
-            self.meter.count(0)
-            if self.meter.over:
-                raise StopOrdered
+    if written:
+        queue.has_saved()
+    if orders().stop:
+        raise StopOrdered
 
 
 def is_set(flag: str) -> bool:

@@ -69,7 +69,7 @@ class Mlflow:
         self._client = MlflowClient(uri)
         self._client.search_experiments(max_results=1)  # does anybody answer?
         self._experiments: dict[str, str] = {}
-        self._runs: dict[tuple[str, str], _Open] = {}  # by study and cell
+        self._runs: dict[str, _Open] = {}  # by the key of a run
 
     def marks(self, study: str) -> dict[str, str]:
         tags = [run.data.tags for run in self._search(study, f"tags.`{_MARK}` LIKE '_%'")]
@@ -102,7 +102,7 @@ class Mlflow:
         self._client.set_tag(opened.id, _MARK, outcome.mark)
         end = outcome.started + outcome.seconds
         self._client.set_terminated(opened.id, "FAILED" if failed else "FINISHED", int(1000 * end))
-        del self._runs[run.study, run.cell]
+        del self._runs[run.key]
 
     def show_report(self, study: str, files: Mapping[str, bytes], mark: str) -> None:
         found = self._find(study, REPORT)
@@ -135,7 +135,7 @@ class Mlflow:
 
     def _opened(self, run: Run, started: float) -> _Open:
         """The run as the server has it, made where it is missing."""
-        if (known := self._runs.get((run.study, run.cell))) is not None:
+        if (known := self._runs.get(run.key)) is not None:
             return known
         found = self._find(run.study, run.cell)
         if found is None:
@@ -144,7 +144,7 @@ class Mlflow:
         history = [each for name in names for each in self._client.get_metric_history(found.info.run_id, name)]
         sent = {(each.key, each.step): each.value for each in history}
         opened = _Open(found.info.run_id, sent, set(found.data.params))
-        self._runs[run.study, run.cell] = opened
+        self._runs[run.key] = opened
         return opened
 
     def _create(self, run: Run, started: float) -> _Open:
@@ -155,7 +155,7 @@ class Mlflow:
             )
             number = created.info.run_id
             if all(each.info.run_id == number for each in self._search(run.study, _is_of(run.cell))):
-                opened = self._runs[run.study, run.cell] = _Open(number)
+                opened = self._runs[run.key] = _Open(number)
                 return opened
             # Both may have seen the other's run, and both take theirs back.
             self._client.delete_run(number)

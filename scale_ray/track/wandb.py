@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _TOLD = "scale_ray"  # what a complete run has in its config, and in a file
 _LONGEST_TAG = 64
-_ID = 32  # digits of a run's id
 
 
 @dataclass
@@ -91,7 +90,7 @@ class WandB:
     def show_report(self, study: str, files: Mapping[str, bytes], mark: str) -> None:
         import wandb
 
-        number = sha256(study.encode()).hexdigest()[:_ID]
+        number = sha256(study.encode()).hexdigest()[:32]
         with self._begun(f"{REPORT}-{number}", f"{REPORT} of {study}", study, {"study": study}, job=REPORT) as run:
             with in_folder({name: content for name, content in files.items() if name.endswith(".png")}) as folder:
                 run.log({path.stem: wandb.Image(str(path)) for path in sorted(folder.rglob("*.png"))})

@@ -39,7 +39,6 @@ class EvolutionSampler(BaseSampler):
     ) -> dict[str, Any]:
         if not search_space:  # no setting is done
             return {}
-
         space = _SearchSpaceTransform(search_space, transform_0_1=True)
         optimiser = _told(space, _done(study), self._seed)
         study._storage.set_trial_system_attr(trial._trial_id, GENERATION, optimiser.generation)

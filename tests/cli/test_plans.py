@@ -191,8 +191,8 @@ def test_a_plan_says_what_it_takes_of_a_budget(
     plan = plan_of(images, tmp_path / "store", "Art:Real World")
     cost = 3600 * HOURS / plan.steps_to_do
     measured = replace(plan, costs={cost_key(cell.config): cost for cell in plan.todo})
-    print_budget(measured, read_budget(budget), Resources.parse(resources))
-    print_budget(plan, read_budget(budget), Resources.parse(resources))
+    print_budget(measured, read_budget(budget), Resources.parse(resources), "auto")
+    print_budget(plan, read_budget(budget), Resources.parse(resources), "auto")
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith(f"{told} budget ")
     assert printed.endswith(": what the plan takes is known once some steps are measured")

@@ -96,7 +96,7 @@ def _work_off(
     **__: Any,
 ) -> None:
     """What Ray does for a study or a search: takes stages, trains each, tells the engine how it ended."""
-    events = _Events(name, driver, source, None, progress, (progress,), store, execution, Ran(), Orders, None)  # type: ignore[arg-type]
+    events = _Events(name, driver, source, None, progress, (), store, execution, Ran(), Orders, None)  # type: ignore[arg-type]
     while not source.over:
         stage: Stage | None = source.next()
         if stage is None:  # another driver holds what is left

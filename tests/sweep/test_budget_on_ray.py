@@ -35,7 +35,7 @@ def test_a_budget_that_ray_has_used_up_before_a_training_begins(tiny_root: Path,
     over = finish(command(tiny_root, tmp_path, *LONG, "--budget", "1s"))
     assert over.returncode == 0, over.stdout + over.stderr
     assert over.stdout.splitlines()[-1] == (
-        "1 cell to do: the same command goes on, and needs a larger budget: nothing was trained"
+        "1 cell to do: the same command goes on, with a larger budget: nothing was trained"
     )
     assert Store(tmp_path).checkpoint_keys() == []
     assert not list(tmp_path.glob("drivers/*"))
