@@ -29,8 +29,9 @@ from roles import HEAD, filled
 
 from scale_ray.cli import presets
 from scale_ray.cli.study import study_command
+from scale_ray.config import Resources
 from scale_ray.sweep import spot
-from scale_ray.sweep.prices import price_in
+from scale_ray.sweep.prices import price_in, slot_price
 
 REPOSITORY = Path(__file__).parents[2]
 CLOUDS = ["gpu.yaml", "gcp.yaml"]
@@ -97,6 +98,19 @@ def test_the_head_of_a_cloud_trains_nothing_and_workers_come_and_go(name: str) -
 def test_every_node_type_of_a_cloud_has_a_price(name: str) -> None:
     prepared = prepare_config(read(name))["available_node_types"]
     assert all(price_in(kind["labels"]) for kind in prepared.values())
+
+
+@pytest.mark.parametrize(("name", "price"), [("gcp.yaml", 0.854), ("gpu.yaml", 0.978), ("onprem.yaml", None)])
+def test_the_head_knows_what_a_training_costs(
+    name: str, price: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the file that Ray leaves there; on AWS it has the resources that Ray has asked for."""
+    prepared = prepare_config(read(name))
+    if name == "gpu.yaml":
+        prepared["available_node_types"]["gpu"]["resources"] = {"CPU": 8, "GPU": 1}
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(prepared))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert slot_price(Resources(), "auto") == price
 
 
 def test_the_head_on_prem_trains_nothing() -> None:
