@@ -19,7 +19,7 @@ check: .venv
 
 # Ray's workers are as urgent as the tests beside them: by default they are nicer, and would wait for these.
 test: check
-	RAY_worker_niceness=0 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 3
+	RAY_worker_niceness=0 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 4
 
 # Kills, clusters, spoilt stores and a real `ray submit`: some three quarters of an hour.
 faults: .venv

@@ -14,13 +14,14 @@ import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from scale_ray.config import RECIPE_VERSION, Introduced, TrialConfig
+from scale_ray.config.parts import Part
 
 _REQUIRED = object()
 
@@ -121,20 +122,50 @@ def identity(config: TrialConfig, inputs: Mapping[str, str]) -> str:
         inputs: digests of what is read, by role: `source`, `target`, `weights` where a file was named, and the source
             code of a user's own entries. They stand for the files, so neither host nor path matters.
     """
-    values = config.model_dump(mode="json")
+    parts = {name: getattr(config, name) for name in type(config).model_fields}
     if "weights" in inputs:
-        values["model"]["weights"] = "file"
+        parts["model"] = config.model.model_copy(update={"weights": "file"})
     if config.any_workers_alike:
-        values["parallel"] |= {"workers": 1, "sync_batch_norm": False}
+        parts["parallel"] = config.parallel.model_copy(update={"workers": 1, "sync_batch_norm": False})
+    texts = {
+        name: _text(type(config), name, *(part.hashable() if isinstance(part, Part) else [part]))
+        for name, part in sorted(parts.items())
+    }
+    fields = ",".join(f'"{name}":{text}' for name, text in texts.items() if text)
+    document = f'{{"config":{{{fields}}},"inputs":{_json(dict(inputs))},"recipe":{RECIPE_VERSION}}}'
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@lru_cache(maxsize=10_000, typed=True)  # the cells of a study share most of their parts
+def _text(config: type[TrialConfig], name: str, *values: Any) -> str:
+    """A part as JSON without the fields that are no part of an id; empty where none is left.
+
+    Args:
+        config: the class of the config.
+        name: of its field.
+        values: of the field; of a part, see `Part.hashable`.
+    """
+    kind, introduced = _part_of(config.model_fields[name].annotation), _introduced(config)
+    if kind is None:
+        return "" if introduced.get(name, _REQUIRED) == values[0] else _json(*values)
+    if values == (None,):  # an optional part that is not there
+        return ""
+    fields = kind.model_fields
+    found = {field: _as_dict(value, fields[field]) for field, value in zip(fields, values, strict=True)}
     for group in _LEFT_OUT_TOGETHER:
-        if all(config.value(path) == FIRST_FIELDS[path] for path in group):
-            _remove(values, group)
-    for path, value in _introduced(type(config)).items():
-        if _value_at(config, path) == value:
-            _remove(values, (path,))
-    document = {"config": values, "inputs": dict(inputs), "recipe": RECIPE_VERSION}
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+        of_part = [path.partition(".")[2] for path in group if path.startswith(f"{name}.")]
+        if of_part and all(found[field] == FIRST_FIELDS[f"{name}.{field}"] for field in of_part):
+            found = {field: value for field, value in found.items() if field not in of_part}
+    kept = {field: value for field, value in found.items() if introduced.get(f"{name}.{field}", _REQUIRED) != value}
+    return _json(kept) if kept else ""
+
+
+def _as_dict(value: Any, field: FieldInfo) -> Any:
+    return dict(value) if typing.get_origin(field.annotation) is dict else value
 
 
 def declaration_problems(config: type[TrialConfig] = TrialConfig) -> list[str]:
@@ -195,25 +226,3 @@ def _fields(part: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo
 def _part_of(annotation: Any) -> type[BaseModel] | None:
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     return next((each for each in options if isinstance(each, type) and issubclass(each, BaseModel)), None)
-
-
-def _value_at(config: TrialConfig, path: str) -> Any:
-    """The value at a path; below an optional part that is None, `_REQUIRED`, which no field's value equals."""
-    value: Any = config
-    for name in path.split("."):
-        if value is None:
-            return _REQUIRED
-        value = getattr(value, name)
-    return value
-
-
-def _remove(values: dict[str, Any], paths: tuple[str, ...]) -> None:
-    """Remove the values at these paths, and parts that are empty then."""
-    for path in paths:
-        *parents, leaf = path.split(".")
-        part = values
-        for parent in parents:
-            part = part[parent]
-        del part[leaf]
-        if not part and parents:
-            del values[parents[0]]

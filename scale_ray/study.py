@@ -18,7 +18,7 @@ from pydantic import (
     model_serializer,
 )
 
-from scale_ray.config import VARIANTS, ConfigError, LossesConfig, TrialConfig, describe_problems, field_paths, suggest
+from scale_ray.config import DEFAULTS, VARIANTS, ConfigError, TrialConfig, describe_problems, field_paths, suggest
 
 Change = dict[str, Any]  # dotted path -> value
 
@@ -182,15 +182,15 @@ class Study(BaseModel):
         configs = [self.base.replace(change) for change in self.changes()]
         if not configs:
             raise ConfigError(f"study {self.name!r}: the filter keeps no cell")
-        seen: set[str] = set()
+        seen: set[tuple[Any, ...]] = set()
         for config in configs:
-            text = config.canonical_json()
-            if text in seen:
+            values = config.hashable()
+            if values in seen:
                 raise ConfigError(
                     f"study {self.name!r} plans one cell twice ({describe(config)}): an axis repeats a value; give "
                     "each once"
                 )
-            seen.add(text)
+            seen.add(values)
         return configs
 
     def where(self, keep: Callable[[TrialConfig], bool] | None) -> "Study":
@@ -252,7 +252,10 @@ def _method(text: str) -> Change:
     kind, *chosen = (part.strip() for part in approach.split("/"))
     method, _, terms = (part.strip() for part in kind.partition(":"))
     backbone, _, weights = (part.strip() for part in network.partition("="))
-    change: Change = {"method": method, "losses.terms": terms or (LossesConfig().terms if method == "scale" else "ce")}
+    change: Change = {
+        "method": method,
+        "losses.terms": terms or (dict(DEFAULTS.losses.terms) if method == "scale" else "ce"),
+    }
     for setting in chosen:
         path, equals, value = setting.partition("=")
         if not equals:
@@ -260,7 +263,7 @@ def _method(text: str) -> Change:
                 f"method {text!r}: {setting!r} sets nothing: write FIELD=VALUE, as in losses.contrast=bank"
             )
         change[path] = value
-        _check_variant(text, path, TrialConfig().replace(change))
+        _check_variant(text, path, DEFAULTS.replace(change))
     if backbone:
         change["model.backbone"] = backbone
     if weights:

@@ -12,6 +12,9 @@ import s3fs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
+# Of a test that takes long on S3: there it is one of the slow tests.
+SLOW_ON_S3 = pytest.mark.parametrize("location", ["folder", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
+
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 

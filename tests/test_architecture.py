@@ -79,7 +79,7 @@ Store({str(other)!r}, create=True).write_plan(StudyPlan(name="s", created="2026-
     light += [
         ["data", "check", "image_folder", "--root", str(tiny_root)],
         ["status", str(other)],
-        ["report", str(other)],
+        ["report", str(other), "--figures", "1"],
         ["track", str(other), "--to", f"tensorboard={other / 'events'}"],
     ]
     code = prepared + "\n".join(command(*arguments) for arguments in light)

@@ -19,6 +19,7 @@ from scale_ray.config import (
     check_name,
     field_paths,
 )
+from scale_ray.identity import identity
 
 # What is refused
 
@@ -193,7 +194,7 @@ def test_terms_mean_the_same_in_every_spelling() -> None:
         {"reg": -0.0, "dist": 1, "ce": 1, "ssl": 1},
     ]
     configs = [TrialConfig().replace({"losses.terms": terms}) for terms in spellings]
-    assert {config.canonical_json() for config in configs} == {configs[0].canonical_json()}
+    assert {identity(config, {}) for config in configs} == {identity(configs[0], {})}
     assert list(configs[-1].losses.terms) == ["ce", "ssl", "dist"]
     assert configs[-1].combination == "ce+ssl+dist"
 
@@ -214,7 +215,7 @@ def test_combination_shows_weights_and_unknown_terms_last() -> None:
     assert config.pair == "Art>Clipart"
 
 
-# Canonical JSON
+# One config has one identity
 
 
 def shuffled(value: Any, draw: Any) -> Any:
@@ -226,14 +227,16 @@ def shuffled(value: Any, draw: Any) -> Any:
 
 
 @given(st.data())
-def test_canonical_json_does_not_depend_on_key_order(data: st.DataObject) -> None:
+def test_the_identity_does_not_depend_on_key_order(data: st.DataObject) -> None:
     apart = (*FROZEN, *FROZEN_FIELDS, "model.target_statistics")  # which exclude others
     config = TrialConfig().replace({path: CHANGES[path] for path in CHANGES if path not in apart})
-    assert TrialConfig.parse(shuffled(config.model_dump(), data.draw)).canonical_json() == config.canonical_json()
+    other = TrialConfig.parse(shuffled(config.model_dump(), data.draw))
+    assert identity(other, {}) == identity(config, {})
+    assert other.hashable() == config.hashable()
 
 
 @given(st.floats(0, 0.99), st.floats(0.001, 1), st.integers(1, 10))
-def test_canonical_json_does_not_depend_on_float_formatting(threshold: float, low: float, temperature: int) -> None:
+def test_the_identity_does_not_depend_on_float_formatting(threshold: float, low: float, temperature: int) -> None:
     def written(floats: str, integers: str) -> TrialConfig:
         text = (
             f'{{"losses": {{"threshold": {threshold:{floats}}, "temperature": {temperature:{integers}}}},'
@@ -243,7 +246,7 @@ def test_canonical_json_does_not_depend_on_float_formatting(threshold: float, lo
 
     short, long = written("", ""), written(".17e", ".3f")
     assert short.losses.threshold == threshold
-    assert short.canonical_json() == long.canonical_json()
+    assert identity(short, {}) == identity(long, {})
 
 
 @pytest.mark.parametrize("spelling", ["0.1", "1e-1", "0.10", ".1", "0.1000"])
@@ -253,19 +256,19 @@ def test_one_number_in_many_spellings_is_one_config(spelling: str) -> None:
 
 @pytest.mark.parametrize("path", ["optim.weight_decay", "optim.encoder_factor", "data.gamma", "losses.threshold"])
 def test_minus_zero_is_zero(path: str) -> None:
-    texts = {TrialConfig().replace({path: zero}).canonical_json() for zero in (0, 0.0, -0.0)}
-    assert len(texts) == 1
+    ids = {identity(TrialConfig().replace({path: zero}), {}) for zero in (0, 0.0, -0.0)}
+    assert len(ids) == 1
 
 
 @pytest.mark.parametrize("path", field_paths())
-def test_canonical_json_reads_back(path: str) -> None:
+def test_a_config_reads_back_from_its_json(path: str) -> None:
     config = base_of(path).replace({path: CHANGES[path]})
-    assert TrialConfig.parse(json.loads(config.canonical_json())) == config
+    assert TrialConfig.model_validate_json(config.model_dump_json()) == config
 
 
 def test_an_untuned_config_reads_as_before_there_was_tuning() -> None:
     config = TrialConfig()
-    assert "tuning" not in config.model_dump() | json.loads(config.canonical_json())
+    assert "tuning" not in config.model_dump() | json.loads(config.model_dump_json())
     tuned = config.replace({"tuning": CHANGES["tuning"]})
     assert TrialConfig.model_validate_json(tuned.model_dump_json()) == tuned
     assert str(tuned.tuning) == "24 settings by im on mnist>mnistm (study s)"

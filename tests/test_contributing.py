@@ -267,6 +267,7 @@ def test_a_loss_term_with_its_own_setting_is_three_files() -> None:
     assert len(changed) == MOST_FILES
 
 
+@pytest.mark.slow
 def test_the_additions_work_in_a_copy_of_the_package(tiny_root: Path, tmp_path: Path) -> None:
     shutil.copytree(
         REPOSITORY / "scale_ray", tmp_path / "scale_ray", ignore=shutil.ignore_patterns("__pycache__", ".*")

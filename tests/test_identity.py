@@ -1,16 +1,21 @@
 """The id of a trial: what it depends on, and that it stays what it was as the config grows."""
 
 import csv
+import hashlib
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from field_changes import CHANGES, WITHOUT_EFFECT, base_of
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field, create_model
 
 from scale_ray import identity as module
-from scale_ray.config import Introduced, TrialConfig, TuningBudget, field_paths
+from scale_ray.config import ConfigError, Introduced, TrialConfig, TuningBudget, field_paths
 from scale_ray.identity import declaration_problems, identity
 from scale_ray.store import Store
 
@@ -153,6 +158,43 @@ def test_identities_of_a_store_of_the_first_recipe_are_still_found(monkeypatch: 
     assert {record.config.method for record in records} == {"scale", "source_only", "dann", "cdan"}
     for record in records:
         assert identity(record.config, record.inputs) == record.id
+
+
+# Made part by part, it is the hash of one document
+
+
+def hash_of_the_whole(config: TrialConfig, inputs: Mapping[str, str]) -> str:
+    values = config.model_dump(mode="json")
+    if "weights" in inputs:
+        values["model"]["weights"] = "file"
+    if config.any_workers_alike:
+        values["parallel"] |= {"workers": 1, "sync_batch_norm": False}
+    defaults = TrialConfig()
+    added = [path for path in field_paths() if "." in path and path not in module.FIRST_FIELDS]
+    together = [
+        [path for path in field_paths() if path.startswith("baseline.") and path not in added],
+        ["model.encoder", "model.frozen_views", "model.bottleneck_dim"],
+        ["losses.bank_size"],
+    ]
+    for group in [*together, *([path] for path in added)]:
+        if all(config.value(path) == defaults.value(path) for path in group):
+            for part, field in (path.split(".") for path in group):
+                del values[part][field]
+    values = {name: value for name, value in values.items() if value != {}}
+    document = {"config": values, "inputs": inputs, "recipe": module.RECIPE_VERSION}
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@given(st.data())
+def test_identity_is_the_hash_of_the_whole_document(data: st.DataObject) -> None:
+    paths = data.draw(st.lists(st.sampled_from(field_paths()), unique=True, max_size=12))
+    config = TrialConfig()
+    for path in paths:
+        with suppress(ConfigError):  # some exclude others
+            config = config.replace({path: CHANGES[path]})
+    for inputs in ({}, INPUTS, WEIGHTS):
+        assert identity(config, inputs) == hash_of_the_whole(config, inputs)
 
 
 # A config that grows

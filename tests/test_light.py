@@ -132,7 +132,7 @@ def store(tmp_path: Path) -> str:
 
 
 def test_it_reports(light: Path, store: str, tmp_path: Path) -> None:
-    printed = run(light, "report", store, "--out", "report", "--oracle", "--parquet", cwd=tmp_path)
+    printed = run(light, "report", store, "--out", "report", "--oracle", "--parquet", "--figures", "1", cwd=tmp_path)
     assert printed.splitlines()[-1] == "report: report/report.html"
     for name in ("report.html", "effects.md", "cells.parquet"):
         assert (tmp_path / "report" / name).is_file()
@@ -142,12 +142,14 @@ def test_it_reports(light: Path, store: str, tmp_path: Path) -> None:
     assert re.search(r"try +12 +11 +0 +1", run(light, "status", store, cwd=tmp_path))
 
 
+@pytest.mark.slow
 def test_it_checks_and_decodes_images(light: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCALE_RAY_CACHE", str(tmp_path / "cache"))  # so that the digits are drawn
     assert "4 domains" in run(light, "data", "prepare", "digits", cwd=tmp_path)
     assert "0 problems" in run(light, "data", "check", "digits", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_it_submits(light: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "study.json").write_text(json.dumps(STUDY))
     with served(tmp_path / "service") as service:
@@ -165,6 +167,7 @@ def test_it_names_the_extra_of_a_tracker(light: Path, wheels: dict[Path, Path], 
     )
 
 
+@pytest.mark.slow
 def test_it_tracks(wheels: dict[Path, Path], store: str, tmp_path: Path) -> None:
     programs = environment(tmp_path / "made", wheels[LIGHT])
     extras = tomllib.loads((LIGHT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -201,6 +204,7 @@ def test_a_study_of_ones_own_says_so_too(light: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r"error: this needs torch, which is not installed: pip install '.*'\n", done.stderr)
 
 
+@pytest.mark.slow
 def test_beside_the_whole_one_it_changes_nothing(wheels: dict[Path, Path], tmp_path: Path) -> None:
     """The whole one counts where both are, and the same files are there whichever came last."""
     programs = environment(tmp_path / "both", wheels[WHOLE], wheels[LIGHT])

@@ -14,7 +14,7 @@ from scipy import stats
 from scale_ray.cell import Cell
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.report import load, write_report
-from scale_ray.report.build import _PlanHead
+from scale_ray.report.build import Asked, _PlanHead
 from scale_ray.report.effects.decided import with_equal_seeds
 from scale_ray.report.effects.sequential import Decision, interval, looks
 from scale_ray.store import Store, StudyPlan
@@ -211,7 +211,7 @@ def test_further_seeds_follow_the_largest_planned_one() -> None:
 def test_a_report_has_what_seeds_have_decided(tmp_path: Path) -> None:
     here = Here(tmp_path / "store")
     expected = here.decide(study("ce", "ce+ssl", "ce+dist"))
-    paths = write_report(here.store.location, tmp_path / "report")
+    paths = write_report(here.store.location, tmp_path / "report", Asked(most_drawn=0))
     found = pd.read_csv(tmp_path / "report" / "decisions.csv")
     assert found["approach"].tolist() == [each.approach for each in expected]
     assert found["verdict"].tolist() == [each.verdict for each in expected]

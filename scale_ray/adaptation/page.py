@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from scale_ray import __version__
 from scale_ray.adaptation.outcome import Adaptation, OnTarget
 from scale_ray.adaptation.predicted import Predicted
-from scale_ray.config import Catalogue, TrialConfig
+from scale_ray.config import DEFAULTS, Catalogue
 from scale_ray.data.domain_files import DomainFiles, domain_files
 from scale_ray.data.pixels import upright_rgb
 from scale_ray.errors import shown
@@ -71,7 +71,7 @@ def _candidates() -> dict[str, str]:
     return {
         method_label(config.method, config.variant, config.combination): relies
         for text, relies in CANDIDATES.items()
-        for config in map(TrialConfig().replace, approaches(text))
+        for config in map(DEFAULTS.replace, approaches(text))
     }
 
 

@@ -3,6 +3,7 @@
 On a terminal, sentences break between words, and never within a path. In a file or a pipe, no line is broken by us.
 """
 
+from collections.abc import Iterable
 from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,11 @@ class CommandConsole(Console):
             how["soft_wrap"] = all(isinstance(each, str) for each in objects)  # no table or note
             objects = tuple(_broken(each, self.width) if isinstance(each, str) else each for each in objects)
         super().print(*objects, **how)
+
+    def print_lines(self, lines: Iterable[str]) -> None:
+        """Print plain lines as `print` does, a hundred times as fast: some listings have a hundred thousand."""
+        for line in lines:
+            self.file.write(f"{_broken(line, self.width) if self.is_terminal else line}\n")
 
     def print_command(self, command: str) -> None:
         """A command on one line, for the clipboard: the terminal itself breaks what is too long."""

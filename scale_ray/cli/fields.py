@@ -8,7 +8,7 @@ from rich.text import Text
 
 from scale_ray.cli import complete
 from scale_ray.cli.console import console, plain_table
-from scale_ray.config import ConfigError, TrialConfig, field_info, field_paths
+from scale_ray.config import DEFAULTS, ConfigError, field_info, field_paths
 from scale_ray.data.benchmarks import check_benchmark
 from scale_ray.data.defaults import default_fields
 
@@ -33,7 +33,7 @@ def fields(
     shown = [path for path in field_paths() if not words or any(word in path for word in words)]
     if not shown:
         raise ConfigError(f"no field with {' or '.join(map(repr, words or []))}: scale-ray fields lists all")
-    defaults, usual = default_fields(benchmark, frozen=frozen), TrialConfig()
+    defaults, usual = default_fields(benchmark, frozen=frozen), DEFAULTS
     table = plain_table("field", "default", "meaning")
     for path in shown:
         table.add_row(path, _text(defaults.get(path, usual.value(path))), Text(_meaning(field_info(path))))

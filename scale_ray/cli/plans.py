@@ -1,5 +1,7 @@
 """The plan of a study, as it is printed before anything runs."""
 
+from collections.abc import Iterator
+
 from scale_ray.budget import Budget
 from scale_ray.cli.console import console
 from scale_ray.config import Resources
@@ -29,8 +31,8 @@ def print_methods(study: Study) -> None:
 
 def print_plan(plan: Plan, store: Store, *, whole: bool) -> None:
     if whole:
-        _print_cells(plan)
-        _print_stages(plan)
+        console.print_lines(_cell_lines(plan))
+        console.print_lines(_stage_lines(plan))
     seconds = plan.estimated_seconds if plan.todo else None
     cost = f", about {duration(seconds)} of one trial slot" if seconds else ""
     unknown = "; the time left is said once some steps are measured" if plan.todo and seconds is None else ""
@@ -86,19 +88,19 @@ def _lacking(plan: Plan) -> dict[str, int]:
     return {name: number for name, number in counts.items() if number}
 
 
-def _print_cells(plan: Plan) -> None:
+def _cell_lines(plan: Plan) -> Iterator[str]:
     todo = {cell.id for cell in plan.todo}
     for cell in plan.study.cells:
         answer = "done" if cell.id in plan.answered else "not in this run"
         state = answer if cell.id not in todo else "failed before" if cell.id in plan.failed_before else "to do"
         if cell.id in plan.lacking:
             state = f"done, its {' and '.join(plan.lacking[cell.id])} to make"
-        console.print(f"{cell.id[:12]}  {describe(cell.config, plan.differing):<60} {state}")
+        yield f"{cell.id[:12]}  {describe(cell.config, plan.differing):<60} {state}"
 
 
-def _print_stages(plan: Plan) -> None:
+def _stage_lines(plan: Plan) -> Iterator[str]:
     """The stages to train, each below the one that it goes on from."""
-    console.print(f"{len(plan.stages)} stages to train:")
+    yield f"{len(plan.stages)} stages to train:"
     trained = {stage.key for stage in plan.stages}
     children: dict[str | None, list[Stage]] = {}
     for stage in plan.stages:
@@ -107,9 +109,9 @@ def _print_stages(plan: Plan) -> None:
         if stage.parent in trained:
             continue
         stored = "" if stage.parent is None else ", from a stored state"
-        console.print(f"  {_stage_line(stage, plan)}{stored}")
+        yield f"  {_stage_line(stage, plan)}{stored}"
         for child in children.get(stage.key, ()):
-            console.print(f"    {_stage_line(child, plan)}")
+            yield f"    {_stage_line(child, plan)}"
 
 
 def _stage_line(stage: Stage, plan: Plan) -> str:

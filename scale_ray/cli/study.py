@@ -14,7 +14,7 @@ from scale_ray.cli.options import EXECUTION, ExecutionOptions, GridOptions, Stud
 from scale_ray.cli.read import read_axes, read_config, read_seeds, read_settings, split_list
 from scale_ray.cli.report import Choose
 from scale_ray.cli.running import run_and_report
-from scale_ray.config import ConfigError, TrialConfig, check_name
+from scale_ray.config import DEFAULTS, ConfigError, check_name
 from scale_ray.config.problems import parsed
 from scale_ray.data.defaults import own_fields, usual_settings
 from scale_ray.records import ORACLE, SET_VALIDATOR_NAMES, VALIDATOR_NAMES
@@ -164,7 +164,7 @@ def _axes_of(study: Study, benchmark: str) -> Axes:
     if "pair" in axes:
         axes["pair"] = pairs(*map(":".join, entry.pairs))
     if "model.backbone" in axes:
-        usual = entry.defaults.get("model.backbone", TrialConfig().model.backbone)
+        usual = entry.defaults.get("model.backbone", DEFAULTS.model.backbone)
         axes["model.backbone"] = list(entry.backbones) or [usual]
     return axes
 

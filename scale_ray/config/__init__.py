@@ -18,6 +18,7 @@ from scale_ray.config.parts import (
 from scale_ray.config.problems import ConfigError, check_name, describe_problem, describe_problems, suggest
 from scale_ray.config.running import Beside, Execution, Resources
 from scale_ray.config.trial import (
+    DEFAULTS,
     NAMED_WEIGHTS,
     RECIPE_VERSION,
     VARIANTS,
@@ -30,9 +31,9 @@ from scale_ray.config.trial import (
 )
 
 __all__ = [
-    "NAMED_WEIGHTS", "RECIPE_VERSION", "VARIANTS", "BaselineConfig", "Beside", "Catalogue", "ConfigError", "DataConfig",
-    "Execution", "Introduced", "LossesConfig", "ModelConfig", "OptimConfig", "ParallelConfig", "Place", "Precision",
-    "Resources", "Root", "TrialConfig", "TuningBudget", "ViewsConfig", "absolute_weights", "check_name",
+    "DEFAULTS", "NAMED_WEIGHTS", "RECIPE_VERSION", "VARIANTS", "BaselineConfig", "Beside", "Catalogue", "ConfigError",
+    "DataConfig", "Execution", "Introduced", "LossesConfig", "ModelConfig", "OptimConfig", "ParallelConfig", "Place",
+    "Precision", "Resources", "Root", "TrialConfig", "TuningBudget", "ViewsConfig", "absolute_weights", "check_name",
     "describe_problem", "describe_problems", "field_info", "field_paths", "flat_fields", "is_hub", "is_list",
     "read_catalogue", "suggest",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from scale_ray.config import Catalogue, Root, TrialConfig
+from scale_ray.config import DEFAULTS, Catalogue, Root
 from scale_ray.data.benchmarks import BENCHMARKS, DataError, canonical_domain, check_benchmark
 from scale_ray.data.cache import cache_folder, open_or_build
 from scale_ray.data.decoding import Decoded, Decoding, decode_all, load, unreadable
@@ -180,7 +180,7 @@ def prepare(
 
 def usual_size(benchmark: str) -> int:
     """Side in pixels to which a benchmark's images are decoded by default."""
-    return TrialConfig().replace(check_benchmark(benchmark).defaults).data.resize
+    return DEFAULTS.replace(check_benchmark(benchmark).defaults).data.resize
 
 
 def domain_digest(benchmark: str, domain: str, *, root: Root | None) -> str:

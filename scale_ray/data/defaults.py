@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scale_ray.config import TrialConfig, absolute_weights, field_paths
+from scale_ray.config import DEFAULTS, TrialConfig, absolute_weights, field_paths
 from scale_ray.data.benchmarks import FROZEN_DEFAULTS, check_benchmark
 from scale_ray.data.usual import USUAL, USUAL_WHERE_FROZEN, usual_fields
 from scale_ray.timm_names import size_fields
@@ -51,7 +51,7 @@ def schedule_of(fields: Mapping[str, Any], steps: int) -> dict[str, int]:
     """`optim.steps`, the warm-up that keeps the share that it has in `fields`, and evaluations for POINTS at least."""
     # Of the schedule alone: the whole config may be valid only with fields that are set later.
     schedule = {path: value for path, value in fields.items() if path.startswith("optim.") or path == "evaluate_every"}
-    usual = TrialConfig().replace(schedule)
+    usual = DEFAULTS.replace(schedule)
     return {
         "optim.steps": steps,
         "optim.warmup_steps": usual.optim.warmup_steps * steps // usual.optim.steps,
@@ -61,19 +61,18 @@ def schedule_of(fields: Mapping[str, Any], steps: int) -> dict[str, int]:
 
 def config_of(fields: Mapping[str, Any]) -> TrialConfig:
     """The config with these fields; a weights file by its absolute path, because trials may run elsewhere."""
-    config = TrialConfig().replace(fields)
+    config = DEFAULTS.replace(fields)
     return config.replace({"model.weights": absolute_weights(config.model.weights)})
 
 
 def own_fields(config: TrialConfig) -> dict[str, Any]:
     """The fields in which a config differs from the defaults of benchmark and encoder, without benchmark and pair."""
-    usual = TrialConfig()
     defaults = default_fields(config.data.benchmark, frozen=config.model.encoder == "frozen")
     defaults |= size_fields(config.model.backbone)
     return {
         path: config.value(path)
         for path in field_paths()
-        if config.value(path) != defaults.get(path, usual.value(path))
+        if config.value(path) != defaults.get(path, DEFAULTS.value(path))
         and path not in ("data.benchmark", "data.source", "data.target")
     } | ({"model.encoder": "frozen"} if config.model.encoder == "frozen" else {})
 

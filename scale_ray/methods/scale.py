@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.config import DEFAULTS, ConfigError, TrialConfig
 from scale_ray.data.batches import SourceBatch, TargetBatch
 from scale_ray.losses import LOSSES, StepTensors
 from scale_ray.losses.term import LossTerm, Need
@@ -125,8 +125,7 @@ class Scale(Method):
                 unread += _STRONG_VIEWS
             if config.data.class_balance == "both":  # there are no pseudo-labels to balance the target by
                 changes["data.class_balance"] = "source"
-        defaults = TrialConfig()
-        return config.replace(changes | {path: defaults.value(path) for path in unread})
+        return config.replace(changes | {path: DEFAULTS.value(path) for path in unread})
 
     def surveys(self, step: int) -> bool:
         """Where prototypes label the target: before the first labels and, if the encoder learns, in each epoch.

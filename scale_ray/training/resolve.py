@@ -4,6 +4,7 @@ from functools import cache
 
 from scale_ray.cell import Cell
 from scale_ray.config import (
+    DEFAULTS,
     VARIANTS,
     BaselineConfig,
     Catalogue,
@@ -109,7 +110,7 @@ def _check_head(config: TrialConfig) -> None:
 
 def _check_baseline(config: TrialConfig) -> None:
     """Refuse a setting that the method would silently ignore."""
-    usual, reads = BaselineConfig(), METHODS[config.method].reads
+    usual, reads = DEFAULTS.baseline, METHODS[config.method].reads
     for name in BaselineConfig.model_fields:
         given = getattr(config.baseline, name)
         if name not in reads and given != getattr(usual, name):
@@ -125,7 +126,7 @@ def _check_variants(config: TrialConfig) -> None:
     for path in _unread_variants(config):
         raise ConfigError(
             f"{path} is {config.value(path)!r}, which {config.approach!r} does not read: leave it at "
-            f"{TrialConfig().value(path)!r}"
+            f"{DEFAULTS.value(path)!r}"
         )
 
 
@@ -159,9 +160,9 @@ def without_unread(config: TrialConfig, base: TrialConfig, *, of_methods: bool =
         unread += [
             path
             for path in (f"baseline.{name}" for name in BaselineConfig.model_fields if name not in reads)
-            if config.value(path) == base.value(path) != TrialConfig().value(path)
+            if config.value(path) == base.value(path) != DEFAULTS.value(path)
         ]
-    return config.replace({path: TrialConfig().value(path) for path in unread}) if unread else config
+    return config.replace({path: DEFAULTS.value(path) for path in unread}) if unread else config
 
 
 def _inputs(config: TrialConfig, root: Root | None) -> dict[str, str]:

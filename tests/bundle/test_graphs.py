@@ -27,13 +27,20 @@ MADE = {
 }
 
 
+_LARGE = ("resnet18", "transformer")
+_GRAPHS = [
+    *(pytest.param(kind, "float", marks=[pytest.mark.slow] * (kind in _LARGE)) for kind in MADE),
+    ("lenet", "uint8"),
+]
+
+
 def images(bundle: Bundle, given: str, count: int) -> torch.Tensor:
     size = bundle.config.data.image_size
     pixels = torch.randint(256, (count, 3, size, size), generator=torch.Generator().manual_seed(7), dtype=torch.uint8)
     return pixels if given == "uint8" else pixels / 255
 
 
-@pytest.mark.parametrize(("kind", "given"), [*((kind, "float") for kind in MADE), ("lenet", "uint8")])
+@pytest.mark.parametrize(("kind", "given"), _GRAPHS)
 def test_onnxruntime_gives_pytorchs_logits(kind: str, given: str, tmp_path: Path) -> None:
     bundle = MADE[kind]
     assert write_onnx(bundle, given, tmp_path) < 1e-4  # type: ignore[arg-type]

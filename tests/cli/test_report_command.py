@@ -42,7 +42,9 @@ def test_report_of_two_axes_and_of_a_mixed_store(trained: tuple[Outcome, Path], 
     assert outcome.status == 2
     assert "records of several versions of the code" in outcome.errors[0]
     assert "--allow code" in outcome.errors[-1]
-    outcome = command("report", store.location, "--allow", "code", "--rows", "losses.threshold", "--columns", "seed")
+    outcome = command(
+        "report", store.location, "--allow", "code", "--rows", "losses.threshold", "--columns", "seed", "--figures", "0"
+    )
     assert outcome.status == 0
     assert "0.5" in outcome.out
     assert (tmp_path / "store" / "report" / "losses.threshold_by_seed.tex").is_file()
@@ -53,7 +55,7 @@ def test_report_chooses_by_stored_predictions(images: Path, tmp_path: Path) -> N
     for seed in ("0", "1"):
         options = ("--root", images, "--store", tmp_path, "--seed", seed, "--keep-predictions")
         assert command("train", *TINY, *options).status == 0
-    outcome = command("report", tmp_path, "--choose", "ensv", "--oracle")
+    outcome = command("report", tmp_path, "--choose", "ensv", "--oracle", "--figures", "0")
     assert outcome.status == 0, outcome.err
     assert "scale (ce+ssl)" in outcome.out
     assert "Estimated accuracy: agreement with the labels of the candidates' ensemble" in outcome.out
@@ -246,5 +248,5 @@ def test_every_cell_of_a_store_of_another_recipe_is_stale(tmp_path: Path) -> Non
         "frozen": ("1", "0"),
         "tuning-digits": ("2", "0"),
     }
-    assert command("report", store).status == 0
+    assert command("report", store, "--figures", "0").status == 0
     assert "10 stale" in re.sub(r"<[^>]*>", "", (store / "report" / "report.html").read_text())

@@ -57,7 +57,7 @@ def on_terminal(*arguments: str | Path) -> str:
 
 
 def test_a_report_breaks_no_word_and_cuts_no_heading(store: Store, tmp_path: Path) -> None:
-    shown = on_terminal("report", store.location, "--out", tmp_path)
+    shown = on_terminal("report", store.location, "--out", tmp_path, "--figures", "0")
     lines = shown.splitlines()
     too_wide = [line for line in lines if len(line) > COLUMNS]
     assert [line for line in too_wide if not line.strip().startswith("scale-ray ") and "/" not in line] == []
@@ -65,7 +65,7 @@ def test_a_report_breaks_no_word_and_cuts_no_heading(store: Store, tmp_path: Pat
     cells = {cell.strip() for line in lines for cell in re.split("[┃│]", line)}
     assert cells >= {f"{domain}>" for domain in DOMAINS} | set(DOMAINS) | {"average", "ce+ssl+dist+reg", "resnet50"}
     piped = subprocess.run(
-        [sys.executable, "-m", "scale_ray.cli", "report", store.location, "--out", tmp_path],
+        [sys.executable, "-m", "scale_ray.cli", "report", store.location, "--out", tmp_path, "--figures", "0"],
         capture_output=True,
         text=True,
         check=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, Outcome, ablate, command, refused
 from report_stores import CREATED, cell_of, config_of, record_of
+from s3_server import SLOW_ON_S3
 
 from scale_ray.cli.track import show_report
 from scale_ray.store import Store, StudyPlan
@@ -45,10 +46,11 @@ def test_a_store_is_sent_to_each_tracker_and_not_twice(store: str, tmp_path: Pat
     assert marked(one).keys() == {cell_of(config).id for config in CONFIGS}
 
 
+@SLOW_ON_S3
 def test_the_report_goes_with_it(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     report = tmp_path / "report"
-    assert command("report", store, "--out", report).status == 0
+    assert command("report", store, "--out", report, "--figures", "1").status == 0
     options = ("--to", f"tensorboard={tmp_path / 'events'}", "--study", "first", "--report", report)
     assert "2 runs sent, and the report, 0 there before" in command("track", store, *options).out
     assert "0 runs sent, 2 there before" in command("track", store, *options).out
@@ -134,11 +136,12 @@ def test_a_study_that_is_done_is_sent_when_it_is_asked_for_again(
     assert len(marked(tmp_path / "events")) == 1
 
 
+@SLOW_ON_S3
 def test_a_tracker_that_takes_no_report_keeps_it_from_no_other(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command("report", store).status == 0
+    assert command("report", store, "--figures", "1").status == 0
     (tmp_path / "file").write_text("no folder")
     show_report([f"tensorboard={tmp_path / 'file'}", f"tensorboard={tmp_path / 'events'}"], Store(store), "first")
     assert f"warning: tensorboard={tmp_path / 'file'}: the report was not sent: " in capsys.readouterr().out.replace(
@@ -159,10 +162,11 @@ def test_a_study_may_be_called_as_the_command_is(tmp_path: Path) -> None:
     ]
 
 
+@SLOW_ON_S3
 def test_another_studys_report_is_not_sent(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     report = tmp_path / "report"
-    assert command("report", store, "--study", "first", "--out", report).status == 0
+    assert command("report", store, "--study", "first", "--out", report, "--figures", "1").status == 0
     sent = command("track", store, "--to", f"tensorboard={tmp_path / 'events'}", "--report", report).out.splitlines()
     assert [line.partition("events: ")[2] for line in sent] == [
         "first: 2 runs sent, and the report, 0 there before",

@@ -151,6 +151,7 @@ def test_the_head_gives_machines_the_role_of_workers_alone() -> None:
 
 
 @pytest.mark.skipif(shutil.which("aws") is None, reason="no AWS CLI")
+@pytest.mark.slow
 def test_the_script_makes_the_roles_and_adds_a_store(s3: S3Server) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | s3.environment()

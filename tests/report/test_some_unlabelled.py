@@ -56,7 +56,7 @@ def test_a_pair_without_labels_has_no_labels_and_not_no_teacher(mixed: Store) ->
 
 
 def test_the_page_says_which_pair_has_no_accuracy(mixed: Store, tmp_path: Path) -> None:
-    paths = write_report(mixed.location, tmp_path / "report", Asked(choose="circular", most_drawn=1))
+    paths = write_report(mixed.location, tmp_path / "report", Asked(choose="circular", most_drawn=0))
     text = paths.answer.text
     assert "There is no accuracy of mnist>usps, because the target has no labels." in text
     assert "By target labels its accuracy is 56.0 % on the 1 of 2 pairs with labels." in text

@@ -40,6 +40,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> Iterat
     assert not folder.exists()  # Ray's files are gone with it
 
 
+@pytest.mark.slow
 def test_a_study_whose_driver_is_killed_ends_with_the_undisturbed_records(
     service: Command, tiny_root: Path, tmp_path: Path
 ) -> None:

@@ -191,7 +191,7 @@ def troubled(seed: int, drivers: int, cells: int, trouble: Trouble, calm_after: 
     assert study.left() == []
 
 
-@schedules(max_examples=200)
+@schedules(max_examples=100)
 @given(SEEDS, st.integers(2, 4), st.integers(1, 4))
 def test_without_trouble_each_cell_is_trained_once(seed: int, drivers: int, cells: int) -> None:
     study = Study(seed, drivers, cells, Trouble())
@@ -200,7 +200,7 @@ def test_without_trouble_each_cell_is_trained_once(seed: int, drivers: int, cell
     assert study.left() == []
 
 
-@schedules(max_examples=600)
+@schedules(max_examples=200)
 @MANY
 def test_a_key_has_one_holder_and_no_record_is_lost(
     seed: int, drivers: int, cells: int, trouble: Trouble, calm_after: int
@@ -250,6 +250,7 @@ def test_a_broken_protocol_is_found(method: str, broken: object, monkeypatch: py
         look_for_it()
 
 
+@pytest.mark.slow
 def test_one_name_for_both_kinds_of_record_would_lose_done_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_files, "record_file", lambda trial_id, status="done": f"records/{trial_id}.json")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3_server import S3Server
+from s3_server import SLOW_ON_S3, S3Server
 
 from scale_ray.store import files as files_module
 from scale_ray.store import lifeline as lifeline_module
@@ -198,6 +198,7 @@ def test_a_driver_that_ends_gives_its_keys_back(files: Files, clock: Clock) -> N
         assert other.acquire("key")
 
 
+@SLOW_ON_S3
 def test_live_drivers_outlive_the_expiry(files: Files, clock: Clock) -> None:
     with driver(files, clock) as one, driver(files, clock) as other:
         assert one.acquire("key")
@@ -210,6 +211,7 @@ def test_live_drivers_outlive_the_expiry(files: Files, clock: Clock) -> None:
 # Dead drivers
 
 
+@SLOW_ON_S3
 def test_silence_for_the_expiry_is_death(files: Files, clock: Clock) -> None:
     dead_driver(files, "key", "another")
     with driver(files, clock) as one:
@@ -289,6 +291,7 @@ def test_without_a_place_for_its_file_a_driver_works_as_well(
         assert json.loads(files.read(driver_file(one.id)) or b"")["lifeline"] is None
 
 
+@SLOW_ON_S3
 def test_a_killed_process_elsewhere_is_dead_after_the_expiry(files: Files, clock: Clock) -> None:
     with holder(files, elsewhere=True) as process, driver(files, clock) as one:
         while clock.now < 2 * EXPIRY:
@@ -301,6 +304,7 @@ def test_a_killed_process_elsewhere_is_dead_after_the_expiry(files: Files, clock
         assert clock.now - began > EXPIRY / 2
 
 
+@SLOW_ON_S3
 def test_of_three_takers_one_wins(files: Files, clock: Clock) -> None:
     dead_driver(files, "key")
     with driver(files, clock) as one, driver(files, clock) as two, driver(files, clock) as three:
@@ -347,6 +351,7 @@ def test_all_of_several_keys_or_none(files: Files, clock: Clock) -> None:
 
 
 @linux
+@SLOW_ON_S3
 def test_a_paused_driver_loses_its_key_and_takes_nothing_back(files: Files, clock: Clock) -> None:
     with holder(files, elsewhere=True) as process, driver(files, clock) as one:
         assert not one.acquire("key")

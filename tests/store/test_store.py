@@ -14,7 +14,7 @@ import pyarrow.fs
 import pytest
 import ray
 from made_records import record
-from s3_server import S3Server
+from s3_server import SLOW_ON_S3, S3Server
 
 from scale_ray.cell import Cell
 from scale_ray.config import RECIPE_VERSION
@@ -485,6 +485,7 @@ def test_a_store_whose_folder_vanishes_is_named(local_store: Store) -> None:
 # Whole files
 
 
+@SLOW_ON_S3
 def test_records_are_whole_after_sigkill(location: str) -> None:
     for delay in (0.0, 0.02, 0.05, 0.1):
         with writer(location, count=10**9, size=8_000_000) as process:

@@ -31,6 +31,7 @@ def test_a_study_ends_with_its_budget(tiny_root: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("drivers/*"))
 
 
+@pytest.mark.slow
 def test_a_budget_that_ray_has_used_up_before_a_training_begins(tiny_root: Path, tmp_path: Path) -> None:
     over = finish(command(tiny_root, tmp_path, *LONG, "--budget", "1s"))
     assert over.returncode == 0, over.stdout + over.stderr

@@ -99,7 +99,7 @@ def test_little_shared_memory_is_enough() -> None:
     assert done.stdout == "started True\n", done.stderr
 
 
-@pytest.mark.parametrize("kept", ["", "token"])
+@pytest.mark.parametrize("kept", ["", pytest.param("token", marks=pytest.mark.slow)])
 def test_a_read_only_home_is_no_obstacle(tmp_path: Path, kept: str) -> None:
     """Ray keeps a token in it, which this run can have for itself."""
     if kept:

@@ -8,6 +8,8 @@ import nbformat
 import pytest
 from studies import LIMIT
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 NOTEBOOK = REPOSITORY / "docs" / "first_study.ipynb"
 

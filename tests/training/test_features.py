@@ -208,7 +208,7 @@ def _open_until(config: TrialConfig, execution: Execution, start: int) -> None:
         open_inputs(stage_of(config, execution.root), execution, None)
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("end", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_after_an_end_in_the_middle_they_go_on_where_they_were(
     end: signal.Signals,
     config: TrialConfig,

@@ -112,11 +112,11 @@ def results(store: Store) -> dict[str, Result | None]:
     "changes",
     [
         {},
-        {"optim.warmup_steps": 3, "model.batch_norm": "joint"},  # the warm-up ends on a point of the curve
-        {"losses.pseudo_labels": "prototype"},
         *(
             pytest.param(changes, marks=pytest.mark.slow)
             for changes in (
+                {"optim.warmup_steps": 3, "model.batch_norm": "joint"},  # the warm-up ends on a point of the curve
+                {"losses.pseudo_labels": "prototype"},
                 {"data.class_balance": "both", "losses.covariance": "full", "losses.statistics_window": "epoch"},
                 {"optim.schedule": "cosine", "losses.statistics_window": "ema", "losses.consistency": "mse"},
                 {"model.contrast_level": "spatial", "data.class_balance": "off"},

@@ -57,7 +57,9 @@ def trial_id(config: TrialConfig, root: Path) -> str:
         {},
         {"data.class_balance": "both", "losses.statistics_window": "ema", "model.batch_norm": "joint"},
         {"data.class_balance": "off", "losses.covariance": "full", "losses.statistics_window": "epoch"},
-        {"model.backbone": "mobilenet_v2", "data.image_size": 32, "data.resize": 32},
+        pytest.param(
+            {"model.backbone": "mobilenet_v2", "data.image_size": 32, "data.resize": 32}, marks=pytest.mark.slow
+        ),
         {"optim.optimiser": "adam", "optim.learning_rate": 0.01},
     ],
     ids=str,

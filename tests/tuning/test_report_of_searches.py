@@ -27,7 +27,7 @@ def test_searches_alone_have_their_own_page_and_refuse_what_cannot_change_it(sto
 
 def test_a_search_hides_no_other_record(store: Store, tmp_path: Path) -> None:
     store.write_record(record_of(config_of("mnist", "mnistm", "ce", "lenet", 0), 50.0))
-    report(store.location, out=tmp_path / "report", allow="code,data")
+    report(store.location, out=tmp_path / "report", allow="code,data", figures=0)
     page = (tmp_path / "report" / "report.html").read_text()
     assert "mnist&gt;mnistm" in page
     assert (tmp_path / "report" / "tuning-try.html").is_file()

@@ -188,7 +188,7 @@ def fitted(figure: Figure) -> Bbox:
         figure.set_dpi(_DPI)
         if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
             figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)  # `none` would draw everything once more for each file
         renderer = FigureCanvasAgg(figure).get_renderer()
         return figure.get_tightbbox(renderer).padded(_MARGIN)
 

@@ -4,7 +4,7 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from scale_ray.config import NAMED_WEIGHTS, LossesConfig, ModelConfig, TuningBudget
+from scale_ray.config import DEFAULTS, NAMED_WEIGHTS, ModelConfig, TuningBudget
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def natural(text: str) -> list[tuple[int, str]]:
 
 def by_combination(label: str) -> tuple[int, list[int], str]:
     """A sort key: combinations of fewer terms first, then by the order in which a combination writes its terms."""
-    known = list(LossesConfig().terms)
+    known = list(DEFAULTS.losses.terms)
     names = [term.rpartition("*")[2] for term in label.partition(" ")[0].split("+")]
     return len(names), [known.index(name) if name in known else len(known) for name in names], label
 
