@@ -128,6 +128,11 @@ def accessible(browser: webdriver.Chrome) -> None:
     assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in serious] == []
 
 
+def sign_in(browser: webdriver.Chrome, service: Command) -> None:
+    browser.find_element(By.NAME, "token").send_keys(service.token)
+    browser.find_element(By.CSS_SELECTOR, "form button").click()
+
+
 def text_of(browser: webdriver.Chrome, name: str) -> str:
     return str(browser.execute_script("return document.getElementById(arguments[0])?.textContent ?? ''", name))
 

@@ -26,6 +26,7 @@ from scale_ray.store.leases import Driver
 from scale_ray.store.orders import Orders
 from scale_ray.sweep.cluster import Footprint, Slots, away_from_the_head, footprint, start_ray
 from scale_ray.sweep.ending import ending_at_once, kill_ray
+from scale_ray.sweep.handover import hand_over, take_back
 from scale_ray.sweep.leftovers import SCRATCH
 from scale_ray.sweep.listener import Listener
 from scale_ray.sweep.meter import Meter
@@ -56,12 +57,10 @@ class WorkSource(Protocol):
 
     Attributes:
         queue: leases stages and knows which of them run.
-        known: the stages that are known before Ray starts, by key; every trial process gets them once.
         reads: stages whose data and features are prepared before the first trial starts.
     """
 
     queue: StageQueue
-    known: Mapping[str, Stage]
     reads: Sequence[Stage]
 
     @property
@@ -72,7 +71,7 @@ class WorkSource(Protocol):
         """The next stage to start, leased; None where all that is left has to wait."""
 
     def assignment(self, stage: Stage) -> dict[str, Any]:
-        """The Tune trial's config: `stage` is the key, `work` the stage itself where it is not `known`."""
+        """The Tune trial's config: `stage` is the key."""
 
     def ended(self, stage: Stage, result: Mapping[str, Any] | None) -> None:
         """The stage has ended, with its last reported metrics; None where it failed."""
@@ -134,29 +133,30 @@ def work_off(
             # All CPUs of this machine are still free. On a cluster or a GPU, the first trials compute features.
             prepare_features(source.reads, execution, store, check_budget)
         execution = execution.model_copy(update={"threads": resources.cpus})
-        trainable = _trainable(source.known, execution, store, needs, None if stopping is None else stopping.flag)
+        trainable = _trainable(driver, execution, store, needs, None if stopping is None else stopping.flag)
         slots = Slots(needs, cluster=joined, alone=lambda: driver.alone)
         events = _Events(name, driver, source, slots, progress, listeners, store, execution, needs.ran, given, stopping)
         # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.
         reuse_actors = scheduler is None or not needs.through_train
         with ending_at_once(driver):  # from here on: Ray installs signal handlers of its own when it starts
-            search = _Search(source, slots, given)
+            search = _Search(driver, source, slots, given)
             _fit(name, trainable, search, events, store, driver, scheduler, reuse_actors=reuse_actors)
     except KeyboardInterrupt:
         # Tune would wait for what trains. A kill loses no more: steps since the last checkpoint.
         kill_ray(but_its_store=True)
     finally:
-        if stopping is not None and ray.is_initialized():
-            stopping.end()
+        if ray.is_initialized():
+            for key in source.queue.handed_out:
+                take_back(driver.id, key)
+            if stopping is not None:
+                stopping.end()
         ray.shutdown()  # a Ray that was started here ends
 
 
-def _trainable(
-    known: Mapping[str, Stage], execution: Execution, store: Store, needs: Footprint, stop_flag: str | None
-) -> Any:
+def _trainable(driver: Driver, execution: Execution, store: Store, needs: Footprint, stop_flag: str | None) -> Any:
     """What Ray Tune calls with each assignment."""
     common: dict[str, Any] = {
-        "known": dict(known),
+        "driver": driver.id,
         "execution": execution,
         "store": store.location,
         "entries": pickle_entries(),
@@ -167,9 +167,9 @@ def _trainable(
     from scale_ray.sweep.group_cleaner import start_cleaner
     from scale_ray.sweep.train_driver import drive_stage
 
-    driver = tune.with_parameters(drive_stage, needs=needs, groups=start_cleaner(), **common)
+    drive = tune.with_parameters(drive_stage, needs=needs, groups=start_cleaner(), **common)
     place = tune.PlacementGroupFactory([{"memory": _DRIVER_MEMORY}], bundle_label_selector=[away_from_the_head()])
-    return tune.with_resources(driver, place)
+    return tune.with_resources(drive, place)
 
 
 def _fit(
@@ -222,9 +222,9 @@ def _fit(
 class _Search(Searcher):
     """Hands the stages of a source to Ray Tune. Nothing is saved for a restore: the store says what is left to do."""
 
-    def __init__(self, source: WorkSource, slots: Slots, orders: Callable[[], Orders]):
+    def __init__(self, driver: Driver, source: WorkSource, slots: Slots, orders: Callable[[], Orders]):
         super().__init__()
-        self._source, self._slots, self._orders = source, slots, orders
+        self._driver, self._source, self._slots, self._orders = driver, source, slots, orders
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -237,6 +237,7 @@ class _Search(Searcher):
             return None
         stage = source.next()
         if stage is not None:
+            hand_over(self._driver.id, stage)
             return source.assignment(stage)
         return Searcher.FINISHED if source.over else None
 
@@ -319,6 +320,7 @@ class _Events(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         key = trial.config["stage"]
+        take_back(self._driver.id, key)
         if self._queue.is_stopped(key):
             stage = self._queue.stopped(key)
             self._source.ended(stage, trial.last_result)
@@ -331,8 +333,9 @@ class _Events(tune.Callback):
                 each.ended(stage)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        report = Path(trial.error_file).read_text() if trial.error_file else ""
-        stage, again = self._queue.failed(trial.config["stage"], lambda cells: self._explain(cells, report))
+        report, key = Path(trial.error_file).read_text() if trial.error_file else "", trial.config["stage"]
+        take_back(self._driver.id, key)
+        stage, again = self._queue.failed(key, lambda cells: self._explain(cells, report))
         self._source.ended(stage, None)
         reason = self._reason(stage)
         if again and not reason.startswith(TrainingHung.__name__):

@@ -28,8 +28,7 @@ class FixedStages:
     def __init__(self, stages: Sequence[Stage], queue: StageQueue):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.queue, self.reads = queue, stages
-        self.known: Mapping[str, Stage] = {stage.key: stage for stage in stages}
-        self._numbers = {key: number for number, key in enumerate(self.known)}
+        self._numbers = {stage.key: number for number, stage in enumerate(stages)}
         self._optuna_study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
         self._asked: dict[str, optuna.Trial] = {}
 

@@ -130,6 +130,11 @@ class StageQueue:
         return len(self._running)
 
     @property
+    def handed_out(self) -> frozenset[str]:
+        """The keys of the running stages."""
+        return frozenset(self._running)
+
+    @property
     def started(self) -> int:
         """How many of the running stages have reported that they train, and so hold their resources."""
         return len(self._started)

@@ -26,6 +26,7 @@ from scale_ray.records import Ran
 from scale_ray.stage import Stage
 from scale_ray.store import Store
 from scale_ray.sweep.cluster import Footprint
+from scale_ray.sweep.handover import handed_over
 from scale_ray.sweep.leftovers import TRAIN_RUNS
 from scale_ray.sweep.train_groups import Trainer
 from scale_ray.training.failures import leaving_failures
@@ -56,7 +57,7 @@ class Task:
 def drive_stage(
     assignment: dict[str, Any],
     *,
-    known: dict[str, Stage],
+    driver: str,
     execution: Execution,
     store: str,
     entries: bytes,
@@ -67,14 +68,14 @@ def drive_stage(
     """Train the stage that was assigned on workers of Ray Train; runs in a Tune actor that holds no CPU or GPU.
 
     Args:
-        assignment, known, execution, store, entries, stop_flag: as in `trainable.train_stage`.
+        assignment, driver, execution, store, entries, stop_flag: as in `trainable.train_stage`.
         needs: the resources of the workers.
         groups: the study's `group_cleaner.GroupCleaner`.
 
     Raises:
         Exception: whatever ended the training; the records already name it.
     """
-    stage: Stage = assignment.get("work") or known[assignment["stage"]]
+    stage = handed_over(driver, assignment["stage"])
     opened, ran = Store(store), needs.ran
     # The state of the training is a checkpoint of the store. What Ray Train noted of an earlier run is of no use, and a
     # kill may have left half of it.

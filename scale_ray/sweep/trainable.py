@@ -10,6 +10,7 @@ from scale_ray.config import Execution
 from scale_ray.records import Ran
 from scale_ray.stage import Stage
 from scale_ray.store import Store
+from scale_ray.sweep.handover import handed_over
 from scale_ray.sweep.notice import Notice, NoticedCheckpoints
 from scale_ray.sweep.pickling import unpickle_entries
 from scale_ray.training.checkpoint import StoreCheckpoints
@@ -30,7 +31,7 @@ PACE_SECONDS = 30.0
 def train_stage(
     assignment: dict[str, Any],
     *,
-    known: dict[str, Stage],
+    driver: str,
     execution: Execution,
     store: str,
     entries: bytes,
@@ -40,7 +41,7 @@ def train_stage(
 
     Args:
         assignment: see `engine.WorkSource.assignment`.
-        known: stages by key, for assignments that bring only a key.
+        driver: id of the study's driver, which has handed the stage over.
         execution: how to train.
         store: location of the store.
         entries: from `pickle_entries`.
@@ -50,7 +51,7 @@ def train_stage(
         Exception: whatever ended the training; the records already name it.
     """
     unpickle_entries(entries)
-    stage: Stage = assignment.get("work") or known[assignment["stage"]]
+    stage = handed_over(driver, assignment["stage"])
     opened = Store(store)
     kept = StoreCheckpoints(opened, stage.key, execution.checkpoint_every)
     ran = Ran("ray tune")

@@ -133,7 +133,7 @@ class EarlyStop(FIFOScheduler):
             return TrialScheduler.CONTINUE
         self._on_point(stage, step, result[self._score])
         decision = self._decide(tune_controller, setting, result)
-        if decision == TrialScheduler.CONTINUE or step >= trial.config["work"].last or self._spared(setting):
+        if decision == TrialScheduler.CONTINUE or step >= trial.config["last"] or self._spared(setting):
             return TrialScheduler.CONTINUE
         self._on_stop(stage, step)
         return TrialScheduler.STOP

@@ -23,8 +23,6 @@ class SearchStages:
         queue: says which of its stages may run.
     """
 
-    known: Mapping[str, Stage] = {}  # none is known before Ray starts: each stage travels in its assignment
-
     def __init__(self, search: Search, settings: SettingQueue, queue: StageQueue):
         self.queue, self._settings, self._parallel = queue, settings, search.parallel
         self._share = warm_ups_meet(search.space, search.base)
@@ -47,9 +45,9 @@ class SearchStages:
             self.queue.add(stages, keep=[each.key for each in stages[:-1]])
 
     def assignment(self, stage: Stage) -> dict[str, Any]:
-        """With the number of the setting for first repeats, on whose curves early stopping decides."""
+        """Early stopping reads the last step, and of first repeats, whose curves decide, the number of the setting."""
         setting, repeat = self._settings.position(stage.waiting[0].id)
-        assignment = {"stage": stage.key, "work": stage}
+        assignment = {"stage": stage.key, "last": stage.last}
         return assignment | {"setting": setting} if stage.ends and repeat == 0 else assignment
 
     def ended(self, stage: Stage, result: Mapping[str, Any] | None) -> None:

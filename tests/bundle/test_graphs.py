@@ -27,9 +27,9 @@ MADE = {
 }
 
 
-_LARGE = ("resnet18", "transformer")
+_SLOW = ("bfloat16", "linear", "prototypes", "resnet18", "transformer")
 _GRAPHS = [
-    *(pytest.param(kind, "float", marks=[pytest.mark.slow] * (kind in _LARGE)) for kind in MADE),
+    *(pytest.param(kind, "float", marks=[pytest.mark.slow] * (kind in _SLOW)) for kind in MADE),
     ("lenet", "uint8"),
 ]
 

@@ -135,7 +135,14 @@ def test_half_an_archive_is_not_used(head: Path, worker: Path, tmp_path: Path) -
     assert sorted(path.name for path in worker.iterdir()) == ["scale_ray"]
 
 
-@pytest.mark.parametrize("place", ["/dev/null/none", "s3://YOUR-BUCKET/environments", "gs://YOUR-BUCKET/environments"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/dev/null/none",
+        pytest.param("s3://YOUR-BUCKET/environments", marks=pytest.mark.slow),
+        pytest.param("gs://YOUR-BUCKET/environments", marks=pytest.mark.slow),
+    ],
+)
 def test_a_place_out_of_reach_stops_nothing(
     head: Path, worker: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,32 +209,39 @@ class TestEveryMethod:
                     check_trial(changed)
 
 
+IN_BF16 = ("scale", "dann", "mcc", "shot")  # the others too, among the slow tests
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in IN_BF16 else [pytest.mark.slow]) for name in LEARNING]
+)
+def test_trains_in_bf16_with_losses_and_parameters_in_float32(
+    name: str, tiny_config: TrialConfig, tiny_root: Path, clip_weights: Path
+) -> None:
+    # After 50 steps at this rate accuracies still depend on a machine's rounding; after 100 they do not.
+    steps = 30 if name in ON_CLIP else 100
+    config = of_method(tiny_config, name, clip_weights).replace(
+        {"optim.steps": steps, "evaluate_every": steps, "optim.precision": "bf16"}
+    )
+    # Statistics that mix a domain with its negative make source_val a matter of luck, in float32 too.
+    # So does a large rate for dan, whose kernels become as wide as its features.
+    changes = {} if name in ON_CLIP else {"model.batch_norm": "domain"}
+    config = config.replace(changes | ({"optim.learning_rate": 0.01} if name == "dan" else {}))
+    source, targets = open_data(config, ["inverted"], tiny_root)
+    training = Training(config, source, targets, CPU)
+    assert training.run().points[-1].accuracies.source_val > 60  # chance is 33
+    method = training.method
+    output = method.step(3, source_batch(), target_batch() if method.needs_target(3) else None)
+    assert {loss.dtype for loss in output.losses.values()} == {torch.float32}
+    assert {parameter.dtype for parameter in method.parameters()} == {torch.float32}
+    exact = build(config.replace({"optim.precision": "float32"}))
+    exact.load_state_dict(method.state_dict())
+    expected = exact.step(3, source_batch(), target_batch() if exact.needs_target(3) else None)
+    assert any(not torch.equal(output.losses[term], loss) for term, loss in expected.losses.items())
+
+
 @pytest.mark.parametrize("name", LEARNING)
 class TestEveryMethodThatLearns:
-    def test_trains_in_bf16_with_losses_and_parameters_in_float32(
-        self, name: str, tiny_config: TrialConfig, tiny_root: Path, clip_weights: Path
-    ) -> None:
-        # After 50 steps at this rate accuracies still depend on a machine's rounding; after 100 they do not.
-        steps = 30 if name in ON_CLIP else 100
-        config = of_method(tiny_config, name, clip_weights).replace(
-            {"optim.steps": steps, "evaluate_every": steps, "optim.precision": "bf16"}
-        )
-        # Statistics that mix a domain with its negative make source_val a matter of luck, in float32 too.
-        # So does a large rate for dan, whose kernels become as wide as its features.
-        changes = {} if name in ON_CLIP else {"model.batch_norm": "domain"}
-        config = config.replace(changes | ({"optim.learning_rate": 0.01} if name == "dan" else {}))
-        source, targets = open_data(config, ["inverted"], tiny_root)
-        training = Training(config, source, targets, CPU)
-        assert training.run().points[-1].accuracies.source_val > 60  # chance is 33
-        method = training.method
-        output = method.step(3, source_batch(), target_batch() if method.needs_target(3) else None)
-        assert {loss.dtype for loss in output.losses.values()} == {torch.float32}
-        assert {parameter.dtype for parameter in method.parameters()} == {torch.float32}
-        exact = build(config.replace({"optim.precision": "float32"}))
-        exact.load_state_dict(method.state_dict())
-        expected = exact.step(3, source_batch(), target_batch() if exact.needs_target(3) else None)
-        assert any(not torch.equal(output.losses[term], loss) for term, loss in expected.losses.items())
-
     def test_gradient_reaches_the_student_and_nothing_else(self, name: str, tiny_config: TrialConfig) -> None:
         method = build(of_method(tiny_config, name))
         step = tiny_config.optim.warmup_steps + 1

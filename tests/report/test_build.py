@@ -224,7 +224,7 @@ def test_a_trials_confusion_matrix_on_request(make_store: MAKE, tmp_path: Path) 
 
 
 def test_the_baseline_is_chosen_by_its_label(shared_study: Store, tmp_path: Path) -> None:
-    write_report(shared_study.location, tmp_path / "out", Asked(baseline="ce+ssl", most_drawn=0))
+    write_report(shared_study.location, tmp_path / "out", Asked(baseline="ce+ssl", most_drawn=1))
     assert set(pd.read_csv(tmp_path / "out" / "differences.csv")["baseline"]) == {"ce+ssl"}
     with pytest.raises(ReportError, match="baseline 'dann': nothing is done of it: choose from ce, ce\\+ssl"):
         write_report(shared_study.location, tmp_path / "out", Asked(baseline="dann"))

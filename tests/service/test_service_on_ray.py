@@ -19,6 +19,7 @@ from services import (
     entries,
     press,
     said,
+    sign_in,
     state,
     submission,
     text_of,
@@ -75,8 +76,7 @@ def test_in_a_browser_a_study_is_submitted_fills_is_changed_and_ends(service: Co
         assert browser.current_url.endswith("/login")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
         browser.set_window_size(1440, 1200)
-        browser.find_element(By.NAME, "token").send_keys(service.token)
-        browser.find_element(By.CSS_SELECTOR, "form button").click()
+        sign_in(browser, service)
         accessible(browser)
         text = json.dumps(submission("seen", FOREVER, losses=["ce+ssl+reg"]))
         browser.execute_script("document.getElementById('document').value = arguments[0]", text)
@@ -103,10 +103,20 @@ def test_in_a_browser_a_study_is_submitted_fills_is_changed_and_ends(service: Co
         press(browser, "cancel")
         browser.switch_to.alert.accept()
         until(lambda: state(browser) == "cancelled", "it is not cancelled")
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
-        browser.get(f"{service.url}/studies/killed")
+
+@needs_chromium
+@pytest.mark.slow
+def test_in_a_browser_a_study_that_is_done_has_its_report(service: Command, tmp_path: Path) -> None:
+    service.client.submit(submission("reported", 20))
+    until(lambda: service.client.study("reported")["state"] == "done", "it does not end")
+    with chromium_at(tmp_path) as browser:
+        browser.get(service.url)
+        sign_in(browser, service)
+        browser.get(f"{service.url}/studies/reported")
         until(lambda: state(browser) == "done", "it is not done")
-        browser.get(f"{service.url}/studies/killed/report.html")
+        browser.get(f"{service.url}/studies/reported/report.html")
         assert "All 2 cells are done." in browser.find_element(By.ID, "answer").text
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
@@ -118,8 +128,7 @@ def test_in_a_browser_a_cell_whose_training_is_killed_again_and_again_fails_and_
 ) -> None:
     with chromium_at(tmp_path) as browser:
         browser.get(f"{service.url}/login")
-        browser.find_element(By.NAME, "token").send_keys(service.token)
-        browser.find_element(By.CSS_SELECTOR, "form button").click()
+        sign_in(browser, service)
         service.client.submit(submission("mortal", FOREVER, losses=["ce"]))
         browser.get(f"{service.url}/studies/mortal")
         until(lambda: trains(service.client, "mortal"), "nothing trains")

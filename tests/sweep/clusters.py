@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
+from ray.experimental.internal_kv import _internal_kv_list
 from ray.util import placement_group_table
 from studies import LIMIT
 
@@ -58,6 +59,12 @@ def groups() -> dict[str, str]:
     """Placement groups of the connected cluster, by id, with their state."""
     states = {key: group["state"] for key, group in placement_group_table().items()}
     return {key: state for key, state in states.items() if state != "REMOVED"}
+
+
+def values_left(address: str) -> list[bytes]:
+    """What studies have left in the key-value store of the head."""
+    with connected(address):
+        return list(_internal_kv_list("scale_ray:"))
 
 
 def left_behind(address: str) -> dict[str, str]:

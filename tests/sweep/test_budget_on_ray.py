@@ -13,6 +13,7 @@ LONG = (*("--losses", "ce", "--seeds", "1"), *("--set", "optim.steps=2000"), *("
 NO_OTHER_CHECKPOINT = ("--checkpoint-every", "100000")
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_its_budget(tiny_root: Path, tmp_path: Path) -> None:
     with cluster(1, num_gpus=1, labels={PRICE_LABEL: "0.5"}) as made:
         on_gpus = (*LONG, "--device", "cpu", "--gpus-per-trial", "1")

@@ -85,6 +85,7 @@ with StudyProgress(found := stages(2), 0, console) as progress:
     assert "2 of 2 done" in shown["data"]["text/plain"]
 
 
+@pytest.mark.slow
 def test_an_error_ends_the_bar_too(tmp_path: Path) -> None:
     with pytest.raises(nbclient.exceptions.CellExecutionError, match="disk full"):
         outputs(

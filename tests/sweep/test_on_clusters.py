@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clusters import cluster, connected, groups, left_behind
+from clusters import cluster, connected, groups, left_behind, values_left
 from metadata_service import Metadata, metadata_service
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -112,6 +112,7 @@ def test_more_trials_than_slots_finish_and_leave_nothing(
         printed = ended(study)
         assert "[6 of 6 done, 0 running, 0 failed]" in printed
         assert left_behind(made.address) == {}
+        assert values_left(made.address) == []
     provenances = [record.provenance for record in Store(tmp_path).records()]
     ran = ("ray train", workers, "gloo") if workers > 1 else ("ray tune", 1, None)
     assert {(facts.runner, facts.workers, facts.backend) for facts in provenances} == {ran}

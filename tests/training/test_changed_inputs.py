@@ -79,7 +79,7 @@ def train(stage: Stage, execution: Execution, store: Store, progress: Progress |
 
 
 @pytest.mark.parametrize("change", [swap_classes, add_an_image, write_other_pixels, change_the_source])
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_domain_that_changes_while_the_first_cell_trains_is_read_as_it_was_planned(
     tiny_config: TrialConfig,
     tiny_root: Path,

@@ -64,6 +64,10 @@ APART: dict[str, dict[str, Any]] = {
 }
 
 
+QUICK = ("all terms", "bank", "spatial", "balance both", "dann", "mcc", "shot")
+OF_ALIKE = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in ALIKE]
+
+
 def training(config: TrialConfig, root: Path, *, float64: bool) -> Training:
     """In float64 the order of a sum hardly shows, so that two workers can be held to one's numbers closely."""
     source, targets = open_data(config, [config.data.target], root)
@@ -138,9 +142,16 @@ def tiny(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialConf
 
 
 @pytest.fixture(scope="module")
-def one(tiny: TrialConfig, tiny_root: Path) -> dict[str, Any]:
+def asked(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+    """What is trained: of ALIKE, that for which a test was selected, and all that other tests take for granted."""
+    selected = {item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")}
+    return {name: changes for name, changes in ALIKE.items() if name in selected or name in QUICK} | APART
+
+
+@pytest.fixture(scope="module")
+def one(tiny: TrialConfig, tiny_root: Path, asked: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What one worker gives."""
-    found = {name: train(tiny.replace(changes), tiny_root) for name, changes in (ALIKE | APART).items()}
+    found = {name: train(tiny.replace(changes), tiny_root) for name, changes in asked.items()}
     found["float32"] = train(tiny.replace(FROZEN), tiny_root, float64=False)
     found["half"] = train(tiny.replace(FROZEN), tiny_root, until=HALF)
     return found
@@ -153,12 +164,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def both(
-    tiny: TrialConfig, tiny_root: Path, one: dict[str, Any], store: Store, tmp_path_factory: pytest.TempPathFactory
+    tiny: TrialConfig,
+    tiny_root: Path,
+    asked: dict[str, dict[str, Any]],
+    one: dict[str, Any],
+    store: Store,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, list[Any]]:
     """What each of two workers gives, in one pair of processes."""
     two = tiny.replace({"parallel.workers": 2})
     jobs: dict[str, tuple[TrialConfig, dict[str, Any]]] = {
-        name: (two.replace(changes), {}) for name, changes in (ALIKE | APART).items()
+        name: (two.replace(changes), {}) for name, changes in asked.items()
     }
     jobs["again"] = (two, {})
     jobs["float32"] = (two.replace(FROZEN), {"float64": False})
@@ -198,7 +214,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("name", OF_ALIKE)
 def test_with_frozen_batch_norm_two_workers_give_what_one_gives(
     one: dict[str, Any], both: dict[str, list[Any]], name: str
 ) -> None:
@@ -206,7 +222,7 @@ def test_with_frozen_batch_norm_two_workers_give_what_one_gives(
         assert_same_training(found, one[name], tolerance=1e-12)
 
 
-@pytest.mark.parametrize("name", [*ALIKE, *APART])
+@pytest.mark.parametrize("name", [*OF_ALIKE, *APART])
 def test_every_image_is_counted_once(both: dict[str, list[Any]], name: str) -> None:
     for found in both[name]:
         assert_same_accuracies(found["together"], found["alone"], tolerance=1e-12)
@@ -229,7 +245,7 @@ def test_the_compared_trainings_do_something(one: dict[str, Any], tiny: TrialCon
         assert not torch.allclose(state[name], untrained[name], rtol=1e-3), name
 
 
-@pytest.mark.parametrize("name", [*ALIKE, *APART, "float32"])
+@pytest.mark.parametrize("name", [*OF_ALIKE, *APART, "float32"])
 def test_workers_hold_the_same_state_bit_for_bit(both: dict[str, list[Any]], name: str) -> None:
     first, second = both[name]
     assert first["points"] == second["points"]

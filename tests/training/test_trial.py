@@ -56,9 +56,12 @@ def trial_id(config: TrialConfig, root: Path) -> str:
         {"method": "source_only", "losses.terms": "ce"},
         {},
         {"data.class_balance": "both", "losses.statistics_window": "ema", "model.batch_norm": "joint"},
-        {"data.class_balance": "off", "losses.covariance": "full", "losses.statistics_window": "epoch"},
-        pytest.param(
-            {"model.backbone": "mobilenet_v2", "data.image_size": 32, "data.resize": 32}, marks=pytest.mark.slow
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in (
+                {"data.class_balance": "off", "losses.covariance": "full", "losses.statistics_window": "epoch"},
+                {"model.backbone": "mobilenet_v2", "data.image_size": 32, "data.resize": 32},
+            )
         ),
         {"optim.optimiser": "adam", "optim.learning_rate": 0.01},
     ],

@@ -31,7 +31,7 @@ class Study:
         )  # fmt: skip
 
     def tell(self, setting: int | None, step: int, score: float) -> str:
-        config = {"stage": f"cell {setting}", "work": SimpleNamespace(last=80)}
+        config = {"stage": f"cell {setting}", "last": 80}
         trial = SimpleNamespace(config=config if setting is None else config | {"setting": setting})
         return self.scheduler.on_trial_result(None, trial, {"step": step, "validator_im": score})
 
@@ -132,7 +132,7 @@ def test_no_stopping_rule_ends_the_default_setting(
     (rule,) = given
     step = points_before_the_end(driver.search.base)[0]
     for setting, value in ((1, 0.9), (0, 0.1)):
-        config = {"setting": setting, "stage": first.id, "work": alone(first)}
+        config = {"setting": setting, "stage": first.id, "last": alone(first).last}
         result = {"step": step, "validator_im": value}
         assert rule.on_trial_result(None, SimpleNamespace(config=config), result) == TrialScheduler.CONTINUE
     assert driver.settings.open == 1
