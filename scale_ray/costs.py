@@ -9,16 +9,28 @@ from scale_ray.records import Record
 CostKey = tuple[str, str]  # combination or method; backbone and sizes
 
 
-def seconds_per_step(records: Iterable[Record]) -> dict[CostKey, float]:
-    """Measured seconds of a step by `cost_key`: the mean over finished records with steps, evaluation included."""
-    seconds: dict[CostKey, float] = defaultdict(float)
-    steps: dict[CostKey, int] = defaultdict(int)
-    for record in records:
+class Measured:
+    """Seconds of a step by `cost_key`: the mean over finished records with steps, evaluation included."""
+
+    def __init__(self, records: Iterable[Record] = ()):
+        self._seconds: dict[CostKey, float] = defaultdict(float)
+        self._steps: dict[CostKey, int] = defaultdict(int)
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
         if record.result is not None and record.result.steps:
             key = cost_key(record.config)
-            seconds[key] += record.provenance.wall_seconds
-            steps[key] += record.result.steps
-    return {key: seconds[key] / steps[key] for key in seconds}
+            self._seconds[key] += record.provenance.wall_seconds
+            self._steps[key] += record.result.steps
+
+    def seconds_per_step(self) -> dict[CostKey, float]:
+        return {key: self._seconds[key] / self._steps[key] for key in self._seconds}
+
+
+def seconds_per_step(records: Iterable[Record]) -> dict[CostKey, float]:
+    """See `Measured`."""
+    return Measured(records).seconds_per_step()
 
 
 def cost_key(config: TrialConfig) -> CostKey:

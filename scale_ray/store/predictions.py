@@ -20,11 +20,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from scale_ray.records import Record
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 _ARRAYS = ("probabilities", "labels", "classes", "target")
@@ -49,11 +48,15 @@ class StoredPredictions:
     @classmethod
     def of(cls, probabilities: "NDArray[np.float64]", classes: Sequence[str], target: str) -> "StoredPredictions":
         """From unrounded probabilities (N, K)."""
+        import numpy as np  # a command that reads no predictions starts without it
+
         labels = probabilities.argmax(axis=1).astype(np.int32)
         return cls(probabilities.astype(np.float16), labels, tuple(classes), target)
 
 
 def to_bytes(predictions: StoredPredictions, trial_id: str) -> bytes:
+    import numpy as np
+
     arrays = {
         "probabilities": predictions.probabilities,
         "labels": predictions.labels,
@@ -71,6 +74,8 @@ def from_bytes(content: bytes, record: Record) -> StoredPredictions:
     Raises:
         ValueError: the content is damaged, or the predictions are not those that the record counts.
     """
+    import numpy as np
+
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as opened:
             arrays = {name: opened[name] for name in _ARRAYS}
@@ -89,6 +94,8 @@ def from_bytes(content: bytes, record: Record) -> StoredPredictions:
 
 def _fits(found: StoredPredictions, record: Record) -> bool:
     """Whether classes, domain and the number of images by predicted class are those of the record."""
+    import numpy as np
+
     result = record.result
     if result is None or found.target != record.inputs.get("target") or list(found.classes) != result.classes:
         return False
@@ -98,6 +105,8 @@ def _fits(found: StoredPredictions, record: Record) -> bool:
 
 
 def _digest(arrays: Mapping[str, "NDArray[Any]"], trial_id: str) -> str:
+    import numpy as np
+
     digest = hashlib.sha256(trial_id.encode())
     for name in _ARRAYS:
         array = arrays[name]

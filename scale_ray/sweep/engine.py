@@ -26,7 +26,7 @@ from scale_ray.store.leases import Driver
 from scale_ray.store.orders import Orders
 from scale_ray.sweep.cluster import Footprint, Slots, away_from_the_head, footprint, start_ray
 from scale_ray.sweep.ending import ending_at_once, kill_ray
-from scale_ray.sweep.handover import hand_over, take_back
+from scale_ray.sweep.handover import Handover
 from scale_ray.sweep.leftovers import SCRATCH
 from scale_ray.sweep.listener import Listener
 from scale_ray.sweep.meter import Meter
@@ -119,6 +119,7 @@ def work_off(
     check = partial(end_if_ordered, given, source.queue)
     # Without a cluster, nobody asks for the orders of others before the trainings: see `StopSignal`.
     check_budget = partial(end_if_ordered, budget_alone, source.queue)
+    handover = Handover(driver.id)
     try:
         joined = start_ray(resources, console)
         with ending_at_once(driver):
@@ -135,11 +136,13 @@ def work_off(
         execution = execution.model_copy(update={"threads": resources.cpus})
         trainable = _trainable(driver, execution, store, needs, None if stopping is None else stopping.flag)
         slots = Slots(needs, cluster=joined, alone=lambda: driver.alone)
-        events = _Events(name, driver, source, slots, progress, listeners, store, execution, needs.ran, given, stopping)
+        events = _Events(
+            name, driver, source, handover, slots, progress, listeners, store, execution, needs.ran, given, stopping
+        )
         # A driver of Ray Train waits for its workers and does not notice a stop: with its actor, the workers end too.
         reuse_actors = scheduler is None or not needs.through_train
         with ending_at_once(driver):  # from here on: Ray installs signal handlers of its own when it starts
-            search = _Search(driver, source, slots, given)
+            search = _Search(handover, source, slots, given)
             _fit(name, trainable, search, events, store, driver, scheduler, reuse_actors=reuse_actors)
     except KeyboardInterrupt:
         # Tune would wait for what trains. A kill loses no more: steps since the last checkpoint.
@@ -147,7 +150,7 @@ def work_off(
     finally:
         if ray.is_initialized():
             for key in source.queue.handed_out:
-                take_back(driver.id, key)
+                handover.take_back(key)
             if stopping is not None:
                 stopping.end()
         ray.shutdown()  # a Ray that was started here ends
@@ -222,9 +225,9 @@ def _fit(
 class _Search(Searcher):
     """Hands the stages of a source to Ray Tune. Nothing is saved for a restore: the store says what is left to do."""
 
-    def __init__(self, driver: Driver, source: WorkSource, slots: Slots, orders: Callable[[], Orders]):
+    def __init__(self, handover: Handover, source: WorkSource, slots: Slots, orders: Callable[[], Orders]):
         super().__init__()
-        self._driver, self._source, self._slots, self._orders = driver, source, slots, orders
+        self._handover, self._source, self._slots, self._orders = handover, source, slots, orders
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -237,7 +240,7 @@ class _Search(Searcher):
             return None
         stage = source.next()
         if stage is not None:
-            hand_over(self._driver.id, stage)
+            self._handover.give(stage)
             return source.assignment(stage)
         return Searcher.FINISHED if source.over else None
 
@@ -266,6 +269,7 @@ class _Events(tune.Callback):
         name: str,
         driver: Driver,
         source: WorkSource,
+        handover: Handover,
         slots: Slots,
         progress: StudyProgress,
         listeners: Sequence[Listener],
@@ -278,7 +282,7 @@ class _Events(tune.Callback):
         self.progress, self._told = progress, (progress, *listeners)
         self._name, self._driver, self._next_told = name, driver, 0.0
         self._orders, self._stopping = orders, stopping
-        self._source, self._queue, self._slots = source, source.queue, slots
+        self._source, self._queue, self._handover, self._slots = source, source.queue, handover, slots
         self._store, self._execution, self._ran = store, execution, ran
         self._next_message = time.monotonic() + _FIRST_MESSAGE
 
@@ -320,7 +324,7 @@ class _Events(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         key = trial.config["stage"]
-        take_back(self._driver.id, key)
+        self._handover.take_back(key)
         if self._queue.is_stopped(key):
             stage = self._queue.stopped(key)
             self._source.ended(stage, trial.last_result)
@@ -334,7 +338,7 @@ class _Events(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         report, key = Path(trial.error_file).read_text() if trial.error_file else "", trial.config["stage"]
-        take_back(self._driver.id, key)
+        self._handover.take_back(key)
         stage, again = self._queue.failed(key, lambda cells: self._explain(cells, report))
         self._source.ended(stage, None)
         reason = self._reason(stage)

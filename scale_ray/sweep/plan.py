@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from scale_ray.cell import Cell
 from scale_ray.config import Beside, ConfigError, Execution, Root, field_paths
-from scale_ray.costs import CostKey, estimate_seconds, seconds_per_step
+from scale_ray.costs import CostKey, Measured, estimate_seconds
 from scale_ray.data.work import cpus
 from scale_ray.records import now
 from scale_ray.stage import Stage
@@ -86,13 +86,17 @@ def plan_study(
     configs = [without_unread(config, study.base, of_methods=several) for config in configs]
     cells = [resolve(config, root) for config in configs]
     _refuse_twins(study.name, cells)
-    answered, failed_before, lacking = _ask(store, [cell.id for cell in cells], beside)
+    ids, measured = [cell.id for cell in cells], Measured()
+    answered, failed_before, lacking = _ask(store, ids, beside, measured)
     todo = [cell for cell in cells[:limit] if cell.id not in answered]
     tree = stage_tree(cells)
     stored = frozenset(store.stage_keys())
     stages = stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo]
     if seeds_first and stages:
         stages = seed_after_seed(stages, cells, None if study.until is None else study.until.baseline)
+    if todo:  # what other studies have measured counts too
+        for record in store.records(sorted({*store.record_ids()}.difference(ids))):
+            measured.add(record)
     of_axes = {path for axis, values in study.axes.items() for value in values for path in change_of(axis, value)}
     told = {path for fields in study.usual.values() for path in fields} - of_axes  # by the method's name
     return Plan(
@@ -104,8 +108,8 @@ def plan_study(
         tree=tree,
         stages=stages,
         differing=[path for path in differing_fields([cell.config for cell in cells]) if path not in told],
-        leaving=leaving(store, study.name, {cell.id for cell in cells}),
-        costs=seconds_per_step(store.records()) if todo else {},
+        leaving=leaving(store, study.name, set(ids)),
+        costs=measured.seconds_per_step() if todo else {},
     )
 
 
@@ -139,16 +143,18 @@ def describe_leaving(study: str, cells: Collection[str]) -> str:
 
 
 def _ask(
-    store: Store, cells: Iterable[str], beside: Collection[Beside] = ()
+    store: Store, cells: Iterable[str], beside: Collection[Beside] = (), measured: Measured | None = None
 ) -> tuple[frozenset[str], frozenset[str], dict[str, tuple[Beside, ...]]]:
     """Ids of the cells that the store answers, of those whose last run left a failure, and of those that lack files.
 
-    Records are read one after the other: those of 100,000 cells together would take gigabytes.
+    Records are read one after the other: those of 100,000 cells together would take gigabytes. `measured` gets each.
     """
     present = set(store.record_ids())
     answered, failed = set[str](), set[str]()
     lacking: dict[str, tuple[Beside, ...]] = {}
     for record in store.records(cell for cell in cells if cell in present):
+        if measured is not None:
+            measured.add(record)
         if record.status == "failed":
             failed.add(record.id)
         if not is_current(record):

@@ -96,7 +96,8 @@ def _work_off(
     **__: Any,
 ) -> None:
     """What Ray does for a study or a search: takes stages, trains each, tells the engine how it ended."""
-    events = _Events(name, driver, source, None, progress, (), store, execution, Ran(), Orders, None)  # type: ignore[arg-type]
+    handover: Any = SimpleNamespace(take_back=lambda key: None)
+    events = _Events(name, driver, source, handover, None, progress, (), store, execution, Ran(), Orders, None)  # type: ignore[arg-type]
     while not source.over:
         stage: Stage | None = source.next()
         if stage is None:  # another driver holds what is left

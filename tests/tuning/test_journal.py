@@ -157,7 +157,7 @@ def _poison(storage: optuna.storages.BaseStorage, name: str, value: object) -> N
             storage.set_trial_state_values(number, state, [1.0])
 
 
-@pytest.mark.parametrize("kind", ["journal", "database"])
+@pytest.mark.parametrize("kind", ["journal", pytest.param("database", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -1,0 +1,56 @@
+"""A stage that is handed over arrives as it was."""
+
+from collections.abc import Mapping
+
+import pytest
+from field_changes import CHANGES
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scale_ray.cell import Cell
+from scale_ray.config import ConfigError, TrialConfig
+from scale_ray.stage import Stage
+from scale_ray.sweep import handover
+
+
+@pytest.fixture
+def values(monkeypatch: pytest.MonkeyPatch) -> Mapping[bytes, bytes]:
+    """Ray's key-value store, without Ray."""
+    found: dict[bytes, bytes] = {}
+    monkeypatch.setattr(handover, "_internal_kv_put", found.__setitem__)
+    monkeypatch.setattr(handover, "_internal_kv_get", found.get)
+    monkeypatch.setattr(handover, "_internal_kv_del", found.pop)
+    return found
+
+
+def changed(paths: list[str]) -> TrialConfig:
+    config = TrialConfig()
+    for path in paths:
+        try:
+            config = config.replace({path: CHANGES[path]})
+        except ConfigError:  # some exclude others
+            continue
+    return config
+
+
+@given(st.lists(st.sampled_from(sorted(CHANGES)), unique=True, max_size=15), st.floats(1e-12, 1, exclude_max=True))
+def test_it_arrives_bit_for_bit(paths: list[str], threshold: float) -> None:
+    config = changed(paths).replace({"losses.threshold": threshold})
+    cells = tuple(Cell(id=f"{number}", config=config, inputs={"source": "a", "target": "b"}) for number in range(2))
+    stage = Stage("k", config, 3, 10, "parent", {"z": "1", "a": "2"}, cells[:1], cells, "ce")
+    arrived = handover._STAGE.validate_json(handover._STAGE.dump_json(stage))
+    assert arrived == stage
+    assert list(arrived.digests) == ["z", "a"]  # the source comes first
+    assert type(arrived.ends) is type(arrived.waiting) is tuple
+
+
+def test_each_driver_has_its_own_and_nothing_stays(values: Mapping[bytes, bytes]) -> None:
+    stages = {
+        driver: Stage("k", TrialConfig(), 0, last, None, {}, (), ()) for driver, last in (("one", 1), ("other", 2))
+    }
+    for driver, stage in stages.items():
+        handover.Handover(driver).give(stage)
+    for driver, stage in stages.items():
+        assert handover.handed_over(driver, "k") == stage
+        handover.Handover(driver).take_back("k")
+    assert not values
