@@ -79,5 +79,4 @@ def record(cell: Cell, classes: int) -> Record:
         git_dirty=False,
         versions={"python": "3.11.2", "torch": "2.14.1"},
     )
-    inputs = {"source": cell.config.data.source, "target": cell.config.data.target}
-    return Record(id=cell.id, status="done", config=cell.config, inputs=inputs, result=result, provenance=origin)
+    return Record(id=cell.id, status="done", config=cell.config, inputs=cell.inputs, result=result, provenance=origin)

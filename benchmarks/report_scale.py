@@ -62,7 +62,7 @@ def _fill(store: Store, records: int, classes: int) -> int:
     cells = []
     for config in itertools.islice(configs(), records):
         inputs = {"source": config.data.source, "target": config.data.target}
-        cells.append(Cell(id=identity(config, inputs), config=config))
+        cells.append(Cell(id=identity(config, inputs), config=config, inputs=inputs))
     store.write_plan(StudyPlan(name="scale", created="2026-03-01T00:00:00+00:00", cells=cells))
     return fill(store, cells, classes)
 

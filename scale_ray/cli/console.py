@@ -32,7 +32,7 @@ class CommandConsole(Console):
         super().print(*objects, **how)
 
     def print_lines(self, lines: Iterable[str]) -> None:
-        """Print plain lines as `print` does, a hundred times as fast: some listings have a hundred thousand."""
+        """Print plain lines as `print` does, without rich, which takes long for the 100,000 lines of some listings."""
         for line in lines:
             self.file.write(f"{_broken(line, self.width) if self.is_terminal else line}\n")
 
