@@ -21,7 +21,7 @@ check: .venv
 test: check
 	RAY_worker_niceness=0 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 4
 
-# Kills, clusters, spoilt stores and a real `ray submit`: some three quarters of an hour.
+# Kills, clusters, spoilt stores and a real `ray submit`: an hour or more.
 faults: .venv
 	$(BIN)/pytest -m slow
 

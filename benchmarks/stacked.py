@@ -2,10 +2,10 @@
 
     python benchmarks/stacked.py [--heads 1,2,4,8,16] [--precisions float32,bf16] [--rounds 5]
 
-A step is the core of `ce+ssl` on features of a frozen MobileNetV2 (PACS: 1,280 features, 7 classes): the student's
-passes over a source and a target batch, the teacher's over the target batch, both losses, SGD with momentum and the
-moving average. It is written twice, as plain functions: for one head after the other, and for all heads at once. Both
-start from the same weights, and the benchmark checks that they end with the same ones up to rounding.
+A step is the core of `ce+ssl` on random features, as many as a frozen MobileNetV2 gives of PACS (1,280, with 7
+classes): the student's passes over a source and a target batch, the teacher's over the target batch, both losses, SGD
+with momentum and the moving average. It is written twice, as plain functions: for one head after the other, and for all
+heads at once. Both start from the same weights; the table has by how much those at the end differ.
 
 What the package adds to a step is left out here (views, statistics, meters), so the ratio is the most that stacking
 could win. Ways take turns in each round; the median of the rounds counts. One thread, as a trial has.

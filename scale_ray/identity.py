@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from scale_ray.config import RECIPE_VERSION, Introduced, TrialConfig
-from scale_ray.config.parts import Part
+from scale_ray.config.parts import Items, Part
 
 _REQUIRED = object()
 
@@ -154,18 +154,16 @@ def _text(config: type[TrialConfig], name: str, *values: Any) -> str:
         return "" if introduced.get(name, _REQUIRED) == values[0] else _json(*values)
     if values == (None,):  # an optional part that is not there
         return ""
-    fields = kind.model_fields
-    found = {field: _as_dict(value, fields[field]) for field, value in zip(fields, values, strict=True)}
+    found = {
+        field: dict(value) if isinstance(value, Items) else value
+        for field, value in zip(kind.model_fields, values, strict=True)
+    }
     for group in _LEFT_OUT_TOGETHER:
         of_part = [path.partition(".")[2] for path in group if path.startswith(f"{name}.")]
         if of_part and all(found[field] == FIRST_FIELDS[f"{name}.{field}"] for field in of_part):
             found = {field: value for field, value in found.items() if field not in of_part}
     kept = {field: value for field, value in found.items() if introduced.get(f"{name}.{field}", _REQUIRED) != value}
     return _json(kept) if kept else ""
-
-
-def _as_dict(value: Any, field: FieldInfo) -> Any:
-    return dict(value) if typing.get_origin(field.annotation) is dict else value
 
 
 def declaration_problems(config: type[TrialConfig] = TrialConfig) -> list[str]:

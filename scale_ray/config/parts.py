@@ -57,10 +57,14 @@ class Part(BaseModel):
         return tuple([_hashable(value) for value in vars(self).values()])
 
 
+class Items(tuple[tuple[Any, Any], ...]):
+    """The items of a dict, in its place."""
+
+
 def _hashable(value: Any) -> Any:
     if isinstance(value, Part):
         return value.hashable()
-    return tuple(value.items()) if type(value) is dict else value
+    return Items(value.items()) if isinstance(value, dict) else value
 
 
 class DataConfig(Part):

@@ -6,7 +6,7 @@ are a `WorkSource`; starting Ray, counting slots, retries, records of lost trial
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,7 +119,7 @@ def work_off(
     check = partial(end_if_ordered, given, source.queue)
     # Without a cluster, nobody asks for the orders of others before the trainings: see `StopSignal`.
     check_budget = partial(end_if_ordered, budget_alone, source.queue)
-    handover = Handover(driver.id)
+    handover = Handover()
     try:
         joined = start_ray(resources, console)
         with ending_at_once(driver):
@@ -134,7 +134,7 @@ def work_off(
             # All CPUs of this machine are still free. On a cluster or a GPU, the first trials compute features.
             prepare_features(source.reads, execution, store, check_budget)
         execution = execution.model_copy(update={"threads": resources.cpus})
-        trainable = _trainable(driver, execution, store, needs, None if stopping is None else stopping.flag)
+        trainable = _trainable(handover, execution, store, needs, None if stopping is None else stopping.flag)
         slots = Slots(needs, cluster=joined, alone=lambda: driver.alone)
         events = _Events(
             name, driver, source, handover, slots, progress, listeners, store, execution, needs.ran, given, stopping
@@ -148,18 +148,28 @@ def work_off(
         # Tune would wait for what trains. A kill loses no more: steps since the last checkpoint.
         kill_ray(but_its_store=True)
     finally:
-        if ray.is_initialized():
-            for key in source.queue.handed_out:
-                handover.take_back(key)
-            if stopping is not None:
-                stopping.end()
-        ray.shutdown()  # a Ray that was started here ends
+        try:
+            if ray.is_initialized():
+                _forget(source.queue.handed_out, handover, stopping)
+        finally:
+            ray.shutdown()  # a Ray that was started here ends
 
 
-def _trainable(driver: Driver, execution: Execution, store: Store, needs: Footprint, stop_flag: str | None) -> Any:
+def _forget(running: Collection[str], handover: Handover, stopping: Stopping | None) -> None:
+    """Remove what the head of the cluster still has of this run, unless the head itself is lost."""
+    try:
+        for key in running:
+            handover.take_back(key)
+        if stopping is not None:
+            stopping.end()
+    except Exception as error:  # noqa: BLE001 - what ended the run is worth more
+        logger.warning("the head of the cluster keeps what this run has left there: %s", error)
+
+
+def _trainable(handover: Handover, execution: Execution, store: Store, needs: Footprint, stop_flag: str | None) -> Any:
     """What Ray Tune calls with each assignment."""
     common: dict[str, Any] = {
-        "driver": driver.id,
+        "handover": handover.name,
         "execution": execution,
         "store": store.location,
         "entries": pickle_entries(),

@@ -57,7 +57,7 @@ class Task:
 def drive_stage(
     assignment: dict[str, Any],
     *,
-    driver: str,
+    handover: str,
     execution: Execution,
     store: str,
     entries: bytes,
@@ -68,14 +68,14 @@ def drive_stage(
     """Train the stage that was assigned on workers of Ray Train; runs in a Tune actor that holds no CPU or GPU.
 
     Args:
-        assignment, driver, execution, store, entries, stop_flag: as in `trainable.train_stage`.
+        assignment, handover, execution, store, entries, stop_flag: as in `trainable.train_stage`.
         needs: the resources of the workers.
         groups: the study's `group_cleaner.GroupCleaner`.
 
     Raises:
         Exception: whatever ended the training; the records already name it.
     """
-    stage = handed_over(driver, assignment["stage"])
+    stage = handed_over(handover, assignment["stage"])
     opened, ran = Store(store), needs.ran
     # The state of the training is a checkpoint of the store. What Ray Train noted of an earlier run is of no use, and a
     # kill may have left half of it.

@@ -31,7 +31,7 @@ PACE_SECONDS = 30.0
 def train_stage(
     assignment: dict[str, Any],
     *,
-    driver: str,
+    handover: str,
     execution: Execution,
     store: str,
     entries: bytes,
@@ -41,7 +41,7 @@ def train_stage(
 
     Args:
         assignment: see `engine.WorkSource.assignment`.
-        driver: id of the study's driver, which has handed the stage over.
+        handover: name of the `Handover` that has the stage.
         execution: how to train.
         store: location of the store.
         entries: from `pickle_entries`.
@@ -51,7 +51,7 @@ def train_stage(
         Exception: whatever ended the training; the records already name it.
     """
     unpickle_entries(entries)
-    stage = handed_over(driver, assignment["stage"])
+    stage = handed_over(handover, assignment["stage"])
     opened = Store(store)
     kept = StoreCheckpoints(opened, stage.key, execution.checkpoint_every)
     ran = Ran("ray tune")

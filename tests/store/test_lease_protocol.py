@@ -191,7 +191,7 @@ def troubled(seed: int, drivers: int, cells: int, trouble: Trouble, calm_after: 
     assert study.left() == []
 
 
-@schedules(max_examples=100)
+@schedules(max_examples=200)
 @given(SEEDS, st.integers(2, 4), st.integers(1, 4))
 def test_without_trouble_each_cell_is_trained_once(seed: int, drivers: int, cells: int) -> None:
     study = Study(seed, drivers, cells, Trouble())

@@ -44,13 +44,12 @@ def test_it_arrives_bit_for_bit(paths: list[str], threshold: float) -> None:
     assert type(arrived.ends) is type(arrived.waiting) is tuple
 
 
-def test_each_driver_has_its_own_and_nothing_stays(values: Mapping[bytes, bytes]) -> None:
-    stages = {
-        driver: Stage("k", TrialConfig(), 0, last, None, {}, (), ()) for driver, last in (("one", 1), ("other", 2))
-    }
-    for driver, stage in stages.items():
-        handover.Handover(driver).give(stage)
-    for driver, stage in stages.items():
-        assert handover.handed_over(driver, "k") == stage
-        handover.Handover(driver).take_back("k")
+def test_each_run_has_its_own_and_nothing_stays(values: Mapping[bytes, bytes]) -> None:
+    runs = [handover.Handover() for _ in range(2)]
+    stages = [Stage("k", TrialConfig(), 0, last, None, {}, (), ()) for last in (1, 2)]
+    for run, stage in zip(runs, stages, strict=True):
+        run.give(stage)
+    for run, stage in zip(runs, stages, strict=True):
+        assert handover.handed_over(run.name, "k") == stage
+        run.take_back("k")
     assert not values

@@ -144,7 +144,8 @@ def tiny(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialConf
 @pytest.fixture(scope="module")
 def asked(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
     """What is trained: of ALIKE, that for which a test was selected, and all that other tests take for granted."""
-    selected = {item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")}
+    here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    selected = {item.callspec.params.get("name") for item in here}
     return {name: changes for name, changes in ALIKE.items() if name in selected or name in QUICK} | APART
 
 
