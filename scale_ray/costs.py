@@ -28,11 +28,6 @@ class Measured:
         return {key: self._seconds[key] / self._steps[key] for key in self._seconds}
 
 
-def seconds_per_step(records: Iterable[Record]) -> dict[CostKey, float]:
-    """See `Measured`."""
-    return Measured(records).seconds_per_step()
-
-
 def cost_key(config: TrialConfig) -> CostKey:
     """What the cost of a step mostly depends on."""
     return config.approach, f"{config.model.label} {config.data.image_size} px x {config.optim.batch_size}"
@@ -49,7 +44,7 @@ def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[
 
     Args:
         work: (config, number of steps).
-        measured: from `seconds_per_step`.
+        measured: from `Measured`.
 
     Returns:
         None where nothing was measured for some backbone and sizes.

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from scale_ray.config import TrialConfig
-from scale_ray.costs import cost_key, estimate_seconds, seconds_per_step
+from scale_ray.costs import Measured, cost_key, estimate_seconds
 from scale_ray.identity import identity
 from scale_ray.records import Provenance, Record, Result
 
@@ -45,8 +45,8 @@ def test_seconds_per_step_is_the_mean_over_all_steps() -> None:
     no_step = unmoved.result.model_copy(update={"steps": 0})
     records.append(unmoved.model_copy(update={"result": no_step}))  # what took no step has no cost of one
     # (10 + 80) / (100 + 200), not the mean of 0.1 and 0.4.
-    assert seconds_per_step(records) == {("ce+ssl+dist+reg", LENET): 0.3, ("ce", LENET): 0.1}
-    assert seconds_per_step([]) == {}
+    assert Measured(records).seconds_per_step() == {("ce+ssl+dist+reg", LENET): 0.3, ("ce", LENET): 0.1}
+    assert Measured().seconds_per_step() == {}
 
 
 def test_estimate_of_known_and_unknown_combinations() -> None:

@@ -15,7 +15,7 @@ from scale_ray.cli.console import console, plain_table
 from scale_ray.cli.report import StoreLocation
 from scale_ray.cli.searches import search_names
 from scale_ray.config import RECIPE_VERSION, TrialConfig
-from scale_ray.costs import duration, estimate_seconds, seconds_per_step
+from scale_ray.costs import Measured, duration, estimate_seconds
 from scale_ray.records import Record
 from scale_ray.report.read.labels import count
 from scale_ray.store import Store, StudyPlan
@@ -146,7 +146,7 @@ def _print_time_left(
     if not todo:
         return
     done = [record for record in records.values() if status_of(record) == "done"]
-    seconds = estimate_seconds(_work(todo.values()), seconds_per_step(done))
+    seconds = estimate_seconds(_work(todo.values()), Measured(done).seconds_per_step())
     lanes = sum(not key.startswith("tuning-") for key in holders)
     if seconds is None:
         console.print("time left: known once a cell of each kind has finished")

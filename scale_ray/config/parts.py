@@ -53,7 +53,7 @@ class Part(BaseModel):
         return 0.0 if isinstance(value, float) and value == 0 else value
 
     def hashable(self) -> tuple[Any, ...]:
-        """The values of all fields in their order: equal for equal parts, at a hundredth of the cost of their JSON."""
+        """The values of all fields in their order: equal for equal parts, and made faster than their JSON."""
         return tuple([_hashable(value) for value in vars(self).values()])
 
 

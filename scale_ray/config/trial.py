@@ -174,7 +174,7 @@ class TrialConfig(Part):
         return "".join([self.method, *chosen])
 
 
-# Made once: a config takes milliseconds, and a study of many cells asks for defaults in each.
+# Made once: a study of many cells asks for it some twenty times in each.
 DEFAULTS = TrialConfig()
 
 

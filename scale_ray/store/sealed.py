@@ -41,8 +41,8 @@ def seal(text: str, kind: Seal) -> bytes:
     """The text with its digest."""
     content = text.encode()
     assert content.endswith(kind.end)
-    head = content.removesuffix(kind.end)
-    return head + kind.before + hashlib.sha256(head).hexdigest().encode() + kind.after
+    head = memoryview(content)[: -len(kind.end)]  # no copy: the plan of 100,000 cells has 250 MB
+    return b"".join([head, kind.before, hashlib.sha256(head).hexdigest().encode(), kind.after])
 
 
 def unseal(content: bytes, kind: Seal) -> tuple[bytes, bool]:

@@ -6,7 +6,7 @@ are a `WorkSource`; starting Ray, counting slots, retries, records of lost trial
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -148,22 +148,12 @@ def work_off(
         # Tune would wait for what trains. A kill loses no more: steps since the last checkpoint.
         kill_ray(but_its_store=True)
     finally:
-        try:
-            if ray.is_initialized():
-                _forget(source.queue.handed_out, handover, stopping)
-        finally:
-            ray.shutdown()  # a Ray that was started here ends
-
-
-def _forget(running: Collection[str], handover: Handover, stopping: Stopping | None) -> None:
-    """Remove what the head of the cluster still has of this run, unless the head itself is lost."""
-    try:
-        for key in running:
-            handover.take_back(key)
-        if stopping is not None:
-            stopping.end()
-    except Exception as error:  # noqa: BLE001 - what ended the run is worth more
-        logger.warning("the head of the cluster keeps what this run has left there: %s", error)
+        if ray.is_initialized():
+            for key in source.queue.handed_out:
+                handover.take_back(key)
+            if stopping is not None:
+                stopping.end()
+        ray.shutdown()  # a Ray that was started here ends
 
 
 def _trainable(handover: Handover, execution: Execution, store: Store, needs: Footprint, stop_flag: str | None) -> Any:
@@ -347,7 +337,8 @@ class _Events(tune.Callback):
                 each.ended(stage)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        report, key = Path(trial.error_file).read_text() if trial.error_file else "", trial.config["stage"]
+        key = trial.config["stage"]
+        report = Path(trial.error_file).read_text() if trial.error_file else ""
         self._handover.take_back(key)
         stage, again = self._queue.failed(key, lambda cells: self._explain(cells, report))
         self._source.ended(stage, None)

@@ -86,16 +86,16 @@ def plan_study(
     configs = [without_unread(config, study.base, of_methods=several) for config in configs]
     cells = [resolve(config, root) for config in configs]
     _refuse_twins(study.name, cells)
-    ids, measured, present = [cell.id for cell in cells], Measured(), set(store.record_ids())
-    answered, failed_before, lacking = _ask(store, present, ids, beside, measured)
+    ids, measured = [cell.id for cell in cells], Measured()
+    answered, failed_before, lacking = _ask(store, ids, beside, measured)
     todo = [cell for cell in cells[:limit] if cell.id not in answered]
     tree = stage_tree(cells)
     stored = frozenset(store.stage_keys())
     stages = stages_to_do(tree, todo, stored) if share else [alone(cell) for cell in todo]
     if seeds_first and stages:
         stages = seed_after_seed(stages, cells, None if study.until is None else study.until.baseline)
-    if todo and (others := present.difference(ids)):  # what other studies have measured counts too
-        for record in store.records(sorted(others)):
+    if todo:  # what other studies have measured counts too
+        for record in store.records({*store.record_ids()}.difference(ids)):
             measured.add(record)
     of_axes = {path for axis, values in study.axes.items() for value in values for path in change_of(axis, value)}
     told = {path for fields in study.usual.values() for path in fields} - of_axes  # by the method's name
@@ -130,7 +130,7 @@ def leaving(store: Store, study: str, planned: Collection[str]) -> frozenset[str
     """
     before = {cell.id for plan in store.plans_as(_PlannedIds, [study]) for cell in plan.cells}
     gone = before.difference(planned)
-    return frozenset(gone).difference(_ask(store, set(store.record_ids()), gone)[0]) if gone else frozenset()
+    return frozenset(gone).difference(_ask(store, gone)[0]) if gone else frozenset()
 
 
 def describe_leaving(study: str, cells: Collection[str]) -> str:
@@ -143,23 +143,15 @@ def describe_leaving(study: str, cells: Collection[str]) -> str:
 
 
 def _ask(
-    store: Store,
-    present: Collection[str],
-    cells: Iterable[str],
-    beside: Collection[Beside] = (),
-    measured: Measured | None = None,
+    store: Store, cells: Iterable[str], beside: Collection[Beside] = (), measured: Measured | None = None
 ) -> tuple[frozenset[str], frozenset[str], dict[str, tuple[Beside, ...]]]:
     """Ids of the cells that the store answers, of those whose last run left a failure, and of those that lack files.
 
     Records are read one after the other: those of 100,000 cells together would take gigabytes. `measured` gets each.
-
-    Args:
-        present: ids of all records.
-        cells: ids of the cells that are asked for.
     """
     answered, failed = set[str](), set[str]()
     lacking: dict[str, tuple[Beside, ...]] = {}
-    for record in store.records(cell for cell in cells if cell in present):
+    for record in store.records(cells):
         if measured is not None:
             measured.add(record)
         if record.status == "failed":

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from quick import slow_but
 from test_bundles import made_up
 
 from scale_ray import UserError
@@ -27,24 +28,25 @@ MADE = {
 }
 
 
-_SLOW = ("bfloat16", "linear", "prototypes", "resnet18", "transformer")
-_GRAPHS = [
-    *(pytest.param(kind, "float", marks=[pytest.mark.slow] * (kind in _SLOW)) for kind in MADE),
-    ("lenet", "uint8"),
-]
-
-
 def images(bundle: Bundle, given: str, count: int) -> torch.Tensor:
     size = bundle.config.data.image_size
     pixels = torch.randint(256, (count, 3, size, size), generator=torch.Generator().manual_seed(7), dtype=torch.uint8)
     return pixels if given == "uint8" else pixels / 255
 
 
-@pytest.mark.parametrize(("kind", "given"), _GRAPHS)
-def test_onnxruntime_gives_pytorchs_logits(kind: str, given: str, tmp_path: Path) -> None:
-    bundle = MADE[kind]
-    assert write_onnx(bundle, given, tmp_path) < 1e-4  # type: ignore[arg-type]
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+@pytest.mark.parametrize("kind", slow_but(("lenet", "at every location"), MADE))
+def test_onnxruntime_gives_pytorchs_logits(kind: str, tmp_path: Path) -> None:
+    assert_alike(MADE[kind], "float", tmp_path)
+
+
+def test_onnxruntime_takes_images_as_they_are_stored(tmp_path: Path) -> None:
+    assert_alike(MADE["lenet"], "uint8", tmp_path)
+
+
+def assert_alike(bundle: Bundle, given: str, folder: Path) -> None:
+    """The ONNX graph gives the logits of the bundle's network, for any number of images."""
+    assert write_onnx(bundle, given, folder) < 1e-4  # type: ignore[arg-type]
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     for count in (1, 5):
         batch = images(bundle, given, count)
         (found,) = session.run(["logits"], {"images": batch.numpy()})

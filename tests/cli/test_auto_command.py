@@ -77,7 +77,6 @@ def test_nothing_left_methods_of_ones_own_and_unknown_validators_are_refused(ima
     refused(auto(*arguments, "--choose", "circle"), "unknown validator 'circle'")
 
 
-@pytest.mark.slow
 def test_it_trains_chooses_and_writes_why(images: Path, tmp_path: Path) -> None:
     outcome = auto(images, tmp_path / "store", "--weights", "none", "--budget", "150", "--address", "local")
     assert outcome.status == 0, outcome.err

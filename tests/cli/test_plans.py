@@ -1,5 +1,6 @@
 """What a command does to the store's plans: a dry run does nothing, and cells that would leave a plan are told."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from scale_ray.cli.plans import print_budget
 from scale_ray.config import ConfigError, Execution, Resources
 from scale_ray.costs import cost_key
 from scale_ray.records import Record
-from scale_ray.store import Store, StudyPlan
+from scale_ray.store import Store, StudyPlan, record_files
 from scale_ray.store.leases import Driver
 from scale_ray.sweep.plan import Plan, leaving, plan_study
 from scale_ray.sweep.run import run_study
@@ -29,8 +30,8 @@ def dry(images: Path, store: Path | str, *more: str) -> Outcome:
     return outcome
 
 
-def plan_of(images: Path, store: Path, *texts: str) -> Plan:
-    axes = {"pair": pairs(*texts), "losses": combinations("ce"), "model.backbone": ["lenet"]}
+def plan_of(images: Path, store: Path, *texts: str, seeds: Sequence[int] = (0,)) -> Plan:
+    axes = {"seed": seeds, "pair": pairs(*texts), "losses": combinations("ce"), "model.backbone": ["lenet"]}
     base = TrialConfig().replace({"data.benchmark": "image_folder", "model.weights": "none", "model.backbone": "lenet"})
     return plan_study(Study("ablation-image_folder", base, axes), Store(store, create=True), images)
 
@@ -48,6 +49,20 @@ def test_a_dry_run_leaves_the_disk_as_it_was(images: Path, tmp_path: Path) -> No
     digits = study.base.replace({"data.source": "mnist", "data.target": "mnistm", "model.weights": "none"})
     assert len(api.plan(Study("s", digits, {"seed": [0]}), tmp_path / "store").todo) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_reads_each_record_once(
+    images: Path, tmp_path: Path, trained: tuple[Outcome, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of its own cells, and those of others, which say what a step costs."""
+    for cell in plan_of(images, tmp_path, "Art:Real World", "Real World:Art").study.cells:
+        answer(tmp_path, cell, next(Store(trained[1]).records()))
+    parse, read = record_files._parse, list[str]()
+    monkeypatch.setattr(record_files, "_parse", lambda location, *of: read.append(location) or parse(location, *of))
+    plan = plan_of(images, tmp_path, "Art:Real World", seeds=(0, 1))
+    assert len(plan.answered) == len(plan.todo) == 1
+    assert len(read) == len(set(read)) == 2
+    assert plan.costs
 
 
 def test_a_dry_run_changes_no_store(images: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from quick import slow_but
 from s3_server import S3Server
 
 REPOSITORY = Path(__file__).parents[2]
@@ -135,13 +136,11 @@ def test_half_an_archive_is_not_used(head: Path, worker: Path, tmp_path: Path) -
     assert sorted(path.name for path in worker.iterdir()) == ["scale_ray"]
 
 
+NOWHERE = "/dev/null/none"
+
+
 @pytest.mark.parametrize(
-    "place",
-    [
-        "/dev/null/none",
-        pytest.param("s3://YOUR-BUCKET/environments", marks=pytest.mark.slow),
-        pytest.param("gs://YOUR-BUCKET/environments", marks=pytest.mark.slow),
-    ],
+    "place", slow_but([NOWHERE], [NOWHERE, "s3://YOUR-BUCKET/environments", "gs://YOUR-BUCKET/environments"])
 )
 def test_a_place_out_of_reach_stops_nothing(
     head: Path, worker: Path, place: str, monkeypatch: pytest.MonkeyPatch

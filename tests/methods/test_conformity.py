@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from opened import open_data
+from quick import slow_but
 from tiny_steps import BATCH, build, source_batch, survey_before, take_step, target_batch
 from torch import Tensor, nn
 
@@ -209,12 +210,7 @@ class TestEveryMethod:
                     check_trial(changed)
 
 
-IN_BF16 = ("scale", "dann", "mcc", "shot")  # the others too, among the slow tests
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in IN_BF16 else [pytest.mark.slow]) for name in LEARNING]
-)
+@pytest.mark.parametrize("name", slow_but(("scale", "dann", "mcc", "shot"), LEARNING))
 def test_trains_in_bf16_with_losses_and_parameters_in_float32(
     name: str, tiny_config: TrialConfig, tiny_root: Path, clip_weights: Path
 ) -> None:

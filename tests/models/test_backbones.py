@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from quick import slow_but
 from torchvision import models as zoo
 
 from scale_ray.models import BACKBONES, build_encoder
@@ -37,9 +38,7 @@ def test_its_names_are_torchvisions_without_the_classifier(name: str) -> None:
     assert {key: value.shape for key, value in ours.items()} == kept
 
 
-@pytest.mark.parametrize(
-    "name", ["lenet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenet_v2", "resnet18"))]
-)
+@pytest.mark.parametrize("name", slow_but(["lenet"], ["lenet", "mobilenet_v2", "resnet18"]))
 def test_it_compiles_as_a_whole(name: str) -> None:
     """Block by block it would reach torch's limit of recompilations, and stay uncompiled without an error."""
     graphs = []

@@ -15,6 +15,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from quick import slow_but
 from torch import Tensor
 
 from scale_ray.config import ConfigError, ModelConfig, TrialConfig
@@ -112,13 +113,10 @@ def test_what_is_known_of_an_encoder_takes_no_random_numbers() -> None:
     assert all(torch.equal(value, again[key]) for key, value in first.items())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "test_convnext.r160_in1k",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("test_vit.r160_in1k", "tf_efficientnet_lite0.in1k")),
-    ],
-)
+CONVNEXT = "test_convnext.r160_in1k"
+
+
+@pytest.mark.parametrize("name", slow_but([CONVNEXT], ["test_vit.r160_in1k", "tf_efficientnet_lite0.in1k", CONVNEXT]))
 def test_it_compiles_as_a_whole(name: str) -> None:
     graphs = []
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from browsers import chromium_at, needs_chromium
 from selenium.webdriver.common.by import By
 from services import (
@@ -41,7 +42,6 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> Iterat
     assert not folder.exists()  # Ray's files are gone with it
 
 
-@pytest.mark.slow
 def test_a_study_whose_driver_is_killed_ends_with_the_undisturbed_records(
     service: Command, tiny_root: Path, tmp_path: Path
 ) -> None:
@@ -54,6 +54,8 @@ def test_a_study_whose_driver_is_killed_ends_with_the_undisturbed_records(
     ends_as_undisturbed(service, asked, tiny_root, tmp_path / "undisturbed")
     assert client.study("killed")["attempt"] == 2
     assert "2 done, 0 failed, 0 to do" in client.log("killed")
+    signed = {"Authorization": f"Bearer {service.token}"}
+    assert "All 2 cells are done." in requests.get(f"{service.url}/studies/killed/report.html", headers=signed).text
 
 
 @pytest.mark.slow

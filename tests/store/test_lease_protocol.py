@@ -200,7 +200,7 @@ def test_without_trouble_each_cell_is_trained_once(seed: int, drivers: int, cell
     assert study.left() == []
 
 
-@schedules(max_examples=200)
+@schedules(max_examples=600)
 @MANY
 def test_a_key_has_one_holder_and_no_record_is_lost(
     seed: int, drivers: int, cells: int, trouble: Trouble, calm_after: int

@@ -1,5 +1,6 @@
 """A study with a budget, on a real cluster whose node names a GPU and a price: it stops with every state saved."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ LONG = (*("--losses", "ce", "--seeds", "1"), *("--set", "optim.steps=2000"), *("
 NO_OTHER_CHECKPOINT = ("--checkpoint-every", "100000")
 
 
-@pytest.mark.slow
 def test_a_study_ends_with_its_budget(tiny_root: Path, tmp_path: Path) -> None:
     with cluster(1, num_gpus=1, labels={PRICE_LABEL: "0.5"}) as made:
         on_gpus = (*LONG, "--device", "cpu", "--gpus-per-trial", "1")
@@ -27,7 +27,9 @@ def test_a_study_ends_with_its_budget(tiny_root: Path, tmp_path: Path) -> None:
     assert "the budget of 0.0003 GPU-hours is spent: every training saves its state first" in stopped.stdout
     assert "1 cell to do: the same command goes on, with as large a budget again" in stopped.stdout
     assert "report: " in stopped.stdout
-    assert "spent 0.000" in stopped.stdout
+    spent = re.search(r"spent ([\d.]+) GPU-hours of 0.0003 GPU-hours", stopped.stdout)
+    assert spent
+    assert float(spent[1]) >= 0.0003  # by how much more, depends on the machine
     assert Store(tmp_path).checkpoint_keys()  # with which test_stop_signal_on_ray.py goes on
     assert not list(tmp_path.glob("drivers/*"))
 

@@ -1,26 +1,15 @@
 """A stage that is handed over arrives as it was."""
 
-from collections.abc import Mapping
-
 import pytest
 from field_changes import CHANGES
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.experimental.internal_kv import _internal_kv_list
 
 from scale_ray.cell import Cell
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.stage import Stage
 from scale_ray.sweep import handover
-
-
-@pytest.fixture
-def values(monkeypatch: pytest.MonkeyPatch) -> Mapping[bytes, bytes]:
-    """Ray's key-value store, without Ray."""
-    found: dict[bytes, bytes] = {}
-    monkeypatch.setattr(handover, "_internal_kv_put", found.__setitem__)
-    monkeypatch.setattr(handover, "_internal_kv_get", found.get)
-    monkeypatch.setattr(handover, "_internal_kv_del", found.pop)
-    return found
 
 
 def changed(paths: list[str]) -> TrialConfig:
@@ -44,7 +33,8 @@ def test_it_arrives_bit_for_bit(paths: list[str], threshold: float) -> None:
     assert type(arrived.ends) is type(arrived.waiting) is tuple
 
 
-def test_each_run_has_its_own_and_nothing_stays(values: Mapping[bytes, bytes]) -> None:
+@pytest.mark.usefixtures("ray_without_cpus")
+def test_each_run_has_its_own_and_nothing_stays() -> None:
     runs = [handover.Handover() for _ in range(2)]
     stages = [Stage("k", TrialConfig(), 0, last, None, {}, (), ()) for last in (1, 2)]
     for run, stage in zip(runs, stages, strict=True):
@@ -52,4 +42,4 @@ def test_each_run_has_its_own_and_nothing_stays(values: Mapping[bytes, bytes]) -
     for run, stage in zip(runs, stages, strict=True):
         assert handover.handed_over(run.name, "k") == stage
         run.take_back("k")
-    assert not values
+    assert _internal_kv_list("scale_ray:") == []

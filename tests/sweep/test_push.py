@@ -1,11 +1,9 @@
 """Domains are put into the store before a study on a cluster; an order ends that between two shards."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 from tiny_trial import TINY
 
 from scale_ray.config import TrialConfig
@@ -36,15 +34,6 @@ def test_an_order_ends_it_and_the_next_call_goes_on(tiny_root: Path, tmp_path: P
     share_data(stages, tiny_root, store, None, told.append)
     assert len(list(tmp_path.glob("data/*/domain.json"))) == len(told) == 2
     assert sorted(bool(written) for written in told) == [False, True]
-
-
-@pytest.fixture
-def ray_without_cpus() -> Iterator[None]:
-    ray.init(address="local", num_cpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @pytest.mark.usefixtures("ray_without_cpus")

@@ -28,7 +28,6 @@ def stopped(process: subprocess.Popen[str], status: int) -> str:
     return printed
 
 
-@pytest.mark.slow
 def test_a_study_saves_what_trains_and_goes_on(tiny_root: Path, tmp_path: Path) -> None:
     store, undisturbed = tmp_path / "store", tmp_path / "undisturbed"
     one = ("--losses", "ce", "--seeds", "1", *NO_OTHER_CHECKPOINT)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gloo import run_together
 from opened import open_data
+from quick import slow_but
 from tiny_trial import TINY
 from torch import Tensor
 
@@ -65,7 +66,7 @@ APART: dict[str, dict[str, Any]] = {
 
 
 QUICK = ("all terms", "bank", "spatial", "balance both", "dann", "mcc", "shot")
-OF_ALIKE = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in ALIKE]
+OF_ALIKE = slow_but(QUICK, ALIKE)
 
 
 def training(config: TrialConfig, root: Path, *, float64: bool) -> Training:

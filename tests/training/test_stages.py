@@ -157,7 +157,6 @@ def test_shared_and_unshared_records_are_equal_bit_for_bit(
         pytest.param(slice(1, 7, 2), id="every second", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.slow
 def test_a_study_done_in_parts_gives_the_same_records(
     tiny_config: TrialConfig, tiny_root: Path, tmp_path: Path, first: slice
 ) -> None:
@@ -210,7 +209,6 @@ def test_cells_that_come_one_by_one_share_their_warm_up_bit_for_bit(
     assert (whole.first, whole.last, whole.parent) == (0, 12, None)
 
 
-@pytest.mark.slow
 def test_baselines_share_nothing_and_change_nothing_for_the_others(
     tiny_config: TrialConfig, tiny_root: Path, lenet_weights: Path, tmp_path: Path
 ) -> None:

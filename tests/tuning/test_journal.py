@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from quick import slow_but
 from searches import Driver, search
 
 from scale_ray.store import Store, StoreError
@@ -157,7 +158,7 @@ def _poison(storage: optuna.storages.BaseStorage, name: str, value: object) -> N
             storage.set_trial_state_values(number, state, [1.0])
 
 
-@pytest.mark.parametrize("kind", ["journal", pytest.param("database", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", slow_but(["journal"], ["journal", "database"]))
 @pytest.mark.parametrize(
     ("name", "value"),
     [
