@@ -19,10 +19,14 @@ class Measured:
             self.add(record)
 
     def add(self, record: Record) -> None:
-        if record.result is not None and record.result.steps:
-            key = cost_key(record.config)
-            self._seconds[key] += record.provenance.wall_seconds
-            self._steps[key] += record.result.steps
+        if record.result is not None:
+            self.add_steps(cost_key(record.config), record.result.steps, record.provenance.wall_seconds)
+
+    def add_steps(self, key: CostKey, steps: int, seconds: float) -> None:
+        """Add a training with so many steps; one without any says nothing of their cost."""
+        if steps:
+            self._seconds[key] += seconds
+            self._steps[key] += steps
 
     def seconds_per_step(self) -> dict[CostKey, float]:
         return {key: self._seconds[key] / self._steps[key] for key in self._seconds}
@@ -39,21 +43,21 @@ def cost_of(key: CostKey, measured: Mapping[CostKey, float]) -> float | None:
     return measured.get(key, max(alike)) if alike else None
 
 
-def estimate_seconds(work: Iterable[tuple[TrialConfig, int]], measured: Mapping[CostKey, float]) -> float | None:
-    """Seconds that so many steps of these configs take, one after the other.
+def estimate_seconds(work: Iterable[tuple[CostKey, int]], measured: Mapping[CostKey, float]) -> float | None:
+    """Seconds that so many steps of these costs take, one after the other.
 
     Args:
-        work: (config, number of steps).
+        work: (what a step costs, number of steps).
         measured: from `Measured`.
 
     Returns:
         None where nothing was measured for some backbone and sizes.
     """
     total = 0.0
-    for config, steps in work:
+    for key, steps in work:
         if not steps:  # a method that is measured without training
             continue
-        cost = cost_of(cost_key(config), measured)
+        cost = cost_of(key, measured)
         if cost is None:
             return None
         total += cost * steps

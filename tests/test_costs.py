@@ -52,14 +52,15 @@ def test_seconds_per_step_is_the_mean_over_all_steps() -> None:
 def test_estimate_of_known_and_unknown_combinations() -> None:
     measured = {("ce", LENET): 0.1, ("ce+ssl", LENET): 0.25, ("ce", "resnet18 224 px x 32"): 9.0}
     work = [
-        (BASE.replace({"losses.terms": "ce"}), 100),  # x 0.1
-        (BASE.replace({"losses.terms": "ce+ssl"}), 200),  # x 0.25
-        (BASE.replace({"losses.terms": "ce+dist"}), 100),  # never measured: x the slowest of lenet's
+        (cost_key(BASE.replace({"losses.terms": "ce"})), 100),  # x 0.1
+        (cost_key(BASE.replace({"losses.terms": "ce+ssl"})), 200),  # x 0.25
+        (cost_key(BASE.replace({"losses.terms": "ce+dist"})), 100),  # never measured: x the slowest of lenet's
     ]
     assert estimate_seconds(work, measured) == pytest.approx(10 + 50 + 25)
     assert estimate_seconds([], {}) == 0
-    assert estimate_seconds([(BASE.replace({"model.backbone": "clip_rn50"}), 0), *work[:1]], measured) == 10
-    assert estimate_seconds([(BASE.replace({"model.backbone": "resnet50"}), 1)], measured) is None
+    elsewhere = cost_key(BASE.replace({"model.backbone": "resnet50"}))
+    assert estimate_seconds([(elsewhere, 0), *work[:1]], measured) == 10
+    assert estimate_seconds([(elsewhere, 1)], measured) is None
 
 
 def test_cost_key_tells_combination_backbone_and_sizes_apart() -> None:

@@ -4,9 +4,9 @@ import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -14,14 +14,13 @@ from rich.text import Text
 from scale_ray.cli.console import console, plain_table
 from scale_ray.cli.report import StoreLocation
 from scale_ray.cli.searches import search_names
-from scale_ray.config import RECIPE_VERSION, TrialConfig
-from scale_ray.costs import Measured, duration, estimate_seconds
-from scale_ray.records import Record
+from scale_ray.costs import CostKey, Measured, cost_key, duration, estimate_seconds
+from scale_ray.report.read.index import read_rows
 from scale_ray.report.read.labels import count
-from scale_ray.store import Store, StudyPlan
+from scale_ray.report.read.rows import Rows
+from scale_ray.store import Store
 from scale_ray.store.doing import Training
 from scale_ray.store.leases import Announcement, live_holders
-from scale_ray.store.record_files import status_of
 from scale_ray.study import describe
 
 _SHOWN = 10
@@ -51,63 +50,74 @@ def status(
 
 def _show(store: Store) -> bool:
     """Print it; return whether a driver is alive."""
-    plans, records = store.plans(), {record.id: record for record in store.records()}
+    rows = read_rows(store)
     holders = live_holders(store.files)
     _print_searches(store)
-    if plans:
-        _print_studies(store, plans, records)
-    planned = {cell.id for plan in plans for cell in plan.cells}
-    unplanned = [record for trial, record in records.items() if trial not in planned]
+    if rows.plans:
+        _print_studies(store, rows)
+    planned = {cell for cells in rows.plans.values() for cell in cells}
+    unplanned = [cell for cell in rows.of_records() if cell not in planned]
     if unplanned:
-        _print_unplanned(store, unplanned, alone=not plans)
-    elif not plans:
+        _print_unplanned(store, rows, unplanned)
+    elif not rows.plans:
         console.print(f"{store.location}: no study and no record: run a study into it first")
-    _print_running(holders, plans)
-    _print_time_left(plans, records, holders)
-    _print_failures([record for record in records.values() if status_of(record) == "failed"], store)
+    _print_running(holders, rows)
+    _print_time_left(rows, planned, holders)
+    _print_failures(rows, store)
     return bool(holders)
 
 
-def _print_studies(store: Store, plans: Sequence[StudyPlan], records: Mapping[str, Record]) -> None:
+def _print_studies(store: Store, rows: Rows) -> None:
     table = plain_table("study", "cells", "done", "failed", "to do", "unfinished with a checkpoint")
     for column in table.columns[1:]:
         column.justify = "right"
     checkpoints = set(store.checkpoint_keys())
-    for plan in plans:
-        statuses = {cell.id: status_of(records.get(cell.id)) for cell in plan.cells}
+    for study, cells in sorted(rows.plans.items()):
+        statuses = {cell: _status(rows, cell) for cell in cells}
         counts = Counter(statuses.values())
-        begun = sum(key in checkpoints for key, status in statuses.items() if status != "done")
-        row = (len(statuses), counts["done"], counts["failed"], counts["missing"], begun)
-        table.add_row(plan.name, *map(str, row))
+        begun = sum(cell in checkpoints for cell, status in statuses.items() if status != "done")
+        row = (len(statuses), counts["done"], counts["failed"], counts["missing"] + counts["stale"], begun)
+        table.add_row(study, *map(str, row))
     console.print(table)
 
 
-def _print_unplanned(store: Store, records: Sequence[Record], *, alone: bool) -> None:
+def _status(rows: Rows, cell: str) -> str:
+    """`done`, `failed`, `stale` or `missing`."""
+    found = rows.outcome(cell, "status")
+    return "missing" if found is None else found[0]
+
+
+def _of_record(rows: Rows, cell: str, *columns: str) -> tuple[Any, ...]:
+    found = rows.outcome(cell, *columns)
+    assert found is not None
+    return found
+
+
+def _print_unplanned(store: Store, rows: Rows, cells: Sequence[str]) -> None:
     """Records of no study, such as those of `scale-ray train`."""
-    what = count(len(records), "record")
-    console.print(f"{store.location}: no study, {what}:" if alone else f"{what} that no study plans:")
+    what = count(len(cells), "record")
+    console.print(f"{what} that no study plans:" if rows.plans else f"{store.location}: no study, {what}:")
     table = plain_table("cell", "training", "state", "target", "time", "started")
-    latest = sorted(records, key=lambda record: record.provenance.started, reverse=True)
-    for record in latest[:_SHOWN]:
-        result = record.result
-        accuracy = None if result is None else result.target_accuracy
-        state = record.status if record.recipe_version == RECIPE_VERSION else f"stale (recipe {record.recipe_version})"
+    columns = ("started", "status", "recipe_version", "steps", "target_accuracy", "wall_seconds")
+    latest = sorted(cells, key=lambda cell: str(rows.outcome(cell, "started")), reverse=True)
+    for cell in latest[:_SHOWN]:
+        started, status, recipe, steps, accuracy, seconds = _of_record(rows, cell, *columns)
         table.add_row(
-            record.id[:12],
-            Text(describe(record.config)),
-            state,
-            "" if result is None else "no labels" if accuracy is None else f"{accuracy:.2f} %",
-            duration(record.provenance.wall_seconds),
-            record.provenance.started[:16],
+            cell[:12],
+            Text(describe(rows.config(cell))),
+            f"stale (recipe {recipe})" if status == "stale" else status,
+            "" if steps is None else "no labels" if accuracy is None else f"{accuracy:.2f} %",
+            duration(seconds),
+            started[:16],
         )
     console.print(table)
     if len(latest) > _SHOWN:
         console.print(f"and {len(latest) - _SHOWN:,} older ones")
 
 
-def _print_running(holders: Mapping[str, Announcement], plans: Sequence[StudyPlan]) -> None:
+def _print_running(holders: Mapping[str, Announcement], rows: Rows) -> None:
     """Every driver with what it has leased."""
-    titles = {cell.id: describe(cell.config) for plan in plans for cell in plan.cells}
+    planned = {cell for cells in rows.plans.values() for cell in cells}
     of_drivers: dict[str, list[str]] = {}
     drivers = {holder.id: holder for holder in holders.values()}
     for key, holder in holders.items():
@@ -115,19 +125,21 @@ def _print_running(holders: Mapping[str, Announcement], plans: Sequence[StudyPla
     for driver_id, keys in of_drivers.items():
         driver = drivers[driver_id]
         searches = [key.removeprefix("tuning-") for key in keys if key.startswith("tuning-")]
-        cells = [titles.get(key, f"what several cells share ({key[:12]})") for key in sorted(keys) if "-" not in key]
-        handed_out = len(cells)
+        leased = [key for key in sorted(keys) if "-" not in key]
+        titles = [
+            describe(rows.config(key)) if key in planned else f"what several cells share ({key[:12]})" for key in leased
+        ]
         if driver.doing is not None and driver.doing.trainings:
-            cells = list(map(_training_line, driver.doing.trainings))
+            titles = list(map(_training_line, driver.doing.trainings))
         search = f"search {', '.join(searches)}; " if searches else ""
         console.print(
             f"running: driver on {driver.host}, pid {driver.pid}, {_since(driver.since)}: {search}"
-            f"{count(handed_out, 'stage')} handed out"
+            f"{count(len(leased), 'stage')} handed out"
         )
-        for cell in cells[:_SHOWN]:
-            console.print(f"  {cell}")
-        if len(cells) > _SHOWN:
-            console.print(f"  and {len(cells) - _SHOWN} more")
+        for title in titles[:_SHOWN]:
+            console.print(f"  {title}")
+        if len(titles) > _SHOWN:
+            console.print(f"  and {len(titles) - _SHOWN} more")
 
 
 def _training_line(training: Training) -> str:
@@ -138,15 +150,26 @@ def _training_line(training: Training) -> str:
     return f"{training.title}: step {training.step:,} of {training.last:,}{accuracy}{left}"
 
 
-def _print_time_left(
-    plans: Sequence[StudyPlan], records: Mapping[str, Record], holders: Mapping[str, Announcement]
-) -> None:
+def _print_time_left(rows: Rows, planned: Collection[str], holders: Mapping[str, Announcement]) -> None:
     """By the pace of finished records; drivers hand out one stage more than runs, so it is a rough estimate."""
-    todo = {cell.id: cell.config for plan in plans for cell in plan.cells if status_of(records.get(cell.id)) != "done"}
+    todo = [cell for cell in planned if _status(rows, cell) != "done"]
     if not todo:
         return
-    done = [record for record in records.values() if status_of(record) == "done"]
-    seconds = estimate_seconds(_work(todo.values()), Measured(done).seconds_per_step())
+    works: dict[bytes, tuple[CostKey, int]] = {}  # worked out once for all seeds of a config
+
+    def work_of(cell: str) -> tuple[CostKey, int]:
+        text = rows.text(cell)
+        if text not in works:
+            config = rows.config(cell)
+            works[text] = cost_key(config), config.optim.steps
+        return works[text]
+
+    measured = Measured()
+    for cell in rows.of_records():
+        status, steps, wall_seconds = _of_record(rows, cell, "status", "steps", "wall_seconds")
+        if status == "done":
+            measured.add_steps(work_of(cell)[0], steps, wall_seconds)
+    seconds = estimate_seconds(map(work_of, todo), measured.seconds_per_step())
     lanes = sum(not key.startswith("tuning-") for key in holders)
     if seconds is None:
         console.print("time left: known once a cell of each kind has finished")
@@ -156,23 +179,19 @@ def _print_time_left(
         console.print(f"to do: about {duration(seconds)} of one trial slot; nothing runs now")
 
 
-def _work(configs: Iterable[TrialConfig]) -> Iterator[tuple[TrialConfig, int]]:
-    yield from ((config, config.optim.steps) for config in configs)
-
-
-def _print_failures(failed: Sequence[Record], store: Store) -> None:
+def _print_failures(rows: Rows, store: Store) -> None:
     """What each failure says at its end, the most frequent first; messages that differ in numbers are one."""
-    alike: dict[str, list[tuple[str, Record]]] = {}
-    for record in failed:
-        assert record.failure is not None
-        line = f"{record.failure.kind}: {record.failure.message.strip().partition(chr(10))[0]}"
-        alike.setdefault(re.sub(r"[\d.]+", "#", line), []).append((line, record))
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for cell in rows.of_records():
+        status, error = _of_record(rows, cell, "status", "error")
+        if status == "failed":
+            alike.setdefault(re.sub(r"[\d.]+", "#", error), []).append((error, cell))
     for found in sorted(alike.values(), key=lambda found: -len(found))[:_SHOWN]:
         console.print(f"failed, {len(found)} x: {found[0][0]}")
-        cells = [f"{record.id[:12]} {describe(record.config)}" for _, record in found[:3]]
+        cells = [f"{cell[:12]} {describe(rows.config(cell))}" for _, cell in found[:3]]
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         console.print(f"  {'; '.join(cells)}{more}")
-    if failed:
+    if alike:
         console.print("to forget failures:")
         console.print_command(f"scale-ray forget {shlex.quote(store.location)} --failed")
 

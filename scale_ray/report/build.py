@@ -20,9 +20,11 @@ from scale_ray.report.page.at_hand import images_in, root_in
 from scale_ray.report.page.gallery import galleries
 from scale_ray.report.page.page import page
 from scale_ray.report.page.template import Picture
+from scale_ray.report.page.trials import listed
 from scale_ray.report.read.completeness import check, holes
+from scale_ray.report.read.curves import Curves
 from scale_ray.report.read.errors import ReportError
-from scale_ray.report.read.load import load_contents
+from scale_ray.report.read.load import load
 from scale_ray.report.selection.agreement import agreement, agreement_notes
 from scale_ray.report.selection.candidates import candidates
 from scale_ray.report.selection.choose import choice, choice_notes, choice_scores, choice_warnings
@@ -138,7 +140,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         ConfigError: there is no validator of the name that is asked for.
     """
     asked = asked or Asked()
-    loaded, curves = load_contents(store, study=asked.study)
+    loaded, curves = load(store, study=asked.study, oracle=True), Curves(Store(store))
     loaded = loaded[~_of_searches_alone(loaded, asked.searches)].reset_index(drop=True)
     if loaded.empty:
         raise ReportError(f"store {store}: neither a study plan nor a record in it: run a study into it first")
@@ -177,7 +179,10 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     choice_files = [path for name, table in of_choice.items() for path in _write_table(out / name, table)]
     parquet = []
     if asked.parquet:
-        parquet = [_write_parquet(out / "cells.parquet", shown), _write_parquet(out / "curves.parquet", curves)]
+        parquet = [
+            _write_parquet(out / "cells.parquet", shown),
+            _write_parquet(out / "curves.parquet", curves.of(loaded["cell"])),
+        ]
 
     drawn = drawings(Material(found, cells, curves, effects), asked.most_drawn)
     figures: list[Path] = []
@@ -205,7 +210,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         cells,
         found,
         on_page,
-        curves=curves,
+        curves=curves.of(listed(cells)["cell"]),
         effects=effects,
         choice=of_choice,
         agreed=agreed,

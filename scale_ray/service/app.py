@@ -12,6 +12,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
 from scale_ray import __version__
+from scale_ray.report.page.trials import curve_of
+from scale_ray.report.read.curves import Curves
 from scale_ray.service.access import Access, TooMany
 from scale_ray.service.answers import StudyAnswer
 from scale_ray.service.asking import Reader, Running, Submitter, is_known
@@ -23,6 +25,7 @@ from scale_ray.service.planner import PlanAnswer
 from scale_ray.service.refusals import REFUSALS, answer_errors
 from scale_ray.service.service import Service
 from scale_ray.service.settings import Scope
+from scale_ray.service.studies import NoSuchStudy
 from scale_ray.service.submission import Submission
 from scale_ray.service.web import Pages, web
 
@@ -127,6 +130,14 @@ def cells(name: str, who: Reader, service: Running) -> dict[str, dict[str, Any]]
     row = service.studies.find(name)
     found = service.watch_of(row).cells(row.name)
     return {cell: told(state) for cell, state in found.items()}
+
+
+@api.get("/studies/{name}/cells/{cell}/curve", summary="The curve of a cell that is done, in percent by step")
+def curve(name: str, cell: str, who: Reader, service: Running) -> dict[str, Any]:
+    watch = service.watch_of(service.studies.find(name))
+    if cell not in watch.cells(name):
+        raise NoSuchStudy(f"no cell {cell[:100]!r} in study {name!r}: GET /api/studies/{name}/cells lists them")
+    return curve_of(cell, Curves(watch.store).of([cell])) or {}
 
 
 @api.get("/studies/{name}/log", summary="What its job has printed", response_class=PlainTextResponse)

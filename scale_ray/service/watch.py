@@ -4,10 +4,11 @@ A look lists three folders, and reads those files alone that were written since 
 """
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from scale_ray.report.read.index import keep, restore
 from scale_ray.report.read.rows import Rows, Unread, UnreadPlan
 from scale_ray.store import Store, StoreError
 from scale_ray.store.doing import Doing, Training
@@ -74,12 +75,12 @@ class StoreWatch:
     requests: int = 0
     looks: int = 0
     problem: str = ""
-    rows: Rows = field(default_factory=lambda: Rows(curves=True))
+    rows: Rows = field(default_factory=Rows)
     lock: threading.Lock = field(default_factory=threading.Lock)
     _states: dict[str, CellState] = field(default_factory=dict)  # of cells with a record, by id
     _broken_records: dict[str, str] = field(default_factory=dict)  # cell -> why its record cannot be read
     _broken_plans: dict[str, str] = field(default_factory=dict)  # study -> why its plan cannot be read
-    _stamps: dict[str, dict[str, str]] = field(default_factory=dict)  # folder -> file -> stamp
+    _stamps: dict[str, Mapping[str, str]] = field(default_factory=dict)  # folder -> file, or cell -> stamp
     _heard: dict[str, _Heard] = field(default_factory=dict)  # by the driver's file
 
     def look(self) -> bool:
@@ -141,7 +142,8 @@ class StoreWatch:
         }
 
     def _look_at_plans(self) -> bool:
-        changed = {name.removesuffix(".json") for name in self._changes("studies")} | self._broken_plans.keys()
+        changes = self._changes("studies", self.store.files.stamps("studies"))
+        changed = {name.removesuffix(".json") for name in changes} | self._broken_plans.keys()
         return self._read("studies", changed, self._read_plans, self._broken_plans)
 
     def _read_plans(self, studies: Sequence[str]) -> None:
@@ -151,9 +153,17 @@ class StoreWatch:
             self.rows.add_plan(plan)
 
     def _look_at_records(self) -> bool:
-        names = [name for name in self._changes("records") if name.endswith(".json")]
-        changed = {name.partition(".")[0] for name in names} | self._broken_records.keys()
-        return self._read("records", changed, self._read_records, self._broken_records)
+        first, stamps = "records" not in self._stamps, self.store.record_stamps()
+        changed = {*self._changes("records", stamps), *self._broken_records}
+        if first:
+            self._forget(self.rows.of_records().keys() - stamps.keys())
+            for cell in (restored := restore(self.store, self.rows, stamps)):
+                self._states[cell] = self._state_of_record(cell)
+            changed -= restored
+        new = self._read("records", changed, self._read_records, self._broken_records)
+        if first:
+            keep(self.store, self.rows, stamps, len(changed))
+        return new or first
 
     def _read_records(self, cells: Sequence[str]) -> None:
         left = set(cells)
@@ -207,18 +217,17 @@ class StoreWatch:
         return CellState(status, accuracy, source_val, cause=error or "")
 
     def _look_at_drivers(self) -> bool:
-        changed = self._changes("drivers")
+        changed = self._changes("drivers", self.store.files.stamps("drivers"))
         self.requests += len(changed)
         before = {name: self._heard.pop(name, None) for name in changed}
         for path, content in self.store.files.read_many(f"drivers/{name}" for name in changed):
             self._heard[path.partition("/")[2]] = _Heard(_doing(content), uptime())
         return any(_said(before[name]) != _said(self._heard.get(name)) for name in changed)
 
-    def _changes(self, folder: str) -> list[str]:
-        """The files that were written since the last look, or are gone."""
-        before, now = self._stamps.get(folder, {}), self.store.files.stamps(folder)
+    def _changes(self, folder: str, now: Mapping[str, str]) -> list[str]:
+        """What was written since the last look, or is gone, by the stamps of now."""
+        before, self._stamps[folder] = self._stamps.get(folder, {}), now
         self.requests += 1
-        self._stamps[folder] = now
         return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 

@@ -19,7 +19,7 @@ from scale_ray.report.build import Asked, write_report
 from scale_ray.report.page.page import Live, page
 from scale_ray.report.page.template import part, render_page
 from scale_ray.report.read.completeness import check
-from scale_ray.report.read.load import contents_of
+from scale_ray.report.read.load import cells_of
 from scale_ray.report.tables.forms import grids
 from scale_ray.service.access import COOKIE, Unauthorised
 from scale_ray.service.answers import StudyAnswer
@@ -94,9 +94,9 @@ class Pages:
 def _live_page(service: Service, row: StudyRow) -> str:
     watch = service.watch_of(row)
     with watch.lock:
-        contents = contents_of(watch.rows, row.name)
-    cells, remarks = check(contents.cells, ("code",))
-    return page(cells, grids(cells, remarks=remarks), {}, curves=contents.curves, live=Live(row.name, row.owner))
+        loaded = cells_of(watch.rows, row.name)
+    cells, remarks = check(loaded, ("code",))
+    return page(cells, grids(cells, remarks=remarks), {}, live=Live(row.name, row.owner))
 
 
 def message_page(text: str) -> str:

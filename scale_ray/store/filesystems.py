@@ -171,7 +171,7 @@ class Folder:
                 with suppress(FileNotFoundError):  # removed since
                     status = entry.stat()
                     if not stat.S_ISDIR(status.st_mode):
-                        found[entry.name] = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+                        found[entry.name] = f"{status.st_ino}-{status.st_ctime_ns}-{status.st_size}"
         return found
 
     def folders(self, folder: str) -> list[str]:

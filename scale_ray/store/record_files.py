@@ -82,6 +82,14 @@ class RecordFiles:
     def ids(self) -> list[str]:
         return list(self._listed())
 
+    def stamps(self) -> dict[str, str]:
+        found = self._files.stamps("records")
+
+        def stamp(names: list[str]) -> str:
+            return " ".join(found.get(name.removeprefix("records/"), "-") for name in names)
+
+        return {trial_id: stamp(names) for trial_id, names in self._grouped(found).items()}
+
     def read_as(self, kind: type[R], ids: Iterable[str] | None) -> Iterator[R]:
         listed = self._listed()
         wanted = listed if ids is None else [trial_id for trial_id in ids if trial_id in listed]
@@ -92,9 +100,12 @@ class RecordFiles:
                 yield record
 
     def _listed(self) -> dict[str, list[str]]:
+        return self._grouped(self._files.names("records"))
+
+    def _grouped(self, names: Iterable[str]) -> dict[str, list[str]]:
         """id -> the files to read; where a failure was listed, also the record that may have come since."""
         found: dict[str, list[str]] = {}
-        for name in self._files.names("records"):  # sorted: a failure comes before the record
+        for name in names:  # sorted: a failure comes before the record
             if not name.endswith(".json"):
                 continue
             match = _STEM.fullmatch(name.removesuffix(".json"))

@@ -12,6 +12,7 @@
     STORE/data/<key>/              a domain's images in shards, for nodes that do not see them (see `data.shards`)
     STORE/drivers/<id>.json        the drivers that run a study here now (see `liveness`)
     STORE/leases/<key>.<n>.<id>    which driver works on what (see `leases`)
+    STORE/index                    what tables read of each record, made from the records (see `report.read.index`)
     STORE/.tune_*                  Ray Tune's own state while a study runs
     STORE/.ray_train/<key>         the latest checkpoint of a training on workers of Ray Train
     STORE/.keep                    on an object store: marks that a store was created here
@@ -151,6 +152,14 @@ class Store:
                 make of a file in conflict.
         """
         return self._records.ids()
+
+    def record_stamps(self) -> dict[str, str]:
+        """id -> what changes whenever the trial's record is written, for all trials that have one. One listing.
+
+        Raises:
+            StoreError: as by `record_ids`.
+        """
+        return self._records.stamps()
 
     def id_of(self, start: str) -> str:
         """The id of the one record that these first characters name.

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from scale_ray.cell import Cell
 from scale_ray.config import Beside, ConfigError, Execution, Root, field_paths
-from scale_ray.costs import CostKey, Measured, estimate_seconds
+from scale_ray.costs import CostKey, Measured, cost_key, estimate_seconds
 from scale_ray.data.work import cpus
 from scale_ray.records import now
 from scale_ray.stage import Stage
@@ -50,7 +50,7 @@ class Plan:
 
         None where the records do not allow an estimate (see `costs.estimate_seconds`).
         """
-        return estimate_seconds(((stage.config, stage.steps) for stage in self.stages), self.costs)
+        return estimate_seconds(((cost_key(stage.config), stage.steps) for stage in self.stages), self.costs)
 
 
 def plan_study(

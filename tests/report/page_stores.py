@@ -3,11 +3,14 @@
 import math
 import random
 from pathlib import Path
+from typing import NamedTuple
 
+import pandas as pd
 from report_stores import CREATED, cell_of, config_of, record_of
 
 from scale_ray.config import RECIPE_VERSION, TrialConfig
 from scale_ray.records import CurvePoint, Failure, Record
+from scale_ray.report import load, load_curves
 from scale_ray.store import Store, StudyPlan
 
 DOMAINS = ["mnist", "mnistm", "fonts", "usps"]
@@ -16,6 +19,17 @@ COMBINATIONS = {
     "ce+ssl+dist": 12.0, "ce+ssl+reg": 2.0, "ce+dist+reg": 7.0, "ce+ssl+dist+reg": 13.5,
 }  # fmt: skip
 COMMAND = "scale-ray ablate --benchmark digits --seeds 3 --name wide --store 'runs/my store'"
+
+
+class Contents(NamedTuple):
+    """What a store holds: `cells` as `load` returns them, with best epochs, and `curves` as `load_curves` does."""
+
+    cells: pd.DataFrame
+    curves: pd.DataFrame
+
+    @classmethod
+    def of(cls, store: Store) -> "Contents":
+        return cls(load(store.location, oracle=True), load_curves(store.location))
 
 
 def wide_store(folder: Path, *, pairs: int = 4, backbones: int = 1, steps: int = 600) -> Store:

@@ -15,7 +15,7 @@ from scale_ray.report.build import Asked, ReportPaths
 from scale_ray.report.figures.curves import accuracy_curves
 from scale_ray.report.figures.heat_map import heat_map
 from scale_ray.report.figures.style import render
-from scale_ray.report.read.load import load_contents
+from scale_ray.report.read.load import load_curves
 from scale_ray.report.tables.forms import grids
 from scale_ray.store import Store, StoreError
 
@@ -142,7 +142,7 @@ def test_an_empty_store_and_an_impossible_folder_are_refused(make_store: MAKE, t
 
 
 def test_curves_draw_the_mean_over_seeds(shared_study: Store) -> None:
-    cells, curves = load_contents(shared_study.location)
+    cells, curves = load(shared_study.location), load_curves(shared_study.location)
     figure = accuracy_curves(cells, curves, "lenet", "digits")
     fonts, mnist = figure.axes
     assert (fonts.get_title(), mnist.get_title()) == ("fonts>mnistm (2 seeds)", "mnist>mnistm (3 seeds)")
@@ -154,7 +154,7 @@ def test_curves_draw_the_mean_over_seeds(shared_study: Store) -> None:
 
 
 def test_a_figure_does_not_depend_on_the_users_settings(shared_study: Store) -> None:
-    grid = grids(load_contents(shared_study.location).cells)[0]
+    grid = grids(load(shared_study.location))[0]
     plain = render(heat_map(grid), "svg")
     settings: dict[Any, Any] = {"font.size": 20, "svg.fonttype": "none", "savefig.dpi": 10}
     with mpl.rc_context(settings):

@@ -4,7 +4,8 @@ import pytest
 from report_stores import CREATED, OFFICE_HOME, cell_of, config_of, record_of
 
 from scale_ray.records import Failure
-from scale_ray.report.read.load import contents_of, load_contents
+from scale_ray.report.read import index
+from scale_ray.report.read.load import cells_of, load
 from scale_ray.service.watch import CellState, Counts, StoreWatch
 from scale_ray.store import Store, StoreError, StudyPlan
 from scale_ray.store.doing import Doing, Training
@@ -140,6 +141,23 @@ def test_its_rows_are_those_that_a_reader_of_the_whole_store_has(store: Store) -
         watch.look()
     store.write_record(record_of(CONFIGS[0], 70.0))
     watch.look()
-    kept, read = contents_of(watch.rows, "s"), load_contents(store.location, study="s")
-    assert kept.cells.equals(read.cells)
-    assert kept.curves.equals(read.curves)
+    assert cells_of(watch.rows, "s").equals(load(store.location, study="s", oracle=True))
+
+
+def test_a_first_look_reads_what_the_index_lacks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "WORTH", 2)
+    for number, config in enumerate(CONFIGS[:3]):
+        store.write_record(record_of(config, 60.0 + number))
+    first = StoreWatch(store)
+    assert first.look()
+    assert first.requests == 3 + 1 + 3  # listings, the plan, records
+    store.write_record(record_of(CONFIGS[0], 70.0))
+    store.files.write(f"records/{CELLS[1].id}.json", b"{")
+    store.files.delete(f"records/{CELLS[2].id}.json")
+    second = StoreWatch(store)
+    assert second.look()
+    assert second.requests == 3 + 1 + 2
+    assert second.counts("s", 4) == Counts(1, 0, 4)
+    assert second.cells("s")[CELLS[0].id].accuracy == 70.0
+    (problem,) = second.problems("s")
+    assert f"{CELLS[1].id}.json: not a readable record" in problem

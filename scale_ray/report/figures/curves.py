@@ -22,7 +22,7 @@ def accuracy_curves(cells: pd.DataFrame, curves: pd.DataFrame, backbone: str, ti
     Args:
         cells: cells of one facet. A combination has the same colour and marker for all backbones. A pair without done
             cells has an empty panel.
-        curves: points of their curves (`Contents.curves`).
+        curves: points of their curves (`Curves.of`).
         backbone: whose curves to draw.
         title: of the figure.
     """

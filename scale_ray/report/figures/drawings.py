@@ -21,6 +21,7 @@ from scale_ray.report.figures.curves import accuracy_curves, pseudo_labels
 from scale_ray.report.figures.dots import dot_plot
 from scale_ray.report.figures.heat_map import heat_map
 from scale_ray.report.figures.style import narrow
+from scale_ray.report.read.curves import Curves
 from scale_ray.report.read.labels import join, natural
 from scale_ray.report.tables.facets import facets
 from scale_ray.report.tables.forms import PAIRS_BY_METHOD
@@ -50,13 +51,14 @@ class Material:
 
     Attributes:
         grids: as `grids(cells)` and `tabulate` return them.
-        cells, curves: as in `Contents`.
+        cells: as `load` returns them.
+        curves: of the cells.
         effects: of the same cells.
     """
 
     grids: list[Grid]
     cells: pd.DataFrame
-    curves: pd.DataFrame
+    curves: Curves
     effects: Effects
 
 
@@ -131,14 +133,18 @@ def _bars(table: EffectTable, bars: Bars, material: Material) -> Iterator[Drawin
 
 def _pseudo_labels(material: Material) -> Iterator[Drawing]:
     for benchmark, _, backbone, scope, part in _by_backbone(material.cells):
-        draw = partial(pseudo_labels, part, material.curves, backbone, scope)
+        draw = partial(pseudo_labels, part, _curves_of(material, part, backbone), backbone, scope)
         yield from _drawn("pseudo-labels", "Pseudo-labels", benchmark, scope, draw)
 
 
 def _curves(material: Material) -> Iterator[Drawing]:
     for benchmark, _, backbone, scope, part in _by_backbone(material.cells):
-        draw = partial(accuracy_curves, part, material.curves, backbone, scope)
+        draw = partial(accuracy_curves, part, _curves_of(material, part, backbone), backbone, scope)
         yield from _drawn("curves", "Accuracy curves", benchmark, scope, draw)
+
+
+def _curves_of(material: Material, part: pd.DataFrame, backbone: str) -> pd.DataFrame:
+    return material.curves.of(part.loc[part["backbone"] == backbone, "cell"])
 
 
 # Every kind besides heat maps, of which each form of grid is a kind.

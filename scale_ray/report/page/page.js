@@ -2,6 +2,7 @@
 // Sorts tables and shows the trials of a grid's entry. All data is in the page; nothing is fetched.
 
 let data = readData();
+let fetchCurve = null; // of a page that a server shows: asks it for a trial's curve, and returns its number in `data`
 const SVG = "http://www.w3.org/2000/svg";
 const SERIES = {
   target_accuracy: "student, target",
@@ -85,7 +86,7 @@ function entryPanel(button) {
       el("td", { class: "status" }, valueOf("status", trial)),
       el("td", {}, percent(valueOf("target_accuracy", trial))),
       el("td", {}, el("button", { type: "button", class: "trial", "data-trial": trial, "aria-expanded": "false" },
-        data.curves[trial] ? "curve, origin" : "origin")),
+        data.curves[trial] || isToFetch(trial) ? "curve, origin" : "origin")),
       el("td", {}, percent(valueOf("teacher_accuracy", trial))),
       el("td", {}, valueOf("wall_seconds", trial)?.toFixed(1) ?? "")));
   const [first, last] = [["pair", "seed", "status", "student (%)"], ["teacher (%)", "wall time (s)"]];
@@ -112,7 +113,10 @@ function toggleTrial(button) {
   const trial = Number(button.dataset.trial);
   const inside = el("div", {}, ...chart(trial), difference(trial), facts(trial));
   row.after(el("tr", { class: "detail" }, el("td", { colspan: row.cells.length }, inside)));
+  if (isToFetch(trial)) fetchCurve(trial).then((found) => inside.prepend(...chart(found)));
 }
+
+const isToFetch = (trial) => fetchCurve !== null && !data.curves[trial] && valueOf("status", trial) === "done";
 
 function closeDetails(table) {
   table.querySelectorAll("tr.detail").forEach((row) => row.remove());

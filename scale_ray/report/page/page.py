@@ -77,7 +77,7 @@ def page(
         cells: as `load` returns them.
         grids: as `grids(cells)` and `tabulate` return them.
         figures: benchmark -> heading -> pictures.
-        curves: the trials' curves (`Contents.curves`), drawn when a trial is opened.
+        curves: the trials' curves (`Curves.of`), drawn when a trial is opened.
         effects: of the same cells.
         commands: study -> the command that ran it (`StudyPlan.command`).
         choice: `choice` and `scores`, where a validator was asked to choose; see `selection.choose`.

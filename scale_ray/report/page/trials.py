@@ -66,7 +66,7 @@ def payload(cells: pd.DataFrame, curves: pd.DataFrame | None) -> str:
 
     Args:
         cells: the listed trials, in the order of their numbers on the page.
-        curves: their curves (`Contents.curves`).
+        curves: their curves (`Curves.of`).
     """
     cells = cells.assign(cause=_cause_of(cells))
     facts = {heading: column for heading, column in _FACTS.items() if column in cells}
@@ -83,6 +83,12 @@ def payload(cells: pd.DataFrame, curves: pd.DataFrame | None) -> str:
     }
     # A script element ends at the first `</script`, even inside a string.
     return json.dumps(document, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def curve_of(trial: str, curves: pd.DataFrame) -> dict[str, Any] | None:
+    """A trial's curve of at most 50 points: steps, and by name its series in percent; None without a curve."""
+    (found,), steps = _series_of(pd.Series([trial]), curves)
+    return None if found is None else found | {"steps": steps[0]}
 
 
 def causes(cells: pd.DataFrame) -> list[Cause]:

@@ -5,13 +5,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from scale_ray.config import suggest
+from scale_ray.report.read.curves import Curves
 from scale_ray.report.read.errors import ReportError
+from scale_ray.report.read.index import read_rows
 from scale_ray.report.read.labels import tuned_note
 from scale_ray.report.read.rows import COLUMNS, OTHER_FIELDS, VALIDATORS, Rows
 from scale_ray.report.read.unlearned import unlearned
@@ -27,13 +28,6 @@ _TYPES = {
     "git_dirty": "boolean",
 }
 _ORDER = ["benchmark", "method", "losses", "backbone", "pair", "seed", "cell"]
-
-
-class Contents(NamedTuple):
-    """What a store holds: `cells` as `load` returns them, `curves` as `load_curves` does."""
-
-    cells: pd.DataFrame
-    curves: pd.DataFrame
 
 
 def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -> pd.DataFrame:
@@ -87,7 +81,7 @@ def load(store: str | Path, *, study: str | None = None, oracle: bool = False) -
         StoreError: the store does not exist, or a plan or record in it cannot be read; none is skipped.
         ReportError: the study does not exist.
     """
-    cells = cells_of(Rows().read(Store(store)), study)
+    cells = cells_of(read_rows(Store(store)), study)
     return cells if oracle else cells.drop(columns="oracle_accuracy")
 
 
@@ -105,20 +99,9 @@ def load_curves(store: str | Path, *, study: str | None = None) -> pd.DataFrame:
 
     Raises as `load` does.
     """
-    return load_contents(store, study=study).curves
-
-
-def load_contents(store: str | Path, *, study: str | None = None) -> Contents:
-    """Load cells (with oracle_accuracy) and curves in one pass over the store. Raises as `load` does."""
-    return contents_of(Rows(curves=True).read(Store(store)), study)
-
-
-def contents_of(rows: Rows, study: str | None = None) -> Contents:
-    """Cells (with oracle_accuracy) and curves of rows that are there. Raises a ReportError as `load` does."""
-    cells, curves = cells_of(rows, study), rows.curves()
-    if study is not None:
-        curves = curves[curves["cell"].isin(set(cells["cell"]))].reset_index(drop=True)
-    return Contents(cells, curves)
+    opened = Store(store)
+    rows = read_rows(opened)
+    return Curves(opened).of(cells_of(rows, study)["cell"])
 
 
 def varying_fields(cells: pd.DataFrame) -> list[str]:

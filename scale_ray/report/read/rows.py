@@ -1,16 +1,12 @@
 """Records and plans as flat rows for `load`. Each record is validated, flattened and released."""
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from operator import attrgetter
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from scale_ray.cell import Cell
 from scale_ray.config import RECIPE_VERSION, ConfigError, ParallelConfig, TrialConfig, field_paths
@@ -37,7 +33,7 @@ _IDENTITY = [
     "cell", "study", "benchmark", "source", "target", "pair", "method", "variant", "losses", "backbone",
     "pre_training", "seed", "other_fields",
 ]  # fmt: skip
-_OUTCOME = [
+OUTCOME = [
     "status", "target_accuracy", "teacher_accuracy", "source_val_accuracy", "class_mean_accuracy", "kept_fraction",
     "kept_accuracy", *VALIDATORS, "steps", "shared_steps", "wall_seconds", "charged_seconds", "evaluation_seconds",
     "worker_hours", "classes", "source_images", "target_images", "skipped_images",
@@ -45,9 +41,8 @@ _OUTCOME = [
     "package_version", "recipe_version", "versions", "source_digest", "target_digest", "weights_digest", "traceback",
     "oracle_accuracy",
 ]  # fmt: skip
-COLUMNS = [*_IDENTITY, *_OUTCOME]
+COLUMNS = [*_IDENTITY, *OUTCOME]
 _ROLES = {"source", "target", "weights"}  # inputs whose digests have a column in any case
-_POINT = ["target_accuracy", "teacher_accuracy", "source_val_accuracy", "kept_fraction", "kept_accuracy"]
 
 
 class Unread(Record):
@@ -68,68 +63,66 @@ class UnreadPlan(StudyPlan):
     cells: list[_UnreadCell]  # type: ignore[assignment]
 
 
-class _Points(NamedTuple):
-    """A curve as one array: 100,000 curves as Python objects would not fit into memory."""
-
-    values: "np.ndarray[Any, np.dtype[np.float64]]"  # point x (step, _POINT, losses)
-    losses: tuple[str, ...]
-
-
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """What is kept of a record."""
 
-    identity: tuple[Any, ...]
-    outcome: tuple[Any, ...]  # in the order of _OUTCOME
+    config: bytes  # JSON, without the seed
+    seed: int
+    outcome: tuple[Any, ...]  # in the order of OUTCOME
     code: dict[str, str]  # input -> digest, of a user's own code
-    points: _Points | None  # of a done record, where curves are wanted
+
+
+class _Config(NamedTuple):
+    """What rows say of a config, whatever its seed."""
+
+    text: bytes  # JSON, without the seed
+    named: tuple[Any, ...]  # the columns of `_IDENTITY` from benchmark to pre_training
+    number: int  # of its other fields
 
 
 class Rows:
     """A store's plans and records as flat rows. Records and plans may be added, replaced and forgotten at any time.
-
-    Args:
-        curves: keep the curves of done records too.
 
     Attributes:
         plans: study -> ids of its cells.
         other_values: values of `OTHER_FIELDS`, indexed by the number in a row's column `other_fields`.
     """
 
-    def __init__(self, *, curves: bool = False):
-        self._wants_curves = curves
-        self._known: dict[bytes, tuple[tuple[Any, ...], int]] = {}  # by a config's JSON without its seed
+    def __init__(self) -> None:
+        self._configs: dict[bytes, _Config] = {}  # by their text
         self._numbers: dict[tuple[Any, ...], int] = {}
-        self._rows: dict[str, _Row] = {}  # by cell
-        self._planned: dict[str, tuple[Any, ...]] = {}  # cell -> its identity columns
+        self._rows: dict[str, Row] = {}  # by cell
+        self._planned: dict[str, tuple[bytes, int]] = {}  # cell -> its config and seed
         self.plans: dict[str, tuple[str, ...]] = {}
         self.other_values: list[tuple[Any, ...]] = []
-
-    def read(self, store: Store) -> Self:
-        """Add all that a store holds. Raises a StoreError at the first file that cannot be read."""
-        for plan in store.plans_as(UnreadPlan):
-            self.add_plan(plan)
-        for record in store.records_as(Unread):
-            self.add(record, store)
-        return self
 
     def add_plan(self, plan: UnreadPlan) -> None:
         """Add a study, or replace it."""
         for cell in plan.cells:
             if cell.id not in self._planned:
-                self._planned[cell.id] = self._identity(cell.config, f"cell {cell.id} of study {plan.name}")
+                self._planned[cell.id] = self._config(cell.config, f"cell {cell.id} of study {plan.name}")
         self.plans[plan.name] = tuple(cell.id for cell in plan.cells)
 
     def add(self, record: Unread, store: Store) -> None:
         """Add a cell's record, or replace it."""
-        identity = self._identity(record.config, store.record_location(record.id, record.status))
-        wanted = self._wants_curves and record.status == "done" and record.recipe_version == RECIPE_VERSION
+        config, seed = self._config(record.config, store.record_location(record.id, record.status))
         outcome, roles = _outcome(record), record.inputs.keys() - _ROLES
-        self._rows[record.id] = _Row(
-            identity,
-            tuple(map(outcome.get, _OUTCOME)),
-            {role: record.inputs[role] for role in roles},
-            _points_of(record) if wanted else None,
-        )
+        code = {role: record.inputs[role] for role in roles}
+        self._rows[record.id] = Row(config, seed, tuple(map(outcome.get, OUTCOME)), code)
+
+    def restore(self, found: Mapping[str, Row]) -> None:
+        """Add rows of records that were read before, by cell.
+
+        Raises:
+            UserError: a config is none of this version. No row was added then.
+        """
+        same: dict[bytes, bytes] = {}
+        rows = {}
+        for cell, row in found.items():
+            if row.config not in same:
+                same[row.config], _ = self._config(from_json(row.config) | {"seed": row.seed}, "index")
+            rows[cell] = row._replace(config=same[row.config])
+        self._rows |= rows
 
     def forget(self, cell: str) -> None:
         """Remove a cell's record."""
@@ -139,10 +132,23 @@ class Rows:
         """Remove a study."""
         self.plans.pop(study, None)
 
+    def of_records(self) -> Mapping[str, Row]:
+        """What is kept of each record, by cell."""
+        return self._rows
+
+    def config(self, cell: str) -> TrialConfig:
+        """The config of a cell that has a record or is planned. It is parsed anew at each call."""
+        text, seed = self._rows[cell][:2] if cell in self._rows else self._planned[cell]
+        return TrialConfig.parse(from_json(text) | {"seed": seed})
+
+    def text(self, cell: str) -> bytes:
+        """The config of a cell as JSON, without its seed: the same object for all seeds."""
+        return self._rows[cell].config if cell in self._rows else self._planned[cell][0]
+
     def outcome(self, cell: str, *columns: str) -> tuple[Any, ...] | None:
         """These columns of a cell's record; None without a record."""
         row = self._rows.get(cell)
-        return None if row is None else tuple(row.outcome[_OUTCOME.index(column)] for column in columns)
+        return None if row is None else tuple(row.outcome[OUTCOME.index(column)] for column in columns)
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """One tuple of `COLUMNS` per cell."""
@@ -152,11 +158,12 @@ class Rows:
                 studies[cell].append(study)
         for cell, row in self._rows.items():
             names = ", ".join(studies[cell]) if cell in studies else None
-            yield (cell, names, *(self._planned[cell] if cell in studies else row.identity), *row.outcome)
-        nothing = tuple(map({"status": "missing"}.get, _OUTCOME))
+            config = self._planned[cell] if cell in studies else (row.config, row.seed)
+            yield (cell, names, *self._identity(*config), *row.outcome)
+        nothing = tuple(map({"status": "missing"}.get, OUTCOME))
         for cell, planned_by in studies.items():
             if cell not in self._rows:
-                yield (cell, ", ".join(planned_by), *self._planned[cell], *nothing)
+                yield (cell, ", ".join(planned_by), *self._identity(*self._planned[cell]), *nothing)
 
     def code(self) -> dict[str, dict[str, str]]:
         """Input, such as `method mine` -> cell -> digest of the user's own code."""
@@ -166,13 +173,13 @@ class Rows:
                 found[role][cell] = digest
         return found
 
-    def curves(self) -> pd.DataFrame:
-        """Every point of the curves that are kept."""
-        found = {cell: row.points for cell, row in self._rows.items() if row.points is not None}
-        return _frame_of(dict(sorted(found.items())))
+    def _identity(self, text: bytes, seed: int) -> tuple[Any, ...]:
+        """The columns of `_IDENTITY` from benchmark on."""
+        config = self._configs[text]
+        return (*config.named, seed, config.number)
 
-    def _identity(self, values: dict[str, Any], source: str) -> tuple[Any, ...]:
-        """A cell's named fields, its seed and the number of its other fields.
+    def _config(self, values: dict[str, Any], source: str) -> tuple[bytes, int]:
+        """A config's text and its seed.
 
         Configs that differ only in the seed are validated once: validation is the most expensive part of a record.
 
@@ -182,16 +189,15 @@ class Rows:
         """
         seed = values.pop("seed", 0)
         text = to_json(values)
-        if text not in self._known or not (type(seed) is int and 0 <= seed < 2**31):
+        if text not in self._configs or not (type(seed) is int and 0 <= seed < 2**31):
             try:
                 config = TrialConfig.parse(values | {"seed": seed})
             except ConfigError as error:
                 raise unreadable(source, f"config: {error}") from None
-            self._known[text] = self._describe(config)
-        named, number = self._known[text]
-        return (*named, seed, number)
+            self._configs[text] = self._describe(text, config)
+        return self._configs[text].text, seed  # one object for all of the text
 
-    def _describe(self, config: TrialConfig) -> tuple[tuple[Any, ...], int]:
+    def _describe(self, text: bytes, config: TrialConfig) -> _Config:
         if config.any_workers_alike:  # then the number of workers is not part of the cell's id
             config = config.model_copy(update={"parallel": ParallelConfig()})
         data = config.data
@@ -200,48 +206,7 @@ class Rows:
         number = self._numbers.setdefault(values, len(self.other_values))
         if number == len(self.other_values):
             self.other_values.append(values)
-        return (*named, config.combination, config.model.label, pre_training(config.model)), number
-
-
-def _points_of(record: Unread) -> _Points | None:
-    curve = record.result.curve if record.result else []
-    if not curve:
-        return None
-    terms = _interned(tuple(sorted({term for point in curve for term in point.losses})))
-    values = [
-        [
-            point.step,
-            *(_number(getattr(point, name)) for name in _POINT),
-            *(point.losses.get(term, math.nan) for term in terms),
-        ]
-        for point in curve
-    ]
-    return _Points(np.array(values, dtype=np.float64), terms)
-
-
-@cache
-def _interned(terms: tuple[str, ...]) -> tuple[str, ...]:
-    """The same object for equal names."""
-    return terms
-
-
-def _frame_of(curves: Mapping[str, _Points]) -> pd.DataFrame:
-    """One row a point, in the order of the cells."""
-    terms = sorted({term for points in curves.values() for term in points.losses})
-    lengths = [len(points.values) for points in curves.values()]
-    whole = np.full((sum(lengths), 1 + len(_POINT) + len(terms)), np.nan)
-    places: dict[tuple[str, ...], list[int]] = {}
-    for losses in {points.losses for points in curves.values()}:
-        places[losses] = [*range(1 + len(_POINT)), *(1 + len(_POINT) + terms.index(term) for term in losses)]
-    at = 0
-    for points in curves.values():
-        whole[at : at + len(points.values), places[points.losses]] = points.values
-        at += len(points.values)
-    of = np.repeat(np.arange(len(lengths)), lengths)
-    cells = pd.Categorical.from_codes(of, categories=pd.Index(list(curves), dtype="str"))
-    names = ["step", *_POINT, *(f"loss.{term}" for term in terms)]
-    frame = pd.DataFrame({"cell": cells} | {name: whole[:, index] for index, name in enumerate(names)})
-    return frame.astype({"step": "int64"})
+        return _Config(text, (*named, config.combination, config.model.label, pre_training(config.model)), number)
 
 
 def _outcome(record: Unread) -> dict[str, Any]:
@@ -304,7 +269,3 @@ def _class_mean(confusion: list[list[int]]) -> float | None:
     """Mean accuracy over classes, percent. Classes without a target image are left out."""
     shares = [row[index] / total for index, row in enumerate(confusion) if (total := sum(row))]
     return 100 * sum(shares) / len(shares) if shares else None
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

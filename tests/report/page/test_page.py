@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from page_stores import COMMAND, wide_store
+from page_stores import COMMAND, Contents, wide_store
 from report_stores import config_of, record_of
 
 from scale_ray.report.effects.tables import effects_tables
@@ -16,7 +16,7 @@ from scale_ray.report.page import trials
 from scale_ray.report.page.page import page
 from scale_ray.report.page.template import Picture, breakable
 from scale_ray.report.page.trials import causes, listed, payload
-from scale_ray.report.read.load import Contents, load, load_contents
+from scale_ray.report.read.load import load
 from scale_ray.report.tables.forms import grids
 from scale_ray.report.tables.grid import Entry
 from scale_ray.report.tables.text import interval_text
@@ -25,7 +25,7 @@ from scale_ray.store import Store
 
 @pytest.fixture(scope="module")
 def contents(tmp_path_factory: pytest.TempPathFactory) -> Contents:
-    return load_contents(wide_store(tmp_path_factory.mktemp("wide")).location)
+    return Contents.of(wide_store(tmp_path_factory.mktemp("wide")))
 
 
 def text_of(contents: Contents, **more: Any) -> str:
@@ -38,7 +38,7 @@ def part(text: str, name: str) -> str:
 
 
 def test_a_table_has_a_body_and_a_label_for_every_pre_training(tmp_path: Path) -> None:
-    contents = load_contents(wide_store(tmp_path, backbones=2).location)
+    contents = Contents.of(wide_store(tmp_path, backbones=2))
     tables = re.findall(r'<table class="grid".*?</table>', text_of(contents), re.DOTALL)
     (by_method, *_) = [
         table for table in tables if "source_only" in table and "Target accuracy of the student" in table
@@ -113,7 +113,7 @@ def test_most_trials_of_a_study_share_a_value_or_none_is_called_common(tmp_path:
         changes = {"losses.threshold": 0.9} if seed == 3 else {}
         losses = ["ce+ssl", "ce+dist"][seed % 2] if seed else "ce+reg"
         store.write_record(record_of(config_of("mnist", "mnistm", losses, "lenet", seed, **changes), 50.0))
-    common = json.loads(payload(load_contents(store.location).cells, None))["common"][""]
+    common = json.loads(payload(Contents.of(store).cells, None))["common"][""]
     assert common["losses.threshold"] == [0.8, 4, 5, 2]
     assert common["losses"] == [None, 2, 5, 3]
     assert common["backbone"] == ["lenet", 5, 5, 1]
@@ -192,7 +192,7 @@ def test_an_entry_has_its_interval_and_columns_beside_are_marked(tmp_path: Path)
     for seed in range(6):
         for losses, accuracy in {"ce": 50.0, "ce+ssl": 70.0}.items():
             store.write_record(record_of(config_of("mnist", "usps", losses, "lenet", seed), accuracy + seed))
-    cells = load_contents(store.location).cells
+    cells = Contents.of(store).cells
     text = page(cells, grids(cells, oracle=True), {})
     # t(5) = 2.5706 times the spread of 0 … 5, 1.8708, over the root of 6: 1.9633. In log odds of 72.5 %: 0.0985.
     assert re.search(r"<strong>72\.5 ± 1\.9</strong><small>\[70\.5, 74\.4\]</small>", text)
@@ -201,7 +201,7 @@ def test_an_entry_has_its_interval_and_columns_beside_are_marked(tmp_path: Path)
 
 
 def test_a_page_is_the_same_each_time_and_its_size_is_bounded(tmp_path: Path) -> None:
-    wide = load_contents(wide_store(tmp_path / "s", pairs=12, backbones=3).location)
+    wide = Contents.of(wide_store(tmp_path / "s", pairs=12, backbones=3))
     assert len(wide.cells) == 864
     figures = {"digits": {"Curves": [Picture(f"figure {number}", b"x" * 900_000) for number in range(6)]}}
     text = text_of(wide, figures=figures)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 import pytest
 from browsers import chromium_at, needs_chromium
-from page_stores import wide_store
+from page_stores import Contents, wide_store
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -15,7 +15,6 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from scale_ray.report.effects.tables import effects_tables
 from scale_ray.report.page.page import page
-from scale_ray.report.read.load import Contents, load_contents
 from scale_ray.report.tables.forms import grids
 
 pytestmark = needs_chromium
@@ -23,7 +22,7 @@ pytestmark = needs_chromium
 
 @pytest.fixture(scope="module")
 def contents(tmp_path_factory: pytest.TempPathFactory) -> Contents:
-    return load_contents(wide_store(tmp_path_factory.mktemp("wide")).location)
+    return Contents.of(wide_store(tmp_path_factory.mktemp("wide")))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from scale_ray import report
 from scale_ray.config import RECIPE_VERSION
 from scale_ray.records import VALIDATOR_NAMES
 from scale_ray.report import ReportError, grids, load, load_curves
-from scale_ray.report.read.load import load_contents, varying_fields
+from scale_ray.report.read.load import varying_fields
 from scale_ray.store import Store, StoreError, StudyPlan
 
 MAKE = Callable[..., Store]
@@ -94,10 +94,9 @@ def test_only_fields_that_differ_become_columns(make_store: MAKE) -> None:
 
 
 def test_curves_hold_the_points_of_done_cells_only(study_store: Store) -> None:
-    contents = load_contents(study_store.location)
-    done = contents.cells.loc[contents.cells["status"] == "done", "cell"]
-    assert set(contents.curves["cell"]) == set(done)
-    assert contents.curves.groupby("cell")["step"].apply(list).tolist() == [[0, 200, 400, 600]] * 45
+    cells, curves = load(study_store.location), load_curves(study_store.location)
+    assert set(curves["cell"]) == set(cells.loc[cells["status"] == "done", "cell"])
+    assert curves.groupby("cell")["step"].apply(list).tolist() == [[0, 200, 400, 600]] * 45
 
 
 def test_an_empty_store_is_an_empty_frame_with_columns(make_store: MAKE) -> None:
