@@ -14,7 +14,7 @@ from scipy import stats
 from scale_ray.cell import Cell
 from scale_ray.config import ConfigError, TrialConfig
 from scale_ray.report import load, write_report
-from scale_ray.report.build import Asked, _PlanHead
+from scale_ray.report.build import Asked
 from scale_ray.report.effects.decided import with_equal_seeds
 from scale_ray.report.effects.sequential import Decision, interval, looks
 from scale_ray.store import Store, StudyPlan
@@ -182,7 +182,7 @@ def test_targets_without_labels_decide_nothing_and_say_so(tmp_path: Path) -> Non
 def test_what_was_decided_early_can_still_be_chosen(tmp_path: Path) -> None:
     here = Here(tmp_path / "store")
     here.decide(study("ce", "ce+ssl", "ce+dist"))
-    compared = with_equal_seeds(load(here.store.location), list(here.store.plans_as(_PlanHead)))
+    compared = with_equal_seeds(load(here.store.location), list(here.store.plan_files()))
     seeds = compared.groupby("losses")["seed"].unique().map(sorted).to_dict()
     assert seeds == {"ce": [0, 1, 2], "ce+dist": [0, 1, 2], "ce+ssl": [0, 1, 2]}
 

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -36,7 +36,7 @@ from scale_ray.report.tables.formats import FORMATS
 from scale_ray.report.tables.forms import FORMS, grids
 from scale_ray.report.tables.grid import Grid, stacks
 from scale_ray.report.tables.markdown import escape, table_lines
-from scale_ray.store import Store, StudyPlan
+from scale_ray.store import Store
 from scale_ray.store.files import replace_file
 from scale_ray.store.whole_files import remove_temporaries
 
@@ -123,12 +123,6 @@ def default_folder(store: Store) -> Path:
     return (store.folder or Path.cwd()) / "report"
 
 
-class _PlanHead(StudyPlan):
-    """A plan whose cells are not validated: that would take as long as to read all records."""
-
-    cells: list[Any]
-
-
 def write_report(store: str | Path, out: str | Path, asked: Asked | None = None) -> ReportPaths:
     """Write the report of a store into the folder `out`, which is created if needed.
 
@@ -152,7 +146,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     if asked.rows and asked.columns:
         found += tabulate(cells, asked.rows, asked.columns, asked.facet, remarks=remarks, oracle=asked.oracle)
     effects = effects_tables(cells, asked.baseline, most=asked.most_drawn)
-    plans = list(Store(store).plans_as(_PlanHead))
+    plans = list(Store(store).plan_files())
     shown_plans = [plan for plan in plans if asked.study in (None, plan.name)]
     of_choice = _choice_tables(with_equal_seeds(cells, shown_plans), Store(store), asked, remarks)
     of_decisions, notes = decided(cells, shown_plans)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scale_ray.report.read.index import keep, restore
-from scale_ray.report.read.rows import Rows, Unread, UnreadPlan
+from scale_ray.report.read.rows import Rows, Unread
 from scale_ray.store import Store, StoreError
 from scale_ray.store.doing import Doing, Training
 from scale_ray.store.leases import EXPIRY_SECONDS
@@ -149,7 +149,7 @@ class StoreWatch:
     def _read_plans(self, studies: Sequence[str]) -> None:
         for study in studies:
             self.rows.forget_plan(study)
-        for plan in self.store.plans_as(UnreadPlan, studies):
+        for plan in self.store.plan_files(studies):
             self.rows.add_plan(plan)
 
     def _look_at_records(self) -> bool:

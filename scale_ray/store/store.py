@@ -25,19 +25,14 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-from pydantic_core import from_json
-
-from scale_ray.cell import Cell
 from scale_ray.config import Beside
 from scale_ray.errors import shown
 from scale_ray.records import Record
 from scale_ray.store.files import Files
 from scale_ray.store.filesystems import StoreError
+from scale_ray.store.plans import PlanFile, StudyPlan
 from scale_ray.store.predictions import StoredPredictions, from_bytes, to_bytes
 from scale_ray.store.record_files import RecordFiles, Status, first_problem, is_start, record_file, status_of
-from scale_ray.store.sealed import PLAN, seal, unseal
-from scale_ray.study import Until
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -45,20 +40,7 @@ if TYPE_CHECKING:
 _FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "predictions", "features", "drivers", "leases")
 
 
-class StudyPlan(BaseModel):
-    """The cells that a study needs. The report measures completeness against them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    created: str
-    cells: list[Cell]
-    until: Until | None = None  # what its seeds are to decide
-    command: str | None = None  # the command line to run again, joined by shlex; None if the plan has none
-
-
 R = TypeVar("R", bound=Record)
-P = TypeVar("P", bound=StudyPlan)
 
 
 class Store:
@@ -194,7 +176,7 @@ class Store:
     # Study plans
 
     def write_plan(self, plan: StudyPlan) -> None:
-        self.files.write(_plan(plan.name), seal(plan.model_dump_json(indent=1) + "\n", PLAN))
+        self.files.write(_plan(plan.name), PlanFile.of(plan).content())
 
     def plans(self) -> list[StudyPlan]:
         """Every study planned in this store, ordered by name.
@@ -202,27 +184,31 @@ class Store:
         Raises:
             StoreError: a file cannot be read as a plan.
         """
-        return list(self.plans_as(StudyPlan))
+        found = []
+        for file in self.plan_files():
+            try:
+                found.append(file.plan())
+            except ValueError as error:
+                raise self._no_plan(_plan(file.name), error) from None
+        return found
 
-    def plans_as(self, kind: type[P], studies: Iterable[str] | None = None) -> Iterator[P]:
-        """Like `plans`, one after the other and parsed as a subclass of StudyPlan; with `studies`, only of these."""
+    def plan_files(self, studies: Iterable[str] | None = None) -> Iterator[PlanFile]:
+        """Like `plans`, one after the other and with configs that are not validated; with `studies`, only of these."""
         keys = self._keys("studies", ".json") if studies is None else studies
         for name, content in self.files.read_many(map(_plan, keys)):
             try:
-                # Not model_validate_json: it needs three times the memory, and a plan may have 100,000 cells.
-                values = from_json(unseal(content, PLAN)[0])
-                if not isinstance(values, dict):
-                    raise ValueError("it is no JSON object")
-                values.pop("sha256", None)  # of a plan that a tool wrote again
-                plan = kind.model_validate(values)
-                if name != _plan(plan.name):
-                    raise ValueError(f"it is the plan of study '{shown(plan.name)}'")
+                file = PlanFile.read(content)
+                if name != _plan(file.name):
+                    raise ValueError(f"it is the plan of study '{shown(file.name)}'")
             except (ValueError, RecursionError) as error:
-                raise StoreError(
-                    f"{self.location}/{shown(name)}: not a study plan ({first_problem(error)}): "
-                    "move it away and run the study again"
-                ) from None
-            yield plan
+                raise self._no_plan(name, error) from None
+            yield file
+
+    def _no_plan(self, name: str, error: Exception) -> StoreError:
+        return StoreError(
+            f"{self.location}/{shown(name)}: not a study plan ({first_problem(error)}): "
+            "move it away and run the study again"
+        )
 
     # Checkpoints: the newest one of each unfinished training. Stages: results, kept until no cell needs them.
 

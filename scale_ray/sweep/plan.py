@@ -3,8 +3,6 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel
-
 from scale_ray.cell import Cell
 from scale_ray.config import Beside, ConfigError, Execution, Root, field_paths
 from scale_ray.costs import CostKey, Measured, cost_key, estimate_seconds
@@ -113,22 +111,12 @@ def plan_study(
     )
 
 
-class _PlannedId(BaseModel):
-    id: str
-
-
-class _PlannedIds(StudyPlan):
-    """A plan whose cells' configs are not validated."""
-
-    cells: list[_PlannedId]  # type: ignore[assignment]
-
-
 def leaving(store: Store, study: str, planned: Collection[str]) -> frozenset[str]:
     """Ids of the cells without a result that the store's plan of this study has, and that are not `planned` now.
 
     A report shows them as holes for as long as a plan has them.
     """
-    before = {cell.id for plan in store.plans_as(_PlannedIds, [study]) for cell in plan.cells}
+    before = {cell.id for plan in store.plan_files([study]) for cell in plan.cells}
     gone = before.difference(planned)
     return frozenset(gone).difference(_ask(store, gone)[0]) if gone else frozenset()
 

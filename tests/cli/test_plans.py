@@ -129,7 +129,7 @@ def test_only_the_named_plans_are_read(tmp_path: Path) -> None:
     store = Store(tmp_path, create=True)
     for name in ("a", "b"):
         store.write_plan(StudyPlan(name=name, created="", cells=[]))
-    assert [plan.name for plan in store.plans_as(StudyPlan, ["b", "none"])] == ["b"]
+    assert [plan.name for plan in store.plan_files(["b", "none"])] == ["b"]
 
 
 def test_a_study_until_decided_says_how_many_cells_it_may_have(images: Path, tmp_path: Path) -> None:

@@ -2,21 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
 from scale_ray.config import TrialConfig
 from scale_ray.report.effects.sequential import Decision, decision_note, decisions
-from scale_ray.store import StudyPlan
+from scale_ray.store import PlanFile
 
 
-def decided(cells: pd.DataFrame, plans: Sequence[StudyPlan]) -> tuple[pd.DataFrame, list[str]]:
+def decided(cells: pd.DataFrame, plans: Sequence[PlanFile]) -> tuple[pd.DataFrame, list[str]]:
     """The decisions of all studies with `until`, one a row, and what they mean.
 
     Args:
         cells: as `load` returns them.
-        plans: with their cells as JSON has them.
+        plans: of the studies.
     """
     done = cells[(cells["status"] == "done") & cells["target_accuracy"].notna()]
     accuracies = dict(zip(done["cell"], done["target_accuracy"], strict=True))
@@ -33,7 +32,7 @@ def decided(cells: pd.DataFrame, plans: Sequence[StudyPlan]) -> tuple[pd.DataFra
     return pd.DataFrame(rows, columns=columns), notes if rows else []
 
 
-def with_equal_seeds(cells: pd.DataFrame, plans: Sequence[StudyPlan]) -> pd.DataFrame:
+def with_equal_seeds(cells: pd.DataFrame, plans: Sequence[PlanFile]) -> pd.DataFrame:
     """The cells without those of seeds that only some approaches of a study with `until` were given.
 
     What was decided early has the fewest seeds: a choice among those with all seeds would leave out the best.
@@ -51,7 +50,6 @@ def with_equal_seeds(cells: pd.DataFrame, plans: Sequence[StudyPlan]) -> pd.Data
     return cells[~cells["cell"].isin(unequal)] if unequal else cells
 
 
-def _configs(plan: StudyPlan) -> dict[str, TrialConfig]:
+def _configs(plan: PlanFile) -> dict[str, TrialConfig]:
     """Id -> config of a plan's cells."""
-    cells: list[Any] = list(plan.cells)
-    return {cell["id"]: TrialConfig.model_validate(cell["config"]) for cell in cells}
+    return {cell.id: cell.config for cell in plan.plan().cells}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from scale_ray.config import RECIPE_VERSION
 from scale_ray.errors import UserError
 from scale_ray.records import Record
-from scale_ray.report.read.rows import OUTCOME, Row, Rows, Unread, UnreadPlan
+from scale_ray.report.read.rows import OUTCOME, Row, Rows, Unread
 from scale_ray.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def read_rows(store: Store) -> Rows:
         StoreError: at the first file that cannot be read.
     """
     rows = Rows()
-    for plan in store.plans_as(UnreadPlan):
+    for plan in store.plan_files():
         rows.add_plan(plan)
     stamps = store.record_stamps()
     if unread := stamps.keys() - restore(store, rows, stamps):

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from scale_ray.cell import Cell
 from scale_ray.config import RECIPE_VERSION, ConfigError, ParallelConfig, TrialConfig, field_paths
 from scale_ray.records import VALIDATOR_NAMES, Record, Result
 from scale_ray.report.read.labels import pre_training
-from scale_ray.store import Store, StudyPlan, unreadable
+from scale_ray.store import PlanFile, Store, unreadable
 
 # Config field -> its column. Any other field gets a column named by its dotted path if its values differ.
 NAMED_FIELDS = {
@@ -51,18 +50,6 @@ class Unread(Record):
     config: dict[str, Any]  # type: ignore[assignment]
 
 
-class _UnreadCell(Cell):
-    """A planned cell whose config is not validated yet."""
-
-    config: dict[str, Any]  # type: ignore[assignment]
-
-
-class UnreadPlan(StudyPlan):
-    """A plan whose cells' configs are not validated yet."""
-
-    cells: list[_UnreadCell]  # type: ignore[assignment]
-
-
 class Row(NamedTuple):
     """What is kept of a record."""
 
@@ -96,11 +83,11 @@ class Rows:
         self.plans: dict[str, tuple[str, ...]] = {}
         self.other_values: list[tuple[Any, ...]] = []
 
-    def add_plan(self, plan: UnreadPlan) -> None:
+    def add_plan(self, plan: PlanFile) -> None:
         """Add a study, or replace it."""
+        texts = [self._config(dict(config), f"study {plan.name}")[0] for config in plan.configs]
         for cell in plan.cells:
-            if cell.id not in self._planned:
-                self._planned[cell.id] = self._config(cell.config, f"cell {cell.id} of study {plan.name}")
+            self._planned.setdefault(cell.id, (texts[cell.config], cell.seed))
         self.plans[plan.name] = tuple(cell.id for cell in plan.cells)
 
     def add(self, record: Unread, store: Store) -> None:
