@@ -37,7 +37,7 @@ def main() -> None:
     shapes = itertools.product(options.classes.split(","), options.records.split(","))
     for classes, records in ((int(classes), int(records)) for classes, records in shapes):
         with tempfile.TemporaryDirectory() as folder:
-            size = _fill(Store(folder, create=True), records, classes)
+            size = fill_store(Store(folder, create=True), records, classes)
             found = measure(__file__, "--measure", folder)
         rows.append({"classes": classes, "records": records, "MiB on disk": round(size / 2**20)} | found)
         print(rows[-1], flush=True)
@@ -57,7 +57,7 @@ def main() -> None:
     )
 
 
-def _fill(store: Store, records: int, classes: int) -> int:
+def fill_store(store: Store, records: int, classes: int) -> int:
     """Write that many records and a plan of their cells; return the size of the records in bytes."""
     cells = []
     for config in itertools.islice(configs(), records):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from report_stores import record_of
 from serving import Served, served, study
 from simulated import SimulatedJobs
 
@@ -230,6 +231,23 @@ def test_requests_to_the_store_do_not_grow_with_those_who_look(tmp_path: Path) -
             assert service.get("/studies/watched", reader).status_code == 200
             assert len(client.cells("watched")) == 2
         assert watch.requests == before
+
+
+def test_the_curve_of_a_cell_is_asked_for_by_itself(service: Served) -> None:
+    service.client().submit(study("curves"))
+    store, reader = Store(service.service.settings.stores["default"]), service.token("eve", "read")
+    (plan,) = [each for each in store.plans() if each.name == "curves"]
+    done, waiting = plan.cells
+    store.write_record(record_of(done.config, 60.0, inputs=done.inputs))
+    assert service.get("/studies/curves", reader).status_code == 200
+    found, nothing, unknown = (
+        service.get(f"/api/studies/curves/cells/{cell}/curve", reader) for cell in (done.id, waiting.id, "f" * 64)
+    )
+    assert found.json()["steps"] == [0, 200, 400, 600]
+    assert found.json()["target_accuracy"] == [0.0, 20.0, 40.0, 60.0]
+    assert nothing.json() == {}
+    assert unknown.status_code == 404
+    assert unknown.json()["error"].startswith("no cell 'ffff")
 
 
 def test_a_client_says_what_is_wrong_in_one_line(service: Served) -> None:

@@ -118,6 +118,9 @@ def test_in_a_browser_a_study_that_is_done_has_its_report(service: Command, tmp_
         sign_in(browser, service)
         browser.get(f"{service.url}/studies/reported")
         until(lambda: state(browser) == "done", "it is not done")
+        browser.find_element(By.CSS_SELECTOR, "button.entry").click()
+        browser.find_element(By.CSS_SELECTOR, ".drill button.trial").click()
+        until(lambda: browser.find_elements(By.CSS_SELECTOR, ".drill svg.curve path.line"), "its curve is not drawn")
         browser.get(f"{service.url}/studies/reported/report.html")
         assert "All 2 cells are done." in browser.find_element(By.ID, "answer").text
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

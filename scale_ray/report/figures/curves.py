@@ -84,7 +84,7 @@ def pseudo_labels(cells: pd.DataFrame, curves: pd.DataFrame, backbone: str, titl
         panels = figure.subplots(down, across, squeeze=False).ravel()
         for panel, (quantity, name) in zip(panels, quantities.items(), strict=True):
             for index, (label, line) in enumerate(looks.items()):
-                _draw_line(panel, _seed_means(points[points["label"] == label], quantity), line, index)
+                _draw_line(panel, _over_seeds(points[points["label"] == label], quantity), line, index)
             panel.set_ylabel(name)
             panel.xaxis.set_major_formatter(EngFormatter(sep=""))
             panel.set_xlabel("step")
@@ -107,11 +107,11 @@ def _common_seeds(points: pd.DataFrame) -> set[int]:
     return set.intersection(*of_lines) if of_lines else set()
 
 
-def _seed_means(points: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """Mean over pairs within a seed: columns `step`, `seed`, quantity. Steps with a missing value are left out."""
+def _over_seeds(points: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """`mean` and `std` over seeds, by step, of means over pairs within a seed; no step with a missing value."""
     lacking = points.loc[points[quantity].isna(), "step"]
     means = points[~points["step"].isin(lacking)].groupby(["step", "seed"])[quantity].mean()
-    return means.reset_index()
+    return means.groupby("step").agg(["mean", "std"])
 
 
 def _draw_pair(panel: Axes, points: pd.DataFrame, looks: Looks, quantity: str) -> None:
@@ -119,16 +119,22 @@ def _draw_pair(panel: Axes, points: pd.DataFrame, looks: Looks, quantity: str) -
         panel.text(0.5, 0.5, "no seed that all lines have", transform=panel.transAxes, ha="center", color=SOFT)
     elif points[quantity].isna().all():
         panel.text(0.5, 0.5, "the target has no labels", transform=panel.transAxes, ha="center", color=SOFT)
+    figures = {"mean": (quantity, "mean"), "std": (quantity, "std"), "teacher": ("teacher_accuracy", "mean")}
+    by_step = points.groupby(["label", "step"]).agg(**figures)
+    of_lines = {label: share.droplevel("label") for label, share in by_step.groupby("label")}
     for index, (label, line) in enumerate(looks.items()):
-        share = points[points["label"] == label]
-        _draw_line(panel, share[["step", "seed", quantity]], line, index)
-        teacher = share.groupby("step")["teacher_accuracy"].mean().dropna()
-        panel.plot(teacher.index, teacher, color=line["color"], linestyle="--", linewidth=0.8, alpha=0.7)
+        if label in of_lines:
+            _draw_line(panel, of_lines[label][["mean", "std"]], line, index)
+            teacher = of_lines[label]["teacher"].dropna()
+            panel.plot(teacher.index, teacher, color=line["color"], linestyle="--", linewidth=0.8, alpha=0.7)
 
 
-def _draw_line(panel: Axes, points: pd.DataFrame, line: dict[str, Any], index: int) -> None:
-    """Mean and sample standard deviation over seeds of the last column. Markers are staggered by `index`."""
-    by_step = points.groupby("step")[points.columns[-1]].agg(["mean", "std"])
+def _draw_line(panel: Axes, by_step: pd.DataFrame, line: dict[str, Any], index: int) -> None:
+    """A line of means over seeds and the band of their sample standard deviation. Markers are staggered by `index`.
+
+    Args:
+        by_step: columns `mean` and `std`.
+    """
     every = max(1, len(by_step) // 6)
     panel.plot(by_step.index, by_step["mean"], markevery=(index % every, every), **line)
     spread = by_step.dropna()

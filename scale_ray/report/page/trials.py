@@ -1,6 +1,7 @@
 """Single trials on the page: their facts, curves, differences from their study, and causes of failure."""
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -140,13 +141,16 @@ def _series_of(trials: pd.Series, curves: pd.DataFrame | None) -> tuple[list[Any
     drawn: dict[str, Any] = {}
     if curves is not None:
         curves = curves[curves["cell"].isin(trials)].assign(kept=lambda frame: 100 * frame["kept_fraction"])
-        series = [name for name in _SERIES if name in curves]
-        for cell, curve in curves.groupby("cell"):
-            curve = curve.sort_values("step")
-            curve = curve.iloc[:: -max(1, -(-len(curve) // _CURVE_POINTS))].iloc[::-1]  # always with the last point
-            key = tuple(curve["step"].tolist())
-            values = {name: curve[name].astype(float).round(2) for name in series if curve[name].notna().any()}
+        curves = curves.sort_values(["cell", "step"])
+        series = {name: curves[name].astype(float).round(2).to_numpy() for name in _SERIES if name in curves}
+        of_trials = curves.groupby("cell", observed=True).indices  # places in the sorted frame
+        for cell, places in of_trials.items():
+            places = places[:: -max(1, -(-len(places) // _CURVE_POINTS))][::-1]  # always with the last point
+            key = tuple(curves["step"].to_numpy()[places].tolist())
+            values = {name: column[places].tolist() for name, column in series.items()}
             drawn[str(cell)] = {"steps": steps.setdefault(key, len(steps))} | {
-                name: [None if pd.isna(value) else value for value in column] for name, column in values.items()
+                name: [None if math.isnan(value) else value for value in column]
+                for name, column in values.items()
+                if not all(map(math.isnan, column))
             }
     return [drawn.get(trial) for trial in trials], [list(key) for key in steps]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from scale_ray.config import RECIPE_VERSION
 from scale_ray.errors import UserError
 from scale_ray.records import Record
-from scale_ray.report.read.rows import OUTCOME, Row, Rows, Unread
+from scale_ray.report.read.rows import OUTCOME, Row, Rows, Unread, without_garbage_collection
 from scale_ray.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -41,13 +41,14 @@ def read_rows(store: Store) -> Rows:
         StoreError: at the first file that cannot be read.
     """
     rows = Rows()
-    for plan in store.plan_files():
-        rows.add_plan(plan)
-    stamps = store.record_stamps()
-    if unread := stamps.keys() - restore(store, rows, stamps):
-        for record in store.records_as(Unread, sorted(unread)):
-            rows.add(record, store)
-    keep(store, rows, stamps, len(unread))
+    with without_garbage_collection():
+        for plan in store.plan_files():
+            rows.add_plan(plan)
+        stamps = store.record_stamps()
+        if unread := stamps.keys() - restore(store, rows, stamps):
+            for record in store.records_as(Unread, sorted(unread)):
+                rows.add(record, store)
+        keep(store, rows, stamps, len(unread))
     return rows
 
 

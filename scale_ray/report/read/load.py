@@ -1,9 +1,6 @@
 """Read a store into tidy frames: one row per cell, one row per point of a curve."""
 
-import gc
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,7 @@ from scale_ray.report.read.curves import Curves
 from scale_ray.report.read.errors import ReportError
 from scale_ray.report.read.index import read_rows
 from scale_ray.report.read.labels import tuned_note
-from scale_ray.report.read.rows import COLUMNS, OTHER_FIELDS, VALIDATORS, Rows
+from scale_ray.report.read.rows import COLUMNS, OTHER_FIELDS, VALIDATORS, Rows, without_garbage_collection
 from scale_ray.report.read.unlearned import unlearned
 from scale_ray.store import Store
 
@@ -111,7 +108,7 @@ def varying_fields(cells: pd.DataFrame) -> list[str]:
 
 def cells_of(rows: Rows, study: str | None = None) -> pd.DataFrame:
     """Cells (with oracle_accuracy) of rows that are there. Raises a ReportError as `load` does."""
-    with _without_garbage_collection():
+    with without_garbage_collection():
         cells = pd.DataFrame.from_records(list(rows.rows()), columns=COLUMNS).astype(_TYPES)
     for role, digests in sorted(rows.code().items()):
         cells[f"{role}_digest"] = cells["cell"].map(digests)
@@ -129,18 +126,6 @@ def cells_of(rows: Rows, study: str | None = None) -> pd.DataFrame:
     _add_varying(cells, rows.other_values)
     cells["config"] = pd.factorize(cells["config"])[0]
     return cells.drop(columns="other_fields")
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Pause the cyclic garbage collector: rows hold no cycles, and scanning 100,000 of them dominates the run time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _superseded(cells: pd.DataFrame) -> pd.Series:

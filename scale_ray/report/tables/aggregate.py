@@ -9,7 +9,9 @@ other keys are left out; the grid's notes count them and give the reason.
 import dataclasses
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -120,8 +122,9 @@ def _grid(
         found = values.get(group, {})
         common = set.intersection(*map(set, found.values())) if found else set()
         keys = sorted(common, key=lambda key: (key[1], key[0]))
+        averaging = _Averaging(keys)
         for position, of_entry in of_group.items():
-            entries[position] = _entry(of_entry, found.get(position, {}), keys)
+            entries[position] = averaging.entry(of_entry, found.get(position, {}))
         averaged |= common
         left_out += notes.left_out(group, metric, of_group, found, common)
         if keys and layout.rows_compare:
@@ -137,37 +140,41 @@ def _grid(
     return grid
 
 
-def _entry(trials: dict[Key, Trial], values: dict[Key, float], keys: list[Key]) -> Entry:
-    """`keys`: those to average, sorted by seed."""
-    statuses = [trial.status for trial in trials.values()]
-    counts: dict[str, Any] = {status: statuses.count(status) for status in ("done", "failed", "missing", "stale")}
-    counts["unlabelled"] = sum(trial.unlabelled for trial in trials.values())
-    entry = Entry(measured=len(values), trials=tuple(trial.id for trial in trials.values()), **counts)
-    if not values or not keys:
-        return entry
-    by_seed: dict[int, list[float]] = {}
-    pairs_of_seeds: dict[int, set[str]] = {}
-    for key in keys:
-        by_seed.setdefault(key[1], []).append(values[key])
-        pairs_of_seeds.setdefault(key[1], set()).add(key[0])
-    means = [statistics.fmean(share) for share in by_seed.values()]
-    mean = statistics.fmean(means)
-    # Not statistics.stdev: its exact fractions would dominate the run time of a large report.
-    std = math.sqrt(math.fsum((share - mean) ** 2 for share in means) / (len(means) - 1)) if len(means) > 1 else None
-    averaged = {key: values[key] for key in keys}
-    weights = {(pair, seed): 1 / (len(means) * len(by_seed[seed])) for pair, seed in keys}
-    low, high = interval_over_seeds(averaged, weights) or (None, None)
-    comparable = len(set(map(frozenset, pairs_of_seeds.values()))) == 1
-    return dataclasses.replace(
-        entry,
-        mean=mean,
-        std=std,
-        low=low,
-        high=high,
-        n=len(means),
-        by_seed=tuple(means) if comparable else (),
-        unlearned=sum(trials[key].unlearned for key in keys),
-    )
+class _Averaging:
+    """How entries that average the same (pair, seed) keys do so.
+
+    Args:
+        keys: sorted by seed.
+    """
+
+    def __init__(self, keys: list[Key]):
+        of_seeds: dict[int, list[Key]] = {}
+        for key in keys:
+            of_seeds.setdefault(key[1], []).append(key)
+        self._keys, self._of_seeds = keys, list(of_seeds.values())
+        self._weights = {(pair, seed): 1 / (len(of_seeds) * len(of_seeds[seed])) for pair, seed in keys}
+        self._same_pairs = len({frozenset(pair for pair, _ in share) for share in self._of_seeds}) == 1
+
+    def entry(self, trials: dict[Key, Trial], values: dict[Key, float]) -> Entry:
+        counts: dict[str, Any] = Counter(trial.status for trial in trials.values())
+        counts["unlabelled"] = sum(trial.unlabelled for trial in trials.values())
+        entry = partial(Entry, measured=len(values), trials=tuple(trial.id for trial in trials.values()), **counts)
+        if not values or not self._keys:
+            return entry()
+        means = [statistics.fmean([values[key] for key in share]) for share in self._of_seeds]
+        mean = statistics.fmean(means)
+        # Not statistics.stdev: its exact fractions would dominate the run time of a large report.
+        squares = math.fsum((share - mean) ** 2 for share in means)
+        low, high = interval_over_seeds({key: values[key] for key in self._keys}, self._weights) or (None, None)
+        return entry(
+            mean=mean,
+            std=math.sqrt(squares / (len(means) - 1)) if len(means) > 1 else None,
+            low=low,
+            high=high,
+            n=len(means),
+            by_seed=tuple(means) if self._same_pairs else (),
+            unlearned=sum(trials[key].unlearned for key in self._keys),
+        )
 
 
 def _best(

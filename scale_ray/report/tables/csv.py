@@ -8,6 +8,7 @@ errors may begin with anything. Such a text gets an apostrophe in front, which s
 import csv
 import io
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -21,7 +22,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 
 def harmless(value: Any) -> Any:
     """A cell's value; a text that a spreadsheet would run as a formula, with an apostrophe in front."""
-    if not isinstance(value, str) or _is_number(value):
+    return _harmless(value) if isinstance(value, str) else value
+
+
+@lru_cache(1024)  # most columns have a few texts, many times each
+def _harmless(value: str) -> str:
+    if _is_number(value):
         return value
     text = value.replace("\r", " ")  # outside quotes it would begin a line
     return f"'{text}" if len(value) > 1 and value.startswith(_FORMULA) else text
