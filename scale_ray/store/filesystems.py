@@ -8,7 +8,6 @@ import errno
 import os
 import re
 import shutil
-import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
@@ -170,8 +169,7 @@ class Folder:
             for entry in entries:
                 with suppress(FileNotFoundError):  # removed since
                     status = entry.stat()
-                    if not stat.S_ISDIR(status.st_mode):
-                        found[entry.name] = f"{status.st_ino}-{status.st_ctime_ns}-{status.st_size}"
+                    found[entry.name] = f"{status.st_ino}-{status.st_ctime_ns}-{status.st_size}"
         return found
 
     def folders(self, folder: str) -> list[str]:

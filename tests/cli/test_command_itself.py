@@ -28,7 +28,7 @@ def test_a_fault_of_the_program_keeps_its_traceback_and_says_so(
     def broken(*_: object) -> None:
         raise raised("not a user's")
 
-    monkeypatch.setattr(Store, "plans", broken)
+    monkeypatch.setattr(Store, "plan_files", broken)
     monkeypatch.setattr(sys, "argv", ["scale-ray", "status", "/"])
     with pytest.raises(raised, match="not a user's") as error:
         cli.main()
@@ -37,7 +37,7 @@ def test_a_fault_of_the_program_keeps_its_traceback_and_says_so(
 
 
 def test_a_fault_of_the_program_ends_a_process_with_status_1() -> None:
-    code = "from scale_ray.store import Store; Store.plans = None; import sys; from scale_ray import cli; "
+    code = "from scale_ray.store import Store; Store.plan_files = None; import sys; from scale_ray import cli; "
     code += "sys.argv = ['scale-ray', 'status', '/']; cli.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
