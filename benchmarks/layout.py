@@ -1,6 +1,6 @@
 """Which memory layout and precision make a training step shortest on this machine's CPU.
 
-    python benchmarks/layout.py [--backbones lenet,resnet18] [--sides 32,64,128,224] [--threads 2]
+    python benchmarks/layout.py [--backbones lenet,resnet18] [--sides 64,128] [--threads 2]
 
 Each case is one backbone at one image size. Its contenders are the training loop's step of scale (batches of 32 + 32
 noise images, random weights) in both layouts, in float32 and in bf16. They run in one process in alternating rounds; a
@@ -25,8 +25,8 @@ FIRST, LAST = "channels first", "channels last"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbones", default="lenet,resnet18,resnet50,mobilenet_v2")
-    parser.add_argument("--sides", default="32,64,128,224", help="pixels")
+    parser.add_argument("--backbones", default="lenet,resnet18,mobilenet_v2,resnet50,timm:tf_efficientnet_lite0")
+    parser.add_argument("--sides", default="64,128", help="pixels")
     parser.add_argument("--rounds", type=int, default=3, help="minimal rounds of a case")
     parser.add_argument("--seconds", type=float, default=10.0, help="the least time of a case")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

@@ -1,6 +1,7 @@
 """Graphs of models: onnxruntime and TorchScript give PyTorch's logits, for any number of images."""
 
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,20 @@ from scale_ray.bundle.export import export
 from scale_ray.bundle.graph import graph_of, write_onnx, write_torchscript
 from scale_ray.bundle.model import Model
 
-MADE = {
-    "lenet": made_up(),
-    "at every location": made_up({"model.contrast_level": "spatial"}),
-    "bfloat16": made_up({"optim.precision": "bf16"}),
-    "linear": made_up(linear=1),
-    "prototypes": made_up(prototypes=1),
-    "resnet18": made_up({"model.backbone": "resnet18"}),
-    "transformer": made_up({"model.backbone": "timm:test_vit.r160_in1k"}),
+HEADS = ("linear", "prototypes")
+CHANGES: dict[str, dict[str, str]] = {
+    "lenet": {},
+    "at every location": {"model.contrast_level": "spatial"},
+    "bfloat16": {"optim.precision": "bf16"},
+    **{head: {} for head in HEADS},
+    "resnet18": {"model.backbone": "resnet18"},
+    "transformer": {"model.backbone": "timm:test_vit.r160_in1k"},
 }
+
+
+@cache
+def made(kind: str) -> Bundle:
+    return made_up(CHANGES[kind], **({kind: 1} if kind in HEADS else {}))
 
 
 def images(bundle: Bundle, given: str, count: int) -> torch.Tensor:
@@ -34,13 +40,13 @@ def images(bundle: Bundle, given: str, count: int) -> torch.Tensor:
     return pixels if given == "uint8" else pixels / 255
 
 
-@pytest.mark.parametrize("kind", slow_but(("lenet", "at every location"), MADE))
+@pytest.mark.parametrize("kind", slow_but(("lenet", "at every location"), CHANGES))
 def test_onnxruntime_gives_pytorchs_logits(kind: str, tmp_path: Path) -> None:
-    assert_alike(MADE[kind], "float", tmp_path)
+    assert_alike(made(kind), "float", tmp_path)
 
 
 def test_onnxruntime_takes_images_as_they_are_stored(tmp_path: Path) -> None:
-    assert_alike(MADE["lenet"], "uint8", tmp_path)
+    assert_alike(made("lenet"), "uint8", tmp_path)
 
 
 def assert_alike(bundle: Bundle, given: str, folder: Path) -> None:
@@ -57,9 +63,9 @@ def assert_alike(bundle: Bundle, given: str, folder: Path) -> None:
         assert np.ptp(expected, axis=1).min() > 0.01
 
 
-@pytest.mark.parametrize("kind", MADE)
+@pytest.mark.parametrize("kind", CHANGES)
 def test_torchscript_gives_pytorchs_logits(kind: str, tmp_path: Path) -> None:
-    bundle = MADE[kind]
+    bundle = made(kind)
     assert write_torchscript(bundle, "uint8", tmp_path) < 1e-5
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated
@@ -81,8 +87,8 @@ def test_a_graph_classifies_as_the_model_does(tmp_path: Path) -> None:
 
 
 def test_formats_share_a_folder(tmp_path: Path) -> None:
-    write_beside(MADE["lenet"], "card", tmp_path / "model")
-    write_model(MADE["lenet"], tmp_path / "model")
+    write_beside(made("lenet"), "card", tmp_path / "model")
+    write_model(made("lenet"), tmp_path / "model")
     for name in ("onnx", "torchscript", "safetensors"):
         export(tmp_path / "model", tmp_path / "model", format=name)  # type: ignore[arg-type]
     files = {"model.safetensors", "model.onnx", "model.pt", "config.json", "classes.json", "preprocessing.json"}
@@ -93,7 +99,7 @@ def test_a_graph_that_computes_something_else_is_not_left(tmp_path: Path, monkey
     right = module.run_onnx
     monkeypatch.setattr(module, "run_onnx", lambda *arguments: right(*arguments) + 0.5)
     with pytest.raises(UserError, match=r"model\.onnx: its logits differ from PyTorch's by 0\.5"):
-        write_onnx(MADE["lenet"], "float", tmp_path)
+        write_onnx(made("lenet"), "float", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
