@@ -7,6 +7,7 @@ to CLIP_BACKBONES.
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -124,7 +125,7 @@ class FrozenClip(nn.Module):
         if weights != "none":
             path = _download(entry.openai) if weights == "openai" and entry.openai else Path(weights)
             load_weights(self.model, read_weights(path), str(path))
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=self.model.context_length)
+        self.tokenizer = _tokenizer(self.model.context_length)
         # Views are normalised with ImageNet's mean and deviation. One affine map replaces these by CLIP's.
         std = torch.tensor(constants.OPENAI_DATASET_STD)
         shift = torch.tensor(constants.IMAGENET_MEAN) - torch.tensor(constants.OPENAI_DATASET_MEAN)
@@ -317,6 +318,14 @@ def _remove_from_state(module: nn.Module, state: dict[str, Any], prefix: str, me
 def _add_to_state(module: nn.Module, state: dict[str, Any], prefix: str, *ignored: Any) -> None:
     assert isinstance(module, FrozenClip)
     state.update(module.model.state_dict(prefix=f"{prefix}model."))
+
+
+@cache
+def _tokenizer(length: int) -> Any:
+    """CLIP's tokenizer, which is read from a file of 49,000 merges once in a process."""
+    import open_clip
+
+    return open_clip.SimpleTokenizer(context_length=length)
 
 
 def _download(repository: str) -> Path:

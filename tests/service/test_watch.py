@@ -99,6 +99,15 @@ def test_a_plan_that_cannot_be_read_is_told_until_it_can(store: Store) -> None:
     assert (watch.problems("s"), watch.counts("s", 9)) == ([], Counts(0, 0, 4))
 
 
+def test_a_store_whose_records_are_all_broken_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "WORTH", 2)
+    for cell in CELLS:
+        store.files.write(f"records/{cell.id}.json", b"{")
+    watch = StoreWatch(store)
+    assert watch.look()
+    assert (len(watch.problems("s")), watch.counts("s", 4)) == (4, Counts(0, 0, 4))
+
+
 def test_what_could_not_be_read_for_a_moment_is_read_at_the_next_look(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,12 +75,12 @@ def keep(store: Store, rows: Rows, stamps: Mapping[str, str], unread: int) -> No
         stamps: as they were before the records were read.
         unread: records that were not in the index.
     """
-    if unread < WORTH:
+    found = [(cell, row) for cell, row in rows.of_records().items() if cell in stamps]
+    if unread < WORTH or not found:
         return
     import pyarrow as pa
     from pyarrow import parquet
 
-    found = [(cell, row) for cell, row in rows.of_records().items() if cell in stamps]
     own = [(cell, stamps[cell], row.config, row.seed, json.dumps(row.code, sort_keys=True)) for cell, row in found]
     columns = dict(zip(_OWN, zip(*own, strict=True), strict=True))
     columns |= dict(zip(OUTCOME, zip(*(row.outcome for _, row in found), strict=True), strict=True))
