@@ -20,7 +20,6 @@ from scale_ray.study import Until
 
 _LIST = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")  # of numbers and texts alone; no text in JSON has a line break
 _BREAK = re.compile(r",\n\s+")
-_SEEDLESS = [name for name in TrialConfig.model_fields if name != "seed"]
 
 
 class StudyPlan(BaseModel):
@@ -75,15 +74,11 @@ class PlanFile(BaseModel):
     def of(cls, plan: StudyPlan) -> Self:
         """The file of a plan."""
         configs, inputs = _Distinct(), _Distinct()
-        # Most configs share their parts as objects, so that each is written as JSON once for all seeds.
-        places: dict[tuple[Any, ...], int] = {}
         cells = []
         for cell in plan.cells:
-            parts = (getattr(cell.config, name) for name in _SEEDLESS)
-            key = tuple(id(part) if isinstance(part, BaseModel) else part for part in parts)
-            if key not in places:
-                places[key] = configs.place(cell.config.model_dump(mode="json", exclude={"seed"}))
-            cells.append(PlannedCell(cell.id, places[key], cell.config.seed, inputs.place(cell.inputs)))
+            config = cell.config.model_dump_json(exclude={"seed"}).encode()
+            place = configs.place(config), inputs.place(to_json(cell.inputs))
+            cells.append(PlannedCell(cell.id, place[0], cell.config.seed, place[1]))
         named = {name: getattr(plan, name) for name in ("name", "created", "until", "command")}
         return cls(**named, configs=configs.values, inputs=inputs.values, cells=cells)
 
@@ -125,16 +120,16 @@ def _on_one_line(found: re.Match[str]) -> str:
 
 
 class _Distinct:
-    """Distinct values in the order in which they came."""
+    """Distinct values in the order in which they came, by their JSON."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
         self._places: dict[bytes, int] = {}
 
-    def place(self, value: Any) -> int:
-        place = self._places.setdefault(to_json(value), len(self.values))
+    def place(self, text: bytes) -> int:
+        place = self._places.setdefault(text, len(self.values))
         if place == len(self.values):
-            self.values.append(value)
+            self.values.append(from_json(text))
         return place
 
 
@@ -156,5 +151,5 @@ def _of_first_version(values: dict[str, Any]) -> dict[str, Any]:
     cells = []
     for found in map(_FirstCell.model_validate, values["cells"]):
         seed = found.config.pop("seed", 0)
-        cells.append((found.id, configs.place(found.config), seed, inputs.place(found.inputs)))
+        cells.append((found.id, configs.place(to_json(found.config)), seed, inputs.place(to_json(found.inputs))))
     return values | {"configs": configs.values, "inputs": inputs.values, "cells": cells}

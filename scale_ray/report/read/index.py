@@ -8,7 +8,6 @@ a damaged index is made anew. A store with few records has none.
 """
 
 import hashlib
-import inspect
 import io
 import json
 import logging
@@ -17,9 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pydantic
+
+import scale_ray
 from scale_ray.config import RECIPE_VERSION
 from scale_ray.errors import UserError
-from scale_ray.records import Record
 from scale_ray.report.read.rows import OUTCOME, Row, Rows, Unread, without_garbage_collection
 from scale_ray.store import Store, StoreError
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 WORTH = 256  # records that must be read before the index is written: it saves less time than it takes for fewer
 
 _FILE = "index"
+_PACKAGE = Path(scale_ray.__file__).parent
 _OWN = ["cell", "stamp", "config", "seed", "code"]
 
 
@@ -135,6 +137,8 @@ def _head(table: bytes | memoryview) -> bytes:
 
 @cache
 def _maker() -> str:
-    """What rows are made by: another recipe or line of code may make other rows of the same records."""
-    code = b"".join(Path(inspect.getfile(kind)).read_bytes() for kind in (Record, Rows))
-    return f"recipe {RECIPE_VERSION}, code {hashlib.sha256(code).hexdigest()}"
+    """What rows are made by. Another line of the package's code may make other rows of the same records."""
+    code = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        code.update(path.read_bytes())
+    return f"recipe {RECIPE_VERSION}, code {code.hexdigest()}, pydantic {pydantic.VERSION}"

@@ -1,6 +1,7 @@
 """The index of records changes nothing but the time: what is read with it is what the records say."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -115,8 +116,24 @@ def test_a_changed_byte_is_noticed_also_where_size_and_time_are_as_before(tmp_pa
         load(tmp_path)
 
 
+def change_a_line_of_code(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(index._PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    with (folder / "config" / "parts.py").open("a") as file:
+        file.write("# another\n")
+    patch.setattr(index, "_PACKAGE", folder)
+    index._maker.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _of_this_code() -> Iterator[None]:
+    yield
+    index._maker.cache_clear()
+
+
 @pytest.mark.parametrize("damage", ["cut", "nothing in it", "another table", "of other code", "folder"])
-def test_a_damaged_index_is_made_anew(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_index_is_made_anew(
+    tmp_path: Path, damage: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = filled(str(tmp_path))
     expected = load(tmp_path)
     path = tmp_path / "index"
@@ -128,7 +145,7 @@ def test_a_damaged_index_is_made_anew(tmp_path: Path, damage: str, monkeypatch: 
     elif damage == "another table":
         expected.to_parquet(path)
     elif damage == "of other code":
-        monkeypatch.setattr(index, "_maker", lambda: "another")
+        change_a_line_of_code(tmp_path_factory.mktemp("code") / "scale_ray", monkeypatch)
     else:
         path.unlink()
         path.mkdir()
