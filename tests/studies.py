@@ -34,12 +34,12 @@ SETTINGS = [
 
 
 def command(root: Path, store: Path | str, *more: str, address: str | None = "local") -> list[str]:
-    """The command line of a study; with `address` None, the study finds Ray by itself."""
+    """The command line of a study, which writes no report; with `address` None, it finds Ray by itself."""
     return [
         *(sys.executable, "-m", "scale_ray.cli", "ablate", "--benchmark", "image_folder", "--root", str(root)),
         *(() if address is None else ("--address", address)),
         *("--store", str(store), "--pairs", "plain:inverted", "--losses", COMBINATIONS, "--seeds", "2"),
-        *("--checkpoint-every", "20", "--name", "study", *SETTINGS),
+        *("--checkpoint-every", "20", "--name", "study", "--no-report", *SETTINGS),
         *("--set", f"optim.steps={STEPS}", "--set", "evaluate_every=40", *more),
     ]
 

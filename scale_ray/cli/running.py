@@ -31,8 +31,10 @@ def run_and_report(
     ray: StudyOptions,
     choose: str | None = None,
     meter: Meter | None = None,
+    *,
+    with_report: bool = True,
 ) -> None:
-    """Print the plan of a study; unless it is a dry run, run what is missing and write the report.
+    """Print the plan of a study; unless it is a dry run, run what is missing and write the report, if it is wanted.
 
     Args:
         choose: the validator that names the method and setting to use, among the study's cells.
@@ -52,17 +54,19 @@ def run_and_report(
         raise typer.Exit(stop_signal.exit_status)
     if meter is not None:
         console.print(f"spent {meter.budget.told(meter.spent)} of {meter.budget.told()}")
-    on_ctrl_c(f"all records are kept; `scale-ray report {store.location}` makes the report")
-    choose = choose if outcome.done else None  # of nothing there is no choice, and why is said below
-    report(store.location, choose=choose, study=study.name if choose else None)
-    show_report(ray.track or (), store, study.name)
+    if with_report:
+        on_ctrl_c(f"all records are kept; `scale-ray report {store.location}` makes the report")
+        choose = choose if outcome.done else None  # of nothing there is no choice, and why is said below
+        report(store.location, choose=choose, study=study.name if choose else None)
+        show_report(ray.track or (), store, study.name)
     if outcome.interrupted:
         left = count(outcome.interrupted, "cell")
         again = "as large a budget again" if stop_signal.progressed else "a larger budget: nothing was trained"
         console.print(f"{left} to do: the same command goes on, with {again}")
     if outcome.failed:
+        where = "the report" if with_report else f"`scale-ray report {store.location}`"
         console.print(
-            f"{outcome.failed} cells failed, their reasons are in the report: mend the causes, then run the same "
+            f"{outcome.failed} cells failed, their reasons are in {where}: mend the causes, then run the same "
             "command again"
         )
         raise typer.Exit(1)

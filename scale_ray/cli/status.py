@@ -99,7 +99,7 @@ def _print_unplanned(store: Store, rows: Rows, cells: Sequence[str]) -> None:
     console.print(f"{what} that no study plans:" if rows.plans else f"{store.location}: no study, {what}:")
     table = plain_table("cell", "training", "state", "target", "time", "started")
     columns = ("started", "status", "recipe_version", "steps", "target_accuracy", "wall_seconds")
-    latest = sorted(cells, key=lambda cell: str(rows.outcome(cell, "started")), reverse=True)
+    latest = sorted(cells, key=lambda cell: _of_record(rows, cell, "started"), reverse=True)
     for cell in latest[:_SHOWN]:
         started, status, recipe, steps, accuracy, seconds = _of_record(rows, cell, *columns)
         table.add_row(

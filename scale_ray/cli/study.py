@@ -67,13 +67,23 @@ def study_command(
                 rich_help_panel=EXECUTION,
             ),
         ] = None,
+        with_report: Annotated[
+            bool,
+            typer.Option(
+                "--report/--no-report",
+                help="Write the report at the end; `scale-ray report` writes it at any time.",
+                rich_help_panel=EXECUTION,
+            ),
+        ] = True,
     ) -> None:
         check_chooser(choose)
+        if choose is not None and not with_report:
+            raise ConfigError("--choose: the report makes the choice: leave out --no-report")
         meter = None if budget is None else Meter(read_budget(budget))
         study = with_options(start(), trial, grid, ray.fields)
         if grid.methods is None and grid.losses is None:
             study = usual_methods(study)
-        run_and_report(study, execution.execution(trial.images), grid, ray, choose, meter)
+        run_and_report(study, execution.execution(trial.images), grid, ray, choose, meter, with_report=with_report)
 
     run.__doc__ = about
     return command(run)

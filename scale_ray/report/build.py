@@ -153,6 +153,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     commands = {plan.name: plan.command for plan in plans}
     if len(of_decisions):
         of_choice["decisions"] = Chosen(of_decisions, notes)
+    of_page = curves.of(listed(cells)["cell"])
     from scale_ray.data.roots import read_root
 
     root = read_root(asked.root, ())
@@ -204,7 +205,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
         cells,
         found,
         on_page,
-        curves=curves.of(listed(cells)["cell"]),
+        curves=of_page,
         effects=effects,
         choice=of_choice,
         agreed=agreed,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from scale_ray import __version__
 from scale_ray.report.page.trials import curve_of
-from scale_ray.report.read.curves import Curves
+from scale_ray.report.read.curves import curve_of_record
 from scale_ray.service.access import Access, TooMany
 from scale_ray.service.answers import StudyAnswer
 from scale_ray.service.asking import Reader, Running, Submitter, is_known
@@ -135,9 +135,12 @@ def cells(name: str, who: Reader, service: Running) -> dict[str, dict[str, Any]]
 @api.get("/studies/{name}/cells/{cell}/curve", summary="The curve of a cell that is done, in percent by step")
 def curve(name: str, cell: str, who: Reader, service: Running) -> dict[str, Any]:
     watch = service.watch_of(service.studies.find(name))
-    if cell not in watch.cells(name):
-        raise NoSuchStudy(f"no cell {cell[:100]!r} in study {name!r}: GET /api/studies/{name}/cells lists them")
-    return curve_of(cell, Curves(watch.store).of([cell])) or {}
+    try:
+        record = watch.record(name, cell)
+    except KeyError:
+        hint = f"GET /api/studies/{name}/cells lists them"
+        raise NoSuchStudy(f"no cell {cell[:100]!r} in study {name!r}: {hint}") from None
+    return {} if record is None else curve_of(cell, curve_of_record(record)) or {}
 
 
 @api.get("/studies/{name}/log", summary="What its job has printed", response_class=PlainTextResponse)

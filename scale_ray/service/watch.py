@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from scale_ray.records import Record
 from scale_ray.report.read.index import keep, restore
 from scale_ray.report.read.rows import Rows, Unread
 from scale_ray.store import Store, StoreError
@@ -64,7 +65,7 @@ class StoreWatch:
 
     Attributes:
         version: rises with every look that found a change.
-        requests: listings and readings so far.
+        requests: listings and readings so far, without the listing before an index is written.
         looks: looks so far.
         problem: why the last look failed; empty where it did not.
         rows: the store's plans and records; read them while holding `lock`.
@@ -122,6 +123,19 @@ class StoreWatch:
             records = [self._broken_records[cell] for cell in cells if cell in self._broken_records]
             return [*filter(None, [self.problem, self._broken_plans.get(study)]), *records]
 
+    def record(self, study: str, cell: str) -> Record | None:
+        """The record of a study's cell that is done.
+
+        Raises:
+            KeyError: the study has no such cell.
+            StoreError: it cannot be read.
+        """
+        with self.lock:
+            if cell not in self.rows.plans.get(study, ()):
+                raise KeyError(cell)
+            self.requests += 1
+        return self.store.read_done(cell)
+
     def doing(self, study: str) -> list[Doing]:
         """What the living drivers of a study do."""
         with self.lock:
@@ -142,7 +156,7 @@ class StoreWatch:
         }
 
     def _look_at_plans(self) -> bool:
-        changes = self._changes("studies", self.store.files.stamps("studies"))
+        changes = self._changes("studies", self._stamps_in("studies"))
         changed = {name.removesuffix(".json") for name in changes} | self._broken_plans.keys()
         return self._read("studies", changed, self._read_plans, self._broken_plans)
 
@@ -150,13 +164,14 @@ class StoreWatch:
         for study in studies:
             self.rows.forget_plan(study)
         for plan in self.store.plan_files(studies):
-            self.rows.add_plan(plan)
+            self.rows.add_plan(plan, self.store)
 
     def _look_at_records(self) -> bool:
         first, stamps = "records" not in self._stamps, self.store.record_stamps()
         changed = {*self._changes("records", stamps), *self._broken_records}
         if first:
             self._forget(self.rows.of_records().keys() - stamps.keys())
+            self.requests += 1
             for cell in (restored := restore(self.store, self.rows, stamps)):
                 self._states[cell] = self._state_of_record(cell)
             changed -= restored
@@ -217,12 +232,16 @@ class StoreWatch:
         return CellState(status, accuracy, source_val, cause=error or "")
 
     def _look_at_drivers(self) -> bool:
-        changed = self._changes("drivers", self.store.files.stamps("drivers"))
+        changed = self._changes("drivers", self._stamps_in("drivers"))
         self.requests += len(changed)
         before = {name: self._heard.pop(name, None) for name in changed}
         for path, content in self.store.files.read_many(f"drivers/{name}" for name in changed):
             self._heard[path.partition("/")[2]] = _Heard(_doing(content), uptime())
         return any(_said(before[name]) != _said(self._heard.get(name)) for name in changed)
+
+    def _stamps_in(self, folder: str) -> dict[str, str]:
+        """Of what the store writes there: programs that index or synchronise files make folders of their own."""
+        return {name: stamp for name, stamp in self.store.files.stamps(folder).items() if name.endswith(".json")}
 
     def _changes(self, folder: str, now: Mapping[str, str]) -> list[str]:
         """What was written since the last look, or is gone, by the stamps of now."""

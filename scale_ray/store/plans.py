@@ -2,9 +2,8 @@
 
     STORE/studies/<name>.json    {"name": …, "configs": […], "inputs": […], "cells": [[id, config, seed, inputs], …]}
 
-A file has each config once, without its seed, and each set of inputs once; a cell names the two by their numbers. A
-plan of 100,000 cells is read in a second then, and in a tenth of the memory. Version 0.1.0 wrote every cell with its
-whole config; such plans are read as well.
+A file has each config once, without its seed, and each set of inputs once; a cell names the two by their numbers. An
+earlier form, which has every cell with its whole config, is read as well.
 """
 
 import re
@@ -94,7 +93,9 @@ class PlanFile(BaseModel):
         if not isinstance(values, dict):
             raise ValueError("it is no JSON object")
         values.pop("sha256", None)  # of a plan that a tool wrote again
-        return cls.model_validate(_of_first_version(values) if "configs" not in values else values)
+        if "cells" in values and "configs" not in values:
+            values = _of_first_version(values)
+        return cls.model_validate(values)
 
     def content(self) -> bytes:
         """The file's bytes."""
@@ -145,7 +146,7 @@ class _FirstCell(BaseModel):
 
 def _of_first_version(values: dict[str, Any]) -> dict[str, Any]:
     """The content of a file of version 0.1.0 in today's form."""
-    if not isinstance(values.get("cells"), list):
+    if not isinstance(values["cells"], list):
         return values
     configs, inputs = _Distinct(), _Distinct()
     cells = []

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from scale_ray.config import RECIPE_VERSION
+from scale_ray.config import RECIPE_VERSION, ConfigError, TrialConfig
 from scale_ray.errors import shown
 from scale_ray.identity import identity
 from scale_ray.records import SCHEMA_VERSION, Record
@@ -154,7 +154,7 @@ def _parse(location: str, content: bytes, kind: type[R]) -> R:
         record = kind.model_validate_json(text if sealed else _without_digest(text))
         # A record of another schema may validate by chance, and one without a version by the field's default.
         if record.schema_version == SCHEMA_VERSION and "schema_version" in record.model_fields_set:
-            if not sealed and kind is Record and record.recipe_version == RECIPE_VERSION:
+            if not sealed and record.recipe_version == RECIPE_VERSION:
                 _check_identity(location, record)
             return record
         problem = None
@@ -185,8 +185,15 @@ def _without_digest(text: bytes) -> bytes:
 
 
 def _check_identity(location: str, record: Record) -> None:
-    """Refuse a record whose config or inputs were changed. Nothing else tells in a record without a digest."""
-    if identity(record.config, record.inputs) != record.id:
+    """Refuse a record whose config or inputs were changed. Nothing else tells in a record without a digest.
+
+    A subclass of Record may leave the config as it was read.
+    """
+    try:
+        config = record.config if isinstance(record.config, TrialConfig) else TrialConfig.parse(record.config)
+    except ConfigError as error:
+        raise unreadable(location, f"config: {error}") from None
+    if identity(config, record.inputs) != record.id:
         raise unreadable(location, "its config and inputs are those of another cell")
 
 

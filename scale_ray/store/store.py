@@ -37,6 +37,7 @@ from scale_ray.store.record_files import RecordFiles, Status, first_problem, is_
 if TYPE_CHECKING:
     import pyarrow.fs
 
+INDEX = "index"
 _FOLDERS = ("studies", "records", "checkpoints", "stages", "models", "predictions", "features", "drivers", "leases")
 
 
@@ -81,6 +82,7 @@ class Store:
         """Remove what killed writers left in the store's folders. No other driver may be alive."""
         for folder in (*_FOLDERS, *(f"tuning/{name}" for name in self.files.folders("tuning"))):
             self.files.remove_temporaries(folder)
+        self.files.remove_temporaries("", INDEX)
 
     # Records
 
@@ -189,7 +191,7 @@ class Store:
             try:
                 found.append(file.plan())
             except ValueError as error:
-                raise self._no_plan(_plan(file.name), error) from None
+                raise self.no_plan(file.name, error) from None
         return found
 
     def plan_files(self, studies: Iterable[str] | None = None) -> Iterator[PlanFile]:
@@ -203,6 +205,10 @@ class Store:
             except (ValueError, RecursionError) as error:
                 raise self._no_plan(name, error) from None
             yield file
+
+    def no_plan(self, study: str, error: Exception) -> StoreError:
+        """The error for a study's plan that cannot be read."""
+        return self._no_plan(_plan(study), error)
 
     def _no_plan(self, name: str, error: Exception) -> StoreError:
         return StoreError(

@@ -1,5 +1,7 @@
 """One poller of a store reads what was written since its last look, and nothing else; what is broken is told."""
 
+from pathlib import Path
+
 import pytest
 from report_stores import CREATED, OFFICE_HOME, cell_of, config_of, record_of
 
@@ -143,6 +145,14 @@ def test_what_a_driver_trains_is_seen_while_it_lives(store: Store) -> None:
     assert watch.cells("s")[CELLS[2].id] == CellState("waiting")
 
 
+def test_what_another_program_puts_beside_the_drivers_hides_nothing(store: Store) -> None:
+    for folder in ("drivers", "studies"):
+        (Path(store.location) / folder / "@eaDir").mkdir(parents=True)
+    watch = StoreWatch(store)
+    assert watch.look()
+    assert (watch.problem, watch.version) == ("", 1)
+
+
 def test_its_rows_are_those_that_a_reader_of_the_whole_store_has(store: Store) -> None:
     watch = StoreWatch(store)
     for number, config in enumerate(CONFIGS[:3]):
@@ -159,13 +169,13 @@ def test_a_first_look_reads_what_the_index_lacks(store: Store, monkeypatch: pyte
         store.write_record(record_of(config, 60.0 + number))
     first = StoreWatch(store)
     assert first.look()
-    assert first.requests == 3 + 1 + 3  # listings, the plan, records
+    assert first.requests == 3 + 1 + 1 + 3  # listings, the plan, the index, records
     store.write_record(record_of(CONFIGS[0], 70.0))
     store.files.write(f"records/{CELLS[1].id}.json", b"{")
     store.files.delete(f"records/{CELLS[2].id}.json")
     second = StoreWatch(store)
     assert second.look()
-    assert second.requests == 3 + 1 + 2
+    assert second.requests == 3 + 1 + 1 + 2
     assert second.counts("s", 4) == Counts(1, 0, 4)
     assert second.cells("s")[CELLS[0].id].accuracy == 70.0
     (problem,) = second.problems("s")

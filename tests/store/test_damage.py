@@ -118,6 +118,8 @@ def test_a_config_that_was_changed_in_a_record_without_digest_is_another_cells(
             StoreError, match=f"^{path}: not a readable record .its config and inputs are those of anot"
         ):
             old_store.read_record(trial_id)
+        with pytest.raises(StoreError, match=f"^{path}: not a readable record .its config and inputs"):
+            load(old_store.location)
 
 
 # Names

@@ -228,7 +228,8 @@ def test_what_killed_writers_left_goes_where_no_other_driver_is_alive(local_stor
     (folder / "tuning/search").mkdir(parents=True)
     left = [folder / name / f".{record(0).id}.json.0123abcd" for name in sorted(os.listdir(folder)) if name != "tuning"]
     left.append(folder / "tuning/search/.chosen.json.x1y2z3w4")
-    assert len(left) == 10
+    left.append(folder / ".index.0123abcd")
+    assert len(left) == 11
     for path in left:
         path.write_bytes(b"half")
     with Driver(local_store.files), Driver(local_store.files) as driver:

@@ -190,16 +190,21 @@ function drawSoFar(cell, curve) {
 
 fetchCurve = async (trial) => {
   const cell = cellOf(trial);
-  const answer = await fetch(`${base}/cells/${cell}/curve`);
-  const curve = await answer.json().catch(() => ({}));
-  if (!answer.ok) say(curve.error ?? `the service answers ${answer.status}`, true);
+  const curve = await curveOf(cell).catch((error) => say(error.message, true));
   const now = trialOf(cell); // the tables may have come anew meanwhile
-  if (answer.ok && curve.steps) {
+  if (curve?.steps) {
     data.steps.push(curve.steps);
     data.curves[now] = { ...curve, steps: data.steps.length - 1 };
   }
   return now;
 };
+
+async function curveOf(cell) {
+  const answer = await fetch(`${base}/cells/${cell}/curve`);
+  const curve = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(curve.error ?? `the service answers ${answer.status}`);
+  return curve;
+}
 
 // The tables anew
 

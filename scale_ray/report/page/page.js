@@ -1,5 +1,5 @@
 "use strict";
-// Sorts tables and shows the trials of a grid's entry. All data is in the page; nothing is fetched.
+// Sorts tables and shows the trials of a grid's entry. All data is in the page; only one that a server shows fetches curves.
 
 let data = readData();
 let fetchCurve = null; // of a page that a server shows: asks it for a trial's curve, and returns its number in `data`

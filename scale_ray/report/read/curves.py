@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from scale_ray.records import Record
 from scale_ray.report.read.rows import Unread
 from scale_ray.store import Store, is_current
 
@@ -35,15 +36,21 @@ class Curves:
             StoreError: a record cannot be read.
         """
         wanted = sorted(set(cells))
-        unread = [cell for cell in wanted if cell not in self._points]
-        self._points |= dict.fromkeys(unread)
-        if unread:
-            for record in self._store.records_as(Unread, unread):
-                self._points[record.id] = _points_of(record)
+        found: dict[str, _Points | None] = {cell: None for cell in wanted if cell not in self._points}
+        if found:
+            for record in self._store.records_as(Unread, list(found)):
+                found[record.id] = _points_of(record)
+        self._points |= found
         return _frame_of({cell: points for cell in wanted if (points := self._points[cell]) is not None})
 
 
-def _points_of(record: Unread) -> _Points | None:
+def curve_of_record(record: Record) -> pd.DataFrame:
+    """The points of one record's curve, with the columns of `load_curves`."""
+    points = _points_of(record)
+    return _frame_of({} if points is None else {record.id: points})
+
+
+def _points_of(record: Record) -> _Points | None:
     if not is_current(record) or record.result is None or not record.result.curve:
         return None
     curve = record.result.curve

@@ -2,37 +2,33 @@
 
     STORE/index    a line with digests, and a Parquet table
 
-It is made from the records and holds the stamp of each, as the listing gave it before the record was read. A row counts
-only where the listing gives the same stamp now. Another version of the code that makes rows takes none of them, and
-a damaged index is made anew. A store with few records has none.
+It is made from the records and holds the stamp of each, as the listings before and after the record was read gave it. A
+row counts only where the listing gives the same stamp now. Other code takes none of the rows, and a damaged index is
+made anew.
 """
 
 import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Set
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-import scale_ray
 from scale_ray.config import RECIPE_VERSION
 from scale_ray.errors import UserError
 from scale_ray.report.read.rows import OUTCOME, Row, Rows, Unread, without_garbage_collection
-from scale_ray.store import Store, StoreError
+from scale_ray.store import INDEX, Store, StoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
-WORTH = 256  # records that must be read before the index is written: it saves less time than it takes for fewer
+WORTH = 256  # records that a look must have read before it writes the index
 
-_FILE = "index"
-_PACKAGE = Path(scale_ray.__file__).parent
 _OWN = ["cell", "stamp", "config", "seed", "code"]
 
 
@@ -45,7 +41,7 @@ def read_rows(store: Store) -> Rows:
     rows = Rows()
     with without_garbage_collection():
         for plan in store.plan_files():
-            rows.add_plan(plan)
+            rows.add_plan(plan, store)
         stamps = store.record_stamps()
         if unread := stamps.keys() - restore(store, rows, stamps):
             for record in store.records_as(Unread, sorted(unread)):
@@ -58,13 +54,15 @@ def restore(store: Store, rows: Rows, stamps: Mapping[str, str]) -> Set[str]:
     """Add what the index has of records with these stamps (`Store.record_stamps`), and return their cells."""
     if len(stamps) < WORTH:
         return frozenset()
+    import pyarrow as pa
+
     try:
-        content = store.files.read(_FILE)
+        content = store.files.read(INDEX)
         found = {} if content is None else dict(_rows_of(content, stamps))
         rows.restore(found)
         return found.keys()
-    except UserError as error:
-        logger.info("%s is made anew: %s", store.files.locate(_FILE), error)
+    except (UserError, pa.ArrowException) as error:
+        logger.info("%s is made anew: %s", store.files.locate(INDEX), error)
         return frozenset()
 
 
@@ -77,9 +75,21 @@ def keep(store: Store, rows: Rows, stamps: Mapping[str, str], unread: int) -> No
         stamps: as they were before the records were read.
         unread: records that were not in the index.
     """
-    found = [(cell, row) for cell, row in rows.of_records().items() if cell in stamps]
-    if unread < WORTH or not found:
+    if unread < WORTH:
         return
+    try:
+        now = store.record_stamps()
+        # A file that was written since the listing was read either before or after that.
+        same = {cell for cell, stamp in stamps.items() if now.get(cell) == stamp}
+        found = [(cell, row) for cell, row in rows.of_records().items() if cell in same]
+        if found:
+            store.files.write(INDEX, _content(found, stamps))
+    except StoreError as error:
+        logger.info("no index: %s", error)
+
+
+def _content(found: Sequence[tuple[str, Row]], stamps: Mapping[str, str]) -> bytes:
+    """The file of an index with these rows."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -88,10 +98,7 @@ def keep(store: Store, rows: Rows, stamps: Mapping[str, str], unread: int) -> No
     columns |= dict(zip(OUTCOME, zip(*(row.outcome for _, row in found), strict=True), strict=True))
     table = io.BytesIO()
     parquet.write_table(pa.table({name: _array(values) for name, values in columns.items()}), table, compression="zstd")
-    try:
-        store.files.write(_FILE, _head(table.getvalue()) + table.getvalue())
-    except StoreError as error:
-        logger.info("no index: %s", error)
+    return _head(table.getvalue()) + table.getvalue()
 
 
 def _rows_of(content: bytes, stamps: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
@@ -132,13 +139,16 @@ def _array(values: tuple[Any, ...]) -> "pa.Array":
 
 def _head(table: bytes | memoryview) -> bytes:
     """The first line of an index with this table: what made it, and the table's digest."""
-    return f"{_maker()}, table {hashlib.sha256(table).hexdigest()}\n".encode()
+    return f"{_MAKER}, table {hashlib.sha256(table).hexdigest()}\n".encode()
 
 
-@cache
-def _maker() -> str:
-    """What rows are made by. Another line of the package's code may make other rows of the same records."""
+def _maker(package: Path) -> str:
+    """What rows are made by: any line of the package's code may make other rows of the same records."""
     code = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
+    for path in sorted(package.rglob("*.py")):
         code.update(path.read_bytes())
     return f"recipe {RECIPE_VERSION}, code {code.hexdigest()}, pydantic {pydantic.VERSION}"
+
+
+# Of the time of the import: what is installed later is not what makes the rows.
+_MAKER = _maker(Path(__file__).parents[2])

@@ -3,8 +3,9 @@
 import gc
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from pydantic_core import from_json, to_json
 from scale_ray.config import RECIPE_VERSION, ConfigError, ParallelConfig, TrialConfig, field_paths
 from scale_ray.records import VALIDATOR_NAMES, Record, Result
 from scale_ray.report.read.labels import pre_training
-from scale_ray.store import PlanFile, Store, unreadable
+from scale_ray.store import PlanFile, Store, StoreError, unreadable
 
 # Config field -> its column. Any other field gets a column named by its dotted path if its values differ.
 NAMED_FIELDS = {
@@ -85,16 +86,22 @@ class Rows:
         self.plans: dict[str, tuple[str, ...]] = {}
         self.other_values: list[tuple[Any, ...]] = []
 
-    def add_plan(self, plan: PlanFile) -> None:
-        """Add a study, or replace it."""
-        texts = [self._config(dict(config), f"study {plan.name}")[0] for config in plan.configs]
+    def add_plan(self, plan: PlanFile, store: Store) -> None:
+        """Add a study, or replace it.
+
+        Raises:
+            StoreError: a config is none of this version.
+        """
+        refuse = partial(store.no_plan, plan.name)
+        texts = [self._config(dict(config), refuse)[0] for config in plan.configs]
         for cell in plan.cells:
             self._planned.setdefault(cell.id, (texts[cell.config], cell.seed))
         self.plans[plan.name] = tuple(cell.id for cell in plan.cells)
 
     def add(self, record: Unread, store: Store) -> None:
         """Add a cell's record, or replace it."""
-        config, seed = self._config(record.config, store.record_location(record.id, record.status))
+        refuse = partial(unreadable, store.record_location(record.id, record.status))
+        config, seed = self._config(record.config, refuse)
         outcome, roles = _outcome(record), record.inputs.keys() - _ROLES
         code = {role: record.inputs[role] for role in roles}
         self._rows[record.id] = Row(config, seed, tuple(map(outcome.get, OUTCOME)), code)
@@ -109,7 +116,8 @@ class Rows:
         rows = {}
         for cell, row in found.items():
             if row.config not in same:
-                same[row.config], _ = self._config(from_json(row.config) | {"seed": row.seed}, "index")
+                values = from_json(row.config) | {"seed": row.seed}
+                same[row.config], _ = self._config(values, partial(unreadable, "index"))
             rows[cell] = row._replace(config=same[row.config])
         self._rows |= rows
 
@@ -122,8 +130,8 @@ class Rows:
         self.plans.pop(study, None)
 
     def of_records(self) -> Mapping[str, Row]:
-        """What is kept of each record, by cell."""
-        return self._rows
+        """What is kept of each record, by cell, in the order of the cells."""
+        return dict(sorted(self._rows.items()))
 
     def config(self, cell: str) -> TrialConfig:
         """The config of a cell that has a record or is planned. It is parsed anew at each call."""
@@ -167,14 +175,14 @@ class Rows:
         config = self._configs[text]
         return (*config.named, seed, config.number)
 
-    def _config(self, values: dict[str, Any], source: str) -> tuple[bytes, int]:
+    def _config(self, values: dict[str, Any], refuse: Callable[[Exception], StoreError]) -> tuple[bytes, int]:
         """A config's text and its seed.
 
         Configs that differ only in the seed are validated once: validation is the most expensive part of a record.
 
         Args:
             values: the config as read.
-            source: the file or plan that it is from, for the error message.
+            refuse: the error for what is wrong with it.
         """
         seed = values.pop("seed", 0)
         text = to_json(values)
@@ -182,7 +190,7 @@ class Rows:
             try:
                 config = TrialConfig.parse(values | {"seed": seed})
             except ConfigError as error:
-                raise unreadable(source, f"config: {error}") from None
+                raise refuse(ConfigError(f"config: {error}")) from None
             self._configs[text] = self._describe(text, config)
         return self._configs[text].text, seed  # one object for all of the text
 

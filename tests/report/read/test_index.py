@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_stores import CREATED, cell_of, config_of, record_of
 
+import scale_ray
 from scale_ray.config import RECIPE_VERSION
 from scale_ray.report import load
 from scale_ray.report.read import index
@@ -116,24 +117,8 @@ def test_a_changed_byte_is_noticed_also_where_size_and_time_are_as_before(tmp_pa
         load(tmp_path)
 
 
-def change_a_line_of_code(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(index._PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    with (folder / "config" / "parts.py").open("a") as file:
-        file.write("# another\n")
-    patch.setattr(index, "_PACKAGE", folder)
-    index._maker.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def _of_this_code() -> Iterator[None]:
-    yield
-    index._maker.cache_clear()
-
-
-@pytest.mark.parametrize("damage", ["cut", "nothing in it", "another table", "of other code", "folder"])
-def test_a_damaged_index_is_made_anew(
-    tmp_path: Path, damage: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("damage", ["cut", "nothing in it", "another table", "folder"])
+def test_a_damaged_index_is_made_anew(tmp_path: Path, damage: str) -> None:
     store = filled(str(tmp_path))
     expected = load(tmp_path)
     path = tmp_path / "index"
@@ -144,14 +129,54 @@ def test_a_damaged_index_is_made_anew(
         path.write_bytes(b"")
     elif damage == "another table":
         expected.to_parquet(path)
-    elif damage == "of other code":
-        change_a_line_of_code(tmp_path_factory.mktemp("code") / "scale_ray", monkeypatch)
     else:
         path.unlink()
         path.mkdir()
     pd.testing.assert_frame_equal(load(tmp_path), expected)
     pd.testing.assert_frame_equal(load(tmp_path), expected)
     assert without_index(store).drop(columns="oracle_accuracy").equals(expected)
+
+
+def test_rows_of_other_code_are_not_taken(
+    tmp_path: Path, read: list[str], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(str(tmp_path))
+    load(tmp_path)
+    read.clear()
+    other = tmp_path_factory.mktemp("code") / "scale_ray"
+    shutil.copytree(Path(scale_ray.__file__).parent, other, ignore=shutil.ignore_patterns("__pycache__"))
+    assert index._maker(other) == index._MAKER
+    with (other / "config" / "parts.py").open("a") as file:
+        file.write("# another line\n")
+    monkeypatch.setattr(index, "_MAKER", index._maker(other))
+    load(tmp_path)
+    assert sorted(read) == sorted(cell.id for cell in CELLS)
+
+
+def test_what_is_written_while_records_are_read_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure that comes after the listing and goes again: its row would have the stamp of the record below it."""
+    store = filled(str(tmp_path))
+    old = record_of(CONFIGS[0], 40, recipe=RECIPE_VERSION - 1)
+    store.write_record(old.model_copy(update={"id": CELLS[0].id}))
+    failure, before = record_of(CONFIGS[0], None), Store.records_as
+
+    def with_failure(self: Store, kind: type, ids: list[str]) -> Iterator[object]:
+        self.write_record(failure)
+        return before(self, kind, ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "records_as", with_failure)
+        assert load(tmp_path).set_index("cell").loc[CELLS[0].id, "status"] == "failed"
+    store.files.delete(f"records/{CELLS[0].id}.failed.json")
+    assert load(tmp_path).set_index("cell").loc[CELLS[0].id, "status"] == "stale"
+
+
+def test_rows_come_in_the_order_of_their_cells_whatever_the_index_has(tmp_path: Path) -> None:
+    """Status tells the first of several failures alike, and of records that began in the same second."""
+    store = filled(str(tmp_path))
+    read_rows(store)
+    store.write_record(record_of(min(CONFIGS, key=lambda config: cell_of(config).id), 70.0))
+    assert list(read_rows(store).of_records()) == sorted(cell.id for cell in CELLS)
 
 
 def test_no_changed_bit_of_an_index_changes_a_row(tmp_path: Path) -> None:
@@ -176,7 +201,6 @@ def test_a_store_that_nothing_can_be_written_to_has_no_index(tmp_path: Path, mon
 
     monkeypatch.setattr(store.files, "write", refuse)
     assert len(cells_of(read_rows(store))) == len(CELLS)
-    assert not (tmp_path / "index").exists()
 
 
 def test_a_small_store_has_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

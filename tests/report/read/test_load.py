@@ -13,6 +13,7 @@ from scale_ray import report
 from scale_ray.config import RECIPE_VERSION
 from scale_ray.records import VALIDATOR_NAMES
 from scale_ray.report import ReportError, grids, load, load_curves
+from scale_ray.report.read.curves import Curves
 from scale_ray.report.read.load import varying_fields
 from scale_ray.store import Store, StoreError, StudyPlan
 
@@ -227,6 +228,28 @@ def test_a_config_that_cannot_be_is_an_error_with_the_records_path(
     path.write_text(json.dumps(values))
     with pytest.raises(StoreError, match=f"{path}: not a readable record.*{words}"):
         load(store.location)
+
+
+def test_a_plan_whose_config_cannot_be_is_an_error_with_the_plans_path(make_store: MAKE) -> None:
+    store = make_store([(SCALE, 80.0)], planned=[SCALE], name="s")
+    path = Path(store.location) / "studies" / "s.json"
+    values = json.loads(path.read_text())
+    values["configs"][0]["losses"] = {"temprature": 1}
+    path.write_text(json.dumps(values))
+    with pytest.raises(StoreError, match=rf"^{path}: not a study plan \(config: losses.*'temprature'.*: move it away"):
+        load(store.location)
+
+
+def test_a_curve_that_could_not_be_read_is_read_when_it_can(make_store: MAKE) -> None:
+    store = make_store([(SCALE, 80.0), (SCALE.replace({"seed": 1}), 80.0)])
+    cells = sorted(store.record_ids())
+    path = Path(store.record_location(cells[1]))
+    content, curves = path.read_bytes(), Curves(store)
+    path.write_bytes(b"{")
+    with pytest.raises(StoreError, match=f"^{path}: not a readable record"):
+        curves.of(cells)
+    path.write_bytes(content)
+    assert set(curves.of(cells)["cell"]) == set(cells)
 
 
 def test_how_many_workers_trained_does_not_tell_cells_apart_where_it_changes_no_number(make_store: MAKE) -> None:
