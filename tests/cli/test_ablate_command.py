@@ -50,6 +50,7 @@ def test_dry_run_shows_cells_and_runs_none(images: Path, tmp_path: Path) -> None
         (["--seeds", "one"], ["--seeds 'one'", "write how many (3)"]),
         (["--seeds", "0"], ["--seeds 0: write 1 or more"]),
         (["--name", "my study"], ["study 'my study': the name is a file's: write only letters"]),
+        (["--choose", "im", "--no-report"], ["--choose: the report makes the choice", "leave out --no-report"]),
         (["--set", "seed=3"], ["--set seed: the grid decides it", "--seeds"]),
         (["--set", "losses.terms=ce"], ["--set losses.terms: the grid decides it", "--losses"]),
         (["--set", "model.backbone=lenet"], ["--set model.backbone: the grid decides it", "--backbone"]),

@@ -18,7 +18,7 @@ def test_a_study_ends_with_its_budget(tiny_root: Path, tmp_path: Path) -> None:
     with cluster(1, num_gpus=1, labels={PRICE_LABEL: "0.5"}) as made:
         on_gpus = (*LONG, "--device", "cpu", "--gpus-per-trial", "1")
         # A second of training, counted from its first step, however long Ray needs to start.
-        budget = (*NO_OTHER_CHECKPOINT, "--budget", "0.0003gpu-hours")
+        budget = (*NO_OTHER_CHECKPOINT, "--budget", "0.0003gpu-hours", "--report")
         line = command(tiny_root, tmp_path, *on_gpus, *budget, address=made.address)
         stopped = finish(line)
         with connected(made.address):

@@ -39,10 +39,10 @@ def compare(root: Path, store: Path, *more: str) -> subprocess.CompletedProcess[
 
 def test_two_workers_under_ray_train_give_every_methods_curve(tiny_root: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    for store, more in ((one, ()), (two, ("--workers-per-trial", "2"))):
+    for store, more in ((one, ("--report",)), (two, ("--workers-per-trial", "2", "--no-report"))):
         finished = compare(tiny_root, store, *more)
         assert finished.returncode == 0, finished.stderr
-        assert "scale (ce+ssl+dist+reg)" in finished.stdout
+        assert ("scale (ce+ssl+dist+reg)" in finished.stdout) == ("--report" in more)
     assert set(load(two)["method"]) == METHODS.keys()
     together = {record.id: record for record in Store(two).records()}
     for alone in Store(one).records():

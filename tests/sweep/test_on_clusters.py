@@ -296,10 +296,7 @@ def announce(made: Cluster, node: str) -> None:
     subprocess.run(watcher, check=True, capture_output=True, timeout=LIMIT)
 
 
-def test_a_store_on_s3_may_be_out_of_reach_for_20_seconds(
-    undisturbed: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # the report goes there
+def test_a_store_on_s3_may_be_out_of_reach_for_20_seconds(undisturbed: Path, start: Start) -> None:
     with s3_server() as server, cluster(1, 1) as made:
         store = server.new_url()
         study = start(store, made.address)

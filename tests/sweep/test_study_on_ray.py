@@ -39,7 +39,7 @@ def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """A study of six cells, two of which fail: its store, and what it printed; TensorBoard shows it."""
     store = tmp_path_factory.mktemp("study")
     track = f"tensorboard={store}-events"
-    finished = run(tiny_root, store, "--losses", f"{COMBINATIONS},{DIVERGES}", "--track", track)
+    finished = run(tiny_root, store, "--losses", f"{COMBINATIONS},{DIVERGES}", "--track", track, "--report")
     assert finished.returncode == 1, finished.stderr
     return store, finished.stdout
 
@@ -52,7 +52,7 @@ def undisturbed(study: tuple[Path, str], tiny_root: Path, tmp_path_factory: pyte
     for record in Store(store).records():
         if record.status == "failed":
             Path(Store(store).record_location(record.id, record.status)).unlink()
-    run_here(command(tiny_root, store))
+    run_here(command(tiny_root, store, "--report"))
     return store
 
 
@@ -150,7 +150,7 @@ def test_a_store_on_s3_holds_the_same_records(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the report of a remote store goes to the folder in which one is
     store = s3.new_url()
-    finished = run(tiny_root, store, "--seeds", "1")
+    finished = run(tiny_root, store, "--seeds", "1", "--report")
     assert finished.returncode == 0, finished.stderr
     assert results(store).items() <= results(undisturbed).items()
     assert len(results(store)) == 2
@@ -181,7 +181,7 @@ def test_killed_with_sigkill_and_run_again_gives_the_same_table(
     assert 0 < len(records) < 4
     assert checkpoints
 
-    again = run(tiny_root, store)
+    again = run(tiny_root, store, "--report")
     assert again.returncode == 0, again.stderr
     assert f"4 cells, {len(records)} done, {4 - len(records)} to do" in again.stdout
     assert {path: path.read_bytes() for path in records} == records  # finished cells were not run again
@@ -196,7 +196,7 @@ def test_killed_with_sigkill_and_run_again_gives_the_same_table(
 @pytest.mark.slow
 def test_interrupted_with_ctrl_c_goes_on(undisturbed: Path, tiny_root: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    driver = at_a_terminal(command(tiny_root, store))
+    driver = at_a_terminal(command(tiny_root, store, "--report"))
     wait_until(lambda: bool(list(store.glob("records/*.json"))), driver)
     printed = press_ctrl_c(driver, store)
     records = {path: path.read_bytes() for path in store.glob("records/*.json")}
@@ -216,7 +216,8 @@ def test_told_to_end_it_ends_at_once_and_goes_on(
 ) -> None:
     """`ray job stop`, a closed terminal: there is no time for a report, but for freeing the leases."""
     store = tmp_path / "store"
-    driver = subprocess.Popen(command(tiny_root, store), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    line = command(tiny_root, store, "--report")
+    driver = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_until(lambda: bool(list(store.glob("checkpoints/*.pt"))), driver)
     below = [pid for pid, _ in descendants(driver.pid)]
     driver.send_signal(number)
