@@ -9,6 +9,7 @@ own process:
 - plan: `plan_study` into an empty store: expand, check and identify every cell, build the stage tree, list what to do;
 - plan again: the same with a store that holds a record of every cell;
 - ask: `Store.statuses`, which reads and checks every record, without planning;
+- read plan: read the plan's file, as every report does;
 - schedule: a run of the whole plan without training and without Ray: the search object hands out every stage, 16 at
   once, and takes it back as done, as Ray Tune would, with leases, progress lines and the
   removal of leftovers at the end. The results of trainings are invented, and the time for that is not counted.
@@ -46,7 +47,8 @@ from scale_ray.sweep.progress import StudyProgress
 from scale_ray.sweep.queue import StageQueue
 from scale_ray.training.resolve import resolve
 
-WORKS = ("plan", "plan again", "ask", "schedule")
+WORKS = ("plan", "plan again", "ask", "read plan", "schedule")
+BEFORE = {"plan again": "fill", "ask": "fill", "read plan": "write plan"}  # what a work finds in its store
 SLOTS = 16
 PER_SEED = 12 * 8 * 2  # cells
 CLASSES = 10
@@ -73,8 +75,8 @@ def _rows(work: str, sizes: list[int], folder: str | None) -> list[dict[str, Any
     rows: list[dict[str, Any]] = []
     for seeds in sizes:
         with tempfile.TemporaryDirectory(dir=folder) as store:
-            if work in ("plan again", "ask"):
-                measure(__file__, "--measure", "fill", str(seeds), store)
+            if work in BEFORE:
+                measure(__file__, "--measure", BEFORE[work], str(seeds), store)
             found = measure(__file__, "--measure", work, str(seeds), store)
         cells = seeds * PER_SEED
         row = {"work": work, "cells": cells, **found, "ms a cell": round(1000 * found["processor s"] / cells, 3)}
@@ -105,11 +107,20 @@ def _measure(work: str, seeds: int, location: str) -> dict[str, Any]:
         resolve(config, None)  # digits are drawn once on a machine, and digested once in a process
     if work == "fill":
         return {"bytes": fill(store, plan_study(study, store, None).study.cells, CLASSES)}
+    if work == "write plan":
+        store.write_plan(plan_study(study, store, None).study)
+        return {}
+    if work == "read plan":
+        return _timed(lambda: list(store.plan_files())) | {"file MB": round(_plan_bytes(location) / 1e6, 2)}
     if work == "schedule":
         return _schedule(plan_study(study, store, None), store)
     if work == "ask":
         return _timed(store.statuses)
     return _timed(lambda: plan_study(study, store, None))
+
+
+def _plan_bytes(location: str) -> int:
+    return sum(path.stat().st_size for path in Path(location, "studies").iterdir())
 
 
 def _study(seeds: int) -> Study:

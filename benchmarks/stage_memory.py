@@ -15,10 +15,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from processes import name_of, private_mb, processes
 from ray.cluster_utils import Cluster
 from results import leave
 
@@ -112,38 +111,20 @@ def _by_process(made: Cluster, study: int) -> dict[tuple[str, str], float]:
     raylets = {made.head_node.all_processes["raylet"][0].process.pid: "head"}
     raylets |= {node.all_processes["raylet"][0].process.pid: "worker node" for node in made.worker_nodes}
     sums: dict[tuple[str, str], float] = defaultdict(float)
-    for pid, parent in _processes():
+    for pid, parent in processes():
         if parent not in raylets:
             continue
-        name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().split()[0].removeprefix("ray::")
+        name = name_of(pid).removeprefix("ray::")
         if not name.startswith("IDLE"):
             name = name.partition(".")[0]
-            sums[raylets[parent], name] += _private(pid)
+            sums[raylets[parent], name] += private_mb(pid)
     for kind in ("raylet", "gcs_server"):
         for process in made.head_node.all_processes.get(kind, []):
-            sums["head", kind] += _private(process.process.pid)
-    sums["head", "the study's process"] = _private(study)
+            sums["head", kind] += private_mb(process.process.pid)
+    sums["head", "the study's process"] = private_mb(study)
     worker = "RayTrainWorker" if ("worker node", "RayTrainWorker") in sums else "ImplicitFunc"
     sums["worker node", _TRIAL] = sums.pop(("worker node", worker))
     return sums
-
-
-def _processes() -> Iterator[tuple[int, int]]:
-    """(pid, parent's pid) of every process that can be seen."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            yield int(entry.name), int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-
-
-def _private(pid: int) -> float:
-    """MB that would be free if the process ended (proc(5), smaps_rollup)."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) / 1000
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ RARE = frozenset(
         *("address", "checkpoint_every", "channels_last", "compile", "hang_after", "local", "ray_train", "threads"),
         *("cpus_per_trial", "gpus_per_trial", "workers_per_trial", "keep_predictions"),
         *("compare_repeats", "early_stop", "parallel", "sampler", "sampler_seed", "study_url"),
-        *("cpus_per_worker", "gpus_per_worker", "shard", "track"),
+        *("cpus_per_worker", "gpus_per_worker", "shard", "track", "with_report"),
     }
 )
 

@@ -41,7 +41,7 @@ def seal(text: str, kind: Seal) -> bytes:
     """The text with its digest."""
     content = text.encode()
     assert content.endswith(kind.end)
-    head = memoryview(content)[: -len(kind.end)]  # no copy: the plan of 100,000 cells has 250 MB
+    head = memoryview(content)[: -len(kind.end)]  # no copy: plans may be large
     return b"".join([head, kind.before, hashlib.sha256(head).hexdigest().encode(), kind.after])
 
 

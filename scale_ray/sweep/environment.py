@@ -12,11 +12,14 @@ from ray._common.utils import get_default_ray_temp_dir
 from ray.exceptions import RayError
 
 from scale_ray.config import ConfigError
-from scale_ray.sweep.imports import without_working_folder
+from scale_ray.sweep.imports import environment_variable, without_working_folder
 
 _LONGEST_SOCKET = 107  # bytes, on Linux: AF_UNIX
 _PROBE = b"\0" * 2**20  # Ray's first logs and files are smaller
 _SHARED_MEMORY = Path("/dev/shm")
+# From how many arenas glibc serves threads. Each stage of a trial has threads of its own, and each of many arenas would
+# keep what one stage has freed. It is heeded where a process begins with it.
+_ARENAS = "MALLOC_ARENA_MAX"
 _REMEDY = "set RAY_TMPDIR to another folder, on a local disk and with a short path"
 
 
@@ -34,7 +37,7 @@ def starting_ray() -> Iterator[None]:
         _prove_writable(_SHARED_MEMORY, f"Ray keeps its objects in {_SHARED_MEMORY}", "mount it so that you can write")
     _ensure_token()
     try:
-        with without_working_folder():
+        with without_working_folder(), environment_variable(_ARENAS, os.environ.get(_ARENAS, "1")):
             yield
     except (OSError, RuntimeError, RayError) as error:
         raise _cannot_start(error, folder) from error

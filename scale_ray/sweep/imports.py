@@ -36,15 +36,22 @@ def without_working_folder() -> Iterator[None]:
 
     By itself, Python does so under `-c` and `-m`: in Ray's dashboard, and where a worker compiles encoders.
     """
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
+    with environment_variable("PYTHONSAFEPATH", "1"):
+        yield
+
+
+@contextmanager
+def environment_variable(name: str, value: str) -> Iterator[None]:
+    """The processes that are started in this context have the variable."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ["PYTHONSAFEPATH"]
+            del os.environ[name]
         else:
-            os.environ["PYTHONSAFEPATH"] = before
+            os.environ[name] = before
 
 
 def _searched_first() -> list[str]:

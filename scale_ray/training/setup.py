@@ -105,10 +105,13 @@ def find_device(name: str) -> torch.device:
 def configure_torch(threads: int) -> None:
     """Configure this process so that training gives the same bits in every run.
 
+    What earlier trainings in this process have freed goes back to the system.
+
     Args:
         threads: CPU threads that torch may use.
     """
     torch.set_num_threads(threads)
+    _return_freed_memory()
     _keep_freed_memory()
     # cuBLAS needs this for deterministic products and reads it when its first handle is created.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -131,7 +134,13 @@ def freed_memory_kept() -> Iterator[None]:
         if (libc := _glibc()) is not None:
             libc.mallopt(_M_MMAP_MAX, 65536)  # these two are glibc's defaults
             libc.mallopt(_M_TRIM_THRESHOLD, 128 * 1024)
-            libc.malloc_trim(0)
+        _return_freed_memory()
+
+
+def _return_freed_memory() -> None:
+    """Make glibc return what it keeps, of all threads: a trial's thread finds nothing of what another one has freed."""
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
 
 
 def _keep_freed_memory() -> None:

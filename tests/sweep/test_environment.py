@@ -133,6 +133,19 @@ def test_a_user_without_a_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("4", "4")])
+def test_rays_processes_serve_threads_from_one_arena(
+    given: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given is None:
+        monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    else:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", given)
+    with environment.starting_ray():
+        assert os.environ["MALLOC_ARENA_MAX"] == found
+    assert os.environ.get("MALLOC_ARENA_MAX") == given
+
+
 def test_what_ray_cannot_do_is_one_line() -> None:
     """Any other obstacle, here too few open files for one of its processes."""
     done = start("sh", "-c", 'ulimit -n 24 && exec "$@"', "sh")

@@ -1,5 +1,8 @@
 """How a method is laid out and run changes no name in its state, and numbers by their last bits alone."""
 
+import platform
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,3 +74,33 @@ def test_two_workers_compile(slow_learner: TrialConfig, tiny_root: Path, tmp_pat
     assert compiled[0]["points"] == compiled[1]["points"] != usual[0]["points"]
     for name, value in compiled[0]["state"].items():
         assert torch.equal(value, compiled[1]["state"][name]), name
+
+
+FREED_BY_ANOTHER_THREAD = """
+import threading
+import torch
+from scale_ray.training.setup import configure_torch
+
+def resident_mb():
+    with open("/proc/self/status") as status:
+        return int(status.read().partition("RssAnon:")[2].split()[0]) / 1000
+
+def work():
+    configure_torch(1)
+    several = [torch.ones(2**16) for _ in range(1000)]  # 262 MB, in pieces that glibc does not map one by one
+    kept.append(torch.ones(1))
+
+kept = []
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+before = resident_mb()
+configure_torch(1)
+print(before - resident_mb())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps nothing")
+def test_a_training_returns_the_memory_that_others_have_freed() -> None:
+    done = subprocess.run([sys.executable, "-c", FREED_BY_ANOTHER_THREAD], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 200
