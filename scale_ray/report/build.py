@@ -153,7 +153,7 @@ def write_report(store: str | Path, out: str | Path, asked: Asked | None = None)
     commands = {plan.name: plan.command for plan in plans}
     if len(of_decisions):
         of_choice["decisions"] = Chosen(of_decisions, notes)
-    of_page = curves.of(listed(cells)["cell"])
+    of_page = curves.of(listed(cells)["cell"])  # before anything is written: a record may have become unreadable
     from scale_ray.data.roots import read_root
 
     root = read_root(asked.root, ())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scale_ray.records import Record
-from scale_ray.report.read.index import keep, restore
+from scale_ray.report.read import index
 from scale_ray.report.read.rows import Rows, Unread
 from scale_ray.store import Store, StoreError
 from scale_ray.store.doing import Doing, Training
@@ -171,13 +171,13 @@ class StoreWatch:
         changed = {*self._changes("records", stamps), *self._broken_records}
         if first:
             self._forget(self.rows.of_records().keys() - stamps.keys())
-            self.requests += 1
-            for cell in (restored := restore(self.store, self.rows, stamps)):
+            self.requests += len(stamps) >= index.WORTH
+            for cell in (restored := index.restore(self.store, self.rows, stamps)):
                 self._states[cell] = self._state_of_record(cell)
             changed -= restored
         new = self._read("records", changed, self._read_records, self._broken_records)
         if first:
-            keep(self.store, self.rows, stamps, len(changed))
+            index.keep(self.store, self.rows, stamps, len(changed))
         return new or first
 
     def _read_records(self, cells: Sequence[str]) -> None:

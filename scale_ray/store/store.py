@@ -203,16 +203,13 @@ class Store:
                 if name != _plan(file.name):
                     raise ValueError(f"it is the plan of study '{shown(file.name)}'")
             except (ValueError, RecursionError) as error:
-                raise self._no_plan(name, error) from None
+                raise self.no_plan(Path(name).stem, error) from None
             yield file
 
     def no_plan(self, study: str, error: Exception) -> StoreError:
         """The error for a study's plan that cannot be read."""
-        return self._no_plan(_plan(study), error)
-
-    def _no_plan(self, name: str, error: Exception) -> StoreError:
         return StoreError(
-            f"{self.location}/{shown(name)}: not a study plan ({first_problem(error)}): "
+            f"{self.location}/{shown(_plan(study))}: not a study plan ({first_problem(error)}): "
             "move it away and run the study again"
         )
 

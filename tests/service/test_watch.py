@@ -1,7 +1,5 @@
 """One poller of a store reads what was written since its last look, and nothing else; what is broken is told."""
 
-from pathlib import Path
-
 import pytest
 from report_stores import CREATED, OFFICE_HOME, cell_of, config_of, record_of
 
@@ -146,8 +144,9 @@ def test_what_a_driver_trains_is_seen_while_it_lives(store: Store) -> None:
 
 
 def test_what_another_program_puts_beside_the_drivers_hides_nothing(store: Store) -> None:
-    for folder in ("drivers", "studies"):
-        (Path(store.location) / folder / "@eaDir").mkdir(parents=True)
+    for folder in ("drivers/@eaDir", "studies/@eaDir"):
+        store.files.make_folders([folder])
+        store.files.write(f"{folder}/thumbnail.jpg", b"")
     watch = StoreWatch(store)
     assert watch.look()
     assert (watch.problem, watch.version) == ("", 1)

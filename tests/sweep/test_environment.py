@@ -132,7 +132,6 @@ def test_a_user_without_a_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -
     assert len(bytes.fromhex(os.environ["RAY_AUTH_TOKEN"])) == 32
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("given", "found"), [(None, "1"), ("4", "4")])
 def test_rays_processes_serve_threads_from_one_arena(
     given: str | None, found: str, monkeypatch: pytest.MonkeyPatch
@@ -146,6 +145,7 @@ def test_rays_processes_serve_threads_from_one_arena(
     assert os.environ.get("MALLOC_ARENA_MAX") == given
 
 
+@pytest.mark.slow
 def test_what_ray_cannot_do_is_one_line() -> None:
     """Any other obstacle, here too few open files for one of its processes."""
     done = start("sh", "-c", 'ulimit -n 24 && exec "$@"', "sh")

@@ -100,7 +100,7 @@ print(before - resident_mb())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps nothing")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone is asked for it")
 def test_a_training_returns_the_memory_that_others_have_freed() -> None:
     done = subprocess.run([sys.executable, "-c", FREED_BY_ANOTHER_THREAD], capture_output=True, text=True, check=True)
     assert float(done.stdout) > 200
