@@ -22,7 +22,7 @@ from scale_ray.store import Store
 LIMIT = 1800
 
 COMBINATIONS = "ce,ce+ssl+dist+reg"
-STEPS = 160  # some seconds per cell: long enough to be killed in the middle
+STEPS = 120  # long enough to be killed in the middle
 
 # Fields of the tiny trial that the commands below do not set by an option.
 SETTINGS = [
@@ -44,8 +44,8 @@ def command(root: Path, store: Path | str, *more: str, address: str | None = "lo
     ]
 
 
-def run(root: Path, store: Path | str, *more: str) -> subprocess.CompletedProcess[str]:
-    return finish(command(root, store, *more))
+def run(root: Path, store: Path | str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return finish(command(root, store, *more), **environment)
 
 
 def run_here(line: list[str]) -> str:

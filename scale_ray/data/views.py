@@ -6,7 +6,8 @@ is passed in, so the parameters of image i depend on the generator and on i, not
 Every worker draws the parameters of the global batch and uses those of its rows, so a view does not depend on the
 worker that makes it. Parameters are small CPU tensors; nothing is read back from the images' device.
 
-torchvision is imported when a view is made: with it comes torch's compiler, and a plan makes no view.
+torchvision and kornia are imported when a view is made: with torchvision comes torch's compiler, and a plan makes no
+view.
 """
 
 import math
@@ -15,7 +16,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as nn_functional
-from kornia import enhance
 from torch import Generator, Tensor
 
 from scale_ray.config import ViewsConfig, check_name
@@ -263,14 +263,20 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, strength: Tensor) -> Tensor:
+    from kornia import enhance
+
     return enhance.sharpness(images, _like(1 + 0.9 * strength, images))
 
 
 def posterize(images: Tensor, strength: Tensor) -> Tensor:
+    from kornia import enhance
+
     return enhance.posterize(images, _like(8 - (4 * strength.abs()).round().int(), images))
 
 
 def solarize(images: Tensor, strength: Tensor) -> Tensor:
+    from kornia import enhance
+
     return enhance.solarize(images, _like(1 - strength.abs(), images))
 
 

@@ -6,9 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 from ray._common.utils import get_default_ray_temp_dir
+from ray._private import parameter
 from ray.exceptions import RayError
 
 from scale_ray.config import ConfigError
@@ -37,7 +40,7 @@ def starting_ray() -> Iterator[None]:
         _prove_writable(_SHARED_MEMORY, f"Ray keeps its objects in {_SHARED_MEMORY}", "mount it so that you can write")
     _ensure_token()
     try:
-        with without_working_folder(), environment_variable(_ARENAS, os.environ.get(_ARENAS, "1")):
+        with without_working_folder(), environment_variable(_ARENAS, os.environ.get(_ARENAS, "1")), _any_agent_port():
             yield
     except (OSError, RuntimeError, RayError) as error:
         raise _cannot_start(error, folder) from error
@@ -45,6 +48,17 @@ def starting_ray() -> Iterator[None]:
         if type(error) is not Exception:  # which is what Ray raises where one of its processes does not come up
             raise
         raise _cannot_start(error, folder) from error
+
+
+@contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """`ray.init` gives its agent a free port.
+
+    By itself, it takes one and the same, for which it waits 3.5 s where another Ray on this machine has it. It has no
+    option for it, unlike `ray start`.
+    """
+    with mock.patch.object(parameter, "RayParams", partial(parameter.RayParams, dashboard_agent_listen_port=0)):
+        yield
 
 
 def _check_socket(folder: Path) -> None:

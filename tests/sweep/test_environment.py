@@ -16,6 +16,7 @@ from scale_ray.sweep import environment
 PACKAGE = Path(__file__).parents[2]
 STARTS = """
 import sys
+import psutil
 import ray
 from scale_ray.config import ConfigError
 from scale_ray.sweep.environment import starting_ray
@@ -27,8 +28,11 @@ try:
 except ConfigError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
-print("started", ray.cluster_resources()["CPU"] > 0)
+(raylet,) = [each for each in psutil.Process().children() if each.name() == "raylet"]
+any_port = any("--listen-port=0" in word for word in raylet.cmdline())
+print("started with", ray.cluster_resources()["CPU"], "CPU and an agent at", "any port" if any_port else "Ray's port")
 """
+STARTED = "started with 1.0 CPU and an agent at any port\n"  # one port for all would be waited for
 
 
 def start(*before: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -70,7 +74,7 @@ def test_a_temporary_folder_with_a_long_path_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ray_tmpdir_is_the_way_out_of_a_long_path(tmp_path: Path) -> None:
     done = start(TMPDIR=str(tmp_path / ("x" * 60) / ("y" * 40)), RAY_TMPDIR="/tmp")
-    assert done.stdout == "started True\n", done.stderr
+    assert done.stdout == STARTED, done.stderr
 
 
 def test_a_temporary_folder_that_cannot_be_written_to_is_refused(short: Path) -> None:
@@ -96,7 +100,7 @@ def test_read_only_shared_memory_is_refused() -> None:
 @pytest.mark.slow
 def test_little_shared_memory_is_enough() -> None:
     done = start(*on("mount -t tmpfs -o size=64m tmpfs /dev/shm"))
-    assert done.stdout == "started True\n", done.stderr
+    assert done.stdout == STARTED, done.stderr
 
 
 @pytest.mark.parametrize("kept", ["", pytest.param("token", marks=pytest.mark.slow)])
@@ -107,7 +111,7 @@ def test_a_read_only_home_is_no_obstacle(tmp_path: Path, kept: str) -> None:
         (tmp_path / ".ray" / "auth_token").write_text("ab" * 32)
     mount = f"mount --bind '{tmp_path}' '{tmp_path}' && mount -o remount,bind,ro '{tmp_path}'"
     done = start(*on(mount), HOME=str(tmp_path))
-    assert done.stdout == "started True\n", done.stderr
+    assert done.stdout == STARTED, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ([".ray"] if kept else [])
 
 
@@ -115,7 +119,7 @@ def test_a_read_only_home_is_no_obstacle(tmp_path: Path, kept: str) -> None:
 def test_a_home_that_is_no_folder_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     done = start(HOME=str(tmp_path / "home"))
-    assert done.stdout == "started True\n", done.stderr
+    assert done.stdout == STARTED, done.stderr
 
 
 def test_a_user_without_a_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:

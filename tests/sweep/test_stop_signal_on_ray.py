@@ -1,17 +1,18 @@
 """SIGUSR2: a study or search saves the state of every training and ends with status 75; run again, it goes on."""
 
+import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from studies import LIMIT, command, results, run, run_search, search_command, wait_until
+from studies import LIMIT, command, finish, results, run_search, search_command, wait_until
 
-from scale_ray.config import Execution
 from scale_ray.store import Store
-from scale_ray.training.trial import run_trial
 
 NO_OTHER_CHECKPOINT = ("--checkpoint-every", "100000")
+PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]
 
 
 def started(line: list[str]) -> subprocess.Popen[str]:
@@ -30,29 +31,29 @@ def stopped(process: subprocess.Popen[str], status: int) -> str:
     return printed
 
 
-def test_a_study_saves_what_trains_and_goes_on(tiny_root: Path, tmp_path: Path) -> None:
-    store, undisturbed = tmp_path / "store", Store(tmp_path / "undisturbed", create=True)
-    one = ("--losses", "ce", "--seeds", "1", *NO_OTHER_CHECKPOINT)
-    long = (
-        *one,
-        "--set",
-        "optim.steps=3000",
-        "--set",
-        "evaluate_every=1500",
-    )  # a fast machine makes 200 steps a second
-    study = started(command(tiny_root, store, *long))
+def waiting_study(root: Path, store: Path, file: Path) -> list[str]:
+    """The command line of a study whose steps take 50 ms each until `file` is there."""
+    script = Path(__file__).parent / "waiting_study.py"
+    return [sys.executable, str(script), str(root), str(store), str(file), "--no-report", *NO_OTHER_CHECKPOINT]
+
+
+def test_a_study_saves_what_trains_and_goes_on(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), *PYTHONPATH]))
+    store, undisturbed, file = tmp_path / "store", tmp_path / "undisturbed", tmp_path / "file"
+    study = started(waiting_study(tiny_root, store, file))
     wait_until(lambda: trains(store), study)
     printed = stopped(study, 75)
     assert "ordered to stop: every training saves its state first" in printed
     assert "interrupted with 1 cells to do: run the same command again to go on" in printed
     assert Store(store).checkpoint_keys()
     assert not list(store.glob("drivers/*"))
-    again = run(tiny_root, store, *long)
-    assert again.returncode == 0, again.stderr
-    (plan,) = Store(store).plans()
-    for cell in plan.cells:
-        run_trial(cell.config, Execution(root=tiny_root, device="cpu"), undisturbed)
-    assert results(store) == results(undisturbed.location)
+    file.touch()
+    for each in store, undisturbed:
+        ended = finish(waiting_study(tiny_root, each, file))
+        assert ended.returncode == 0, ended.stderr
+    assert results(store) == results(undisturbed)
 
 
 def test_before_a_training_has_begun_there_is_nothing_to_save(tiny_root: Path, tmp_path: Path) -> None:

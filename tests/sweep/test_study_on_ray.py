@@ -37,9 +37,13 @@ DIVERGES = "ce+1e30*ssl"  # its weight is absurd
 @pytest.fixture(scope="module")
 def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A study of six cells, two of which fail: its store, and what it printed; TensorBoard shows it."""
-    store = tmp_path_factory.mktemp("study")
-    track = f"tensorboard={store}-events"
-    finished = run(tiny_root, store, "--losses", f"{COMBINATIONS},{DIVERGES}", "--track", track, "--report")
+    store, trackers = tmp_path_factory.mktemp("study"), tmp_path_factory.mktemp("trackers")
+    track = ("--track", f"tensorboard={store}-events")
+    for name in ("mlflow", "wandb"):  # what is not asked for is not imported, though it is installed
+        (trackers / f"{name}.py").write_text("import os\nos.abort()\n")
+    path = os.pathsep.join([str(trackers), os.environ.get("PYTHONPATH", "")])
+    losses = f"{COMBINATIONS},{DIVERGES}"
+    finished = run(tiny_root, store, "--losses", losses, *track, "--report", PYTHONPATH=path)
     assert finished.returncode == 1, finished.stderr
     return store, finished.stdout
 
