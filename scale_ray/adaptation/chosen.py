@@ -1,6 +1,7 @@
 """For each target, the candidate that a validator chooses, and what all candidates predict."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from scale_ray.adaptation.asked import STUDY, Asked
 from scale_ray.adaptation.checked import Accuracy, accuracy
@@ -8,6 +9,7 @@ from scale_ray.adaptation.outcome import OnTarget
 from scale_ray.adaptation.predicted import Predicted, predicted
 from scale_ray.records import Record
 from scale_ray.report.read.load import load
+from scale_ray.report.selection.agreement import agreement, votes
 from scale_ray.report.selection.candidates import candidates
 from scale_ray.report.selection.choose import choice, choice_scores
 from scale_ray.store import Store
@@ -41,7 +43,9 @@ def on_targets(asked: Asked, store: Store, known: Mapping[str, Mapping[str, str]
         records = {str(row.candidate): by_id[str(row.cell)] for row in best.itertuples()}
         of_target = predicted(store, records, chosen, _baseline(records), asked.catalogue)
         checked = _checked(of_target, known.get(target, {}))
-        targets.append(OnTarget(target, records[chosen], of_target, scores[scores["pair"] == pair], checked))
+        of_pair = scores[scores["pair"] == pair]
+        voted = votes(agreement(replace(found, trainings=rows)))
+        targets.append(OnTarget(target, records[chosen], of_target, of_pair, checked, voted))
     return targets
 
 

@@ -10,6 +10,7 @@ from scale_ray.adaptation.checked import Accuracy
 from scale_ray.adaptation.predicted import COLUMNS, Predicted
 from scale_ray.adaptation.ties import Tie, tie
 from scale_ray.records import DEFAULT_CHOOSER, Record
+from scale_ray.report.read.labels import count
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class OnTarget:
         predicted: of all candidates.
         scores: columns candidate, the validator's name, `estimated accuracy`; the best first.
         checked: candidate -> its accuracy on the images whose labels were given; empty without.
+        votes: validator -> the candidate that it would choose, of those that can compare these candidates.
     """
 
     target: str
@@ -29,12 +31,19 @@ class OnTarget:
     predicted: Predicted
     scores: pd.DataFrame
     checked: dict[str, Accuracy]
+    votes: dict[str, str]
 
     def tie(self, validator: str) -> Tie:
         """The candidates that may be as good as the chosen one, by the validator that chose."""
         result, data = self.record.result, self.record.config.data
         assert result is not None
         return tie(self.scores, validator, result.images[data.source], result.images[data.target])
+
+    @property
+    def agreed(self) -> str:
+        """How many validators would choose the same: `2 of 6 validators`; empty where none can compare these."""
+        alike = sum(candidate == self.predicted.chosen for candidate in self.votes.values())
+        return f"{alike} of {count(len(self.votes), 'validator')}" if self.votes else ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ class Adaptation:
         for each in self.targets:
             rivals = each.tie(self.validator).candidates
             toss_up = f", a toss-up with {', '.join(rivals)}" if rivals else ""
-            lines.append(f"{each.target}: {each.predicted.chosen} ({self.validator} chose{toss_up})")
+            agreed = f"; the choice of {each.agreed}" if each.agreed else ""
+            lines.append(f"{each.target}: {each.predicted.chosen} ({self.validator} chose{toss_up}{agreed})")
             lines += [f"  checked: {name}: {accuracy}" for name, accuracy in each.checked.items()]
         lines += [f"{target}: no predictions, as its trainings failed" for target in self.lacking]
         if self.failed:

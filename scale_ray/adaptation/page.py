@@ -108,7 +108,7 @@ def _chosen(found: OnTarget, validator: str) -> str:
     best, second = scores[validator].iloc[0], scores[validator].iloc[1]
     return (
         f"{says}: the validator {validator}, which reads no target label, ranks it first of {len(scores)} candidates "
-        f"({best:.4g}; next {scores['candidate'].iloc[1]}, {second:.4g}).{_toss_up(found, validator)}"
+        f"({best:.4g}; next {scores['candidate'].iloc[1]}, {second:.4g}).{_toss_up(found, validator)}{_voted(found)}"
     )
 
 
@@ -121,6 +121,18 @@ def _toss_up(found: OnTarget, validator: str) -> str:
         f" That is a toss-up: the score of {others} is less than one standard error ({error:.2g}) lower, so {they} may "
         "be as good or better."
     )
+
+
+def _voted(found: OnTarget) -> str:
+    """How many validators would choose the same, and what the others would."""
+    if not found.votes:
+        return ""
+    others: dict[str, list[str]] = {}
+    for validator, candidate in found.votes.items():
+        if candidate != found.predicted.chosen:
+            others.setdefault(candidate, []).append(validator)
+    told = "; ".join(f"{candidate} is that of {', '.join(names)}" for candidate, names in others.items())
+    return f" It is the choice of {found.agreed} that can compare these{f'; {told}' if told else ''}."
 
 
 def _sure(found: OnTarget) -> str:

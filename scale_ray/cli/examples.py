@@ -35,7 +35,7 @@ EXAMPLES = {
         "compare": """
             scale-ray compare --benchmark digits --seeds 3 --dry-run
             scale-ray compare --root photos --pairs studio:phone --frozen \\
-                --backbone mobilenet_v2 --choose coherence
+                --backbone mobilenet_v2 --choose transfer_score
             scale-ray compare --benchmark digits --methods source_only,dann,scale:ce+ssl
         """,
         "auto": """
@@ -44,7 +44,7 @@ EXAMPLES = {
         """,
         "tune": """
             scale-ray tune --benchmark digits --seeds 3 --trials 12
-            scale-ray tune --benchmark digits --validator coherence --trials 10 \\
+            scale-ray tune --benchmark digits --validator transfer_score --trials 10 \\
                 --space losses.threshold=float:0.5:0.95:0.05
         """,
         "init": """
@@ -68,7 +68,7 @@ EXAMPLES = {
         """,
         "report": """
             scale-ray report runs/phone
-            scale-ray report runs/phone --choose coherence --root photos
+            scale-ray report runs/phone --choose transfer_score --root photos
             scale-ray report runs/office_home --rows losses.threshold --columns losses
         """,
         "status": """
@@ -159,4 +159,4 @@ def of_search(script: Path) -> str:
     """The examples of a file with a search of its own."""
     return dedent(f"""\
         python {script} --dry-run
-        python {script} --trials 40 --validator coherence""")
+        python {script} --trials 40 --validator transfer_score""")

@@ -23,7 +23,7 @@ Choose = Annotated[
     typer.Option(
         metavar="VALIDATOR",
         autocompletion=complete.chooser,
-        help="Say what to use without target labels: by coherence, ensv (which reads --keep-predictions) …",
+        help="Say what to use without target labels: by transfer_score, ensv (which reads --keep-predictions) …",
     ),
 ]
 StoreLocation = Annotated[

@@ -52,7 +52,7 @@ class SearchOptions:
         typer.Option(
             metavar="NAME",
             autocompletion=complete.validator,
-            help="What chooses: im, bnm, coherence or another of docs/method.md; oracle reads target labels.",
+            help="What chooses: im, bnm, transfer_score or another of docs/method.md; oracle reads target labels.",
             rich_help_panel=SEARCH,
         ),
     ] = "im"

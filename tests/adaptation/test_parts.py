@@ -309,14 +309,35 @@ def test_the_page_says_that_a_tie_is_a_toss_up(found: Predicted, images: int, sa
     record = record_of(config_of("mnist", "mnistm", "ce", "lenet", 0), 50.0)
     assert record.result is not None
     result = record.result.model_copy(update={"images": {"mnist": images, "mnistm": images}})
-    on_target = OnTarget("phone", record.model_copy(update={"result": result}), found, SCORES, {})
+    on_target = OnTarget("phone", record.model_copy(update={"result": result}), found, SCORES, {}, {})
     sentence = _chosen(on_target, "coherence")
     assert sentence.startswith("best predicts phone from mnist: the validator coherence")
     assert says in sentence
     assert ("toss-up" in sentence) == (images < 10**6)
-    told = str(Adaptation(Path("out"), [on_target]))
+    told = str(Adaptation(Path("out"), [on_target], validator="coherence"))
     assert ("best (coherence chose)" in told) == (images == 10**6)
     assert ("best (coherence chose, a toss-up with source_only" in told) == (images < 10**6)
+
+
+@pytest.mark.parametrize(
+    ("votes", "page", "text"),
+    [
+        ({}, "source_only, 78.5).", "best (im chose)"),
+        ({"im": "best", "ensv": "best"}, "It is the choice of 2 of 2 validators that can compare these.", "2 of 2"),
+        (
+            {"im": "best", "ensv": "mcc", "reverse": "source_only", "classami": "mcc"},
+            "1 of 4 validators that can compare these; mcc is that of ensv, classami; source_only is that of reverse.",
+            "best (im chose; the choice of 1 of 4 validators)",
+        ),
+    ],
+)
+def test_the_page_and_the_outcome_say_which_validators_choose_alike(
+    found: Predicted, votes: dict[str, str], page: str, text: str
+) -> None:
+    record = record_of(config_of("mnist", "mnistm", "ce", "lenet", 0), 50.0)
+    on_target = OnTarget("phone", record, found, SCORES.rename(columns={"coherence": "im"}), {}, votes)
+    assert page in _chosen(on_target, "im")
+    assert text in str(Adaptation(Path("out"), [on_target], validator="im"))
 
 
 # The page

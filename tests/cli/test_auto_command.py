@@ -84,7 +84,7 @@ def test_it_trains_chooses_and_writes_why(images: Path, tmp_path: Path) -> None:
     (choice,) = pd.read_csv(report / "choice.csv").to_dict("records")
     scores = pd.read_csv(report / "scores.csv")
     assert len(scores) == 2  # source_only and mcc cost 50 and 100
-    assert choice["choice"] == scores.loc[scores["coherence"].idxmax(), "candidate"]
+    assert choice["choice"] == scores.loc[scores["transfer_score"].idxmax(), "candidate"]
     chosen = Store(tmp_path / "store").read_record(choice["cells"])
     assert chosen is not None
     assert choice["choice"].startswith(chosen.config.method)

@@ -59,6 +59,12 @@ def agreement(found: Candidates) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def votes(table: pd.DataFrame) -> dict[str, str]:
+    """Validator -> what it would choose, of those that have a vote in the only set of a table of `agreement`."""
+    voting = table[table["counts"] == ACROSS]
+    return dict(zip(voting["validator"], voting["would choose"], strict=True))
+
+
 def agreement_notes(table: pd.DataFrame) -> list[str]:
     """How many validators choose alike, one note a set."""
     notes = []

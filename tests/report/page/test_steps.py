@@ -63,7 +63,7 @@ def test_a_proposed_report_has_the_options_of_this_one(make_store: MAKE) -> None
     )
     (command,) = [step.command for step in found.steps if step.text.startswith("Choose")]
     words = ["scale-ray", "report", "runs/my store", "--study", "s", "--baseline", "ce+ssl (scale bank)"]
-    assert shlex.split(command or "") == [*words, "--choose", "coherence"]
+    assert shlex.split(command or "") == [*words, "--choose", "transfer_score"]
 
 
 def test_a_gain_is_told_without_any_figure(make_store: MAKE) -> None:
