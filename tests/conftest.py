@@ -1,5 +1,6 @@
 """What every test shares."""
 
+import gc
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from scale_ray import BACKBONES, LOSSES, METHODS, STRONG_VIEWS
 from scale_ray.config import Execution, TrialConfig
 from scale_ray.store import Store
 from scale_ray.training.trial import run_trial
+
+# Collecting thousands of tests makes millions of objects that stay: by default, a quarter of its time goes into looking
+# for garbage among them.
+gc.set_threshold(100_000, 50, 50)
 
 # Hypothesis fails an example that takes longer than 200 ms, which any example does on a busy machine.
 settings.register_profile("any speed", deadline=None)

@@ -40,7 +40,8 @@ def starting_ray() -> Iterator[None]:
         _prove_writable(_SHARED_MEMORY, f"Ray keeps its objects in {_SHARED_MEMORY}", "mount it so that you can write")
     _ensure_token()
     try:
-        with without_working_folder(), environment_variable(_ARENAS, os.environ.get(_ARENAS, "1")), _any_agent_port():
+        arenas = environment_variable(_ARENAS, os.environ.get(_ARENAS, "1"))
+        with without_working_folder(), arenas, _what_ray_init_lacks():
             yield
     except (OSError, RuntimeError, RayError) as error:
         raise _cannot_start(error, folder) from error
@@ -51,13 +52,14 @@ def starting_ray() -> Iterator[None]:
 
 
 @contextmanager
-def _any_agent_port() -> Iterator[None]:
-    """`ray.init` gives its agent a free port.
+def _what_ray_init_lacks() -> Iterator[None]:
+    """Options of Ray's own parameters that `ray.init` does not have.
 
-    By itself, it takes one and the same, for which it waits 3.5 s where another Ray on this machine has it. It has no
-    option for it, unlike `ray start`.
+    Its agent takes any free port: by itself, one and the same, for which it waits 3.5 s where another Ray on this
+    machine has it. Nothing is started that would ask a cloud for nodes.
     """
-    with mock.patch.object(parameter, "RayParams", partial(parameter.RayParams, dashboard_agent_listen_port=0)):
+    options = {"dashboard_agent_listen_port": 0, "no_monitor": True}
+    with mock.patch.object(parameter, "RayParams", partial(parameter.RayParams, **options)):
         yield
 
 
