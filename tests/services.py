@@ -25,7 +25,7 @@ from scale_ray.service.submission import Submission
 from scale_ray.store import Store
 from scale_ray.training.trial import run_trial
 
-STEPS = 300  # some seconds a cell: long enough to be stopped in the middle
+STEPS = 150  # long enough to be stopped in the middle
 FOREVER = 1_000_000
 
 

@@ -152,6 +152,19 @@ class Driver:
             self._others.refresh()
         return [driver for driver in self._others.alive() if driver.id not in self._ids]
 
+    def heard(self) -> list[Announcement]:
+        """The other drivers that give a sign of life while this waits for one, at most until all count as dead.
+
+        One look counts a driver as alive that was killed on another machine, and so does every process that only looks
+        once.
+        """
+        before = {other.id: other.counter for other in self.others(now=True)}
+        while others := self.others(now=True):
+            if heard := [other for other in others if other.counter != before.get(other.id)]:
+                return heard
+            self._stop.wait(self._beat_seconds / 10)
+        return []
+
     @property
     def alone(self) -> bool:
         """Whether there was no other driver when the announcements were last read. It takes no request."""

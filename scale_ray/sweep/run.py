@@ -7,7 +7,7 @@ from rich.console import Console
 
 from scale_ray.config import ConfigError, Execution, Resources
 from scale_ray.store import Store
-from scale_ray.store.leases import Driver
+from scale_ray.store.leases import EXPIRY_SECONDS, Driver
 from scale_ray.store.orders import Orders
 from scale_ray.study import describe
 from scale_ray.sweep.engine import work_off
@@ -65,7 +65,9 @@ def run_study(
         if plan.leaving:
             told = describe_leaving(plan.study.name, plan.leaving)
             if driver.others():
-                raise ConfigError(f"another driver works on this store, perhaps for them: {told}")
+                console.print(f"waiting for a sign of life of other drivers, {EXPIRY_SECONDS:.0f} s or so at most")
+                if driver.heard():
+                    raise ConfigError(f"another driver works on this store, perhaps for them: {told}")
             console.print(f"warning: {told}")
         store.write_plan(plan.study)
         if plan.stages:

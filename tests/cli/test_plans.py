@@ -110,7 +110,7 @@ def test_a_study_says_what_leaves_before_it_replaces_the_plan(
 def test_a_plan_that_another_driver_may_work_on_is_not_replaced(images: Path, tmp_path: Path) -> None:
     before = plan_of(images, tmp_path, "Art:Real World").study
     Store(tmp_path, create=True).write_plan(before)
-    with Driver(Store(tmp_path).files):
+    with Driver(Store(tmp_path).files, beat=0.1):
         plan = plan_of(images, tmp_path, "Real World:Art")
         with pytest.raises(ConfigError, match=r"another driver works on this store.* give another --name"):
             run_study(plan, Store(tmp_path), Execution(), Resources(), console)

@@ -227,6 +227,19 @@ def test_silence_for_the_expiry_is_death(files: Files, clock: Clock) -> None:
     assert files.names("drivers") == files.names("leases") == []  # removed at the end
 
 
+@SLOW_ON_S3
+def test_a_sign_of_life_is_waited_for_until_the_others_are_dead(files: Files, clock: Clock) -> None:
+    dead_driver(files)
+    with driver(files, clock) as one, ThreadPoolExecutor(1) as pool:
+        assert len(one.others()) == 1
+        heard = pool.submit(one.heard)
+        while not heard.done():
+            clock.tick(files, one)
+        assert heard.result() == []
+        with driver(files, clock) as other:
+            assert [found.id for found in one.heard()] == [other.id]
+
+
 @linux
 def test_a_killed_process_is_dead_at_once_here(files: Files) -> None:
     with holder(files, expiry=3600) as process, driver(files, expiry=3600) as one:
