@@ -20,7 +20,14 @@ from scale_ray.training.trial import run_trial
 
 # Collecting thousands of tests makes millions of objects that stay: by default, a quarter of its time goes into looking
 # for garbage among them.
+_USUAL = gc.get_threshold()
 gc.set_threshold(100_000, 50, 50)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(*_USUAL)
+
 
 # Hypothesis fails an example that takes longer than 200 ms, which any example does on a busy machine.
 settings.register_profile("any speed", deadline=None)

@@ -131,8 +131,8 @@ def _voted(found: OnTarget) -> str:
     for validator, candidate in found.votes.items():
         if candidate != found.predicted.chosen:
             others.setdefault(candidate, []).append(validator)
-    told = "; ".join(f"{candidate} is that of {', '.join(names)}" for candidate, names in others.items())
-    return f" It is the choice of {found.agreed} that can compare these{f'; {told}' if told else ''}."
+    told = "".join(f"; {candidate} is that of {', '.join(names)}" for candidate, names in others.items())
+    return f" {found.predicted.chosen} is the choice of {found.agreed} that can compare these{told}."
 
 
 def _sure(found: OnTarget) -> str:

@@ -147,11 +147,13 @@ def with_clear_errors(command: typer.Typer) -> None:
 def _collecting_less() -> Iterator[None]:
     """Look less often for objects that nothing uses any longer. Torch and Ray import a million that stay.
 
-    Python's defaults took a fifth of their import, and a second at the end of the process.
+    Python's defaults took a fifth of their import, and a second at the end of the process, whose last search is left
+    out: nothing here waits for it.
     """
     before = gc.get_threshold()
-    gc.set_threshold(10_000, 20, 20)
-    atexit.register(gc.freeze)  # so that the interpreter's last search has nothing to look at
+    gc.set_threshold(10_000, 10, 10)
+    atexit.unregister(gc.freeze)  # of an earlier command in this process
+    atexit.register(gc.freeze)
     try:
         yield
     finally:

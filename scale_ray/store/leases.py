@@ -156,12 +156,13 @@ class Driver:
         """The other drivers that give a sign of life while this waits for one, at most until all count as dead.
 
         One look counts a driver as alive that was killed on another machine, and so does every process that only looks
-        once.
+        once. A driver whose announcement changes and cannot be read is returned after two expiries.
         """
-        before = {other.id: other.counter for other in self.others(now=True)}
+        before, latest = {other.id: other.counter for other in self.others(now=True)}, self._clock() + 2 * self._expiry
         while others := self.others(now=True):
-            if heard := [other for other in others if other.counter != before.get(other.id)]:
-                return heard
+            heard = [other for other in others if other.counter != before.get(other.id)]
+            if heard or self._clock() > latest:
+                return heard or others
             self._stop.wait(self._beat_seconds / 10)
         return []
 

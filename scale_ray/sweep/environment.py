@@ -53,10 +53,10 @@ def starting_ray() -> Iterator[None]:
 
 @contextmanager
 def _what_ray_init_lacks() -> Iterator[None]:
-    """Options of Ray's own parameters that `ray.init` does not have.
+    """Parameters of Ray that `ray.init` does not have an option for, which one thread at a time may set.
 
-    Its agent takes any free port: by itself, one and the same, for which it waits 3.5 s where another Ray on this
-    machine has it. Nothing is started that would ask a cloud for nodes.
+    Ray's agent takes any free port. By default it has a fixed one, and waits 3.5 s where another Ray on this machine
+    holds that. No monitor starts, which would ask a cloud for nodes.
     """
     options = {"dashboard_agent_listen_port": 0, "no_monitor": True}
     with mock.patch.object(parameter, "RayParams", partial(parameter.RayParams, **options)):

@@ -323,7 +323,7 @@ def test_the_page_says_that_a_tie_is_a_toss_up(found: Predicted, images: int, sa
     ("votes", "page", "text"),
     [
         ({}, "source_only, 78.5).", "best (im chose)"),
-        ({"im": "best", "ensv": "best"}, "It is the choice of 2 of 2 validators that can compare these.", "2 of 2"),
+        ({"im": "best", "ensv": "best"}, "best is the choice of 2 of 2 validators that can compare these.", "2 of 2"),
         (
             {"im": "best", "ensv": "mcc", "reverse": "source_only", "classami": "mcc"},
             "1 of 4 validators that can compare these; mcc is that of ensv, classami; source_only is that of reverse.",

@@ -1,5 +1,6 @@
 """What `scale-ray adapt` leaves for several targets, and what it says where something goes wrong."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def test_every_image_has_a_row_with_a_path_that_opens(images: Here, result: Path
     assert "1 image of phone could not be read: the column <code>problem</code>" in page
     assert "<dt>scale (ce+ssl+dist+reg)</dt><dd>relies on self-training with contrast</dd>" in page
     assert "<dt>prototypes</dt>" not in page  # which was not tried
+    assert len(re.findall(r"is the choice of \d of \d validators that can compare these", page)) == 2
     assert f"fill in labels in {result / 'check.csv'} and run the same command" in page
     assert sorted(path.name for path in (result / "model").iterdir()) == ["phone", "tab"]
 

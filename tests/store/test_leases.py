@@ -240,6 +240,20 @@ def test_a_sign_of_life_is_waited_for_until_the_others_are_dead(files: Files, cl
             assert [found.id for found in one.heard()] == [other.id]
 
 
+@SLOW_ON_S3
+def test_a_driver_that_changes_what_nobody_can_read_is_waited_for_no_longer_than_that(
+    files: Files, clock: Clock
+) -> None:
+    with driver(files, clock) as one, ThreadPoolExecutor(1) as pool:
+        files.write(driver_file("e" * 32), b"0")
+        heard, began = pool.submit(one.heard), clock.now
+        while not heard.done():
+            files.write(driver_file("e" * 32), str(clock.now).encode())
+            clock.tick(files, one)
+        assert [found.id for found in heard.result()] == ["e" * 32]
+        assert clock.now - began >= EXPIRY
+
+
 @linux
 def test_a_killed_process_is_dead_at_once_here(files: Files) -> None:
     with holder(files, expiry=3600) as process, driver(files, expiry=3600) as one:

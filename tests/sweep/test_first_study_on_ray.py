@@ -8,6 +8,8 @@ import nbformat
 import pytest
 from studies import LIMIT
 
+from scale_ray.records import DEFAULT_CHOOSER
+
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
@@ -86,4 +88,5 @@ def test_the_outputs_in_the_file_are_those_of_a_run(stored: nbformat.NotebookNod
     text = NOTEBOOK.read_text()
     assert len(text) < 60_000
     assert "4 of 4 done" in text
+    assert f"({DEFAULT_CHOOSER} chose" in text
     assert not re.search(r"/(tmp|home|root|work)/|uncommitted", text)

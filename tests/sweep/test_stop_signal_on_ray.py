@@ -12,7 +12,6 @@ from studies import LIMIT, command, finish, results, run_search, search_command,
 from scale_ray.store import Store
 
 NO_OTHER_CHECKPOINT = ("--checkpoint-every", "100000")
-PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]
 
 
 def started(line: list[str]) -> subprocess.Popen[str]:
@@ -40,7 +39,8 @@ def waiting_study(root: Path, store: Path, file: Path) -> list[str]:
 def test_a_study_saves_what_trains_and_goes_on(
     tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), *PYTHONPATH]))
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     store, undisturbed, file = tmp_path / "store", tmp_path / "undisturbed", tmp_path / "file"
     study = started(waiting_study(tiny_root, store, file))
     wait_until(lambda: trains(store), study)
@@ -49,10 +49,13 @@ def test_a_study_saves_what_trains_and_goes_on(
     assert "interrupted with 1 cells to do: run the same command again to go on" in printed
     assert Store(store).checkpoint_keys()
     assert not list(store.glob("drivers/*"))
-    file.touch()
+    steps = []
     for each in store, undisturbed:
+        file.write_text("")
         ended = finish(waiting_study(tiny_root, each, file))
         assert ended.returncode == 0, ended.stderr
+        steps.append(file.stat().st_size)
+    assert 0 < steps[0] < steps[1]  # it went on from where it was stopped
     assert results(store) == results(undisturbed)
 
 

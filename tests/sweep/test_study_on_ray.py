@@ -41,7 +41,7 @@ def study(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     track = ("--track", f"tensorboard={store}-events")
     for name in ("mlflow", "wandb"):  # what is not asked for is not imported, though it is installed
         (trackers / f"{name}.py").write_text("import os\nos.abort()\n")
-    path = os.pathsep.join([str(trackers), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(trackers), *filter(None, [os.environ.get("PYTHONPATH")])])
     losses = f"{COMBINATIONS},{DIVERGES}"
     finished = run(tiny_root, store, "--losses", losses, *track, "--report", PYTHONPATH=path)
     assert finished.returncode == 1, finished.stderr

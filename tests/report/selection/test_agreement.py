@@ -7,7 +7,16 @@ from report_stores import config_of
 from selection_stores import scored
 
 from scale_ray.report.read.load import load
-from scale_ray.report.selection.agreement import ACROSS, OF_SOURCE, TIED, UNLEARNED, WITHIN, agreement, agreement_notes
+from scale_ray.report.selection.agreement import (
+    ACROSS,
+    OF_SOURCE,
+    TIED,
+    UNLEARNED,
+    WITHIN,
+    agreement,
+    agreement_notes,
+    votes,
+)
 from scale_ray.report.selection.candidates import candidates
 from scale_ray.store import Store
 
@@ -64,6 +73,7 @@ def test_a_tie_names_all_and_has_no_vote_and_the_source_has_none_either(tmp_path
     ).set_index("validator")
     assert found.loc["reverse", ["would choose", "counts"]].tolist() == ["dann or mcc", TIED]
     assert found.loc["source_val", "counts"] == OF_SOURCE
+    assert votes(found.reset_index()) == {"circular": "dann", "coherence": "dann"}
     (note,) = agreement_notes(found.reset_index())
     assert note.endswith("2 of 2 validators that can compare these would choose dann.")
 
