@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--before", type=Path, metavar="CHECKOUT")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
+    if options.before is not None and not (options.before / "scale_ray").is_dir():
+        parser.error(f"--before {options.before}: no checkout of scale_ray")  # Python would take the installed one
     here = Path(__file__).parents[1]
     versions = {"now": here} if options.before is None else {"before": options.before.resolve(), "now": here}
     with tempfile.TemporaryDirectory() as folder:

@@ -37,9 +37,8 @@ WITHIN_ONE_METHOD = ("entropy", "im", "snd", "bnm")
 # Methods that read no source image after a part of their steps: accuracy on the source is not theirs to keep.
 SOURCE_FREE = ("shot", "aad")
 
-# What chooses between methods unless another one is named. Of the validators that may choose between
-# methods, its worst choice for a set of benchmarks/results/leaderboard.md costs the fewest points (docs/method.md,
-# section 7).
+# What chooses between methods unless another one is named. Of the validators that may, its worst choice for a set of
+# benchmarks/results/leaderboard.md costs the fewest points (docs/method.md, section 7).
 DEFAULT_CHOOSER = "transfer_score"
 
 # Scores of trainings among others on the same pair and seed: scale_ray/report/selection/set_validators.py.
